@@ -1,0 +1,38 @@
+"""Time: integer nanoseconds on declared clocks, exact conversions, clock maps and drift; no file formats."""
+
+from mmpack.clock.clocks import DOMAINS, Clock, Domain
+from mmpack.clock.convert import (
+    UNIT_NS,
+    first_sample_at_or_after,
+    floats_to_ns,
+    gps_week_s_to_ns,
+    integers_to_ns,
+    pts_to_ns,
+    samples_to_ns,
+)
+from mmpack.clock.drift import DriftFit, fit_drift, period_drift
+from mmpack.clock.leap import known_map
+from mmpack.clock.maps import ClockMap
+from mmpack.clock.text import decimal_to_ns, decimals_to_ns, format_ns, parse_duration
+
+__all__ = [
+    "DOMAINS",
+    "UNIT_NS",
+    "Clock",
+    "ClockMap",
+    "Domain",
+    "DriftFit",
+    "decimal_to_ns",
+    "decimals_to_ns",
+    "first_sample_at_or_after",
+    "fit_drift",
+    "floats_to_ns",
+    "format_ns",
+    "gps_week_s_to_ns",
+    "integers_to_ns",
+    "known_map",
+    "parse_duration",
+    "period_drift",
+    "pts_to_ns",
+    "samples_to_ns",
+]

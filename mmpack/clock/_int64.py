@@ -1,0 +1,78 @@
+"""Exact integer arithmetic on int64 arrays, with Python integers where 64 bits are not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmpack.errors import DataError
+
+INT64_MIN = -(2**63)
+INT64_MAX = 2**63 - 1
+
+Int64Array = NDArray[np.int64]
+IntArray = NDArray[np.integer[Any]]
+
+
+def fits_int64(*values: int) -> bool:
+    """Whether every value can be held by an int64."""
+    return all(INT64_MIN <= value <= INT64_MAX for value in values)
+
+
+def require_int64(value: int) -> int:
+    """Return `value`; raise :class:`DataError` if an int64 cannot hold it."""
+    if not fits_int64(value):
+        raise DataError(
+            f"{value} does not fit into 64 bits (as ns, 292 years either side of the epoch)",
+            mend="Check the unit, the rate and the start",
+        )
+    return value
+
+
+def int64_array(values: ArrayLike) -> Int64Array:
+    """Integers of any dtype as int64 of the same shape; raise :class:`DataError` for others and past int64."""
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.zeros(array.shape, np.int64)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"integers are needed, not {array.dtype}", mend="Floats go through floats_to_ns")
+    if array.dtype == np.uint64:
+        require_int64(int(array.max()))
+    return array.astype(np.int64, copy=False)
+
+
+def by_python_ints(function: Callable[[int], int], values: Int64Array) -> Int64Array:
+    """`function` of each value in integers without bound: the slow path, right for any size."""
+    results = [require_int64(function(value)) for value in values.ravel().tolist()]
+    return np.array(results, dtype=np.int64).reshape(values.shape)
+
+
+def scale_round_int(n: int, ratio: Fraction, start: int = 0) -> int:
+    """start + n·ratio, rounded to the nearest integer, halves up; raise :class:`DataError` past int64."""
+    p, q = ratio.numerator, ratio.denominator
+    return require_int64((2 * n * p + q) // (2 * q) + start)
+
+
+def scale_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Array:
+    """:func:`scale_round_int` of every element, exactly, for a positive ratio.
+
+    With n = h·q + r and 0 <= r < q, n·p/q rounds to h·p + (2·r·p + q) // (2·q). Only the quotient must not
+    overflow, and its terms are at most 2·(q - 1)·p + q: that is checked. The products and sums around it may
+    wrap, because arithmetic modulo 2^64 gives the right int64 whenever the result is one; the results at the
+    smallest and the largest n are checked in Python integers, and the function is monotone between them.
+    """
+    n = int64_array(n)
+    if n.size == 0:
+        return n
+    for end in (n.min(), n.max()):
+        scale_round_int(int(end), ratio, start)
+    p, q = ratio.numerator, ratio.denominator
+    if not fits_int64(2 * (q - 1) * p + q, p, 2 * q, start):
+        return by_python_ints(lambda value: scale_round_int(value, ratio, start), n)
+    with np.errstate(over="ignore"):
+        whole, part = np.divmod(n, q)
+        return whole * p + (2 * part * p + q) // (2 * q) + start

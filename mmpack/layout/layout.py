@@ -1,0 +1,222 @@
+"""A layout: what each sample becomes as tokens, in which order, and hence how long it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.config import Settings, canonical_json, nearest
+from mmpack.errors import ConfigError, DataError
+from mmpack.layout import special
+from mmpack.layout.audio import AudioLayout
+from mmpack.layout.facts import Facts, ImageTextFacts, SliceFacts, SpeechFacts, Text, TextFacts
+from mmpack.layout.numeric import NumericLayout
+from mmpack.layout.segments import Modality, Segment, TokenCounts
+from mmpack.layout.text import TextLayout, Tokenizer
+from mmpack.layout.times import TimeLayout
+from mmpack.layout.vision import VisionLayout
+from mmpack.layout.vocabulary import Vocabulary
+
+LAYOUT_VERSION = 1
+"""Raised with every change of this package that gives some sample other tokens under the same settings."""
+
+
+class LayoutConfig(Settings, frozen=True, kw_only=True):
+    """The `[layout]` table."""
+
+    vision: VisionLayout = VisionLayout()
+    """Pictures to patches."""
+    audio: AudioLayout = AudioLayout()
+    """Sound to codec tokens."""
+    text: TextLayout = TextLayout()
+    """Text to ids."""
+    time: TimeLayout = TimeLayout()
+    """The time token of each slice."""
+    cameras: tuple[str, ...] = ()
+    """Cameras a slice may hold, in reading order."""
+    numeric: tuple[NumericLayout, ...] = ()
+    """Numeric streams a slice may hold, in reading order."""
+
+
+class Layout:
+    """A :class:`LayoutConfig` at work: the order of a sample's pieces, its counts, the ids, the fingerprint.
+
+    A slice is counted bare. A document that is a run of slices costs `document_overhead` tokens more, for
+    `document_prefix` and `document_suffix`. A stand-alone sample is a document by itself, and its segments
+    hold its own `<|bos|>` and `<|eos|>`.
+
+    Raises:
+        ConfigError: the tokenizer cannot be loaded, or a stream's name is taken or cannot be a token.
+    """
+
+    def __init__(self, config: LayoutConfig) -> None:
+        self.config = config
+        self.tokenizer = Tokenizer(config.text.tokenizer)
+        self.vocabulary = Vocabulary(
+            tokenizer=self.tokenizer,
+            cameras=config.cameras,
+            numeric=config.numeric,
+            time=config.time,
+            audio=config.audio,
+        )
+        self._streams = {stream.name: stream for stream in config.numeric}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of all that decides which tokens a sample becomes.
+
+        Equal for settings that give equal tokens: `1s` and `1000ms`, a tokenizer file under another path,
+        bounds that a fixed size overrules.
+        """
+        config = self.config
+        decisive = {
+            "version": LAYOUT_VERSION,
+            "tokenizer": self.tokenizer.digest,
+            "vision": config.vision.canonical(),
+            "audio": config.audio.canonical(),
+            "time": config.time.canonical(),
+            "cameras": config.cameras,
+            "numeric": [stream.canonical() for stream in config.numeric],
+        }
+        return hashlib.sha256(canonical_json(decisive)).hexdigest()
+
+    @property
+    def document_prefix(self) -> tuple[Segment, ...]:
+        """What opens a run of slices: `<|bos|><|video_start|>`."""
+        return (_special(special.BOS), _special(special.VIDEO_START))
+
+    @property
+    def document_suffix(self) -> tuple[Segment, ...]:
+        """What closes a run of slices: `<|video_end|><|eos|>`."""
+        return (_special(special.VIDEO_END), _special(special.EOS))
+
+    @property
+    def document_overhead(self) -> int:
+        """Tokens around a run of slices. Stand-alone samples count their own."""
+        return sum(segment.tokens for segment in (*self.document_prefix, *self.document_suffix))
+
+    def segments(self, facts: Facts) -> tuple[Segment, ...]:
+        """The pieces of a sample in reading order; one without content is left out, its token with it.
+
+        A slice: its time token; each camera's token and patches, and after the sound each numeric stream's
+        token and values, both in the layout's order; each sound between its two tokens and each text after
+        its token, both in the order given. A stand-alone sample: its picture or sound between its two tokens,
+        then the text, all inside `<|bos|>` and `<|eos|>`.
+
+        Raises:
+            ConfigError: a camera or numeric stream is not in the layout.
+            DataError: a size cannot be, or a stream is given twice.
+        """
+        if isinstance(facts, SliceFacts):
+            return tuple(self._slice(facts))
+        return (_special(special.BOS), *self._stand_alone(facts), _special(special.EOS))
+
+    def count(self, facts: Facts) -> TokenCounts:
+        """Tokens of a sample by modality: the sum of its :meth:`segments`. Raises as they do."""
+        return TokenCounts.of(self.segments(facts))
+
+    def count_many(self, facts: Sequence[Facts]) -> list[TokenCounts]:
+        """:meth:`count` of each, with all texts tokenized in batches."""
+        texts = [text for each in facts for text in _texts(each) if isinstance(text, str)]
+        lengths = iter(self.text_tokens(texts).tolist())
+        return [
+            self.count(_with_texts(each, [next(lengths) if isinstance(t, str) else t for t in _texts(each)]))
+            for each in facts
+        ]
+
+    def text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        """Tokens of each text, shape (len(texts),), int64: what facts take in a text's place."""
+        return self.tokenizer.count_batch(texts)
+
+    def _slice(self, facts: SliceFacts) -> Iterator[Segment]:
+        yield Segment("time", Modality.SPECIAL, 1)
+        cameras = _by_name(facts.cameras, self.config.cameras, "camera", "layout.cameras")
+        for name in self.config.cameras:
+            if name in cameras:
+                index = cameras[name]
+                _, height, width = facts.cameras[index]
+                yield _special(special.stream_token(name), name, index)
+                yield self._image(height, width, name, index)
+        for index, (name, samples, rate_hz) in enumerate(facts.audio):
+            yield from self._sound(samples, rate_hz, name, index)
+        streams = _by_name(facts.numeric, self._streams, "numeric stream", "layout.numeric")
+        for name, stream in self._streams.items():
+            if name in streams:
+                yield from _values(stream, facts.numeric[streams[name]][1], streams[name])
+        for index, text in enumerate(facts.text):
+            for segment in self._text(text, index):
+                yield _special(special.TEXT_START, "", index)
+                yield segment
+
+    def _stand_alone(self, facts: TextFacts | ImageTextFacts | SpeechFacts) -> Iterator[Segment]:
+        if isinstance(facts, ImageTextFacts):
+            yield _special(special.IMAGE_START)
+            yield self._image(facts.height, facts.width)
+            yield _special(special.IMAGE_END)
+        elif isinstance(facts, SpeechFacts):
+            yield from self._sound(facts.samples, facts.rate_hz)
+        yield from self._text(facts.text)
+
+    def _image(self, height: int, width: int, stream: str = "", index: int = 0) -> Segment:
+        tokens = self.config.vision.grid(height, width).tokens
+        return Segment("image", Modality.VISION, tokens, special.PATCH, stream, index)
+
+    def _sound(self, samples: int, rate_hz: int, stream: str = "", index: int = 0) -> Iterator[Segment]:
+        tokens = self.config.audio.tokens(samples, rate_hz)
+        if tokens:
+            yield _special(special.AUDIO_START, stream, index)
+            yield Segment("audio", Modality.AUDIO, tokens, "", stream, index)
+            yield _special(special.AUDIO_END, stream, index)
+
+    def _text(self, text: Text, index: int = 0) -> Iterator[Segment]:
+        tokens = len(self.tokenizer.encode(text)) if isinstance(text, str) else text
+        if tokens < 0:
+            raise DataError(f"{tokens} tokens of text cannot be", where="text")
+        if tokens:
+            yield Segment("text", Modality.TEXT, tokens, "", "", index)
+
+
+def _special(token: str, stream: str = "", index: int = 0) -> Segment:
+    return Segment("special", Modality.SPECIAL, 1, token, stream, index)
+
+
+def _values(stream: NumericLayout, rows: int, index: int) -> Iterator[Segment]:
+    tokens = stream.tokens(rows)
+    if not tokens:
+        return
+    if stream.role == "action":
+        modality, place = Modality.ACTION, special.ACTION_VALUE
+    else:
+        modality, place = Modality.NUMERIC, special.VALUE
+    token = place if stream.mode == "continuous" else ""
+    yield _special(special.stream_token(stream.name), stream.name, index)
+    yield Segment("numeric", modality, tokens, token, stream.name, index)
+
+
+def _by_name(entries: Sequence[tuple], known: Collection[str], what: str, key: str) -> dict[str, int]:
+    """Where in the facts' `entries` (name first) each is; refuses a name that is unknown or comes twice."""
+    places: dict[str, int] = {}
+    for index, (name, *_) in enumerate(entries):
+        if name not in known:
+            raise ConfigError(
+                f"the layout has no {what} '{name}'",
+                where=key,
+                mend=f"{nearest(name, known)} Or add it to {key}.",
+            )
+        if name in places:
+            raise DataError(f"a slice holds the {what} '{name}' twice", where=name)
+        places[name] = index
+    return places
+
+
+def _texts(facts: Facts) -> tuple[Text, ...]:
+    return facts.text if isinstance(facts, SliceFacts) else (facts.text,)
+
+
+def _with_texts(facts: Facts, texts: list[int]) -> Facts:
+    return replace(facts, text=tuple(texts) if isinstance(facts, SliceFacts) else texts[0])

@@ -1,0 +1,137 @@
+"""Tracks of media containers (mp4, mkv, ...): finding one, and reading its packets' stamps without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from numpy.typing import NDArray
+
+from mmpack.errors import ConfigError, DataError
+
+_TYPES = {"v": "video", "a": "audio", "s": "subtitle"}
+
+
+@contextmanager
+def opened(path: Path, *, stream: str) -> Iterator[InputContainer]:
+    """The container at `path`, closed on leaving. Raises DataError if it cannot be opened (truncated, no media)."""
+    where = f"stream '{stream}', {path}"
+    try:
+        container = av.open(str(path), mode="r", metadata_errors="ignore")
+    except FileNotFoundError:
+        raise DataError("no such file", where=where, mend="Correct its path in recording.toml.") from None
+    except (av.FFmpegError, OSError) as error:
+        raise DataError(
+            f"cannot be opened as media ({_reason(error)})",
+            where=where,
+            mend="The file is truncated or of another format: copy it again or remux it.",
+        ) from None
+    try:
+        yield container
+    finally:
+        container.close()
+
+
+def track(container: InputContainer, spec: str, *, stream: str, path: Path) -> av.stream.Stream:  # pyright: ignore
+    """The track `spec` names: 'v:0' first video, 'a:1' second audio, 's:0' first subtitle track.
+
+    Raises:
+        ConfigError: the spec is malformed.
+        DataError: there is no such track; names those there are.
+    """
+    letter, _, number = spec.partition(":")
+    if letter not in _TYPES or not (number or "0").isdigit():
+        raise ConfigError(f"track '{spec}' is not of the form v:0, a:0 or s:0", where=f"stream '{stream}'")
+    tracks = [candidate for candidate in container.streams if candidate.type == _TYPES[letter]]
+    wanted = int(number or "0")
+    if wanted >= len(tracks):
+        raise DataError(
+            f"no {_TYPES[letter]} track number {wanted}: the file has {len(tracks)}",
+            where=f"stream '{stream}', {path}",
+        )
+    return tracks[wanted]
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Packet stamps of one track, ordered by presentation time.
+
+    Attributes:
+        pts: int64, shape (n,), in units of `time_base`.
+        duration: int64, shape (n,), likewise; 0 where unknown.
+        time_base: seconds per unit.
+        sizes: int64, shape (n,), bytes.
+    """
+
+    pts: NDArray[np.int64]
+    duration: NDArray[np.int64]
+    time_base: Fraction
+    sizes: NDArray[np.int64]
+
+
+def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
+    """Stamps of all packets of a track that will be shown.
+
+    Raises:
+        DataError: a packet without pts, a damaged one, fewer packets than the container declares (a truncated
+            file), or none at all.
+    """
+    where = f"stream '{stream}', {path}"
+    rows: list[tuple[int, int, int]] = []
+    with opened(path, stream=stream) as container:
+        found = track(container, spec, stream=stream, path=path)
+        # Read before the container closes: a stream of a closed container is a dangling pointer.
+        declared, time_base = found.frames if found.type == "video" else 0, found.time_base
+        discarded = 0
+        try:
+            for packet in container.demux(found):
+                if packet.size == 0 and packet.pts is None:
+                    continue  # the flush packet that ends a demux
+                if packet.is_corrupt:
+                    raise DataError(
+                        f"packet {len(rows)} is cut short: the file is truncated or damaged",
+                        where=where,
+                        mend="Copy it again, or cut it at the last whole frame.",
+                    )
+                if packet.pts is None:
+                    raise DataError(f"packet {len(rows)} has no presentation stamp", where=where, mend="Remux it.")
+                if packet.is_discard:
+                    discarded += 1  # an edit list hides it: decoders drop it as well
+                    continue
+                rows.append((packet.pts, packet.duration or 0, packet.size))
+        except (av.FFmpegError, OSError) as error:
+            raise DataError(f"reading stopped ({_reason(error)})", where=where, mend="Copy the file again.") from None
+    if declared and len(rows) + discarded < declared:
+        raise DataError(
+            f"{declared} frames declared, {len(rows) + discarded} present: the file is truncated",
+            where=where,
+            mend="Copy it again.",
+        )
+    if not rows or time_base is None:
+        raise DataError("the track holds no packets", where=where)
+    table = np.asarray(rows, np.int64)
+    table = table[np.argsort(table[:, 0], kind="stable")]
+    return Packets(table[:, 0], table[:, 1], Fraction(time_base), table[:, 2])
+
+
+def tracks_of(path: Path) -> list[tuple[str, str]]:
+    """(track spec, codec name) of every video, audio and subtitle track. Raises DataError."""
+    found: list[tuple[str, str]] = []
+    with opened(path, stream=path.name) as container:
+        for letter, kind in _TYPES.items():
+            of_kind = [candidate for candidate in container.streams if candidate.type == kind]
+            for number, candidate in enumerate(of_kind):
+                is_cover = bool(candidate.disposition & av.stream.Disposition.attached_pic)
+                if not is_cover:
+                    found.append((f"{letter}:{number}", candidate.codec_context.name))
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

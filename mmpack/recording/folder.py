@@ -1,0 +1,270 @@
+"""A folder described by a small recording.toml: which file is which stream, which column is time, in what unit, on what clock."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from mmpack.clock import Clock, ClockMap, parse_duration
+from mmpack.config import Settings, load
+from mmpack.errors import ConfigError, DataError
+from mmpack.recording.audio import AudioTrack, SoundFile
+from mmpack.recording.files import existing_file, safe_name
+from mmpack.recording.images import ImageFiles, list_pictures, stamps_from_names
+from mmpack.recording.model import TABLE_KINDS, Kind, Recording, Semantics, Source, Stamps, Stream
+from mmpack.recording.subtitles import SubtitleFile, SubtitleTrack, TimedTexts
+from mmpack.recording.tables import NumericTable, StampColumn, TimeColumn, text_column
+from mmpack.recording.video import VideoTrack
+
+FILE_NAME = "recording.toml"
+_SOUND_FILES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
+_SUBTITLE_FILES = {".srt", ".vtt", ".ass", ".ssa"}
+
+
+class TimeTable(Settings):
+    """`time = {...}`: where a stream's stamps are.
+
+    Fields:
+        path: file of the stamps; default the stream's own file.
+        column: column name, or number in a npy array.
+        columns: the two columns (week, second of week) where unit is gps_week_s.
+        unit: s, ms, us, ns or gps_week_s.
+        pattern: for pictures, a regular expression whose first group is the stamp in the file name.
+        file_column: for pictures, the column of file names in `path`; default is the sorted order of the names.
+    """
+
+    path: str = ""
+    column: str | int | None = None
+    columns: tuple[str | int, str | int] | None = None
+    unit: str = "ns"
+    pattern: str = ""
+    file_column: str = ""
+
+
+class StreamTable(Settings):
+    """`[streams.NAME]`: one sensor or track.
+
+    Fields:
+        kind: camera, audio, imu, can, action, numeric, text, lidar, radar or event.
+        path: its file or folder; may be left out for a stream of stamps alone.
+        track: which track of a container: v:0, a:0, s:0.
+        time: where its stamps are; default: the media's own.
+        clock: name of its clock; default: the recording's.
+        semantics: which moment of an item the stamp names.
+        start: stamp of media time zero, sample 0 or subtitle zero, with a unit.
+        offset: nominal offset to the reference tick, with a unit.
+        latency: known delay between event and stamp, with a unit.
+        period: intended distance of items, with a unit; a drift is measured against it.
+        columns: value columns of a numeric stream.
+        text: text column of a timed csv.
+        end: end column of a timed csv, in the unit of `time`.
+    """
+
+    kind: Kind
+    path: str = ""
+    track: str = ""
+    time: TimeTable | None = None
+    clock: str = ""
+    semantics: Semantics = "start"
+    start: str = "0s"
+    offset: str = ""
+    latency: str = "0s"
+    period: str = ""
+    columns: tuple[str, ...] = ()
+    text: str = "text"
+    end: str = ""
+
+
+class ClockTable(Settings):
+    """`[clocks.NAME]`: what stamps count from."""
+
+    domain: str
+
+
+class PairTable(Settings):
+    """Paired stamps of the same moments on two clocks, row by row."""
+
+    source: TimeTable
+    target: TimeTable
+
+
+class MapTable(Settings):
+    """`[[clock_maps]]`: target = source + offset, with a drift; stated, or fitted from pairs.
+
+    Fields:
+        source, target: clock names.
+        offset: target less source, with a unit.
+        drift_ppm: rate of target against source.
+        pairs: stamps to fit both from.
+    """
+
+    source: str
+    target: str
+    offset: str = ""
+    drift_ppm: float = 0.0
+    pairs: PairTable | None = None
+
+
+class RecordingTable(Settings):
+    """`[recording]`: its name, where its paths start, and its default clock."""
+
+    name: str = ""
+    root: str = "."
+    clock: str = "media"
+
+
+class RecordingFile(Settings):
+    """The whole recording.toml."""
+
+    streams: dict[str, StreamTable]
+    recording: RecordingTable = RecordingTable()
+    clocks: dict[str, ClockTable] = {}
+    clock_maps: tuple[MapTable, ...] = ()
+
+
+def open_folder(path: Path, *, root: Path | None = None) -> Recording:
+    """The recording that `path` (a recording.toml, or the folder of one) describes.
+
+    Args:
+        path: file or folder.
+        root: where relative paths start, in place of what the file says.
+
+    Raises:
+        ConfigError: unknown key, wrong type, unknown clock, in the description.
+        DataError: a file that it names is missing or empty.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    described = load(file, RecordingFile)
+    # The environment's variables let one description serve recordings that lie elsewhere on each machine.
+    base = root or (file.parent / os.path.expandvars(described.recording.root))
+    clocks = {"media": Clock("media", "media")}
+    clocks.update({name: Clock(name, table.domain) for name, table in described.clocks.items()})
+    if not described.streams:
+        raise ConfigError("no [streams.NAME] table", where=str(file))
+    streams: dict[str, Stream] = {}
+    for name, table in described.streams.items():
+        stream_name = safe_name(name).lower()
+        if stream_name in streams or "." in name:
+            raise ConfigError(f"stream name '{name}' is used twice or holds a dot", where=str(file))
+        clock_name = table.clock or described.recording.clock
+        if clock_name not in clocks:
+            raise ConfigError(
+                f"clock '{clock_name}' is not described",
+                where=f"{file} [streams.{name}]",
+                mend=f'Add [clocks.{clock_name}] with domain = "boot" (or utc, tai, gps, device, media).',
+            )
+        try:
+            streams[stream_name] = _stream(stream_name, table, clocks[clock_name], base)
+        except ConfigError as error:
+            raise ConfigError(error.what, where=f"{file} [streams.{name}]", mend=error.mend) from None
+    maps = tuple(_clock_map(table, clocks, base, where=str(file)) for table in described.clock_maps)
+    name = described.recording.name or safe_name(file.parent.resolve().name)
+    return Recording(safe_name(name), streams, maps, where=str(file))
+
+
+def _stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:
+    return Stream(
+        name,
+        table.kind,
+        clock,
+        _source(name, table, base),
+        semantics=table.semantics,
+        nominal_offset_ns=parse_duration(table.offset) if table.offset else None,
+        latency_ns=parse_duration(table.latency),
+        nominal_period_ns=parse_duration(table.period) if table.period else None,
+    )
+
+
+def _source(name: str, table: StreamTable, base: Path) -> Source:
+    start_ns = parse_duration(table.start)
+    if not table.path:
+        if table.time is None or not table.time.path:
+            raise ConfigError("needs path, or time.path for stamps without content")
+        return StampColumn(_time_column(name, table.time, base, base), name, start_ns)
+    path = base / table.path
+    if table.kind == "camera":
+        return _camera(name, table, path, base, start_ns)
+    existing_file(path, stream=name)
+    if table.kind == "audio":
+        if path.suffix.lower() in _SOUND_FILES and not table.track:
+            return SoundFile(path, name, start_ns)
+        return AudioTrack(path, table.track or "a:0", name, start_ns)
+    if table.kind == "text":
+        return _texts(name, table, path, base, start_ns)
+    if table.time is None:
+        raise ConfigError("a stream of numbers needs time = { column = ..., unit = ... }")
+    time = _time_column(name, table.time, base, path)
+    if table.kind in TABLE_KINDS or table.columns or table.kind == "radar":
+        return NumericTable(path, time, name, table.columns, start_ns)
+    return StampColumn(time, name, start_ns)
+
+
+def _camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+    if path.is_dir():
+        return _pictures(name, table, path, base, start_ns)
+    existing_file(path, stream=name)
+    given = None
+    if table.time is not None:
+        given = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
+    return VideoTrack(path, table.track or "v:0", name, start_ns, given)
+
+
+def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> ImageFiles:
+    if table.time is None:
+        raise ConfigError("a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps")
+    if table.time.pattern:
+        paths = list_pictures(path, stream=name)
+        t_ns = stamps_from_names(paths, table.time.pattern, table.time.unit, stream=name)
+        order = np.argsort(t_ns, kind="stable")
+        paths = [paths[number] for number in order]
+        return ImageFiles(tuple(paths), t_ns[order] + start_ns, "file name", name)
+    stamps = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
+    if table.time.file_column:
+        names = text_column(base / table.time.path, table.time.file_column, stream=name)
+        paths = [path / file for file in names]
+    else:
+        paths = list_pictures(path, stream=name)
+    if len(paths) != len(stamps):
+        raise DataError(f"{len(paths)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
+    for picture in paths:
+        existing_file(picture, stream=name)
+    return ImageFiles(tuple(paths), stamps.t_ns, stamps.origin, name, stamps.resolution_ns)
+
+
+def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+    if table.time is not None:
+        starts = _time_column(name, table.time, base, path).read(stream=name)
+        ends = starts
+        if table.end:
+            ends = TimeColumn(path, table.end, table.time.unit).read(stream=name)
+        when = Stamps(starts.t_ns + start_ns, ends.t_ns + start_ns, starts.resolution_ns, starts.origin)
+        return TimedTexts(tuple(text_column(path, table.text, stream=name)), when, path)
+    if path.suffix.lower() in _SUBTITLE_FILES and not table.track:
+        return SubtitleFile(path, name, start_ns)
+    return SubtitleTrack(path, table.track or "s:0", name, start_ns)
+
+
+def _time_column(name: str, table: TimeTable, base: Path, own: Path) -> TimeColumn:
+    path = base / table.path if table.path else own
+    existing_file(path, stream=name)
+    return TimeColumn(path, table.column, table.unit, table.columns)
+
+
+def _clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, where: str) -> ClockMap:
+    for name in (table.source, table.target):
+        if name not in clocks:
+            raise ConfigError(f"clock '{name}' is not described", where=f"{where} [[clock_maps]]")
+    if table.pairs is not None:
+        label = f"{table.source} to {table.target}"
+        source = _time_column(label, table.pairs.source, base, base).read(stream=label)
+        target = _time_column(label, table.pairs.target, base, base).read(stream=label)
+        if len(source) != len(target):
+            raise DataError(
+                f"{len(source)} and {len(target)} paired stamps", where=f"{where} [[clock_maps]] {label}"
+            )
+        return ClockMap.fit(source.t_ns, target.t_ns, table.source, table.target)
+    if not table.offset:
+        raise ConfigError("needs offset or pairs", where=f"{where} [[clock_maps]] {table.source} to {table.target}")
+    return ClockMap(table.source, table.target, 0, parse_duration(table.offset), table.drift_ppm, 0)

@@ -1,0 +1,105 @@
+"""A camera as stamped picture files: passed through byte for byte."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.clock import UNIT_NS
+from mmpack.errors import ConfigError, DataError
+from mmpack.recording.model import Frame, Stamps
+
+_EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+# Larger than any camera's still; bounds what one wrong file can take.
+MAX_PICTURE_BYTES = 256 << 20
+_MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Pictures in files, with a stamp each.
+
+    Attributes:
+        paths: the files, in the order of the stamps.
+        t_ns: int64, shape (n,).
+        origin: where the stamps come from.
+        stream: name for messages.
+    """
+
+    paths: tuple[Path, ...]
+    t_ns: NDArray[np.int64]
+    origin: str
+    stream: str
+    resolution_ns: int = 1
+
+    def stamps(self) -> Stamps:
+        """One stamp per file."""
+        return Stamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin)
+
+    def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """The files' bytes as they are. Raises DataError for one that is missing, empty or no picture."""
+        for index in indices:
+            path = self.paths[index]
+            extension = _EXTENSIONS.get(path.suffix.lower(), "")
+            try:
+                with path.open("rb") as file:
+                    data = file.read(MAX_PICTURE_BYTES + 1)
+            except OSError as error:
+                raise DataError(
+                    f"cannot be read ({error.strerror})", where=f"stream '{self.stream}', {path}"
+                ) from None
+            if not extension or not data.startswith(_MAGIC[extension]) or len(data) > MAX_PICTURE_BYTES:
+                fault = "the file is empty" if not data else "is not a JPEG or PNG picture"
+                raise DataError(fault, where=f"stream '{self.stream}', {path}", mend="Replace or remove the file.")
+            yield Frame(index, encoded=data, extension=extension)
+
+    def files(self) -> Iterable[tuple[str, int]]:
+        """Name and size of each file; a name alone where there is no file."""
+        for path in self.paths:
+            yield path.name, path.stat().st_size if path.exists() else 0
+
+
+def list_pictures(folder: Path, *, stream: str) -> list[Path]:
+    """All JPEG and PNG files of `folder`, sorted by name. Raises DataError if there are none."""
+    if not folder.is_dir():
+        raise DataError(
+            "no such folder of pictures",
+            where=f"stream '{stream}', {folder}",
+            mend="Correct its path in recording.toml.",
+        )
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS)
+    if not found:
+        raise DataError("no JPEG or PNG file in the folder", where=f"stream '{stream}', {folder}")
+    return found
+
+
+def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream: str) -> NDArray[np.int64]:
+    """The integer that `pattern`'s first group finds in each file name, as ns, int64, shape (n,).
+
+    Raises:
+        ConfigError: the pattern is no regular expression with a group, or the unit is unknown.
+        DataError: a name does not match.
+    """
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"time.pattern is not a regular expression ({error})", where=f"stream '{stream}'") from None
+    if expression.groups < 1 or unit not in UNIT_NS:
+        raise ConfigError(
+            "time.pattern needs a group, as in '_(\\d+)\\.jpg$', and time.unit one of " + ", ".join(UNIT_NS),
+            where=f"stream '{stream}'",
+        )
+    stamps = np.empty(len(paths), np.int64)
+    for number, path in enumerate(paths):
+        match = expression.search(path.name)
+        if match is None or not match[1].isdigit():
+            raise DataError(
+                f"no stamp: the name does not match time.pattern '{pattern}'", where=f"stream '{stream}', {path}"
+            )
+        stamps[number] = int(match[1]) * UNIT_NS[unit]
+    return stamps

@@ -1,0 +1,197 @@
+"""The nuScenes layout: from its JSON tables, or from file names alone.
+
+File names carry the capture stamp in microseconds: LOG__CHANNEL__STAMP.jpg. Without tables each log is a recording; with tables each
+scene is one. Only keyframes are read (`samples/`); sweeps are not synchronised groups.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from mmpack.clock import Clock
+from mmpack.errors import DataError
+from mmpack.recording.files import safe_name
+from mmpack.recording.images import ImageFiles
+from mmpack.recording.model import Kind, Recording, Source, Stamps, Stream
+
+_NAME = re.compile(r"(?P<log>[^/]+?)__(?P<channel>[A-Za-z0-9_]+?)__(?P<stamp>\d+)\.[A-Za-z0-9.]+$")
+_KINDS: tuple[tuple[str, Kind], ...] = (("CAM", "camera"), ("LIDAR", "lidar"), ("RADAR", "radar"))
+_CLOCK = Clock("capture", "utc", 1000)
+# nuScenes' largest table, sample_data.json of the full set, is 1.2 GB.
+MAX_JSON_BYTES = 4 << 30
+
+
+class NamedStamps:
+    """Stamps that file names give, for sensors whose content is not read (lidar, radar, absent pictures)."""
+
+    def __init__(self, t_ns: np.ndarray, origin: str) -> None:
+        self._stamps = Stamps(t_ns, resolution_ns=1000, origin=origin)
+
+    def stamps(self) -> Stamps:
+        """All stamps."""
+        return self._stamps
+
+    def files(self) -> Iterable[tuple[str, int]]:
+        """Nothing is read beyond the names."""
+        return ()
+
+
+# One sensor item: (stamp in ns, path of the picture or None where there is only a name).
+_Item = tuple[int, Path | None]
+
+
+def is_nuscenes(path: Path) -> bool:
+    """Whether `path` looks like this layout: a data root, a table, or a list of names."""
+    if path.is_dir():
+        return (path / "samples").is_dir() or _tables(path) is not None
+    return path.name == "sample_data.json" or path.name.endswith("_sample_data.json") or _is_list(path)
+
+
+def open_nuscenes(path: Path) -> Iterator[Recording]:
+    """The recordings at `path`, sorted by name: a data root, a sample_data.json, or a text file of names.
+
+    Raises:
+        DataError: no keyframe found, a table that is not what it should be, or stamps that went through float.
+    """
+    if path.is_dir():
+        tables = _tables(path)
+        groups = _from_tables(tables, path) if tables else _from_names(_walk(path), path)
+    elif path.suffix == ".json":
+        groups = _from_rows(_read_json(path), path)
+    else:
+        lines = path.read_text(encoding="utf-8").split()
+        groups = _from_names(((line, None) for line in lines), path)
+    if not groups:
+        raise DataError("no keyframe of the form LOG__CHANNEL__MICROSECONDS.jpg", where=str(path))
+    for name in sorted(groups):
+        yield _recording(name, groups[name], path)
+
+
+def _recording(name: str, channels: dict[str, list[_Item]], where: Path) -> Recording:
+    streams: dict[str, Stream] = {}
+    for channel in sorted(channels):
+        items = sorted(channels[channel], key=lambda item: item[0])
+        t_ns = np.array([stamp for stamp, _ in items], np.int64)
+        stream, kind = channel.lower(), _kind(channel)
+        paths = [picture for _, picture in items if picture is not None]
+        source: Source
+        if kind == "camera" and len(paths) == len(items):
+            source = ImageFiles(tuple(paths), t_ns, "file name", stream, resolution_ns=1000)
+        else:
+            source = NamedStamps(t_ns, "file name")
+        streams[stream] = Stream(stream, kind, _CLOCK, source)
+    return Recording(safe_name(name), streams, where=str(where))
+
+
+def _kind(channel: str) -> Kind:
+    return next((kind for prefix, kind in _KINDS if channel.upper().startswith(prefix)), "event")
+
+
+def _from_names(names: Iterable[tuple[str, Path | None]], where: Path) -> dict[str, dict[str, list[_Item]]]:
+    groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
+    for name, picture in names:
+        match = _NAME.search(name)
+        if match is None:
+            raise DataError(
+                f"'{name[:120]}' is not of the form LOG__CHANNEL__MICROSECONDS.jpg", where=str(where)
+            )
+        groups[match["log"]][match["channel"]].append((int(match["stamp"]) * 1000, picture))
+    return groups
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path | None]]:
+    for channel in sorted((root / "samples").iterdir()):
+        for file in sorted(channel.iterdir() if channel.is_dir() else ()):
+            if _NAME.search(file.name):
+                yield file.name, file
+
+
+def _from_tables(tables: Path, root: Path) -> dict[str, dict[str, list[_Item]]]:
+    """Keyframes grouped by scene, stamps from the sample_data table."""
+    scene_of = {row["token"]: row["scene_token"] for row in _read_json(tables / "sample.json")}
+    scene_name = {row["token"]: row["name"] for row in _read_json(tables / "scene.json")}
+    groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
+    for row in _read_json(tables / "sample_data.json"):
+        if row.get("is_key_frame"):
+            try:
+                scene = scene_name[scene_of[row["sample_token"]]]
+            except KeyError as missing:
+                raise DataError(f"token {missing} is in no table", where=str(tables)) from None
+            _add(groups[scene], row, tables / "sample_data.json", root)
+    return groups
+
+
+def _from_rows(rows: list[dict[str, Any]], path: Path) -> dict[str, dict[str, list[_Item]]]:
+    """A lone sample_data table: keyframes and all grouped by the log in their file names."""
+    groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        log = PurePosixPath(str(row.get("filename", ""))).name.split("__")[0] or path.stem
+        _add(groups[log], row, path, None)
+    return groups
+
+
+def _add(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, root: Path | None) -> None:
+    try:
+        stamp, relative = row["timestamp"], PurePosixPath(row["filename"])
+    except (KeyError, TypeError):
+        raise DataError("a row without timestamp or filename", where=str(where)) from None
+    if isinstance(stamp, float):
+        raise DataError(
+            f"timestamp {stamp!r} is a float: stamps of this size went through float64 and lost up to "
+            f"{int(np.spacing(stamp) / 2)} units",
+            where=f"{where}, {relative.name}",
+            mend="Write timestamps as integers at the source; what float64 dropped cannot be brought back.",
+        )
+    if relative.is_absolute() or ".." in relative.parts or len(relative.parts) < 2:
+        raise DataError(f"filename '{relative}' leaves the data root", where=str(where))
+    picture = root / relative if root is not None else None
+    present = picture if picture is not None and picture.is_file() else None
+    if picture is not None and present is None and _kind(relative.parts[-2]) == "camera":
+        raise DataError("a keyframe's picture is missing", where=str(picture), mend="Complete the download.")
+    channels[relative.parts[-2]].append((_to_ns(int(stamp), where), present))
+
+
+def _to_ns(stamp: int, where: Path) -> int:
+    """nuScenes writes microseconds; forks of it write nanoseconds. 10**17 parts the two for years 1973 to 5138."""
+    if stamp <= 0:
+        raise DataError(f"timestamp {stamp} is a sentinel, not a time", where=str(where))
+    return stamp * 1000 if stamp < 10**17 else stamp
+
+
+def _tables(root: Path) -> Path | None:
+    found = [folder for folder in sorted(root.glob("v1.0-*")) if (folder / "sample_data.json").is_file()]
+    if len(found) > 1:
+        raise DataError(
+            f"several table folders: {', '.join(folder.name for folder in found)}",
+            where=str(root),
+            mend="Point at one set only.",
+        )
+    return found[0] if found else None
+
+
+def _is_list(path: Path) -> bool:
+    if path.suffix != ".txt" or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _NAME.search(file.readline(1000).decode("utf-8", "replace").strip()) is not None
+
+
+def _read_json(path: Path) -> list[dict[str, Any]]:
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataError(f"larger than {MAX_JSON_BYTES} bytes", where=str(path))
+        rows = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError("the table is missing", where=str(path), mend="Complete the download.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError("is not a list of objects", where=str(path))
+    return rows

@@ -1,0 +1,186 @@
+"""The [sync] table: what the tick is, and how each stream is matched to it."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from typing import Literal
+
+from mmpack.clock import parse_duration
+from mmpack.config import Settings
+from mmpack.errors import ConfigError
+from mmpack.recording import Stream
+
+Policy = Literal["exact", "nearest", "interpolate", "window", "hold", "overlap", "ignore"]
+
+#: Policy by kind where none is set. Only cameras, lidars and events are instants that have a nearest one.
+DEFAULT_POLICY: dict[str, Policy] = {
+    "camera": "nearest",
+    "lidar": "nearest",
+    "event": "nearest",
+    "audio": "window",
+    "imu": "interpolate",
+    "numeric": "interpolate",
+    "can": "hold",
+    "action": "hold",
+    "radar": "hold",
+    "text": "overlap",
+}
+#: Kinds whose absence quarantines a slice where `required` is not set. A moment without subtitles is no fault.
+DEFAULT_REQUIRED = frozenset({"camera", "audio", "imu", "can", "action", "numeric"})
+#: Design tolerance of hardware-triggered cameras, on the residual after the nominal offset.
+TRIGGERED_TOLERANCE_NS = 1_000_000
+
+
+class StreamPolicy(Settings):
+    """`[sync.streams."PATTERN"]`: how the streams whose names match the pattern are matched to the tick.
+
+    Fields:
+        policy: exact, nearest, interpolate, window, hold, overlap or ignore; default by kind.
+        tolerance: largest |residual|, with a unit. Default: 1 ms for streams that tick at the reference's rate, half their own
+            period for free-running ones.
+        offset: nominal offset with a unit, or 'learn'. Default: the recording's, else learned where the rates agree.
+        max_gap: longest distance of the two samples interpolated between; default three of their periods.
+        max_age: oldest value that is held; default three of its periods.
+        before, after: the window [t - before, t + after); default one tick period from the tick on.
+        required: whether a slice without it is quarantined.
+        once: a text is put into the slice it starts in, not into every slice it lasts through.
+        quaternion: four columns (w, x, y, z) that are interpolated on the sphere.
+    """
+
+    policy: Policy | None = None
+    tolerance: str = ""
+    offset: str = ""
+    max_gap: str = ""
+    max_age: str = ""
+    before: str = "0s"
+    after: str = ""
+    required: bool | None = None
+    once: bool = True
+    quaternion: tuple[str, str, str, str] | None = None
+
+
+class SyncConfig(Settings):
+    """`[sync]`.
+
+    Fields:
+        reference: 'auto'; a stream's name; 'consensus' or 'consensus:PATTERN'; 'rate:10' or 'rate:30000/1001' in Hz.
+        streams: settings by name pattern; the first pattern that matches holds.
+        max_backward: largest share of a stream's stamps that may be out of order before the recording is refused.
+    """
+
+    reference: str = "auto"
+    streams: dict[str, StreamPolicy] = {}
+    max_backward: float = 0.01
+
+    def of(self, name: str) -> StreamPolicy:
+        """Settings of the stream `name`: the first matching pattern's, else the defaults."""
+        for pattern, policy in self.streams.items():
+            if fnmatch.fnmatchcase(name, pattern.lower()):
+                return policy
+        return StreamPolicy()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A stream's settings, resolved: nothing is left to a default.
+
+    Attributes:
+        policy: how it is matched.
+        tolerance_ns: largest |residual|.
+        offset_ns: nominal offset after the tick.
+        offset_source: 'given', 'learned' or 'none'.
+        limit_ns: max_gap or max_age.
+        before_ns, after_ns: the window.
+        required: whether its absence quarantines the slice.
+        once: a text belongs to one slice.
+        quaternion: columns that are interpolated on the sphere.
+    """
+
+    policy: Policy
+    tolerance_ns: int
+    offset_ns: int
+    offset_source: Literal["given", "learned", "none"]
+    limit_ns: int
+    before_ns: int
+    after_ns: int
+    required: bool
+    once: bool
+    quaternion: tuple[str, str, str, str] | None
+
+
+#: Two rates within this share of each other are the same rate.
+SAME_RATE = 0.02
+
+
+def resolve(
+    stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int, learned_ns: int | None
+) -> Rule:
+    """The rule of one stream.
+
+    Args:
+        stream: the stream.
+        settings: what the config says of it.
+        period_ns: median distance of its items; 0 if it has fewer than two.
+        tick_period_ns: median distance of ticks.
+        learned_ns: offset learned from this recording; None if it was not learned.
+
+    Raises:
+        ConfigError: settings that its policy or kind cannot use.
+    """
+    policy = settings.policy or DEFAULT_POLICY[stream.kind]
+    _check(stream, policy)
+    if settings.tolerance:
+        tolerance_ns = parse_duration(settings.tolerance)
+    elif policy == "exact":
+        tolerance_ns = 0
+    else:
+        tolerance_ns = TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+    if learned_ns is not None:
+        offset_ns, source = learned_ns, "learned"
+    elif settings.offset and settings.offset != "learn":
+        offset_ns, source = parse_duration(settings.offset), "given"
+    elif stream.nominal_offset_ns is not None and settings.offset != "learn":
+        offset_ns, source = stream.nominal_offset_ns, "given"
+    else:
+        offset_ns, source = 0, "none"
+    limit = settings.max_gap if policy == "interpolate" else settings.max_age
+    return Rule(
+        policy,
+        tolerance_ns,
+        offset_ns,
+        source,  # pyright: ignore[reportArgumentType]
+        parse_duration(limit) if limit else 3 * max(period_ns, 1),
+        parse_duration(settings.before),
+        parse_duration(settings.after) if settings.after else tick_period_ns,
+        stream.kind in DEFAULT_REQUIRED if settings.required is None else settings.required,
+        settings.once,
+        settings.quaternion,
+    )
+
+
+def same_rate(period_ns: int, other_ns: int) -> bool:
+    """Whether two periods differ by no more than the clocks' rates could."""
+    return period_ns > 0 and other_ns > 0 and abs(period_ns - other_ns) <= SAME_RATE * other_ns
+
+
+def wants_learning(stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int) -> bool:
+    """Whether the offset of `stream` is to be learned: asked for, or a camera or lidar at the tick's rate with none given."""
+    if settings.offset:
+        return settings.offset == "learn"
+    is_triggered = stream.kind in ("camera", "lidar") and same_rate(period_ns, tick_period_ns)
+    return stream.nominal_offset_ns is None and is_triggered
+
+
+def _check(stream: Stream, policy: Policy) -> None:
+    where = f'sync.streams."{stream.name}"'
+    if stream.kind == "audio" and policy not in ("window", "ignore"):
+        raise ConfigError(f"audio cannot be matched by '{policy}'", where=where, mend="Use policy = 'window'.")
+    if stream.kind == "text" and policy not in ("overlap", "ignore"):
+        raise ConfigError(f"text cannot be matched by '{policy}'", where=where, mend="Use policy = 'overlap'.")
+    if stream.kind != "text" and policy == "overlap":
+        raise ConfigError("only text lasts for an interval", where=where, mend="Use 'window' or 'hold'.")
+    if stream.kind in ("camera", "lidar", "radar", "event") and policy == "interpolate":
+        raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, mend="Use 'nearest'.")
+    if stream.kind == "camera" and policy in ("window", "hold"):
+        raise ConfigError(f"a camera cannot be matched by '{policy}' yet", where=where, mend="Use 'nearest'.")

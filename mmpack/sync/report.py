@@ -1,0 +1,282 @@
+"""What sync found, for machines (JSON, Parquet) and for people (text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mmpack.clock import format_ns
+from mmpack.sync.match import Match, Status
+from mmpack.sync.slicer import SyncResult
+
+#: Quarantined slices listed in the text; JSON and Parquet hold all.
+MAX_LISTED = 20
+
+
+def stream_facts(found: Match, result: SyncResult) -> dict[str, Any]:
+    """One stream's figures: integers in ns, counts, and how it was matched. Residual percentiles are of |residual|."""
+    residual = np.abs(found.residual_ns[found.found])
+    stamps = found.stream.stream.stamps
+    period_ns = found.stream.period_ns
+    return {
+        "kind": found.stream.stream.kind,
+        "policy": found.rule.policy,
+        "required": found.rule.required,
+        "clock": found.stream.stream.clock.name,
+        "clock_domain": found.stream.stream.clock.domain,
+        "semantics": found.stream.stream.semantics,
+        "stamps_from": stamps.origin,
+        "resolution_ns": stamps.resolution_ns,
+        "items": _items(found),
+        "period_ns": period_ns,
+        "matched": int((found.status == Status.OK).sum()),
+        "absent": int((found.status != Status.OK).sum()),
+        "tolerance_ns": found.rule.tolerance_ns,
+        "offset_ns": found.rule.offset_ns,
+        "offset_source": found.rule.offset_source,
+        "residual_p50_ns": _percentile(residual, 50),
+        "residual_p99_ns": _percentile(residual, 99),
+        "residual_max_ns": int(residual.max(initial=0)),
+        "raw_spread_ns": _raw_spread(found, result),
+    }
+
+
+def _items(found: Match) -> int:
+    if found.stream.stream.kind == "audio":
+        return int(found.stream.stream.timeline.samples.sum())
+    return len(found.stream.stream.stamps)
+
+
+def _raw_spread(found: Match, result: SyncResult) -> int:
+    """Median over ticks of how far raw stamps lie apart: within its group for a member, from the tick for any other stream."""
+    if found.name in result.group and len(result.raw_spread_ns):
+        return _percentile(result.raw_spread_ns, 50)
+    distance = np.abs(found.aligned_ns - result.ticks.t_ns)[found.found]
+    return _percentile(distance, 50)
+
+
+def _percentile(values: NDArray[np.int64], share: float) -> int:
+    return int(np.percentile(values, share)) if len(values) else 0
+
+
+def recording_facts(result: SyncResult) -> dict[str, Any]:
+    """One recording's report as plain JSON values."""
+    return {
+        "recording": result.recording.name,
+        "path": result.recording.where,
+        "reference": result.ticks.description,
+        "clock": {"name": result.clock.name, "domain": result.clock.domain},
+        "tick_period_ns": result.ticks.period_ns,
+        "first_tick_ns": int(result.ticks.t_ns[0]),
+        "last_tick_ns": int(result.ticks.t_ns[-1]),
+        "ticks": len(result.ticks.t_ns),
+        "passed": int(result.passed.sum()),
+        "quarantined": int((~result.passed).sum()),
+        "raw_spread_ns": spread_facts([result]),
+        "streams": {name: stream_facts(found, result) for name, found in result.matches.items()},
+        "clock_maps": [
+            {
+                "source": known.source,
+                "target": known.target,
+                "drift_ppm": known.drift_ppm,
+                "residual_ns": known.residual_ns,
+                "note": known.note,
+            }
+            for known in result.recording.maps
+        ],
+        "findings": [
+            {
+                "kind": finding.kind,
+                "severity": finding.severity,
+                "stream": finding.stream,
+                "count": finding.count,
+                "text": finding.text,
+                "places_ns": list(finding.places_ns),
+            }
+            for finding in result.findings
+        ],
+        "quarantine": [
+            {
+                "ordinal": int(tick),
+                "t_ns": int(result.ticks.t_ns[tick]),
+                "reasons": [{"stream": name, "why": why} for name, why in result.reasons(int(tick))],
+            }
+            for tick in result.quarantined()
+        ],
+    }
+
+
+def spread_facts(results: Sequence[SyncResult]) -> dict[str, int]:
+    """Raw spread of the triggered groups over all ticks: smallest, median, largest, in ns; zeros where there is no group."""
+    spread = np.concatenate([result.raw_spread_ns for result in results])
+    if not len(spread):
+        return {"min": 0, "p50": 0, "max": 0}
+    return {"min": int(spread.min()), "p50": _percentile(spread, 50), "max": int(spread.max())}
+
+
+def summary(results: Sequence[SyncResult]) -> dict[str, Any]:
+    """All recordings' report: totals, streams pooled by name, and each recording's own."""
+    return {
+        "ticks": sum(len(result.passed) for result in results),
+        "passed": sum(int(result.passed.sum()) for result in results),
+        "quarantined": sum(int((~result.passed).sum()) for result in results),
+        "raw_spread_ns": spread_facts(results),
+        "streams": dict(_pooled(results)),
+        "recordings": [recording_facts(result) for result in results],
+    }
+
+
+def _pooled(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Streams of one name over all recordings; offsets and spreads, which are learned in each, as medians."""
+    for name in dict.fromkeys(name for result in results for name in result.matches):
+        pairs = [(result.matches[name], result) for result in results if name in result.matches]
+        facts = [stream_facts(found, result) for found, result in pairs]
+        residual = np.concatenate([np.abs(found.residual_ns[found.found]) for found, _ in pairs])
+        pooled = facts[0] | {
+            key: sum(fact[key] for fact in facts) for key in ("items", "matched", "absent")
+        }
+        for key in ("offset_ns", "raw_spread_ns", "period_ns"):
+            pooled[key] = int(np.median([fact[key] for fact in facts]))
+        pooled |= {
+            "residual_p50_ns": _percentile(residual, 50),
+            "residual_p99_ns": _percentile(residual, 99),
+            "residual_max_ns": int(residual.max(initial=0)),
+        }
+        yield name, pooled
+
+
+_SCHEMA = pa.schema(
+    [
+        ("recording", pa.dictionary(pa.int32(), pa.string())),
+        ("ordinal", pa.int64()),
+        ("tick_ns", pa.int64()),
+        ("stream", pa.dictionary(pa.int32(), pa.string())),
+        ("count", pa.int64()),
+        ("aligned_ns", pa.int64()),
+        ("residual_ns", pa.int64()),
+        ("offset_ns", pa.int64()),
+        ("status", pa.dictionary(pa.int32(), pa.string())),
+    ]
+)
+_STATUS_NAMES = [status.name.lower() for status in Status]
+
+
+def to_table(results: Sequence[SyncResult]) -> pa.Table:
+    """A row per tick and stream."""
+    parts = [_match_table(result, found) for result in results for found in result.matches.values()]
+    return pa.concat_tables(parts).unify_dictionaries() if parts else _SCHEMA.empty_table()
+
+
+def _match_table(result: SyncResult, found: Match) -> pa.Table:
+    count = len(result.ticks.t_ns)
+    zeros = np.zeros(count, np.int32)
+    return pa.table(
+        [
+            pa.DictionaryArray.from_arrays(zeros, [result.recording.name]),
+            pa.array(np.arange(count)),
+            pa.array(result.ticks.t_ns),
+            pa.DictionaryArray.from_arrays(zeros, [found.name]),
+            pa.array(found.count),
+            pa.array(found.aligned_ns),
+            pa.array(found.residual_ns),
+            pa.array(np.full(count, found.rule.offset_ns)),
+            pa.DictionaryArray.from_arrays(found.status.astype(np.int32), _STATUS_NAMES),
+        ],
+        schema=_SCHEMA,
+    )
+
+
+def write_parquet(results: Sequence[SyncResult], path: Path) -> None:
+    """The table of :func:`to_table` at `path`."""
+    pq.write_table(to_table(results), path, compression="zstd")
+
+
+def render(report: dict[str, Any]) -> RenderableType:
+    """A report of :func:`summary` for a terminal."""
+    parts: list[RenderableType] = []
+    recordings = report["recordings"]
+    for facts in recordings:
+        parts += _render_recording(facts)
+    if len(recordings) > 1:
+        spread = report["raw_spread_ns"]
+        parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
+        if spread["max"]:
+            parts.append(_spread_line(spread))
+        parts.append(_verdict(report))
+    return Group(*parts)
+
+
+def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
+    clock = facts["clock"]
+    span = (facts["last_tick_ns"] - facts["first_tick_ns"]) / 1e9
+    yield Text.from_markup(
+        f"[bold]{escape(facts['recording'])}[/]  tick: {escape(facts['reference'])}, every "
+        f"{format_ns(facts['tick_period_ns'])}, {span:.1f} s on clock {clock['name']} ({clock['domain']})"
+    )
+    yield _streams_table(facts["streams"], "")
+    clocks = {(stream["clock"], stream["clock_domain"]) for stream in facts["streams"].values()}
+    if len(clocks) > 1:
+        named = ", ".join(f"{name} ({domain})" for name, domain in sorted(clocks))
+        yield Text(f"  clocks: {named}")
+    for known in facts["clock_maps"]:
+        note = f", {known['note']}" if known["note"] else ""
+        yield Text(
+            f"  clock map {known['source']} to {known['target']}: {known['drift_ppm']:+.3f} ppm, "
+            f"residual p99 {format_ns(known['residual_ns'])}{note}"
+        )
+    if facts["raw_spread_ns"]["max"]:
+        yield _spread_line(facts["raw_spread_ns"])
+    for finding in facts["findings"]:
+        colour = "yellow" if finding["severity"] == "fault" else "cyan"
+        yield Text.from_markup(
+            f"  [{colour}]{finding['kind']}[/] {finding['stream']}: {escape(finding['text'])}"
+        )
+    for entry in facts["quarantine"][:MAX_LISTED]:
+        reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
+        yield Text(f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red")
+    if len(facts["quarantine"]) > MAX_LISTED:
+        yield Text(f"  ... and {len(facts['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red")
+    yield _verdict(facts)
+
+
+def _spread_line(spread: dict[str, int]) -> Text:
+    return Text(f"  raw spread of the group: {format_ns(spread['min'])} to {format_ns(spread['max'])}, before offsets")
+
+
+def _verdict(facts: dict[str, Any]) -> Text:
+    colour = "green" if not facts["quarantined"] else "yellow"
+    text = f"[{colour}]{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside[/]\n"
+    return Text.from_markup(text)
+
+
+def _streams_table(streams: dict[str, Any], title: str) -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 2))
+    for column in ("stream", "policy"):
+        table.add_column(column)
+    for column in ("items", "rate", "matched", "offset", "residual p50", "p99", "max", "tolerance"):
+        table.add_column(column, justify="right")
+    for name, facts in streams.items():
+        rate = f"{10**9 / facts['period_ns']:.5g} Hz" if facts["period_ns"] else ""
+        judged = facts["policy"] in ("nearest", "hold", "exact")
+        learned = " (learned)" if facts["offset_source"] == "learned" else ""
+        table.add_row(
+            name,
+            facts["policy"] + ("" if facts["required"] else " (optional)"),
+            str(facts["items"]),
+            rate,
+            str(facts["matched"]),
+            format_ns(facts["offset_ns"]) + learned,
+            *(format_ns(facts[f"residual_{key}_ns"]) if judged else "" for key in ("p50", "p99", "max")),
+            format_ns(facts["tolerance_ns"]) if facts["policy"] == "nearest" else "",
+        )
+    return table

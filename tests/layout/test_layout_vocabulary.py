@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmpack.errors import ConfigError, DataError
+from mmpack.layout import AudioLayout, Layout, LayoutConfig, Modality, NumericLayout, TimeLayout
+from mmpack.layout.special import FIXED, PLACES
+
+CONFIG = LayoutConfig(
+    cameras=("cam_front", "cam_back"),
+    audio=AudioLayout(codebooks=3, codebook_size=10),
+    time=TimeLayout(step="1s", span="3s"),
+    numeric=(
+        NumericLayout(name="imu", width=6),
+        NumericLayout(name="can", width=2, mode="discrete", bins=5, low=0, high=1),
+        NumericLayout(name="action", width=3, mode="discrete", bins=7, low=-1, high=1, role="action"),
+    ),
+)
+LAYOUT = Layout(CONFIG)
+VOCABULARY = LAYOUT.vocabulary
+SPECIALS = (
+    *FIXED,
+    *("<|cam_front|>", "<|cam_back|>", "<|imu|>", "<|can|>", "<|action|>"),
+    *("<|t_0.0s|>", "<|t_1.0s|>", "<|t_2.0s|>", "<|t_3.0s|>"),
+)
+
+
+def test_the_ranges_follow_each_other_in_the_documented_order() -> None:
+    assert [r.name for r in VOCABULARY.ranges] == [
+        *("text", "special", "patch", "value", "action_value", "audio", "bins:can", "bins:action")
+    ]
+    sizes = [r.stop - r.start for r in VOCABULARY.ranges]
+    assert sizes == [LAYOUT.tokenizer.size, len(SPECIALS), 1, 1, 1, 30, 5, 7]
+    assert [r.start for r in VOCABULARY.ranges] == np.cumsum([0, *sizes])[:-1].tolist()
+    assert VOCABULARY.ranges[-1].stop == VOCABULARY.size
+
+
+def test_specials_and_places_have_ids_after_the_text_by_name() -> None:
+    first = LAYOUT.tokenizer.size
+    for offset, name in enumerate((*SPECIALS, *PLACES)):
+        assert VOCABULARY.id(name) == first + offset
+        assert VOCABULARY.name(first + offset) == name
+
+
+def test_every_id_has_one_modality_and_a_name_of_its_own() -> None:
+    modalities = VOCABULARY.modality(np.arange(VOCABULARY.size))
+    assert modalities.dtype == np.int8
+    for span in VOCABULARY.ranges:
+        assert (modalities[span.start : span.stop] == span.modality).all()
+    beyond = [VOCABULARY.name(i) for i in range(LAYOUT.tokenizer.size, VOCABULARY.size)]
+    assert len(set(beyond)) == len(beyond)
+    assert VOCABULARY.modality(VOCABULARY.id("<|patch|>")) == Modality.VISION
+    assert VOCABULARY.modality(VOCABULARY.id("<|value|>")) == Modality.NUMERIC
+    assert VOCABULARY.modality(VOCABULARY.id("<|action_value|>")) == Modality.ACTION
+
+
+def test_codes_interleave_the_codebooks_frame_by_frame() -> None:
+    start = VOCABULARY.range("audio").start
+    ids = VOCABULARY.audio_ids([[1, 2, 3], [9, 0, 9]])
+    assert (ids - start).tolist() == [1, 12, 23, 9, 10, 29]
+    assert [VOCABULARY.name(int(i)) for i in ids[:3]] == ["<audio 0:1>", "<audio 1:2>", "<audio 2:3>"]
+    for bad in ([[1, 2]], [1, 2, 3], [[1, 2, 10]], [[-1, 0, 0]]):
+        with pytest.raises(DataError):
+            VOCABULARY.audio_ids(bad)
+
+
+def test_bins_and_times_map_into_their_ranges() -> None:
+    ids = VOCABULARY.bin_ids("action", CONFIG.numeric[2].encode([[-1.0, 0.0, 1.0]]))
+    assert [VOCABULARY.name(int(i)) for i in ids[0]] == ["<action 0>", "<action 3>", "<action 6>"]
+    times = VOCABULARY.time_ids(np.array([0, 1_499_999_999, 1_500_000_000, 10**12]))
+    assert [VOCABULARY.name(int(i)) for i in times] == [
+        "<|t_0.0s|>",
+        "<|t_1.0s|>",
+        "<|t_2.0s|>",
+        "<|t_3.0s|>",
+    ]
+    with pytest.raises(DataError, match="can"):
+        VOCABULARY.bin_ids("can", [5])
+    with pytest.raises(ConfigError, match="bins:imu"):
+        VOCABULARY.bin_ids("imu", [0])
+
+
+def test_what_does_not_exist_is_refused_with_the_nearest_that_does() -> None:
+    with pytest.raises(ConfigError, match="cam_front"):
+        VOCABULARY.id("<|cam_frnt|>")
+    with pytest.raises(ConfigError, match="audio"):
+        VOCABULARY.range("audoi")
+    for bad in (-1, VOCABULARY.size):
+        with pytest.raises(DataError):
+            VOCABULARY.name(bad)
+        with pytest.raises(DataError):
+            VOCABULARY.modality([0, bad])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LayoutConfig(cameras=("a", "a")),
+        LayoutConfig(cameras=("imu",), numeric=(NumericLayout(name="imu", width=1),)),
+        LayoutConfig(cameras=("bos",)),
+        LayoutConfig(cameras=("patch",)),
+        LayoutConfig(cameras=("t_0.1s",)),
+        LayoutConfig(cameras=("",)),
+        LayoutConfig(cameras=("a|> <|b",)),
+        LayoutConfig(audio=AudioLayout(codebooks=2**16, codebook_size=2**16)),
+    ],
+    ids=["twice", "two kinds", "fixed", "place", "time", "empty", "forged", "beyond int32"],
+)
+def test_names_and_sizes_that_cannot_be_ids_are_refused(config: LayoutConfig) -> None:
+    with pytest.raises(ConfigError, match="layout"):
+        Layout(config)
