@@ -34,7 +34,7 @@ def require_int64(value: int) -> int:
 
 
 def int64_array(values: ArrayLike) -> Int64Array:
-    """Integers of any dtype as int64 of the same shape; raise :class:`DataError` for others and past int64."""
+    """Integers of any dtype as int64, shape kept; raise :class:`DataError` for others and past int64."""
     array = np.asarray(values)
     if array.size == 0:
         return np.zeros(array.shape, np.int64)

@@ -124,8 +124,8 @@ def first_sample_at_or_after(
         return whole * q - (q * (1 - 2 * part)) // (2 * p)
 
 
-def integers_to_ns(values: IntArray, unit: str) -> Int64Array:
-    """Integer stamps in `unit` to int64 nanoseconds of the same shape.
+def integers_to_ns(values: IntArray, unit: str, *, where: str = "") -> Int64Array:
+    """Integer stamps in `unit` to int64 nanoseconds of the same shape; `where` is for an error's message.
 
     Raises:
         ConfigError: unknown unit.
@@ -136,16 +136,17 @@ def integers_to_ns(values: IntArray, unit: str) -> Int64Array:
     array = int64_array(values)
     if array.size:
         for index in (int(array.argmin()), int(array.argmax())):
-            require_in_range(Fraction(int(array.flat[index])), unit, where=f"index {index}")
+            require_in_range(Fraction(int(array.flat[index])), unit, where=at_index(where, index))
     return array * np.int64(per_unit)
 
 
-def floats_to_ns(values: NDArray[np.floating[Any]], unit: str) -> tuple[Int64Array, int]:
+def floats_to_ns(values: NDArray[np.floating[Any]], unit: str, *, where: str = "") -> tuple[Int64Array, int]:
     """Float stamps in `unit` to nanoseconds, each correctly rounded, and the resolution the floats had.
 
     Args:
         values: float16, float32 or float64 of any shape.
         unit: a key of :data:`UNIT_NS`.
+        where: file or stream, for the message of an error.
 
     Returns:
         int64 nanoseconds of the same shape, and the spacing of the floats at the largest magnitude, in ns,
@@ -160,7 +161,9 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str) -> tuple[Int64Arr
     given = np.asarray(values)
     if given.dtype not in (np.float16, np.float32, np.float64):
         raise DataError(
-            f"float stamps are needed, not {given.dtype}", mend="Integers go through integers_to_ns"
+            f"float stamps are needed, not {given.dtype}",
+            where=where,
+            mend="Integers go through integers_to_ns",
         )
     if given.size == 0:
         return np.zeros(given.shape, np.int64), 1
@@ -168,11 +171,13 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str) -> tuple[Int64Arr
     if not finite.all():
         index = int(np.argmin(finite))
         raise DataError(
-            f"the stamp at index {index} is {given.flat[index]}", mend="Remove the rows without a time"
+            f"the stamp is {given.flat[index]}",
+            where=at_index(where, index),
+            mend="Remove the rows without a time",
         )
     v = given.astype(np.float64).ravel()
     for index in (int(v.argmin()), int(v.argmax())):
-        require_in_range(Fraction(float(v[index])), unit, where=f"index {index}")
+        require_in_range(Fraction(float(v[index])), unit, where=at_index(where, index))
 
     part, whole = np.modf(v)
     scaled = part * per_unit
@@ -184,6 +189,11 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str) -> tuple[Int64Arr
         t_ns[index] = scale_round_int(1, Fraction(float(v[index])) * per_unit)
     spacing = float(np.spacing(np.abs(given).max()))
     return t_ns.reshape(given.shape), spacing_ns(spacing, unit)
+
+
+def at_index(where: str, index: int) -> str:
+    """The place of one stamp of `where`, for the message of an error."""
+    return f"{where}, index {index}" if where else f"index {index}"
 
 
 def spacing_ns(spacing: float, unit: str) -> int:
@@ -211,20 +221,26 @@ def _year(t_ns: Fraction) -> int:
 
 
 @overload
-def gps_week_s_to_ns(week: int, seconds: int | float) -> int: ...
+def gps_week_s_to_ns(week: int, seconds: int | float, *, where: str = "") -> int: ...
 @overload
 def gps_week_s_to_ns(
-    week: NDArray[np.number[Any]], seconds: NDArray[np.integer[Any]] | NDArray[np.float64]
+    week: NDArray[np.number[Any]],
+    seconds: NDArray[np.integer[Any]] | NDArray[np.float64],
+    *,
+    where: str = "",
 ) -> Int64Array: ...
 def gps_week_s_to_ns(
     week: int | NDArray[np.number[Any]],
     seconds: int | float | NDArray[np.integer[Any]] | NDArray[np.float64],
+    *,
+    where: str = "",
 ) -> int | Int64Array:
     """GPS week and seconds of the week to nanoseconds since the GPS epoch, 1980-01-06T00:00:00 UTC.
 
     Args:
         week: full week numbers (not modulo 1024), integers or whole floats.
         seconds: 0 to 604,800 (the end is allowed), integers or float64, whose spacing there is 0.12 ns.
+        where: file or stream, for the message of an error.
 
     Raises:
         DataError: a week is not whole, seconds lie outside the week, or are float32 (62 ms apart).
@@ -233,17 +249,22 @@ def gps_week_s_to_ns(
     if weeks.dtype.kind == "f":
         whole = np.isfinite(weeks) & (weeks == np.rint(weeks)) & (np.abs(weeks) < 2**31)
         if not whole.all():
-            raise DataError(f"the GPS week at index {int(np.argmin(whole))} is not a whole number")
+            raise DataError(
+                "the GPS week is not a whole number", where=at_index(where, int(np.argmin(whole)))
+            )
         weeks = weeks.astype(np.int64)
     if second.dtype.kind == "f" and second.dtype != np.float64:
         raise DataError(
-            f"GPS seconds of the week in {second.dtype} are up to 62 ms apart", mend="Export them as float64"
+            f"GPS seconds of the week in {second.dtype} are 62 ms apart or more",
+            where=where,
+            mend="Export them as float64",
         )
     inside = (second >= 0) & (second <= WEEK_S)
     if not inside.all():
         index = int(np.argmin(inside))
         raise DataError(
-            f"{second.flat[index]} seconds of the GPS week at index {index} lie outside 0 .. {WEEK_S}",
+            f"{second.flat[index]} seconds of the GPS week lie outside 0 .. {WEEK_S}",
+            where=at_index(where, index),
             mend="Are the columns for week and seconds exchanged?",
         )
     within = floats_to_ns(second, "s")[0] if second.dtype.kind == "f" else integers_to_ns(second, "s")

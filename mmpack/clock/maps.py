@@ -60,7 +60,7 @@ class ClockMap:
     @overload
     def apply(self, t_ns: IntArray) -> Int64Array: ...
     def apply(self, t_ns: int | np.integer[Any] | IntArray) -> int | Int64Array:
-        """Stamps of the source clock as stamps of the target: an int for one, int64 of its shape for an array.
+        """Stamps of the source clock on the target clock: an int for one, int64 of its shape for an array.
 
         Raises:
             DataError: a distance to the anchor, or a result, does not fit into int64.

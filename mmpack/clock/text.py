@@ -118,6 +118,8 @@ def format_ns(ns: int) -> str:
         figure = _SCREEN.divide(exact, Decimal(size))
         if abs(figure) * size < next_size:
             return f"{figure.normalize():f} {unit}"
+        if abs(exact) < next_size:  # 59.96 s rounds to 60 s, which is 1 min
+            exact = figure * size
     return f"{_SCREEN.divide(exact, Decimal(UNIT_NS['h'])).normalize():f} h"
 
 

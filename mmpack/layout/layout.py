@@ -139,9 +139,10 @@ class Layout:
         for name in self.config.cameras:
             if name in cameras:
                 index = cameras[name]
-                _, height, width = facts.cameras[index]
+                _, height, width, *frames = facts.cameras[index]
                 yield _special(special.stream_token(name), name, index)
-                yield self._image(height, width, name, index)
+                for _ in range(frames[0] if frames else 1):
+                    yield self._image(height, width, name, index)
         for index, (name, samples, rate_hz) in enumerate(facts.audio):
             yield from self._sound(samples, rate_hz, name, index)
         streams = _by_name(facts.numeric, self._streams, "numeric stream", "layout.numeric")

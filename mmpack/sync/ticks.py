@@ -47,20 +47,21 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
         DataError: there is no such time.
     """
     start = max(int(stream.t_ns[0]) for stream in streams)
-    stop = min(_last(stream) for stream in streams)
-    count = int(Fraction(stop - start, 10**9) * rate_hz)
+    period_ns = round(10**9 / rate_hz)
+    stop = min(_last_tick(stream, period_ns) for stream in streams)
+    count = int(Fraction(stop - start, 10**9) * rate_hz) + 1 if stop >= start else 0
     if count < 1:
         raise DataError("the streams share no time that a tick could lie in", mend="Check their clocks and units.")
     t_ns = pts_to_ns(np.arange(count, dtype=np.int64), 1 / rate_hz, start)
-    return Ticks(t_ns, f"fixed rate of {rate_hz} Hz", (), int(round(10**9 / rate_hz)))
+    return Ticks(t_ns, f"fixed rate of {rate_hz} Hz", (), period_ns)
 
 
-def _last(stream: Aligned) -> int:
-    """Where a stream ends: its last stamp, or for audio the end of its last segment."""
+def _last_tick(stream: Aligned, period_ns: int) -> int:
+    """The last moment a tick can be served: the last stamp, or for audio one tick period before the samples end."""
     if stream.stream.kind == "audio":
         timeline = stream.stream.timeline
-        return int(stream.t_ns[-1]) + int(timeline.samples[-1]) * 10**9 // timeline.rate_hz
-    return int(stream.t_ns[-1]) + 1
+        return int(stream.t_ns[-1]) + int(timeline.samples[-1]) * 10**9 // timeline.rate_hz - period_ns
+    return int(stream.t_ns[-1])
 
 
 def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:

@@ -1,0 +1,177 @@
+"""index.parquet: a row per sample, with where its bytes lie, when it was, how far off it was, and how many tokens it makes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TokenCounts
+from mmpack.shards.store import Store
+
+INDEX_NAME = "index.parquet"
+QUARANTINE_NAME = "quarantine.parquet"
+SYNC_NAME = "sync.parquet"
+#: 10**9 rows of 250 bytes; larger is not an index of ours.
+MAX_INDEX_BYTES = 256 << 30
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+
+#: Columns of the index. Counts under `tokens_*` are those of the layout whose fingerprint the manifest names.
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", _NAME, nullable=False),
+        pa.field("offset_bytes", pa.int64(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("crc32", pa.uint32(), nullable=False),
+        pa.field("kind", _NAME, nullable=False),
+        pa.field("recording", _NAME, nullable=False),
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("run", pa.int32(), nullable=False),
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("residual_ns", pa.int64(), nullable=False),
+        pa.field(
+            "cameras",
+            pa.list_(
+                pa.struct(
+                    [("name", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("frames", pa.int32())]
+                )
+            ),
+        ),
+        pa.field("audio", pa.list_(pa.struct([("name", pa.string()), ("samples", pa.int64()), ("rate_hz", pa.int32())]))),
+        pa.field("numeric", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int32())]))),
+        pa.field("text_bytes", pa.int64(), nullable=False),
+        pa.field("tokens", pa.int32(), nullable=False),
+        pa.field("tokens_text", pa.int32(), nullable=False),
+        pa.field("tokens_vision", pa.int32(), nullable=False),
+        pa.field("tokens_audio", pa.int32(), nullable=False),
+        pa.field("tokens_numeric", pa.int32(), nullable=False),
+        pa.field("tokens_action", pa.int32(), nullable=False),
+        pa.field("tokens_special", pa.int32(), nullable=False),
+    ]
+)
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        pa.field("recording", pa.string(), nullable=False),
+        pa.field("ordinal", pa.int64(), nullable=False),
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sample before its tokens are counted.
+
+    Attributes:
+        key, kind, recording, ordinal, run, t_ns, residual_ns: as in the index.
+        facts: what the layout counts.
+        text_bytes: UTF-8 bytes of its texts.
+    """
+
+    key: str
+    kind: str
+    recording: str
+    ordinal: int
+    run: int
+    t_ns: int
+    residual_ns: int
+    facts: Facts
+    text_bytes: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sample's tar members lie, and their checksum from the first header to the last padding."""
+
+    shard: str
+    offset_bytes: int
+    size_bytes: int
+    crc32: int
+
+
+def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[TokenCounts]) -> pa.Table:
+    """Rows, their places and their token counts as a table of :data:`SCHEMA`."""
+    columns = {
+        "key": [row.key for row in rows],
+        "shard": [place.shard for place in places],
+        "offset_bytes": [place.offset_bytes for place in places],
+        "size_bytes": [place.size_bytes for place in places],
+        "crc32": [place.crc32 for place in places],
+        "kind": [row.kind for row in rows],
+        "recording": [row.recording for row in rows],
+        "ordinal": [row.ordinal for row in rows],
+        "run": [row.run for row in rows],
+        "t_ns": [row.t_ns for row in rows],
+        "residual_ns": [row.residual_ns for row in rows],
+        "cameras": [_cameras(row.facts) for row in rows],
+        "audio": [_audio(row.facts) for row in rows],
+        "numeric": [_numeric(row.facts) for row in rows],
+        "text_bytes": [row.text_bytes for row in rows],
+        "tokens": [count.total for count in counts],
+        "tokens_text": [count.text for count in counts],
+        "tokens_vision": [count.vision for count in counts],
+        "tokens_audio": [count.audio for count in counts],
+        "tokens_numeric": [count.numeric for count in counts],
+        "tokens_action": [count.action for count in counts],
+        "tokens_special": [count.special for count in counts],
+    }
+    arrays = [pa.array(columns[field.name], type=_plain(field.type)).cast(field.type) for field in SCHEMA]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_dictionary(kind) else kind
+
+
+def _cameras(facts: Facts) -> list[dict[str, object]]:
+    if isinstance(facts, SliceFacts):
+        return [
+            {"name": name, "height": height, "width": width, "frames": frames[0] if frames else 1}
+            for name, height, width, *frames in facts.cameras
+        ]
+    if isinstance(facts, ImageTextFacts):
+        return [{"name": "", "height": facts.height, "width": facts.width, "frames": 1}]
+    return []
+
+
+def _audio(facts: Facts) -> list[dict[str, object]]:
+    if isinstance(facts, SliceFacts):
+        return [{"name": name, "samples": samples, "rate_hz": rate} for name, samples, rate in facts.audio]
+    if isinstance(facts, SpeechFacts):
+        return [{"name": "", "samples": facts.samples, "rate_hz": facts.rate_hz}]
+    return []
+
+
+def _numeric(facts: Facts) -> list[dict[str, object]]:
+    return [{"name": name, "rows": rows} for name, rows in facts.numeric] if isinstance(facts, SliceFacts) else []
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """A table as Parquet; equal tables give equal bytes under one pyarrow version."""
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=1 << 17)
+    return sink.getvalue()
+
+
+def read_table(store: Store, name: str) -> pa.Table:
+    """A Parquet file of the store. Raises StorageError or IntegrityError."""
+    data = store.read(name, limit=MAX_INDEX_BYTES)
+    return from_bytes(data, where=f"{store.url}/{name}")
+
+
+def from_bytes(data: bytes, *, where: str) -> pa.Table:
+    """A table of :func:`to_bytes`. Raises IntegrityError."""
+    from mmpack.errors import IntegrityError
+
+    try:
+        return pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError) as error:
+        raise IntegrityError(f"is not a readable Parquet file ({error})", where=where) from None

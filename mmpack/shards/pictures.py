@@ -1,0 +1,97 @@
+"""Pictures to bytes: what is encoded passes through, video frames become JPEG, runs of them short mp4 tubelets."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+import simplejpeg
+from av.video.reformatter import ColorRange, Colorspace
+
+from mmpack.errors import DataError
+from mmpack.recording import Frame
+
+# Pixel formats whose planes libjpeg-turbo takes as they are, by chroma subsampling.
+_FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}
+_LIMITED = {"yuv420p": "yuvj420p", "yuv422p": "yuvj422p", "yuv444p": "yuvj444p"}
+# Matrices that JPEG's BT.601 planes agree with; 2 is unspecified, which decoders take for BT.601 as well.
+_BT601 = {int(Colorspace.ITU601), int(Colorspace.SMPTE170M), 2, 6}
+_TUBELET_TIME_BASE = Fraction(1, 1_000_000)
+
+
+def picture_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
+    """(height, width) of an encoded picture, from its header alone. Raises DataError if there is none."""
+    try:
+        if extension == "png":
+            if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+                raise ValueError("no PNG header")
+            width, height = struct.unpack(">II", data[16:24])
+            return height, width
+        height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, struct.error) as error:
+        raise DataError(f"is not a {extension.upper()} picture ({error})", where=where) from None
+    return height, width
+
+
+def encode_frame(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
+    """A frame as (bytes, extension, height, width); one that is encoded already is passed through untouched.
+
+    Raises:
+        DataError: the encoded picture is damaged in its header.
+    """
+    if frame.encoded is not None:
+        height, width = picture_size(frame.encoded, frame.extension, where=f"frame {frame.index}")
+        return frame.encoded, frame.extension, height, width
+    decoded = frame.decoded
+    if decoded is None:
+        raise DataError("a frame without content", where=f"frame {frame.index}")
+    return _to_jpeg(decoded, quality), "jpg", decoded.height, decoded.width
+
+
+def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
+    """JPEG with libjpeg-turbo: planes go straight in where their matrix is JPEG's, through RGB where it is another (BT.709)."""
+    name = frame.format.name
+    is_full = name in _FULL_RANGE or (name in _LIMITED and int(frame.color_range) == int(ColorRange.JPEG))
+    if int(frame.colorspace) in _BT601 and (is_full or name in _LIMITED):
+        if not is_full:
+            frame = frame.reformat(
+                format=_LIMITED[name], src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG
+            )
+        planes = [
+            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+            for plane in frame.planes
+        ]
+        return simplejpeg.encode_jpeg_yuv_planes(*(np.ascontiguousarray(plane) for plane in planes), quality=quality)
+    if name in ("gray", "gray8"):
+        gray = frame.to_ndarray(format="gray")[..., None]
+        return simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY", colorsubsampling="Gray")
+    rgb = frame.to_ndarray(format="rgb24")
+    return simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
+
+
+def encode_tubelet(frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf: int) -> bytes:
+    """Consecutive frames as a short H.264 mp4, its time zero at the first, stamps to the microsecond.
+
+    One thread and no macroblock-tree: with it x264's bytes depend on uninitialised memory, and a rebuilt shard would differ.
+    """
+    buffer = io.BytesIO()
+    first = frames[0]
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+        stream.time_base = stream.codec_context.time_base = _TUBELET_TIME_BASE
+        stream.thread_type = "NONE"
+        stream.codec_context.thread_count = 1
+        stream.options = {"preset": "veryfast", "crf": str(crf), "x264-params": "mbtree=0:threads=1"}
+        for frame, stamp in zip(frames, t_ns, strict=True):
+            picture = frame.reformat(format="yuv420p")
+            picture.pts = (stamp - t_ns[0]) // 1000
+            picture.time_base = _TUBELET_TIME_BASE
+            picture.pict_type = av.video.frame.PictureType.NONE
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()

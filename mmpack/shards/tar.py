@@ -1,0 +1,142 @@
+"""Tar members, written the same to the byte every time and read as untrusted input.
+
+The format is POSIX ustar with every field that could vary fixed: mode 0644, owner 0, time 0. `webdataset` and any tar read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from mmpack.errors import DataError, IntegrityError
+
+BLOCK = 512
+#: Two zero blocks end an archive; a record of 20 blocks, as `tar` pads to, is not needed by any reader.
+END = bytes(2 * BLOCK)
+#: Names longer than this need extensions that readers treat differently.
+MAX_NAME_BYTES = 100
+#: Larger than any sample of video, sound and numbers should be; bounds what a damaged header can ask for.
+MAX_MEMBER_BYTES = 4 << 30
+
+
+def header(name: str, size: int) -> bytes:
+    """The 512-byte header of a regular file. Raises DataError for a name that is too long or not ASCII."""
+    encoded = name.encode("ascii", errors="replace")
+    if len(encoded) > MAX_NAME_BYTES or b"?" in encoded:
+        raise DataError(
+            f"the member name '{name}' is longer than {MAX_NAME_BYTES} bytes or not ASCII",
+            mend="Shorten recording.name or the stream's name.",
+        )
+    if size >= 8**11:
+        raise DataError(f"a member of {size} bytes does not fit into a tar", where=name)
+    fields = (
+        encoded.ljust(100, b"\0"),
+        b"0000644\0",
+        b"0000000\0",
+        b"0000000\0",
+        b"%011o\0" % size,
+        b"00000000000\0",
+        b" " * 8,  # the checksum counts as spaces while it is computed
+        b"0",
+        bytes(100),
+        b"ustar\x0000",
+        bytes(32),
+        bytes(32),
+        b"0000000\0",
+        b"0000000\0",
+        bytes(155),
+        bytes(12),
+    )
+    block = bytearray(b"".join(fields))
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def padding(size: int) -> bytes:
+    """Zeros that fill the last block of `size` bytes."""
+    return bytes(-size % BLOCK)
+
+
+def encoded_size(members: list[tuple[str, bytes]]) -> int:
+    """Bytes that these members take in a tar, headers and padding included."""
+    return sum(BLOCK + len(data) + (-len(data) % BLOCK) for _, data in members)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a tar.
+
+    Attributes:
+        name: as in the header, checked to stay inside.
+        offset_bytes: where its header starts.
+        size_bytes: of its content.
+    """
+
+    name: str
+    offset_bytes: int
+    size_bytes: int
+
+    @property
+    def content(self) -> slice:
+        """Where its bytes lie."""
+        start = self.offset_bytes + BLOCK
+        return slice(start, start + self.size_bytes)
+
+
+def parse_header(block: bytes, offset: int, *, where: str) -> Member | None:
+    """The member whose header `block` is; None for a zero block, which ends the archive.
+
+    Raises:
+        IntegrityError: a wrong checksum, anything but a regular file, a name that leaves its folder, or an absurd size.
+    """
+    spot = f"{where}, byte {offset}"
+    if len(block) != BLOCK:
+        raise IntegrityError("the tar ends within a header: truncated", where=spot)
+    if not block.strip(b"\0"):
+        return None
+    try:
+        stated = int(block[148:156].strip(b" \0"), 8)
+        size = int(block[124:136].strip(b" \0"), 8)
+    except ValueError:
+        raise IntegrityError("not a tar header", where=spot) from None
+    if sum(block[:148]) + 8 * 32 + sum(block[156:]) != stated:
+        raise IntegrityError("the header's checksum is wrong", where=spot)
+    name = block[:100].rstrip(b"\0").decode("utf-8", errors="replace")
+    prefix = block[345:500].rstrip(b"\0").decode("utf-8", errors="replace")
+    name = f"{prefix}/{name}" if prefix else name
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name:
+        raise IntegrityError(
+            f"the member '{name}' would leave the folder it is unpacked to",
+            where=spot,
+            mend="Do not use this archive: mmpack writes no such names.",
+        )
+    if block[156:157] not in (b"0", b"\0"):
+        raise IntegrityError(f"the member '{name}' is no regular file", where=spot)
+    if size > MAX_MEMBER_BYTES:
+        raise IntegrityError(f"the member '{name}' claims {size} bytes", where=spot)
+    return Member(name, offset, size)
+
+
+def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[Member]:
+    """All members of a stretch of tar held in memory.
+
+    Args:
+        data: whole members, from a header on.
+        where: for messages.
+        base: offset of `data` in its shard, for messages alone; the members' offsets count from the start of `data`.
+
+    Raises:
+        IntegrityError: as :func:`parse_header`, or content that runs past the end.
+    """
+    offset = 0
+    while offset < len(data):
+        member = parse_header(bytes(data[offset : offset + BLOCK]), base + offset, where=where)
+        if member is None:
+            return
+        local = Member(member.name, offset, member.size_bytes)
+        if local.content.stop > len(data):
+            raise IntegrityError(f"the member '{member.name}' is cut short", where=f"{where}, byte {base + offset}")
+        yield local
+        offset = local.content.stop + (-member.size_bytes % BLOCK)

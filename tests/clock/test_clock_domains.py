@@ -1,0 +1,100 @@
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmpack.clock import DOMAINS, Clock, integers_to_ns
+from mmpack.errors import ClockError, ConfigError
+
+S = 10**9
+DAY = 86_400 * S
+NOW = int(datetime(2018, 9, 18, 12, tzinfo=UTC).timestamp()) * S
+GPS_NOW = NOW - int(datetime(1980, 1, 6, tzinfo=UTC).timestamp()) * S
+GOOD = {"utc": NOW, "tai": NOW, "gps": GPS_NOW, "boot": 46_408 * S, "device": 0, "media": -21_333_333}
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_true_stamps_pass(domain: str) -> None:
+    stamps = GOOD[domain] + np.arange(0, 10 * S, S)
+    Clock("c", domain).check(stamps)
+    assert not Clock("c", domain).implausible(stamps).any()
+
+
+@given(st.sampled_from(sorted(DOMAINS)), st.integers(-(2**63), 2**63 - 1))
+def test_check_raises_exactly_where_the_mask_says(domain: str, t_ns: int) -> None:
+    clock = Clock("c", domain)
+    limits = DOMAINS[domain]
+    outside = not limits.low_ns <= t_ns <= limits.high_ns or t_ns in limits.sentinels
+    assert clock.implausible(np.array([t_ns])).tolist() == [outside]
+    if outside:
+        with pytest.raises(ClockError):
+            clock.check(t_ns)
+    else:
+        clock.check(t_ns)
+
+
+def test_mask_has_the_shape_of_the_stamps() -> None:
+    stamps = np.array([[NOW, -1], [0, NOW]])
+    assert Clock("c", "utc").implausible(stamps).tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize(("unit", "per_s"), [("s", 1), ("ms", 10**3), ("us", 10**6)])
+def test_a_unit_taken_for_ns_is_named(unit: str, per_s: int) -> None:
+    stamps = np.full(5, NOW // S * per_s)
+    with pytest.raises(ClockError, match=f"Read as {unit} they would be 2018-09-18"):
+        Clock("c", "utc").check(stamps, where="cam.csv")
+
+
+def test_a_unit_taken_for_a_coarser_one_is_named() -> None:
+    microseconds = np.array([900_000 * 10**6])
+    with pytest.raises(ClockError, match="Read as us they would be 900,000 s"):
+        Clock("rig", "boot").check(integers_to_ns(microseconds, "ms"), unit="ms")
+
+
+@pytest.mark.parametrize("domain", ["utc", "tai", "gps"])
+@pytest.mark.parametrize(
+    ("sentinel", "name"),
+    [(0, "0"), (-1, "-1 ns"), (-S, "-1 s"), (-(2**63), "NaT"), (2**63 - 1, "largest int64")],
+)
+def test_sentinels_are_named(domain: str, sentinel: int, name: str) -> None:
+    stamps = np.full(9, GOOD[domain])
+    stamps[[3, 5]] = sentinel
+    with pytest.raises(ClockError, match=rf"^cam: 2 of 9 stamps are .*{name}.*sentinel.*index 3"):
+        Clock("c", domain).check(stamps, where="cam")
+
+
+def test_minus_one_is_a_sentinel_on_boot_but_a_time_in_a_file() -> None:
+    with pytest.raises(ClockError, match="sentinel"):
+        Clock("c", "boot").check([5 * S, -1])
+    Clock("c", "media").check([5 * S, -1, 0])
+
+
+def test_a_far_year_is_named() -> None:
+    stamp = int(datetime(2200, 1, 1, tzinfo=UTC).timestamp()) * S
+    with pytest.raises(
+        ClockError, match=r"1 of 2 stamps is outside the plausible 1990 \.\. 2100.*index 1.*2200-01-01"
+    ):
+        Clock("c", "utc").check([NOW, stamp])
+
+
+def test_another_domain_is_named() -> None:
+    with pytest.raises(ClockError, match=r"On a utc clock they would be 2018-09-18"):
+        Clock("rig", "boot").check([NOW])
+    with pytest.raises(ClockError, match=r"On a boot clock they would be 46,408 s"):
+        Clock("rig", "utc").check([46_408 * S])
+
+
+def test_show() -> None:
+    assert Clock("c", "utc").show(NOW + 5) == "2018-09-18T12:00:00.000000005"
+    assert Clock("c", "gps").show(GPS_NOW) == "2018-09-18T12:00:00.000000000"
+    assert Clock("c", "boot").show(-1_500_000_000) == "-1.500000000 s"
+    assert Clock("c", "boot").show(2**62) == "4611686018.427387904 s"
+
+
+def test_a_clock_is_validated() -> None:
+    with pytest.raises(ConfigError, match=r"clock 'rig': unknown clock domain 'uct'.*Did you mean 'utc'"):
+        Clock("rig", "uct")
+    with pytest.raises(ConfigError, match="below 1"):
+        Clock("rig", "utc", resolution_ns=0)
