@@ -124,11 +124,10 @@ class LocalStore:
     def read(self, name: str, *, limit: int) -> bytes:
         """All of `name`, at most `limit` bytes."""
         path = self.path(name)
-        with storage_errors(str(path), "reading"), path.open("rb") as file:
-            data = file.read(limit + 1)
-        if len(data) > limit:
+        if self.size(name) > limit:
             raise StorageError(f"larger than the {limit} bytes expected at most", where=str(path))
-        return data
+        with storage_errors(str(path), "reading"):
+            return path.read_bytes()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on."""

@@ -63,6 +63,17 @@ class Aligned:
         return int(np.median(steps)) if len(steps) else 0
 
     @property
+    def span_ns(self) -> tuple[int, int]:
+        """First stamp, and where the last item ends: for audio the end of the last segment, for texts the latest end."""
+        last = int(self.t_ns[-1])
+        if self.stream.kind == "audio":
+            timeline = self.stream.timeline
+            last += int(timeline.samples[-1]) * 10**9 // timeline.rate_hz
+        if self.end_ns is not None:
+            last = max(last, int(self.end_ns.max()))
+        return int(self.t_ns[0]), last
+
+    @property
     def name(self) -> str:
         """The stream's name."""
         return self.stream.name

@@ -263,15 +263,14 @@ def describe_drift(fit: DriftFit) -> str:
 def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
     """What shows only against the ticks: absence, edges, residuals out of tolerance, drift between clocks."""
     name, status = match.name, match.status
-    if match.stream.t_ns[-1] < ticks.t_ns[0] or (
-        match.stream.t_ns[0] > ticks.t_ns[-1] + ticks.period_ns
-    ):
+    first_ns, last_ns = match.stream.span_ns
+    if last_ns < ticks.t_ns[0] or first_ns > ticks.t_ns[-1] + ticks.period_ns:
         yield Finding(
             "no_overlap",
             "fault",
             name,
             len(ticks.t_ns),
-            f"spans {match.stream.t_ns[0] / 1e9:.3f} to {match.stream.t_ns[-1] / 1e9:.3f} s, the ticks "
+            f"spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks "
             f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: wrong unit, epoch or clock",
         )
         return

@@ -142,17 +142,32 @@ def _pooled(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]
         pairs = [(result.matches[name], result) for result in results if name in result.matches]
         facts = [stream_facts(found, result) for found, result in pairs]
         residual = np.concatenate([np.abs(found.residual_ns[found.found]) for found, _ in pairs])
-        pooled = facts[0] | {
-            key: sum(fact[key] for fact in facts) for key in ("items", "matched", "absent")
-        }
-        for key in ("offset_ns", "raw_spread_ns", "period_ns"):
-            pooled[key] = int(np.median([fact[key] for fact in facts]))
-        pooled |= {
+        yield name, _pool(facts) | {
             "residual_p50_ns": _percentile(residual, 50),
             "residual_p99_ns": _percentile(residual, 99),
             "residual_max_ns": int(residual.max(initial=0)),
         }
-        yield name, pooled
+
+
+def _pool(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counts = {key: sum(fact[key] for fact in facts) for key in ("items", "matched", "absent")}
+    medians = {
+        key: int(np.median([fact[key] for fact in facts])) for key in ("offset_ns", "raw_spread_ns", "period_ns")
+    }
+    return facts[0] | counts | medians
+
+
+def pooled_facts(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Streams pooled from several recordings' facts, where the stamps themselves are no longer at hand.
+
+    Residual percentiles are then the largest of any recording's, which bounds the true ones from above.
+    """
+    pooled: dict[str, dict[str, Any]] = {}
+    for name in dict.fromkeys(name for facts in recordings for name in facts["streams"]):
+        facts = [entry["streams"][name] for entry in recordings if name in entry["streams"]]
+        worst = {f"residual_{key}_ns": max(fact[f"residual_{key}_ns"] for fact in facts) for key in ("p50", "p99", "max")}
+        pooled[name] = _pool(facts) | worst
+    return pooled
 
 
 _SCHEMA = pa.schema(
@@ -208,10 +223,9 @@ def render(report: dict[str, Any]) -> RenderableType:
     for facts in recordings:
         parts += _render_recording(facts)
     if len(recordings) > 1:
-        spread = report["raw_spread_ns"]
         parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
-        if spread["max"]:
-            parts.append(_spread_line(spread))
+        if report.get("raw_spread_ns", {}).get("max"):
+            parts.append(_spread_line(report["raw_spread_ns"]))
         parts.append(_verdict(report))
     return Group(*parts)
 

@@ -58,10 +58,8 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
 
 def _last_tick(stream: Aligned, period_ns: int) -> int:
     """The last moment a tick can be served: the last stamp, or for audio one tick period before the samples end."""
-    if stream.stream.kind == "audio":
-        timeline = stream.stream.timeline
-        return int(stream.t_ns[-1]) + int(timeline.samples[-1]) * 10**9 // timeline.rate_hz - period_ns
-    return int(stream.t_ns[-1])
+    last = stream.span_ns[1]
+    return last - period_ns if stream.stream.kind == "audio" else last
 
 
 def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:

@@ -1,0 +1,72 @@
+"""mmpack: raw multi-sensor recordings to time-synchronised shards, and from them packed multimodal training rows.
+
+The public names below are loaded when they are first used: `import mmpack` alone costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mmpack.build import BuildConfig, build
+    from mmpack.clock import Clock, ClockMap
+    from mmpack.errors import MmpackError
+    from mmpack.layout import Layout, LayoutConfig
+    from mmpack.recording import Recording, Stream, open_recordings
+    from mmpack.shards import Shards, verify
+    from mmpack.sync import SyncConfig, SyncResult, synchronise
+
+_HOMES = {
+    "BuildConfig": "mmpack.build",
+    "Clock": "mmpack.clock",
+    "ClockMap": "mmpack.clock",
+    "Layout": "mmpack.layout",
+    "LayoutConfig": "mmpack.layout",
+    "MmpackError": "mmpack.errors",
+    "Recording": "mmpack.recording",
+    "Shards": "mmpack.shards",
+    "Stream": "mmpack.recording",
+    "SyncConfig": "mmpack.sync",
+    "SyncResult": "mmpack.sync",
+    "build": "mmpack.build",
+    "open_recordings": "mmpack.recording",
+    "synchronise": "mmpack.sync",
+    "verify": "mmpack.shards",
+}
+
+__all__ = [
+    "BuildConfig",
+    "Clock",
+    "ClockMap",
+    "Layout",
+    "LayoutConfig",
+    "MmpackError",
+    "Recording",
+    "Shards",
+    "Stream",
+    "SyncConfig",
+    "SyncResult",
+    "build",
+    "open_recordings",
+    "synchronise",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("mmpack")
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module 'mmpack' has no attribute '{name}'") from None
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

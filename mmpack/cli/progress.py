@@ -1,0 +1,98 @@
+"""Progress of long work on stderr: live bars on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from mmpack.build.task import Progress
+
+#: Between two plain lines.
+_LINE_EVERY_S = 10.0
+
+
+class Bar:
+    """One quantity with rate and time left.
+
+    Args:
+        label: what is done.
+        unit: of what is counted, as in 'MB'.
+        scale: divides the counts for the screen.
+    """
+
+    def __init__(self, label: str, unit: str, scale: float = 1.0) -> None:
+        self._label, self._unit, self._scale = label, unit, scale
+        self._live: Any = None
+        self._task: Any = None
+        self._start = self._said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+            )
+            self._live = Progress(*columns, console=Console(stderr=True))
+            self._live.start()
+            self._task = self._live.add_task(self._label, total=None, text="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Shows `done` of `total`."""
+        now = time.monotonic()
+        rate = done / self._scale / max(now - self._start, 1e-3)
+        text = f"{done / self._scale:.0f}/{total / self._scale:.0f} {self._unit}, {rate:.1f} {self._unit}/s{note}"
+        if self._live is not None:
+            self._live.update(self._task, completed=done, total=total, text=text)
+        elif now - self._said >= _LINE_EVERY_S:
+            self._said = now
+            left = (total - done) / self._scale / max(rate, 1e-9)
+            print(f"{self._label}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        if self._live is not None:
+            self._live.console.print(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+class BuildProgress:
+    """Samples of all tasks together."""
+
+    def __init__(self) -> None:
+        self._bar = Bar("build-shards", "samples")
+        self._tasks: dict[str, tuple[int, int]] = {}
+        self._size_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__()
+
+    def tell(self, message: Progress) -> None:
+        """Takes a task's message."""
+        self._tasks[message.task] = (message.done, message.total)
+        self._size_bytes += message.size_bytes
+        done = sum(done for done, _ in self._tasks.values())
+        total = sum(total for _, total in self._tasks.values())
+        self._bar.update(done, total, f", {self._size_bytes / 1e6:.0f} MB")
+
+    def warn(self, line: str) -> None:
+        """A worker that died."""
+        self._bar.say(f"warning: {line}")

@@ -1,0 +1,66 @@
+"""`mmpack sync`: the sync check alone, before anyone builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmpack.cli import common
+from mmpack.errors import QuarantineError
+
+
+def sync(
+    recording: Annotated[
+        list[str], typer.Argument(help="recording.toml or its folder, nuScenes root or list of names, mp4, mkv.")
+    ],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="TOML file whose \\[sync] table holds.")
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="What the tick is: a stream, 'consensus', 'consensus:cam_*' or 'rate:10' (Hz)."),
+    ] = None,
+    tolerance: Annotated[
+        str | None, typer.Option(help="Largest residual of nearest-matched streams, as in '1ms'.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for report.json, sync.parquet and sync.png.")
+    ] = None,
+    max_quarantine: Annotated[
+        float | None, typer.Option(help="Exit with 1 if a larger share of slices is set aside.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where a recording.toml's relative paths start.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """Check how well a recording's streams agree in time."""
+    from mmpack.recording import open_recordings
+    from mmpack.sync import synchronise
+    from mmpack.sync.report import render, summary, to_table, write_parquet
+
+    settings = common.sync_config(config, reference, tolerance)
+    recordings = [found for path in recording for found in open_recordings(path, root=root)]
+    results = [synchronise(found, settings) for found in recordings]
+    report = summary(results)
+    if out is not None:
+        from mmpack.sync.picture import draw
+
+        with common.writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "report.json").write_bytes(common.pretty_json(report))
+            write_parquet(results, out / "sync.parquet")
+            draw(to_table(results), report, out / "sync.png")
+    if as_json:
+        common.print_json(report)
+    else:
+        common.console().print(render(report))
+        if out is not None:
+            typer.echo(f"report: {out / 'report.json'}  picture: {out / 'sync.png'}")
+    share = report["quarantined"] / max(report["ticks"], 1)
+    if max_quarantine is not None and share > max_quarantine:
+        raise QuarantineError(
+            f"{report['quarantined']} of {report['ticks']} slices ({share:.1%}) set aside, allowed {max_quarantine:.1%}"
+        )

@@ -1,0 +1,43 @@
+"""`mmpack verify`: are these shards what was written, and in sync?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmpack.cli import common
+from mmpack.errors import IntegrityError
+
+_SHOWN = 20
+
+
+def verify(
+    out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+) -> None:
+    """Check every digest, every member, index against tar, token counts and the sync gate."""
+    from mmpack.cli.progress import Bar
+    from mmpack.shards.verify import to_json
+    from mmpack.shards.verify import verify as check
+
+    with Bar("verify", "MB", 1e6) as bar:
+        verdict = check(out, tell=bar.update)
+    if as_json:
+        common.print_json(to_json(verdict))
+    else:
+        for note in verdict.notes:
+            typer.echo(f"note: {note}")
+        for fault in verdict.faults[:_SHOWN]:
+            typer.echo(f"fault: {fault}")
+        if not verdict.faults:
+            typer.echo(
+                f"verified: {verdict.samples} samples, {verdict.members} members, {verdict.size_bytes / 1e6:.1f} MB; every digest "
+                "right, every sample where the index says, every residual within its tolerance"
+            )
+    if verdict.faults:
+        raise IntegrityError(
+            f"{len(verdict.faults)} faults, the first: {verdict.faults[0]}",
+            where=out,
+            mend="Build the damaged shards again, or copy them again.",
+        )

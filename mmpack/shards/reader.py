@@ -1,0 +1,79 @@
+"""Finished shards, read by key: one range read a sample, checked against the index."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mmpack.errors import DataError, IntegrityError
+from mmpack.shards import index, tar
+from mmpack.shards.manifest import Manifest, read_manifest
+from mmpack.shards.store import Store, open_store
+
+#: A slice of six 8K pictures is 100 MB.
+MAX_SAMPLE_BYTES = 4 << 30
+
+
+class Shards:
+    """A finished build.
+
+    Args:
+        url: folder or object store URL.
+
+    Raises:
+        IntegrityError: there is no finished build, or its manifest is damaged.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.store: Store = open_store(url)
+        self.manifest: Manifest = read_manifest(self.store)
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """The index, a row per sample, columns as in `mmpack.shards.index.SCHEMA`."""
+        return index.read_table(self.store, index.INDEX_NAME)
+
+    @property
+    def urls(self) -> list[str]:
+        """Every shard's path or URL, in order: what `webdataset.WebDataset` takes."""
+        return [f"{self.store.url}/{shard.name}" for shard in self.manifest.shards]
+
+    def read(self, row: dict[str, Any]) -> dict[str, bytes]:
+        """The members of one sample by extension.
+
+        Args:
+            row: of the index, as a dict.
+
+        Raises:
+            IntegrityError: the bytes are not those that were written.
+            StorageError: the shard cannot be read.
+        """
+        if not 0 <= row["size_bytes"] <= MAX_SAMPLE_BYTES:
+            raise IntegrityError(f"the index claims {row['size_bytes']} bytes", where=row["key"])
+        data = self.store.read_range(row["shard"], row["offset_bytes"], row["size_bytes"])
+        return sample_members(data, row)
+
+    def sample(self, key: str) -> dict[str, bytes]:
+        """The members of the sample `key` by extension. Raises DataError if there is no such key."""
+        found = self.index.filter(pc.equal(self.index["key"], key))
+        if not found.num_rows:
+            raise DataError(f"no sample '{key}'", where=self.store.url)
+        return self.read(found.slice(0, 1).to_pylist()[0])
+
+
+def sample_members(data: bytes, row: dict[str, Any]) -> dict[str, bytes]:
+    """The members in a sample's stretch of tar, checked against its index row. Raises IntegrityError."""
+    where = f"{row['shard']}, sample '{row['key']}'"
+    if zlib.crc32(data) != row["crc32"]:
+        raise IntegrityError("its bytes differ from what was written (crc32)", where=where)
+    found: dict[str, bytes] = {}
+    for member in tar.members(data, where=where, base=row["offset_bytes"]):
+        key, _, extension = member.name.partition(".")
+        if key != row["key"] or extension in found:
+            raise IntegrityError(f"the member '{member.name}' does not belong to it", where=where)
+        found[extension] = data[member.content]
+    return found
