@@ -11,11 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from mmpack.clock import format_ns
 from mmpack.sync.match import Status
 
-_OK, _BAD, _EDGE = "#3b7dd8", "#d1495b", "#b0b0b0"
+_OK, _BAD, _EDGE, _STAMPS = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
 # More marks than pixels only cost time.
 _MAX_MARKS = 4000
 
@@ -84,8 +86,9 @@ def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> Non
         axes.set_xticks([])
         return
     if policy == "hold":
-        axes.hist(-residual, bins=60, color=_OK, log=True)
+        axes.hist(-residual, bins=60, color=_OK)
         axes.set_xlabel("age, ms", fontsize=7, labelpad=0)
+        axes.set_yticks([])
         return
     reach = max(np.abs(residual).max(), min(tolerance, 2.0)) * 1.08
     bins = np.linspace(-reach, reach, 81)
@@ -94,12 +97,16 @@ def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> Non
     for edge in (-tolerance, tolerance):
         if abs(edge) <= reach:
             axes.axvline(edge, color=_BAD, linewidth=0.8, linestyle="--")
-    axes.set_xlabel("residual, ms", fontsize=7, labelpad=0)
+    axes.set_yticks([])
+    axes.yaxis.set_minor_locator(NullLocator())
+    worst = f"p99 {format_ns(facts['residual_p99_ns'])}, max {format_ns(facts['residual_max_ns'])}"
+    axes.text(1.0, 0.95, worst, transform=axes.transAxes, ha="right", va="top", fontsize=7)
+    axes.set_xlabel("residual, ms (counts on a log scale)", fontsize=7, labelpad=0)
 
 
 def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str, Any]]) -> None:
     start = 0.0
-    for facts in recordings:
+    for number, facts in enumerate(recordings, 1):
         first_ns = facts["first_tick_ns"]
         for row, lane in enumerate(lanes.values()):
             mine = lane.recording == facts["recording"]
@@ -107,15 +114,31 @@ def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str
         aside = [start + (entry["t_ns"] - first_ns) / 1e9 for entry in facts["quarantine"]]
         if aside:
             axes.plot(aside, np.full(len(aside), -0.75), "v", color=_BAD, markersize=5, clip_on=False)
-        axes.text(start, len(lanes) - 0.35, facts["recording"], fontsize=7, va="top")
+        _draw_findings(axes, list(lanes), facts, start)
+        # Names of many recordings would lie on each other; their order is that of the report.
+        label = facts["recording"] if len(recordings) < 4 else str(number)
+        axes.text(start, -1.0, label, fontsize=7, va="bottom")
         start += (facts["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
     axes.set_ylim(len(lanes) - 0.3, -1.0)
     axes.set_yticks(range(len(lanes)), list(lanes), fontsize=8)
     axes.set_xlabel("time, s (recordings one after the other)" if len(recordings) > 1 else "time, s", fontsize=8)
     axes.tick_params(axis="x", labelsize=7)
-    axes.set_title("blue: matched   red: fails   grey: edge   ▼ slice set aside", fontsize=9, loc="left")
+    axes.set_title(
+        "blue: matched   red: fails   grey: edge   orange ●: a fault in the stamps   ▼ slice set aside",
+        fontsize=9,
+        loc="left",
+        pad=14,
+    )
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _draw_findings(axes: Axes, names: Sequence[str], facts: dict[str, Any], start: float) -> None:
+    for finding in facts["findings"]:
+        if finding["severity"] == "fault" and finding["stream"] in names and finding["kind"] != "out_of_tolerance":
+            seconds = [start + (place - facts["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
+            lane = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
+            axes.plot(seconds, lane, "o", color=_STAMPS, markersize=4)
 
 
 def _draw_lane(axes: Axes, row: int, seconds: NDArray[np.float64], status: NDArray[np.int64]) -> None:

@@ -83,6 +83,7 @@ def recording_facts(result: SyncResult) -> dict[str, Any]:
         "passed": int(result.passed.sum()),
         "quarantined": int((~result.passed).sum()),
         "raw_spread_ns": spread_facts([result]),
+        "group": group_facts([result]),
         "streams": {name: stream_facts(found, result) for name, found in result.matches.items()},
         "clock_maps": [
             {
@@ -124,6 +125,25 @@ def spread_facts(results: Sequence[SyncResult]) -> dict[str, int]:
     return {"min": int(spread.min()), "p50": _percentile(spread, 50), "max": int(spread.max())}
 
 
+def group_facts(results: Sequence[SyncResult]) -> dict[str, Any]:
+    """The triggered group as one: its members, and percentiles of |residual| over all of them."""
+    names = list(dict.fromkeys(name for result in results for name in result.group))
+    residual = np.concatenate(
+        [np.empty(0, np.int64)]
+        + [
+            np.abs(result.matches[name].residual_ns[result.matches[name].found])
+            for result in results
+            for name in result.group
+        ]
+    )
+    return {
+        "streams": names,
+        "residual_p50_ns": _percentile(residual, 50),
+        "residual_p99_ns": _percentile(residual, 99),
+        "residual_max_ns": int(residual.max(initial=0)),
+    }
+
+
 def summary(results: Sequence[SyncResult]) -> dict[str, Any]:
     """All recordings' report: totals, streams pooled by name, and each recording's own."""
     return {
@@ -131,6 +151,7 @@ def summary(results: Sequence[SyncResult]) -> dict[str, Any]:
         "passed": sum(int(result.passed.sum()) for result in results),
         "quarantined": sum(int((~result.passed).sum()) for result in results),
         "raw_spread_ns": spread_facts(results),
+        "group": group_facts(results),
         "streams": dict(_pooled(results)),
         "recordings": [recording_facts(result) for result in results],
     }
@@ -225,7 +246,7 @@ def render(report: dict[str, Any]) -> RenderableType:
     if len(recordings) > 1:
         parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
         if report.get("raw_spread_ns", {}).get("max"):
-            parts.append(_spread_line(report["raw_spread_ns"]))
+            parts.append(_spread_line(report))
         parts.append(_verdict(report))
     return Group(*parts)
 
@@ -249,7 +270,7 @@ def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
             f"residual p99 {format_ns(known['residual_ns'])}{note}"
         )
     if facts["raw_spread_ns"]["max"]:
-        yield _spread_line(facts["raw_spread_ns"])
+        yield _spread_line(facts)
     for finding in facts["findings"]:
         colour = "yellow" if finding["severity"] == "fault" else "cyan"
         yield Text.from_markup(
@@ -263,8 +284,13 @@ def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
     yield _verdict(facts)
 
 
-def _spread_line(spread: dict[str, int]) -> Text:
-    return Text(f"  raw spread of the group: {format_ns(spread['min'])} to {format_ns(spread['max'])}, before offsets")
+def _spread_line(facts: dict[str, Any]) -> Text:
+    spread, group = facts["raw_spread_ns"], facts["group"]
+    return Text(
+        f"  group of {len(group['streams'])}: raw spread {format_ns(spread['min'])} to {format_ns(spread['max'])} before offsets, "
+        f"residual after them p50 {format_ns(group['residual_p50_ns'])}, p99 {format_ns(group['residual_p99_ns'])}, "
+        f"max {format_ns(group['residual_max_ns'])}"
+    )
 
 
 def _verdict(facts: dict[str, Any]) -> Text:
