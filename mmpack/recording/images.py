@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.clock import UNIT_NS
+from mmpack.clock import UNIT_NS, decimals_to_ns
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording.model import Frame, Stamps
 
 _EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 # Larger than any camera's still; bounds what one wrong file can take.
 MAX_PICTURE_BYTES = 256 << 20
+_DIGITS = re.compile(r"[0-9]+")
 _MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
 
@@ -29,6 +31,7 @@ class ImageFiles:
         t_ns: int64, shape (n,).
         origin: where the stamps come from.
         stream: name for messages.
+        resolution_ns, unit: of the stamps, as in :class:`Stamps`.
     """
 
     paths: tuple[Path, ...]
@@ -36,24 +39,27 @@ class ImageFiles:
     origin: str
     stream: str
     resolution_ns: int = 1
+    unit: str = "ns"
 
     def stamps(self) -> Stamps:
         """One stamp per file."""
-        return Stamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin)
+        return Stamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin, unit=self.unit)
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """The files' bytes as they are. Raises DataError for one that is missing, empty or no picture."""
         for index in indices:
             path = self.paths[index]
-            extension = _EXTENSIONS.get(path.suffix.lower(), "")
+            extension = _extension(os.fspath(path))
             try:
-                with path.open("rb") as file:
-                    data = file.read(MAX_PICTURE_BYTES + 1)
+                # Sized first: a read with a large limit would reserve that much memory for every file.
+                with open(path, "rb", buffering=0) as file:
+                    fits = os.fstat(file.fileno()).st_size <= MAX_PICTURE_BYTES
+                    data = file.readall() if fits else b"?"
             except OSError as error:
                 raise DataError(
                     f"cannot be read ({error.strerror})", where=f"stream '{self.stream}', {path}"
                 ) from None
-            if not extension or not data.startswith(_MAGIC[extension]) or len(data) > MAX_PICTURE_BYTES:
+            if not extension or not data.startswith(_MAGIC[extension]):
                 fault = "the file is empty" if not data else "is not a JPEG or PNG picture"
                 raise DataError(fault, where=f"stream '{self.stream}', {path}", mend="Replace or remove the file.")
             yield Frame(index, encoded=data, extension=extension)
@@ -61,7 +67,15 @@ class ImageFiles:
     def files(self) -> Iterable[tuple[str, int]]:
         """Name and size of each file; a name alone where there is no file."""
         for path in self.paths:
-            yield path.name, path.stat().st_size if path.exists() else 0
+            try:
+                yield path.name, os.stat(path).st_size
+            except (FileNotFoundError, NotADirectoryError):
+                yield path.name, 0
+
+
+def _extension(name: str) -> str:
+    """The kind of picture that a file's name claims, '' for any other file."""
+    return _EXTENSIONS.get(os.path.splitext(name)[1].lower(), "")
 
 
 def list_pictures(folder: Path, *, stream: str) -> list[Path]:
@@ -72,10 +86,10 @@ def list_pictures(folder: Path, *, stream: str) -> list[Path]:
             where=f"stream '{stream}', {folder}",
             mend="Correct its path in recording.toml.",
         )
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _EXTENSIONS)
-    if not found:
+    names = sorted(name for name in os.listdir(folder) if _extension(name))
+    if not names:
         raise DataError("no JPEG or PNG file in the folder", where=f"stream '{stream}', {folder}")
-    return found
+    return [folder / name for name in names]
 
 
 def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream: str) -> NDArray[np.int64]:
@@ -83,7 +97,7 @@ def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream:
 
     Raises:
         ConfigError: the pattern is no regular expression with a group, or the unit is unknown.
-        DataError: a name does not match.
+        DataError: a name does not match, or a stamp is past int64 ns (a wrong unit).
     """
     try:
         expression = re.compile(pattern)
@@ -94,12 +108,12 @@ def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream:
             "time.pattern needs a group, as in '_(\\d+)\\.jpg$', and time.unit one of " + ", ".join(UNIT_NS),
             where=f"stream '{stream}'",
         )
-    stamps = np.empty(len(paths), np.int64)
-    for number, path in enumerate(paths):
+    digits: list[str] = []
+    for path in paths:
         match = expression.search(path.name)
-        if match is None or not match[1].isdigit():
+        if match is None or not _DIGITS.fullmatch(match[1] or ""):
             raise DataError(
                 f"no stamp: the name does not match time.pattern '{pattern}'", where=f"stream '{stream}', {path}"
             )
-        stamps[number] = int(match[1]) * UNIT_NS[unit]
-    return stamps
+        digits.append(match[1])
+    return decimals_to_ns(digits, unit, where=f"stream '{stream}', {paths[0].parent}, time.pattern '{pattern}'")[0]

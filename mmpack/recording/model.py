@@ -32,12 +32,14 @@ class Stamps:
         end_ns: int64, shape (n,), exclusive ends of items that last (subtitles); None for instants.
         resolution_ns: the smallest step the source can express (238 for float64 epoch seconds, 10**6 for Matroska).
         origin: where the stamps come from ("pts", "file name", "column t_ns", ...), for the report.
+        unit: the unit the source's numbers were read in, for the message where they cannot be true.
     """
 
     t_ns: NDArray[np.int64]
     end_ns: NDArray[np.int64] | None = None
     resolution_ns: int = 1
     origin: str = "pts"
+    unit: str = "ns"
 
     def __len__(self) -> int:
         return len(self.t_ns)
@@ -47,7 +49,7 @@ class Stamps:
         if by_ns == 0:
             return self
         end_ns = None if self.end_ns is None else self.end_ns + by_ns
-        return Stamps(self.t_ns + by_ns, end_ns, self.resolution_ns, self.origin)
+        return Stamps(self.t_ns + by_ns, end_ns, self.resolution_ns, self.origin, self.unit)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from mmpack.recording.files import safe_name
 from mmpack.recording.images import ImageFiles
 from mmpack.recording.model import Kind, Recording, Source, Stamps, Stream
 
-_NAME = re.compile(r"(?P<log>[^/]+?)__(?P<channel>[A-Za-z0-9_]+?)__(?P<stamp>\d+)\.[A-Za-z0-9.]+$")
+_NAME = re.compile(r"(?P<log>[^/]+?)__(?P<channel>[A-Za-z0-9_]+?)__(?P<stamp>[0-9]{1,40})\.[A-Za-z0-9.]+$")
 _KINDS: tuple[tuple[str, Kind], ...] = (("CAM", "camera"), ("LIDAR", "lidar"), ("RADAR", "radar"))
 _CLOCK = Clock("capture", "utc", 1000)
 # nuScenes' largest table, sample_data.json of the full set, is 1.2 GB.
@@ -102,7 +102,7 @@ def _from_names(names: Iterable[tuple[str, Path | None]], where: Path) -> dict[s
             raise DataError(
                 f"'{name[:120]}' is not of the form LOG__CHANNEL__MICROSECONDS.jpg", where=str(where)
             )
-        groups[match["log"]][match["channel"]].append((int(match["stamp"]) * 1000, picture))
+        groups[match["log"]][match["channel"]].append((_to_ns(int(match["stamp"]), where), picture))
     return groups
 
 
@@ -162,6 +162,10 @@ def _to_ns(stamp: int, where: Path) -> int:
     """nuScenes writes microseconds; forks of it write nanoseconds. 10**17 parts the two for years 1973 to 5138."""
     if stamp <= 0:
         raise DataError(f"timestamp {stamp} is a sentinel, not a time", where=str(where))
+    if stamp > np.iinfo(np.int64).max:
+        raise DataError(
+            f"timestamp {stamp} is past int64 nanoseconds", where=str(where), mend="Write microseconds or nanoseconds."
+        )
     return stamp * 1000 if stamp < 10**17 else stamp
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmpack.clock import UNIT_NS, decimals_to_ns, floats_to_ns, gps_week_s_to_ns, integers_to_ns
 from mmpack.config import nearest
-from mmpack.errors import ConfigError, DataError, MmpackError
+from mmpack.errors import ConfigError, DataError
 from mmpack.recording.files import existing_file, file_facts
 from mmpack.recording.model import Stamps
 
@@ -47,21 +47,18 @@ class TimeColumn:
 
     def read(self, *, stream: str) -> Stamps:
         """All stamps. Raises DataError naming file and column."""
-        where = f"stream '{stream}', {self.path}"
+        where = f"stream '{stream}', {self.path}, {self._label()}"
         table = read_table(self.path, stream=stream, text=self._names())
-        try:
-            if self.unit == GPS_WEEK_UNIT:
-                if self.pair is None:
-                    raise ConfigError("unit gps_week_s needs time.columns = [week, seconds]")
-                week = np.asarray(_numbers(table.column(self.pair[0])), np.float64)
-                seconds = np.asarray(_numbers(table.column(self.pair[1])), np.float64)
-                t_ns = gps_week_s_to_ns(week.astype(np.int64), seconds)
-                resolution_ns = floats_to_ns(seconds, "s")[1]
-            else:
-                t_ns, resolution_ns = _to_ns(table.column(self.column), self.unit)
-        except MmpackError as error:
-            raise type(error)(error.what, where=f"{where}, {self._label()}", mend=error.mend) from None
-        return Stamps(t_ns, resolution_ns=resolution_ns, origin=self._label())
+        if self.unit == GPS_WEEK_UNIT:
+            if self.pair is None:
+                raise ConfigError("unit gps_week_s needs time.columns = [week, seconds]", where=where)
+            week, seconds = (np.asarray(_numbers(table.whole(name), where), np.float64) for name in self.pair)
+            t_ns = gps_week_s_to_ns(week, seconds, where=where)
+            resolution_ns = floats_to_ns(seconds, "s")[1]
+        else:
+            t_ns, resolution_ns = _to_ns(table.whole(self.column), self.unit, where=where)
+        unit = self.unit if self.unit in UNIT_NS else "s"
+        return Stamps(t_ns, resolution_ns=resolution_ns, origin=self._label(), unit=unit)
 
     def _names(self) -> set[str]:
         return {str(name) for name in ([self.column] if self.pair is None else self.pair) if name is not None}
@@ -71,12 +68,15 @@ class TimeColumn:
 
 
 class Table:
-    """One file as named or numbered columns."""
+    """One file as named or numbered columns.
 
-    def __init__(self, columns: dict[str, Any], *, where: str, length: int) -> None:
+    A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the first such row by column.
+    """
+
+    def __init__(self, columns: dict[str, Any], *, where: str, holes: dict[str, int] | None = None) -> None:
         self.columns = columns
         self.where = where
-        self.length = length
+        self.holes = holes or {}
 
     def column(self, name: str | int | None) -> Any:
         """The column as a numpy array, or a list of str for text. Raises DataError with the nearest name."""
@@ -94,10 +94,20 @@ class Table:
             raise DataError(f"no column '{name}'", where=self.where, mend=nearest(str(name), self.columns)) from None
 
 
+    def whole(self, name: str | int | None) -> Any:
+        """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row without it."""
+        values = self.column(name)
+        hole = self.holes.get(next(iter(self.columns)) if name is None else str(name))
+        if hole is not None:
+            raise DataError(f"no value in row {hole}", where=self.where, mend="Fill or remove the row.")
+        return values
+
+
 def read_table(path: Path, *, stream: str, text: Iterable[str] = ()) -> Table:
     """The csv, parquet or npy file at `path`; columns named in `text` stay text where the format is text.
 
     A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled arrays are refused.
+    Spaces around the column names of a csv do not count.
 
     Raises:
         DataError: missing, empty, too large, damaged, or of no known format.
@@ -114,31 +124,44 @@ def read_table(path: Path, *, stream: str, text: Iterable[str] = ()) -> Table:
         if magic[:4] == b"PAR1":
             return _from_arrow(pq.read_table(path), where=where)
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            options = pa_csv.ConvertOptions(column_types={name: pa.string() for name in text})
-            parsing = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            return _from_arrow(pa_csv.read_csv(path, parse_options=parsing, convert_options=options), where=where)
+            return _from_arrow(_read_csv(path, set(text)), where=where)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"cannot be read as a table ({_first_line(error)})", where=where) from None
     raise DataError("is neither csv, parquet nor npy", where=where, mend="Convert it, or correct the path.")
 
 
+def _read_csv(path: Path, text: set[str]) -> pa.Table:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # Sentences are quoted because they hold commas and line ends.
+    parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    with pa_csv.open_csv(path, parse_options=parsing) as reader:
+        header = reader.schema.names
+    options = pa_csv.ConvertOptions(column_types={name: pa.string() for name in header if name.strip() in text})
+    table = pa_csv.read_csv(path, parse_options=parsing, convert_options=options)
+    return table.rename_columns([name.strip() for name in table.column_names])
+
+
 def _from_array(array: NDArray[Any], *, where: str) -> Table:
     if array.dtype.names:
-        return Table({name: array[name] for name in array.dtype.names}, where=where, length=len(array))
+        return Table({name: array[name] for name in array.dtype.names}, where=where)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
         raise DataError(f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where)
     grid = array.reshape(len(array), -1)
-    return Table({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where, length=len(grid))
+    return Table({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
 
 
 def _from_arrow(table: pa.Table, *, where: str) -> Table:
     columns: dict[str, Any] = {}
+    holes: dict[str, int] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in columns:
+            raise DataError(f"two columns are called '{name}'", where=where, mend="Rename one of them.")
         if column.null_count:
-            row = next(number for number, value in enumerate(column) if not value.is_valid)
-            raise DataError(f"column '{name}' has no value in row {row}", where=where, mend="Fill or remove the row.")
-        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-            column = column.cast(pa.timestamp("ns")).cast(pa.int64())
+            holes[name] = int(np.argmin(column.is_valid().to_numpy()))
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
+        elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("ns"))
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             columns[name] = column.to_pylist()
         elif pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
@@ -148,28 +171,36 @@ def _from_arrow(table: pa.Table, *, where: str) -> Table:
             columns.update({f"{name}.{number}": grid[:, number] for number in range(grid.shape[1])})
         else:
             columns[name] = column.to_numpy()
-    return Table(columns, where=where, length=table.num_rows)
+    return Table(columns, where=where, holes=holes)
 
 
-def _to_ns(column: Any, unit: str) -> tuple[NDArray[np.int64], int]:
+def _to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
     if unit not in UNIT_NS:
-        raise ConfigError(f"unknown time unit '{unit}'", mend=nearest(unit, [*UNIT_NS, GPS_WEEK_UNIT]))
+        raise ConfigError(f"unknown time unit '{unit}'", where=where, mend=nearest(unit, [*UNIT_NS, GPS_WEEK_UNIT]))
     if isinstance(column, list):
-        return decimals_to_ns(column, unit)
+        return decimals_to_ns(column, unit, where=where)
     array = np.asarray(column)
+    if array.dtype.kind == "M":  # carries its own unit
+        return array.astype(np.int64), 1
     if array.dtype.kind == "f":
         if unit == "ns" and len(array) and np.abs(array).max() >= 2.0**53:
             lost = int(np.spacing(np.abs(array).max()))
             raise DataError(
                 f"nanoseconds stored as {array.dtype}: steps of {lost} ns, the true stamps are lost",
+                where=where,
                 mend="Write the stamps as integers at the source.",
             )
-        return floats_to_ns(array, unit)
-    return integers_to_ns(array, unit), UNIT_NS[unit]
+        return floats_to_ns(array, unit, where=where)
+    if array.dtype.kind not in "iu":
+        raise DataError(f"holds {array.dtype}, which is no time", where=where, mend="Choose another column.")
+    return integers_to_ns(array, unit, where=where), UNIT_NS[unit]
 
 
-def _numbers(column: Any) -> Any:
-    return [float(value) for value in column] if isinstance(column, list) else column
+def _numbers(column: Any, where: str) -> Any:
+    try:
+        return [float(value) for value in column] if isinstance(column, list) else column
+    except ValueError as error:
+        raise DataError(f"is no number ({error})", where=where, mend="Choose another column.") from None
 
 
 def _first_line(error: BaseException) -> str:
@@ -214,7 +245,7 @@ class NumericTable:
         return tuple(
             name
             for name, column in self._table.columns.items()
-            if name not in own_time and not isinstance(column, list)
+            if name not in own_time and not isinstance(column, list) and np.asarray(column).dtype.kind != "M"
         )
 
     def values(self) -> NDArray[np.float64]:
@@ -272,5 +303,5 @@ class StampColumn:
 
 def text_column(path: Path, column: str, *, stream: str) -> Sequence[str]:
     """A column of a table as text. Raises DataError."""
-    values = read_table(path, stream=stream, text=[column]).column(column)
+    values = read_table(path, stream=stream, text=[column]).whole(column)
     return [str(value) for value in values]

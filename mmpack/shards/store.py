@@ -154,17 +154,28 @@ class LocalStore:
         path = self.path(name)
         with storage_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, aside = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    _sync_file(file)
-                os.chmod(aside, 0o644)
-                os.replace(aside, path)
-                _sync_folder(path.parent)
-            except BaseException:
-                Path(aside).unlink(missing_ok=True)
-                raise
+                self._write_aside(path, data)
+            except FileNotFoundError:
+                # Another rank finished the build at this moment and removed the scratch folder.
+                self._write_aside(path, data)
+
+    def _write_aside(self, path: Path, data: bytes) -> None:
+        # All unfinished files lie in one folder, which the end of a build removes: a killed run leaves nothing elsewhere.
+        folder = self.root / "_build" / "scratch"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(dir=folder)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(aside, 0o644)
+            os.replace(aside, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            Path(aside).unlink(missing_ok=True)
+            raise
 
     def publish(self, scratch: Path, name: str) -> None:
         """Renames the fsynced `scratch`, which lies on the same file system."""
@@ -297,11 +308,6 @@ class ObjectStore:
             self._store.delete([*below] if below else checked_name(name))
 
 
-def _sync_file(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def _sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -312,4 +318,5 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    # obstore appends the whole chain of causes for its own debugging.
+    return " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__

@@ -19,6 +19,22 @@ MAX_NAME_BYTES = 100
 #: Larger than any sample of video, sound and numbers should be; bounds what a damaged header can ask for.
 MAX_MEMBER_BYTES = 4 << 30
 
+# The fixed fields of a header, between the name, the size and the checksum.
+_OWNER = b"0000644\0" + b"0000000\0" * 2  # mode, owner, group
+_TIME = b"\0" + b"00000000000\0"  # the size's end, time of change
+_REST = b"".join(
+    (
+        b"0",  # a regular file
+        bytes(100),  # link
+        b"ustar\x0000",
+        bytes(64),  # names of owner and group
+        b"0000000\0" * 2,  # device
+        bytes(155 + 12),  # prefix, unused
+    )
+)
+#: Sum of their bytes; the checksum's own eight count as spaces.
+_FIXED_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_REST)
+
 
 def header(name: str, size: int) -> bytes:
     """The 512-byte header of a regular file. Raises DataError for a name that is too long or not ASCII."""
@@ -30,27 +46,9 @@ def header(name: str, size: int) -> bytes:
         )
     if size >= 8**11:
         raise DataError(f"a member of {size} bytes does not fit into a tar", where=name)
-    fields = (
-        encoded.ljust(100, b"\0"),
-        b"0000644\0",
-        b"0000000\0",
-        b"0000000\0",
-        b"%011o\0" % size,
-        b"00000000000\0",
-        b" " * 8,  # the checksum counts as spaces while it is computed
-        b"0",
-        bytes(100),
-        b"ustar\x0000",
-        bytes(32),
-        bytes(32),
-        b"0000000\0",
-        b"0000000\0",
-        bytes(155),
-        bytes(12),
-    )
-    block = bytearray(b"".join(fields))
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
+    size_field = b"%011o" % size
+    checksum = _FIXED_SUM + sum(encoded) + sum(size_field)
+    return b"".join((encoded.ljust(100, b"\0"), _OWNER, size_field, _TIME, b"%06o\0 " % checksum, _REST))
 
 
 def padding(size: int) -> bytes:

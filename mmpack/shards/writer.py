@@ -6,6 +6,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,7 +19,8 @@ from mmpack.shards.statistics import Statistics
 from mmpack.shards.statistics import merge as merge_statistics
 from mmpack.shards.store import Store, storage_errors
 
-_WRITE_BUFFER = 1 << 20
+# Gathers headers and short members; what is larger goes to the file without a copy.
+_WRITE_BUFFER = 16 << 10
 
 
 class ShardRecord(Settings, frozen=True, kw_only=True):
@@ -100,8 +102,12 @@ class ShardWriter:
             DataError: a member's name does not fit.
         """
         pieces: list[bytes] = []
+        padding = b""
         for extension, data in sorted(members):
-            pieces += [tar.header(f"{row.key}.{extension}", len(data)), data, tar.padding(len(data))]
+            # A member's padding and the next one's header go together: fewer pieces to write and to hash.
+            pieces += [padding + tar.header(f"{row.key}.{extension}", len(data)), data]
+            padding = tar.padding(len(data))
+        pieces.append(padding)
         crc, size = 0, 0
         file = self._open()
         with storage_errors(f"{self._store.url}/{self._shard}", "writing"):
@@ -156,8 +162,11 @@ class ShardWriter:
     def abandon(self) -> None:
         """Drops the unfinished shard; nothing of it has its final name."""
         if self._file is not None and self._scratch is not None:
-            self._file.close()
-            self._scratch.unlink(missing_ok=True)
+            # Closing flushes, and on a full disk fails as the write before it did.
+            with suppress(OSError):
+                self._file.close()
+            with suppress(OSError):
+                self._scratch.unlink(missing_ok=True)
             self._file, self._scratch = None, None
 
     def _open(self) -> BinaryIO:

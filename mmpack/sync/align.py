@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,6 +16,8 @@ from mmpack.recording import Recording, Stream
 
 #: Kinds where two items at one stamp are one item twice. Tables may hold several rows of one moment (radar tracks).
 _ONE_PER_STAMP = frozenset({"camera", "lidar", "event"})
+#: Domains whose relation is a matter of definition.
+_CALENDARS = frozenset({"utc", "tai", "gps"})
 _BURST_FACTOR = 10
 _BURST_SHARE = 0.02
 
@@ -30,7 +33,8 @@ class Aligned:
         end_ns: int64, shape (m,), ends of lasting items; None for instants.
         implausible: int64, item numbers whose stamp cannot be a time on its clock.
         backward: int64, item numbers that break the order: the fewest whose removal leaves the rest ascending.
-        duplicate: int64, item numbers whose stamp equals the one before.
+        duplicate: int64, item numbers whose stamp equals the one before; none for texts.
+        route: the maps that led from the stream's clock to the reference's.
     """
 
     stream: Stream
@@ -40,6 +44,11 @@ class Aligned:
     implausible: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     backward: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     duplicate: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    route: tuple[ClockMap, ...] = ()
+
+    def to_own_clock(self, t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Moments of the reference's clock on the stream's own, int64 of the same shape."""
+        return follow([step.inverse() for step in reversed(self.route)], t_ns)
 
     @cached_property
     def heads(self) -> NDArray[np.int64]:
@@ -68,7 +77,8 @@ class Aligned:
         last = int(self.t_ns[-1])
         if self.stream.kind == "audio":
             timeline = self.stream.timeline
-            last += int(timeline.samples[-1]) * 10**9 // timeline.rate_hz
+            end_ns = timeline.t_ns[-1:] + int(timeline.samples[-1]) * 10**9 // timeline.rate_hz
+            last = int(follow(self.route, end_ns)[0])
         if self.end_ns is not None:
             last = max(last, int(self.end_ns.max()))
         return int(self.t_ns[0]), last
@@ -98,7 +108,7 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
         raise DataError("has no items", where=where, mend="Remove the stream or correct its path.")
     bad = stream.clock.implausible(stamps.t_ns)
     if bad.mean() > 0.5:
-        stream.clock.check(stamps.t_ns, where=where)
+        stream.clock.check(stamps.t_ns, where=where, unit=stamps.unit)
     items = np.flatnonzero(~bad)
     t_ns = stamps.t_ns[items]
     end_ns = None if stamps.end_ns is None else stamps.end_ns[items]
@@ -120,15 +130,21 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
                 mend="The stamps are not of one clock: repair them at the source, or raise sync.max_backward.",
             )
         t_ns, items = t_ns[keep], items[keep]
-    duplicate = items[1:][np.diff(t_ns) == 0]
+    # Two people may begin to speak at once: texts of one stamp are two texts.
+    duplicate = items[1:][np.diff(t_ns) == 0] if stream.kind != "text" else np.empty(0, np.int64)
     if len(duplicate) and stream.kind in _ONE_PER_STAMP:
         first = np.concatenate([[True], np.diff(t_ns) > 0])
         t_ns, items = t_ns[first], items[first]
     route = _route(stream.clock, target, recording, t_ns, where=where)
+    end_ns = None if end_ns is None else follow(route, end_ns)
+    return Aligned(stream, follow(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route)
+
+
+def follow(route: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`t_ns` carried over all maps of `route`, int64 of the same shape."""
     for step in route:
         t_ns = step.apply(t_ns)
-        end_ns = None if end_ns is None else step.apply(end_ns)
-    return Aligned(stream, t_ns, items, end_ns, np.flatnonzero(bad), backward, duplicate)
+    return t_ns
 
 
 def longest_ascending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -155,18 +171,20 @@ def longest_ascending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _route(
     source: Clock, target: Clock, recording: Recording, t_ns: NDArray[np.int64], *, where: str
-) -> list[ClockMap]:
-    """The maps that lead from one clock to the other. Clocks are never mixed without one."""
-    if source.name == target.name:
-        return []
-    for candidate in recording.maps:
-        if (candidate.source, candidate.target) == (source.name, target.name):
-            return [candidate]
-        if (candidate.source, candidate.target) == (target.name, source.name):
-            return [candidate.inverse()]
-    fixed = known_map(source.domain, target.domain, int(t_ns[0]) if len(t_ns) else 0)
-    if fixed is not None:
-        return [fixed]
+) -> tuple[ClockMap, ...]:
+    """The fewest maps that lead from one clock to the other. Clocks are never mixed without one."""
+    given = [*recording.maps, *(known.inverse() for known in recording.maps)]
+    routes: list[tuple[str, tuple[ClockMap, ...]]] = [(source.name, ())]
+    seen = {source.name}
+    for name, route in routes:  # breadth first: the list grows while it is walked
+        if name == target.name:
+            return route
+        for step in given:
+            if step.source == name and step.target not in seen:
+                seen.add(step.target)
+                routes.append((step.target, (*route, step)))
+    if {source.domain, target.domain} <= _CALENDARS:
+        return (known_map(source.domain, target.domain, t_ns),)
     raise ClockError(
         f"is on clock '{source.name}' ({source.domain}) and the reference on '{target.name}' ({target.domain})",
         where=where,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import first_sample_at_or_after, samples_to_ns
-from mmpack.sync.align import Aligned
+from mmpack.sync.align import Aligned, follow
 from mmpack.sync.config import Rule
 from mmpack.sync.offsets import nearest_index
 
@@ -175,7 +175,7 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     # The longest stretch without a row, the window's own ends included.
     bounded = np.concatenate([stream.t_ns, [np.iinfo(np.int64).max]])
     steps = np.concatenate([np.diff(stream.t_ns), [0]])
-    inner = np.array([steps[a : b - 1].max(initial=0) for a, b in zip(first, stop, strict=True)], np.int64)
+    inner = np.array([steps[a : max(a, b - 1)].max(initial=0) for a, b in zip(first, stop, strict=True)], np.int64)
     lead = np.minimum(bounded[first], high) - low
     trail = high - np.where(count > 0, stream.t_ns[np.maximum(stop - 1, 0)], low)
     gap = np.maximum(inner, np.maximum(lead, trail))
@@ -183,6 +183,9 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     status = np.where(gap > limit, Status.COVERAGE, Status.OK)
     outside = (high <= stream.t_ns[0]) | (low > stream.t_ns[-1])
     status = np.where(outside, Status.EDGE, np.where(count == 0, Status.MISSING, status))
+    # A window that only reaches past the first or last row is at an edge; nothing was lost in it.
+    cut = (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
+    status = np.where((status == Status.COVERAGE) & cut, Status.EDGE, status)
     at = np.minimum(first, len(stream.t_ns) - 1)
     aligned = np.where(count > 0, stream.t_ns[at], low)
     zero = np.zeros(len(wanted), np.int64)
@@ -192,11 +195,16 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
 def _audio_window(
     stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDArray[np.int64]
 ) -> Match:
-    """Samples whose stamps lie in [low, high), within one segment; all of them have to be there."""
+    """Samples whose stamps lie in [low, high), within one segment; all of them have to be there.
+
+    Samples are counted on the stream's own clock: that is the one their rate is true on.
+    """
     timeline = stream.stream.timeline
-    rate_hz = timeline.rate_hz
-    segment = np.clip(np.searchsorted(stream.t_ns, low, side="right") - 1, 0, len(stream.t_ns) - 1)
-    origin = stream.t_ns[segment]
+    rate_hz, starts = timeline.rate_hz, timeline.t_ns
+    asked = low
+    low, high = stream.to_own_clock(low), stream.to_own_clock(high)
+    segment = np.clip(np.searchsorted(starts, low, side="right") - 1, 0, len(starts) - 1)
+    origin = starts[segment]
     begin = first_sample_at_or_after(low - origin, rate_hz, 0)
     end = first_sample_at_or_after(high - origin, rate_hz, 0)
     held = timeline.samples[segment]
@@ -204,20 +212,20 @@ def _audio_window(
     count = stop - first
     lost = (end - begin) - count
     status = np.where(lost > 0, Status.COVERAGE, Status.OK)
-    last_end = stream.t_ns[-1] + samples_to_ns(int(timeline.samples[-1]), rate_hz, 0)
-    outside = (low < stream.t_ns[0]) | (high > last_end + 10**9 // rate_hz)
+    last_end = starts[-1] + samples_to_ns(int(timeline.samples[-1]), rate_hz, 0)
+    outside = (low < starts[0]) | (high > last_end + 10**9 // rate_hz)
     status = np.where((lost > 0) & outside, Status.EDGE, status)
     usable = status == Status.OK
-    aligned = origin + samples_to_ns(first, rate_hz, 0)
+    aligned = follow(stream.route, origin + samples_to_ns(first, rate_hz, 0))
     return Match(
         stream,
         rule,
         timeline.first_sample[segment] + first,
         np.where(usable, count, 0),
         np.empty(0, np.int64),
-        np.where(usable, aligned, low),
+        np.where(usable, aligned, asked),
         # How far the first sample lies into the window: less than one sample by construction.
-        np.where(usable, aligned - low, 0),
+        np.where(usable, aligned - asked, 0),
         status.astype(np.uint8),
         lost * 10**9 // rate_hz,
     )

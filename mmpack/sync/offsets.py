@@ -15,17 +15,18 @@ _ROUNDS = 3
 
 
 def learn_against(ticks_ns: NDArray[np.int64], stream: Aligned, period_ns: int) -> int:
-    """The robust median distance of `stream` after the nearest tick, in (−period/2, period/2].
+    """The robust median distance of `stream` after the nearest tick, in [−period/2, period/2).
 
     A stream that lies half a period off is nearest to the tick before as often as to the one after. Distances are therefore taken
-    modulo the period around their median, not around zero.
+    modulo the period around one of them, not around zero: the mean of the two middle ones would be zero where half of them
+    lie half a period early and half of them half a period late.
     """
     nearest = ticks_ns[nearest_index(ticks_ns, stream.t_ns)]
     distance = stream.t_ns - nearest
     distance = distance[np.abs(distance) <= period_ns]
     if not len(distance):
         return 0
-    centre = int(np.median(distance))
+    centre = int(np.sort(distance)[len(distance) // 2])
     wrapped = _wrap(distance - centre, period_ns)
     return int(_wrap(np.array([centre + int(np.median(wrapped))]), period_ns)[0])
 

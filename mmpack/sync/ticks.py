@@ -34,10 +34,11 @@ class Ticks:
 
 
 def from_stream(stream: Aligned) -> Ticks:
-    """The stamps of one stream. Raises DataError with fewer than two."""
-    if len(stream.t_ns) < 2:
+    """The stamps of one stream; rows of one moment or burst are one tick. Raises DataError with fewer than two."""
+    t_ns = stream.t_ns[stream.heads]
+    if len(t_ns) < 2:
         raise DataError(f"the reference '{stream.name}' has fewer than two stamps", mend="Choose another reference.")
-    return Ticks(stream.t_ns, f"stream {stream.name}", (stream.name,), stream.period_ns)
+    return Ticks(t_ns, f"stream {stream.name}", (stream.name,), stream.period_ns)
 
 
 def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:

@@ -1,0 +1,300 @@
+"""What a build costs in CPU time against the bare libraries, what memory it takes, and where its time goes.
+
+    python -m benchmarks.build_shards
+
+The floors run in the same process, in turn with the build:
+
+- JPEG pass-through: a loop that reads the files and puts them into one tar with the standard library's
+  tarfile. Once bare, and once with the sha256 of the tar, which a build records for every shard.
+- Video: a loop that decodes with PyAV and encodes with simplejpeg, same quality, same way of the colours,
+  and drops the result.
+
+A build does more than its floor: it synchronises, checks, counts tokens, writes descriptions, checksums and
+an index, and fsyncs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import datetime
+import hashlib
+import io
+import json
+import pstats
+import shutil
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import numpy as np
+import simplejpeg
+from av.video.reformatter import ColorRange
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.build_shards_inputs import Clip, clips, jpeg_files, jpeg_recording
+from benchmarks.measure import ROOT, interleaved, machine, own_peak_bytes, peak_bytes, ratio
+from mmpack.build.config import BuildConfig, ShardsConfig
+from mmpack.build.run import build
+from tools.make_recording import make_recording
+
+RESULT = ROOT / "benchmarks" / "results" / "build_shards.json"
+TARGET = 0.7
+NOT_MEASURED = (
+    "wall time: disk and network waits, cold page cache, object stores",
+    "several workers or ranks (each works as this one does, on its own recordings)",
+    "tubelets, PNG, stand-alone samples; other codecs than H.264",
+    "verify and report",
+    "other programs that build shards: the floors are the libraries they all stand on",
+)
+# Row of the split -> its functions, (file, name); what they call is counted with them.
+_PARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "open the recording": (("plan.py", "make_plan"),),
+    "sync": (("slicer.py", "synchronise"),),
+    "read or decode": (("images.py", "frames"), ("video.py", "frames")),
+    "encode": (("pictures.py", "_to_jpeg"),),
+    "sha256": (("~", "<method 'update' of '_hashlib.HASH' objects>"),),
+    "crc32": (("~", "<built-in method zlib.crc32>"),),
+    "write": (("~", "<method 'write' of '_io.BufferedWriter' objects>"),),
+    "json": (("config.py", "canonical_json"),),
+    "index, counts, fsync": (("writer.py", "close_shard"), ("finish.py", "finish")),
+}
+
+
+class Hashing:
+    """A file to write to that keeps the sha256 of what passes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Hashes, then writes."""
+        self.sha256.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        """The place in the file."""
+        return self._file.tell()
+
+
+def tar_floor(rows: Sequence[Sequence[Path]], out: Path, *, hashing: bool) -> None:
+    """Files of each slice, read and put into one tar."""
+    out.mkdir()
+    with (out / "floor.tar").open("wb") as file:
+        target: Any = Hashing(file) if hashing else file
+        with tarfile.open(fileobj=target, mode="w") as tar:
+            for number, paths in enumerate(rows):
+                for path in paths:
+                    data = path.read_bytes()
+                    info = tarfile.TarInfo(f"six-{number:08d}.{path.parent.name}.jpg")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+
+
+def video_floor(path: Path, quality: int) -> int:
+    """Every frame decoded and encoded; returns how many."""
+    count = 0
+    with av.open(str(path)) as container:
+        video = container.streams.video[0]
+        video.thread_type = "NONE"
+        for frame in container.decode(video):
+            count += 1
+            if frame.format.name == "yuv420p":
+                shown = frame.reformat(
+                    format="yuvj420p", src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG
+                )
+                planes = [
+                    np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+                    for plane in shown.planes
+                ]
+                packed = [np.ascontiguousarray(plane) for plane in planes]
+                simplejpeg.encode_jpeg_yuv_planes(*packed, quality=quality)
+            else:
+                rgb = frame.to_ndarray(format="rgb24")
+                simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
+    return count
+
+
+def run_build(recording: Path, out: Path) -> int:
+    """A build in this process; returns the number of slices."""
+    outcome = build(BuildConfig(recordings=(str(recording),)), str(out), workers=0)
+    if outcome.manifest is None:
+        raise RuntimeError(f"the build failed: {outcome.failures}")
+    return outcome.manifest.samples
+
+
+def measure_jpeg(folder: Path, slices: int, repetitions: int) -> list[dict[str, Any]]:
+    """Pass-through against both tar floors."""
+    out, rows = folder.parent / "out", jpeg_files(folder)
+    jobs: dict[str, Callable[[], None]] = {
+        "tarfile": lambda: tar_floor(rows, out, hashing=False),
+        "tarfile + sha256": lambda: tar_floor(rows, out, hashing=True),
+        "mmpack": lambda: _expect(run_build(folder, out), slices),
+    }
+    times = interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out))
+    return [_line("JPEG pass-through", "slices", slices, floor, times) for floor in jobs if floor != "mmpack"]
+
+
+def measure_clip(clip: Clip, repetitions: int) -> dict[str, Any]:
+    """One clip against decoding and encoding alone."""
+    out, quality = clip.folder.parent / "out", ShardsConfig().jpeg_quality
+    frames = video_floor(clip.path, quality)
+    jobs: dict[str, Callable[[], None]] = {
+        "decode + encode": lambda: _expect(video_floor(clip.path, quality), frames),
+        "mmpack": lambda: _expect(run_build(clip.folder, out), frames),
+    }
+    times = interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out, ignore_errors=True))
+    return _line(f"video, {clip.what}", "frames", frames, "decode + encode", times)
+
+
+def measure_memory(what: str, short: Path, long: Path, out: Path) -> dict[str, Any]:
+    """Peak memory of a build of each, in a process of its own."""
+    found: dict[str, Any] = {"job": what}
+    for name, folder in (("short", short), ("long", long)):
+        command = ["-m", "benchmarks.build_shards", "--peak-of", str(folder), str(out)]
+        found[f"{name}_peak_bytes"] = peak_bytes(command)
+        found[f"{name}_slices"] = json.loads((out / "manifest.json").read_bytes())["samples"]
+        found[f"{name}_output_bytes"] = sum(path.stat().st_size for path in (out / "shards").iterdir())
+        shutil.rmtree(out)
+    grown = found["long_peak_bytes"] - found["short_peak_bytes"]
+    return {**found, "growth_bytes_per_slice": grown / (found["long_slices"] - found["short_slices"])}
+
+
+def measure_split(what: str, recording: Path, out: Path) -> dict[str, Any]:
+    """CPU time of the parts of one build, in ms per slice, under cProfile, which lengthens what is Python."""
+    profile = cProfile.Profile(time.process_time)
+    profile.enable()
+    slices = run_build(recording, out)
+    profile.disable()
+    shutil.rmtree(out)
+    entries: Mapping[tuple[str, int, str], Any] = pstats.Stats(profile).stats  # pyright: ignore[reportAttributeAccessIssue]
+    total_s = sum(entry[2] for entry in entries.values())
+    parts = {
+        part: sum(
+            entry[3] for (file, _, name), entry in entries.items() if (Path(file).name, name) in functions
+        )
+        for part, functions in _PARTS.items()
+    }
+    parts["the rest"] = total_s - sum(parts.values())
+    return {"job": what, "ms_per_slice": {part: taken_s * 1000 / slices for part, taken_s in parts.items()}}
+
+
+def _expect(found: int, wanted: int) -> None:
+    if found != wanted:
+        raise RuntimeError(f"{found} instead of {wanted}: the two jobs do not do the same")
+
+
+def _line(job: str, unit: str, count: int, floor: str, times: dict[str, list[float]]) -> dict[str, Any]:
+    return {
+        "job": job,
+        "unit": unit,
+        "count": count,
+        "floor": floor,
+        "floor_per_cpu_s": count / statistics.median(times[floor]),
+        "mmpack_per_cpu_s": count / statistics.median(times["mmpack"]),
+        "ratio": ratio(times, floor, "mmpack"),
+        "floor_cpu_s": times[floor],
+        "mmpack_cpu_s": times["mmpack"],
+    }
+
+
+def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
+    """All of it; `folder` is for inputs and outputs."""
+    say = Console(stderr=True).print
+    say("making the inputs")
+    origin = jpeg_recording(folder / "six", slices)
+    jpeg_recording(folder / "six_short", slices // 10)
+    films = clips(folder)
+    for name, seconds in (("drive", 600), ("drive_short", 60)):
+        make_recording(folder / name, seconds=seconds, size=(48, 64), faults=False)
+    say("JPEG pass-through")
+    lines = measure_jpeg(folder / "six", slices, repetitions)
+    say("video")
+    lines += [measure_clip(clip, repetitions) for clip in films]
+    say("memory")
+    out = folder / "out"
+    memory = [
+        measure_memory("JPEG, six cameras", folder / "six_short", folder / "six", out),
+        measure_memory("drive: 6 mp4, sound, numbers, text", folder / "drive_short", folder / "drive", out),
+    ]
+    split = [measure_split("JPEG, six cameras", folder / "six", out)]
+    split += [measure_split(clip.what, clip.folder, out) for clip in films]
+    return {
+        "benchmark": "build_shards",
+        "date": datetime.date.today().isoformat(),
+        "command": "python -m benchmarks.build_shards",
+        "machine": machine(),
+        "pictures": origin,
+        "repetitions": repetitions,
+        "throughput": lines,
+        "memory": memory,
+        "split": split,
+        "not_measured": NOT_MEASURED,
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """The tables."""
+    console = Console()
+    table = Table("job", "floor", "floor, per CPU s", "mmpack, per CPU s", "of the floor", title="CPU time")
+    for line in found["throughput"]:
+        mark = "" if line["ratio"] >= TARGET else f" (target {TARGET:.0%})"
+        rates = [f"{line[key]:.0f} {line['unit']}" for key in ("floor_per_cpu_s", "mmpack_per_cpu_s")]
+        table.add_row(line["job"], line["floor"], *rates, f"{line['ratio']:.0%}{mark}")
+    console.print(table)
+    headings = ("job", "slices", "peak", "slices", "peak", "growth per slice", "written")
+    table = Table(*headings, title="Peak memory")
+    for line in found["memory"]:
+        pairs = [
+            text
+            for name in ("short", "long")
+            for text in (str(line[f"{name}_slices"]), f"{line[f'{name}_peak_bytes'] / 1e6:.0f} MB")
+        ]
+        written = f"{line['long_output_bytes'] / 1e6:.0f} MB"
+        table.add_row(line["job"], *pairs, f"{line['growth_bytes_per_slice'] / 1e3:.1f} kB", written)
+    console.print(table)
+    jobs = [line["job"] for line in found["split"]]
+    table = Table("part", *jobs, title="CPU ms per slice, under a profiler")
+    for part in (*_PARTS, "the rest"):
+        table.add_row(part, *(f"{line['ms_per_slice'][part]:.3f}" for line in found["split"]))
+    console.print(table)
+    console.print(
+        "Memory grows by stamps, tables and index rows; media are let go slice by slice.",
+        "Not measured:",
+        *(f"- {line}" for line in found["not_measured"]),
+        sep="\n",
+    )
+    facts = found["machine"]
+    console.print(f"{facts['cpu']}, {facts['cores']} cores, {found['date']}; pictures: {found['pictures']}")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="What building shards costs, against the bare libraries.")
+    parser.add_argument("--slices", type=int, default=600, help="of the JPEG recording")
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument(
+        "--peak-of", nargs=2, metavar=("RECORDING", "OUT"), help="one build; prints its peak memory"
+    )
+    arguments = parser.parse_args()
+    if arguments.peak_of:
+        run_build(Path(arguments.peak_of[0]), Path(arguments.peak_of[1]))
+        sys.stdout.write(f"{own_peak_bytes()}\n")
+        return
+    with tempfile.TemporaryDirectory(prefix="mmpack-bench-") as folder:
+        found = measure(arguments.slices, arguments.repetitions, Path(folder))
+    show(found)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

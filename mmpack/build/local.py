@@ -1,0 +1,208 @@
+"""The local engine: worker processes, each taking a task at a time; a dead one is replaced and its task tried again."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from mmpack.build.plan import Plan, Task
+from mmpack.build.task import Progress, run_task
+from mmpack.errors import MmpackError
+from mmpack.shards.store import Store, open_store
+
+#: A task that kills three workers in a row is not the victim but the cause.
+MAX_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that did not end well.
+
+    Attributes:
+        task: its name.
+        error: what went wrong.
+    """
+
+    task: str
+    error: MmpackError
+
+
+def run_local(
+    plan: Plan,
+    tasks: Sequence[Task],
+    url: str,
+    *,
+    workers: int,
+    tell: Callable[[Progress], None],
+    warn: Callable[[str], None],
+) -> list[Failure]:
+    """Runs `tasks` in worker processes (in this one if `workers` is 0); the others go on when one fails.
+
+    Args:
+        plan: the build.
+        tasks: those that are this run's to do.
+        url: of the target.
+        workers: number of processes.
+        tell: told of progress.
+        warn: told of workers that died.
+
+    Returns:
+        The failures, in the order they happened.
+    """
+    if workers <= 0:
+        return _run_here(plan, tasks, url, tell)
+    # Few tasks for many workers: the cores left over decode cameras side by side.
+    threads = len(tasks) < workers
+    pool = _Pool(plan, url, threads, min(workers, max(len(tasks), 1)))
+    try:
+        return pool.run(tasks, tell, warn)
+    finally:
+        pool.close()
+
+
+def _run_here(
+    plan: Plan, tasks: Sequence[Task], url: str, tell: Callable[[Progress], None]
+) -> list[Failure]:
+    failures: list[Failure] = []
+    for task in tasks:
+        try:
+            run_task(plan, task, open_store(url), tell=tell)
+        except MmpackError as error:
+            failures.append(Failure(task.name, error))
+    return failures
+
+
+class _Pool:
+    def __init__(self, plan: Plan, url: str, threads: bool, size: int) -> None:
+        # 'spawn': a fork would inherit half of a decoder's threads and locks.
+        self._context = mp.get_context("spawn")
+        # A worker needs the settings; its tasks it is sent one by one.
+        self._job = (Plan(plan.config, ()), url, threads)
+        self._workers: dict[Connection, tuple[BaseProcess, Task | None]] = {}
+        for _ in range(size):
+            self._start()
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        # The job goes through our pipe and not with the process: multiprocessing would wait for ever for a worker that is killed
+        # before it has read arguments larger than a pipe holds.
+        process = self._context.Process(target=_work, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
+        _send(ours, self._job)
+        self._workers[ours] = (process, None)
+
+    def run(
+        self, tasks: Sequence[Task], tell: Callable[[Progress], None], warn: Callable[[str], None]
+    ) -> list[Failure]:
+        waiting, tries = deque(tasks), dict.fromkeys((task.name for task in tasks), 0)
+        failures: list[Failure] = []
+        left = len(waiting)
+        while left:
+            for pipe, (process, task) in list(self._workers.items()):
+                if task is None and waiting:
+                    task = waiting.popleft()
+                    self._workers[pipe] = (process, task)
+                    _send(pipe, task)
+            for ready in wait(list(self._workers)):
+                assert isinstance(ready, Connection)
+                process, task = self._workers[ready]
+                try:
+                    message = ready.recv()
+                except (EOFError, OSError):
+                    del self._workers[ready]
+                    ready.close()
+                    process.join()
+                    if task is not None and tries[task.name] + 1 < MAX_TRIES:
+                        tries[task.name] += 1
+                        warn(f"a worker died ({_cause(process)}) in '{task.name}'; trying it again")
+                        waiting.appendleft(task)
+                        task = None
+                    if waiting:
+                        self._start()
+                    if task is None:
+                        continue
+                    message = MmpackError(
+                        f"{MAX_TRIES} workers died of it ({_cause(process)})",
+                        where=task.name,
+                        mend="Too little memory is the usual cause: use fewer --workers.",
+                    )
+                if isinstance(message, Progress):
+                    tell(message)
+                    continue
+                left -= 1
+                if ready in self._workers:
+                    self._workers[ready] = (process, None)
+                if isinstance(message, MmpackError):
+                    assert task is not None
+                    failures.append(Failure(task.name, message))
+        return failures
+
+    def close(self) -> None:
+        for pipe, (process, _) in self._workers.items():
+            pipe.close()
+            process.terminate()
+        for process, _ in self._workers.values():
+            process.join()
+
+
+def _send(pipe: Connection, message: object) -> None:
+    # To a dead worker nothing can be sent; reading from it says that it is dead.
+    with suppress(OSError):
+        pipe.send(message)
+
+
+def _cause(process: BaseProcess) -> str:
+    code = process.exitcode
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _work(pipe: Connection) -> None:
+    _die_with_parent()
+    with suppress(EOFError, OSError):
+        plan, url, threads = pipe.recv()
+        store = open_store(url)
+        while True:
+            pipe.send(_outcome(plan, pipe.recv(), store, threads, pipe.send))
+
+
+def _outcome(
+    plan: Plan, task: Task, store: Store, threads: bool, tell: Callable[[Progress], None]
+) -> MmpackError | None:
+    """None for a task that ended well, else why it did not."""
+    try:
+        run_task(plan, task, store, threads=threads, tell=tell)
+    except MmpackError as error:
+        return error
+    except MemoryError:
+        return MmpackError("out of memory", where=task.name, mend="Use fewer --workers.")
+    except Exception as error:  # a fault of ours: said in one line with its place, rather than lost with the worker
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return MmpackError(
+            f"unexpected {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",
+            where=task.name,
+            mend="This is a bug in mmpack: please report it with the input's description.",
+        )
+    return None
+
+
+def _die_with_parent() -> None:
+    """A killed parent takes its workers along: an orphan would go on writing beside the resumed build."""
+    parent = mp.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, name="mmpack-parent-watch", daemon=True).start()

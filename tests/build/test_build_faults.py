@@ -1,0 +1,271 @@
+"""What a build does when the world is against it: full disks, unwritable targets, other settings, bad input, tampered shards."""
+
+from __future__ import annotations
+
+import json
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmpack import Shards, verify
+from mmpack.errors import IntegrityError
+from mmpack.shards import tar
+from tests.build.inputs import MMPACK, command, digests, make_inputs, run
+from tools.make_recording import make_recording
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("inputs"), drives=1)
+
+
+@pytest.fixture(scope="module")
+def built(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "out"
+    assert run(command(config, out, "-j", "0")).returncode == 0
+    return out
+
+
+@pytest.fixture
+def copy(built: Path, tmp_path: Path) -> Path:
+    """The finished build, to be damaged."""
+    return Path(shutil.copytree(built, tmp_path / "copy"))
+
+
+def refused(done: subprocess.CompletedProcess, *words: str) -> str:
+    """The one line of a refusal: non-zero exit, no traceback, and these words in it."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    for word in words:
+        assert word in lines[0], lines[0]
+    return lines[0]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 300 kB that is really full soon."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_full_disk(config: Path, built: Path, small_disk: Path, workers: str) -> None:
+    out = small_disk / "out"
+    done = run(command(config, out, "-j", workers))
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "resumes" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (out / "manifest.json").exists()
+    for path in out.glob("shards/*.tar"):
+        assert path.read_bytes() == (built / "shards" / path.name).read_bytes()
+    # Space is freed, and the same command goes on to the same result.
+    subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
+    assert run(command(config, out, "-j", workers)).returncode == 0
+    assert digests(out) == digests(built)
+
+
+def test_a_file_size_limit(config: Path, tmp_path: Path) -> None:
+    """As a full disk, for those who may not mount one."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+
+    done = subprocess.run(
+        command(config, tmp_path / "out", "-j", "0"), capture_output=True, text=True, preexec_fn=limit, check=False
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "out").glob("shards/*.tar"))
+
+
+def test_an_unwritable_target(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refused(run(command(config, tmp_path / "file" / "out", "-j", "0")), "writing failed", "Not a directory")
+    refused(run(command(config, "/proc/mmpack", "-j", "0")), "writing failed")
+
+
+def test_other_settings_are_refused_with_the_difference(config: Path, copy: Path) -> None:
+    changed = config.with_name("changed.toml")
+    changed.write_text(config.read_text().replace('size = "40kB"', 'size = "40kB"\njpeg_quality = 50'))
+    refused(run(command(changed, copy)), "shards.jpeg_quality is 50 and was 90", "--overwrite")
+    assert run(command(changed, copy, "--overwrite")).returncode == 0
+    assert verify(str(copy)).faults == []
+
+
+def test_changed_input_is_refused(config: Path, copy: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(config.parent, tmp_path / "inputs"))
+    with (moved / "texts.jsonl").open("a") as file:
+        file.write('{"text": "one more"}\n')
+    done = run(command(moved / "build.toml", copy, "-j", "0"))
+    refused(done, "'texts' built from other files", "--overwrite")
+
+
+def test_mended_input_is_built_anew(config: Path, built: Path, tmp_path: Path) -> None:
+    """One input fails, the others are built; mended, the same command finishes."""
+    inputs = Path(shutil.copytree(config.parent, tmp_path / "inputs"))
+    good = (inputs / "texts.jsonl").read_bytes()
+    (inputs / "texts.jsonl").write_bytes(good[: good.rindex(b"{")] + b'{"text": 5}\n')
+    out = tmp_path / "out"
+    refused(run(command(inputs / "build.toml", out)), "texts.jsonl", "holds int, not text")
+    assert not (out / "manifest.json").exists()
+    (inputs / "texts.jsonl").write_bytes(good)
+    assert run(command(inputs / "build.toml", out)).returncode == 0
+    assert digests(out) == digests(built)
+
+
+def test_too_much_quarantine(config: Path, tmp_path: Path) -> None:
+    done = run(command(config, tmp_path / "out", "-j", "0", "--max-quarantine", "0"))
+    refused(done, "drive-000", "slices", "--max-quarantine")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_unknown_keys(config: Path, tmp_path: Path) -> None:
+    for wrong, right in (("max_quarantin = 0.2", "max_quarantine"), ("[shard]", "shards"), ("[sync]\nreferenc = 'x'", "reference")):
+        bad = tmp_path / "bad.toml"
+        bad.write_text(f'recordings = ["x"]\n{wrong}\n' if "[" not in wrong else f'recordings = ["x"]\n{wrong}\n')
+        refused(run(command(bad, tmp_path / "out")), "unknown key", f"Did you mean '{right}'?", "bad.toml")
+
+
+def test_wrong_types(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text('recordings = ["x"]\nmax_quarantine = "much"\n')
+    refused(run(command(bad, tmp_path / "out")), "max_quarantine", "float")
+    bad.write_text('recordings = ["x"]\n[shards]\nsize = "big"\n')
+    refused(run(command(bad, tmp_path / "out")), "512MB")
+    bad.write_text("recordings = [\n")
+    refused(run(command(bad, tmp_path / "out")), "not valid TOML")
+    bad.write_text("recordings = []\n")
+    refused(run(command(bad, tmp_path / "out")), "nothing to build")
+
+
+def test_two_of_one_name(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        make_recording(tmp_path / folder, seconds=3, size=(48, 64), faults=False, name="same")
+    done = run([MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
+    refused(done, "two inputs are called 'same'")
+
+
+def test_json_is_one_object(config: Path, built: Path) -> None:
+    for arguments in (command(config, built, "--json"), [MMPACK, "verify", str(built), "--json"], [MMPACK, "report", str(built), "--json"]):
+        done = run(arguments)
+        assert done.returncode == 0, done.stderr
+        assert isinstance(json.loads(done.stdout), dict)
+    (built / "report.png").unlink()
+
+
+def _flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0x55
+    path.write_bytes(data)
+
+
+def test_verify_finds_a_flipped_byte_anywhere(copy: Path) -> None:
+    shard = sorted(copy.glob("shards/drive*.tar"))[0]
+    size = shard.stat().st_size
+    for offset in (0, 600, size // 3, size // 2, size - 1100, size - 1):
+        before = shard.read_bytes()
+        _flip(shard, offset)
+        assert verify(str(copy)).faults, offset
+        shard.write_bytes(before)
+    assert not verify(str(copy)).faults
+
+
+def test_verify_finds_truncation_absence_and_additions(copy: Path) -> None:
+    shard = sorted(copy.glob("shards/*.tar"))[0]
+    before = shard.read_bytes()
+    shard.write_bytes(before[:-700])
+    refused(run([MMPACK, "verify", str(copy)]), "truncated or replaced")
+    shard.write_bytes(before + bytes(512))
+    assert verify(str(copy)).faults
+    shard.unlink()
+    assert "No such file" in verify(str(copy)).faults[0]
+
+
+def test_verify_finds_a_touched_index_or_manifest(copy: Path) -> None:
+    _flip(copy / "index.parquet", 100)
+    assert "index.parquet" in verify(str(copy)).faults[0]
+    (copy / "manifest.json").write_text("{")
+    refused(run([MMPACK, "verify", str(copy)]), "manifest is damaged")
+    (copy / "manifest.json").unlink()
+    refused(run([MMPACK, "verify", str(copy)]), "no finished build")
+
+
+def test_an_archive_that_climbs_out(copy: Path, tmp_path: Path) -> None:
+    """A member named ../ is refused with its name, whether met in a sample or in a header."""
+    shard = sorted(copy.glob("shards/texts*.tar"))[0]
+    data = bytearray(shard.read_bytes())
+    data[:512] = tar.header("../../etc/passwd", int(data[124:135], 8))
+    row = Shards(str(copy)).index.to_pylist()
+    first = next(entry for entry in row if entry["shard"].endswith(shard.name))
+    with pytest.raises(IntegrityError, match=r"'\.\./\.\./etc/passwd' would leave"):
+        list(tar.members(bytes(data[: first["size_bytes"]]), where=str(shard)))
+    shard.write_bytes(data)
+    refused(run([MMPACK, "verify", str(copy)]), "faults")
+
+
+def test_tar_is_what_tar_reads(built: Path, tmp_path: Path) -> None:
+    for shard in built.glob("shards/*.tar"):
+        subprocess.run(["tar", "-xf", str(shard), "-C", str(tmp_path)], check=True)
+    assert len(list(tmp_path.iterdir())) == verify(str(built)).members
+
+
+def test_object_store(config: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same build into a local S3-compatible server: the same bytes, verified from there."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        settings = {
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        }
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"], region_name="us-east-1")
+        client.create_bucket(Bucket="shards")
+        done = run(command(config, "s3://shards/some/where", "-j", "2"))
+        assert done.returncode == 0, done.stderr
+        verdict = verify("s3://shards/some/where")
+        assert verdict.faults == []
+        listed = client.list_objects_v2(Bucket="shards")["Contents"]
+        remote = {entry["Key"].removeprefix("some/where/"): entry["Key"] for entry in listed}
+        assert sorted(remote) == sorted(digests(built))
+        for name, key in remote.items():
+            assert client.get_object(Bucket="shards", Key=key)["Body"].read() == (built / name).read_bytes(), name
+        sample = Shards("s3://shards/some/where").sample("drive-000-00000003")
+        assert sample == Shards(str(built)).sample("drive-000-00000003")
+        refused(run([MMPACK, "verify", "s3://shards/elsewhere"]), "no finished build")
+    finally:
+        server.stop()
+
+
+def test_a_url_of_no_known_kind(config: Path) -> None:
+    refused(run(command(config, "ftp://somewhere/out")), "not a path or object store URL")
+
+
+def test_environment_free_of_torch() -> None:
+    """mmpack and its command line start without torch, and quickly enough to be imported anywhere."""
+    code = "import sys, mmpack, mmpack.cli; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

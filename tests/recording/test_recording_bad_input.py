@@ -1,0 +1,305 @@
+"""Bad input: one error that names the file and the stream and says what to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_made import MS, S, describe, imu, write_picture, write_sound_track, write_video, write_wav
+
+from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
+from mmpack.recording import FrameSource, open_recordings
+from mmpack.recording.container import scan_packets
+from mmpack.recording.nuscenes import open_nuscenes
+from mmpack.sync import SyncConfig, synchronise
+
+UTC_US = 1_537_291_002_262_404
+CAMERA = '[streams.cam]\nkind = "camera"\npath = "cam.mp4"\n'
+MICROPHONE = '[streams.mic]\nkind = "audio"\npath = "mic.wav"\n'
+PICTURES = '[streams.cam]\nkind = "camera"\npath = "cam"\ntime = { pattern = \'_(\\d+)\\.(jpg|png)$\', unit = "UNIT" }\n'
+
+
+def refused(folder: Path, text: str, kind: type[MmpackError], *, clock: str = "boot") -> MmpackError:
+    """The error that opening and synchronising a folder ends with."""
+    with pytest.raises(MmpackError) as caught:
+        (recording,) = open_recordings(describe(folder, text, clock=clock))
+        synchronise(recording, SyncConfig(reference="rate:10"))
+    assert type(caught.value) is kind
+    assert caught.value.mend
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def write_rows(path: Path, stamps: list[int], header: str = "t,ax") -> None:
+    path.write_text(header + "\n" + "".join(f"{t},0\n" for t in stamps))
+
+
+def test_a_missing_camera_file(tmp_path: Path) -> None:
+    error = refused(tmp_path, CAMERA, DataError)
+    assert "no such file" in error.what
+    assert "cam.mp4" in error.where
+    assert "'cam'" in error.where
+
+
+def test_a_missing_folder_of_pictures_and_an_empty_one(tmp_path: Path) -> None:
+    text = PICTURES.replace("UNIT", "us")
+    assert "cam" in refused(tmp_path, text, DataError).where
+    (tmp_path / "cam").mkdir()
+    with pytest.raises(DataError, match="no JPEG or PNG") as caught:
+        open_recordings(describe(tmp_path, text))
+    assert "'cam'" in caught.value.where
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("flags", ["faststart", "moov at the end"])
+def test_a_truncated_mp4(tmp_path: Path, flags: str, share: float) -> None:
+    whole = tmp_path / "whole.mp4"
+    write_video(whole, [40 * k for k in range(100)], sound_s=4, options={"movflags": "+faststart"} if "fast" in flags else {})
+    data = whole.read_bytes()
+    (tmp_path / "cam.mp4").write_bytes(data[: int(len(data) * share)])
+    for text in (CAMERA, '[streams.cam]\nkind = "audio"\npath = "cam.mp4"\n'):
+        error = refused(tmp_path, text, DataError)
+        assert "cam.mp4" in error.where
+        assert "'cam'" in error.where
+        assert "truncated" in str(error) or "Copy" in error.mend
+    shutil.copy(whole, tmp_path / "cam.mp4")
+    assert len(scan_packets(tmp_path / "cam.mp4", "v:0", stream="cam").pts) == 100
+    assert len(scan_packets(tmp_path / "cam.mp4", "a:0", stream="cam").pts) >= 62
+
+
+@pytest.mark.parametrize(("codec", "name"), [("aac", "a.m4a"), ("pcm_s16le", "a.mov")])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_truncated_sound_is_not_taken_for_a_shorter_one(tmp_path: Path, codec: str, name: str, share: float) -> None:
+    path = tmp_path / name
+    write_sound_track(path, codec, 5.0, {"movflags": "+faststart"})
+    scan_packets(path, "a:0", stream="mic")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DataError) as caught:
+        scan_packets(path, "a:0", stream="mic")
+    assert name in caught.value.where
+
+
+def test_a_truncated_mkv(tmp_path: Path) -> None:
+    path = tmp_path / "cam.mkv"
+    write_video(path, [40 * k for k in range(100)], sound_s=4)
+    assert len(scan_packets(path, "v:0", stream="cam").pts) == 100
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for spec in ("v:0", "a:0"):
+        with pytest.raises(DataError, match="truncated") as caught:
+            scan_packets(path, spec, stream="cam")
+        assert "cam.mkv" in caught.value.where
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound"])
+def test_a_wav_of_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mic.wav").write_bytes(content)
+    error = refused(tmp_path, MICROPHONE, DataError)
+    assert "mic.wav" in error.where
+    assert "'mic'" in error.where
+    assert ("0 bytes" in error.what) == (content == b"")
+
+
+def test_a_wav_of_a_header_alone(tmp_path: Path) -> None:
+    write_wav(tmp_path / "mic.wav", 0.0)
+    with pytest.raises(DataError, match="no samples") as caught:
+        open_recordings(describe(tmp_path, MICROPHONE))[0].streams["mic"].timeline  # noqa: B018
+    assert "mic.wav" in caught.value.where
+
+
+def test_a_csv_without_the_time_column(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2], "time_ns,ax")
+    error = refused(tmp_path, imu('column = "t_ns", unit = "ns"'), DataError)
+    assert "no column 't_ns'" in error.what
+    assert "imu.csv" in error.where
+    assert "'time_ns'" in error.mend
+
+
+def test_a_csv_of_a_header_alone(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [])
+    assert "no items" in refused(tmp_path, imu(), DataError).what
+
+
+def test_a_csv_of_one_row_is_one_tick(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [5 * S])
+    result = synchronise(open_recordings(describe(tmp_path, imu()))[0], SyncConfig(reference="rate:10"))
+    assert result.ticks.t_ns.tolist() == [5 * S]
+    assert result.passed.all()
+
+
+@pytest.mark.parametrize(
+    ("per_s", "unit", "kind", "advice"),
+    [
+        (10**3, "s", DataError, "ms"),
+        (10**6, "ms", DataError, "us"),
+        (10**9, "us", DataError, "ns"),
+        (10**6, "ns", ClockError, "us"),
+        (1, "ms", ClockError, "Read as s "),
+        (10**3, "us", ClockError, "Read as ms "),
+    ],
+)
+def test_epoch_stamps_in_the_wrong_unit_name_the_right_one(
+    tmp_path: Path, per_s: int, unit: str, kind: type[MmpackError], advice: str
+) -> None:
+    write_rows(tmp_path / "imu.csv", [(UTC_US + k * 10_000) * per_s // 10**6 for k in range(50)])
+    error = refused(tmp_path, imu(f'column = "t", unit = "{unit}"'), kind, clock="utc")
+    assert "imu" in error.where
+    assert advice in error.mend
+
+
+def test_the_year_2464(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [15_600_000_000 + k for k in range(50)])
+    error = refused(tmp_path, imu('column = "t", unit = "s"'), DataError, clock="utc")
+    assert "2464" in error.what
+    assert "imu.csv" in error.where
+
+
+@pytest.mark.parametrize("unit", ["us", "ns"])
+def test_pictures_named_in_another_unit(tmp_path: Path, unit: str) -> None:
+    for k in range(3):
+        stamp = UTC_US + k * 100_000
+        write_picture(tmp_path / "cam" / f"a_{stamp * 1000 if unit == 'us' else stamp}.jpg")
+    error = refused(tmp_path, PICTURES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc")
+    assert "cam" in error.where
+    assert "ns" in error.mend if unit == "us" else "us" in error.mend
+
+
+def test_float_nanoseconds_in_a_csv(tmp_path: Path) -> None:
+    lines = "".join(f"{np.float64(1.673069018503469952e18 + k * 1e8)!r},0\n".replace("np.float64(", "").replace(")", "") for k in range(9))
+    (tmp_path / "imu.csv").write_text("t,ax\n" + lines)
+    error = refused(tmp_path, imu(), DataError, clock="utc")
+    assert "float64" in error.what
+    assert "256 ns" in error.what
+    assert "imu.csv" in error.where
+    assert "row 0" in error.where
+
+
+def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -> None:
+    stamps = [5 * S + k * 10 * MS for k in range(400)]
+    broken = [t - 357 * MS if k % 4 == 3 else t for k, t in enumerate(stamps)]
+    write_rows(tmp_path / "imu.csv", broken)
+    error = refused(tmp_path, imu(), DataError)
+    assert "out of order" in error.what
+    assert "imu" in error.where
+    few = [t - 25 * MS if k == 100 else t for k, t in enumerate(stamps)]
+    write_rows(tmp_path / "imu.csv", few)
+    result = synchronise(open_recordings(describe(tmp_path, imu()))[0], SyncConfig(reference="rate:10"))
+    assert [(found.kind, found.count) for found in result.findings] == [("backward", 1)]
+    assert result.passed.all()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        (imu(more='colums = ["ax"]'), "streams.imu.colums", "columns"),
+        (imu('colum = "t"'), "streams.imu.time.colum", "column"),
+        (imu() + "[clock.x]\ndomain = 'boot'\n", "clock", "clocks"),
+        (imu() + "[[clock_maps]]\nsource = 'a'\ntarget = 'b'\ndrift = 1.0\n", "clock_maps[0].drift", "drift_ppm"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, key: str, near: str) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2])
+    error = refused(tmp_path, text, ConfigError)
+    assert f"'{key}'" in error.what
+    assert f"'{near}'" in error.mend
+    assert "recording.toml" in error.where
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('[streams.imu]\nkind = "lidaar"\npath = "imu.csv"\n', "lidaar"),
+        ('[streams.imu]\nkind = "imu"\npath = "imu.csv"\n', "needs time"),
+        ('[streams.imu]\nkind = "event"\n', "needs path"),
+        (imu(more='start = "5 parsecs"'), "not a duration"),
+        (imu(more='clock = "moon"'), "clock 'moon'"),
+        ('[streams."a.b"]\nkind = "event"\npath = "imu.csv"\n', "dot"),
+        ("[streams]\n", r"no \[streams"),
+        ("[streams.imu\n", "not valid TOML"),
+    ],
+)
+def test_a_description_that_cannot_be(tmp_path: Path, text: str, what: str) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2])
+    with pytest.raises(ConfigError, match=what) as caught:
+        open_recordings(describe(tmp_path, text))
+    assert "recording.toml" in caught.value.where
+
+
+def test_stamps_and_frames_of_different_number(tmp_path: Path) -> None:
+    write_video(tmp_path / "cam.mp4", [40 * k for k in range(20)])
+    write_rows(tmp_path / "cam.csv", [5 * S + k * 40 * MS for k in range(19)])
+    text = CAMERA + 'time = { path = "cam.csv", column = "t", unit = "ns" }\n'
+    error = refused(tmp_path, text, DataError)
+    assert "20 frames but 19 stamps" in error.what
+    assert "cam.mp4" in error.where
+
+
+def test_pictures_of_one_stamp_are_one_picture_twice(tmp_path: Path) -> None:
+    for k in range(12):
+        write_picture(tmp_path / "cam" / f"a_{k * 100}.jpg", k)
+    write_picture(tmp_path / "cam" / "b_500.jpg", 99)
+    text = PICTURES.replace("UNIT", "ms")
+    (recording,) = open_recordings(describe(tmp_path, text))
+    result = synchronise(recording)
+    assert len(result.ticks.t_ns) == 12
+    assert [(found.kind, found.count) for found in result.findings if found.severity == "fault"] == [("duplicate", 1)]
+    source = recording.streams["cam"].source
+    assert isinstance(source, FrameSource)
+    kept = [frame.encoded for frame in source.frames(result.matches["cam"].items.tolist())]
+    assert kept[5] == (tmp_path / "cam" / "a_500.jpg").read_bytes()
+
+
+def test_pictures_whose_names_hold_no_stamp_or_that_are_no_pictures(tmp_path: Path) -> None:
+    write_picture(tmp_path / "cam" / "front.jpg")
+    with pytest.raises(DataError, match=r"does not match time\.pattern") as caught:
+        open_recordings(describe(tmp_path, PICTURES.replace("UNIT", "us")))
+    assert "front.jpg" in caught.value.where
+    (tmp_path / "cam" / "front.jpg").unlink()
+    for k, content in enumerate([b"", b"GIF89a", b"\x89PNG but a jpg"]):
+        (tmp_path / "cam" / f"a_{k}.jpg").write_bytes(content)
+    source = open_recordings(describe(tmp_path, PICTURES.replace("UNIT", "s")))[0].streams["cam"].source
+    assert isinstance(source, FrameSource)
+    for k in range(3):
+        with pytest.raises(DataError) as caught:
+            list(source.frames([k]))
+        assert f"a_{k}.jpg" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["nothing", "a__CAM__x.jpg", "a__CAM__1.jpg\nrubbish\n", "a__CAM__0.jpg", "a__CAM__" + "9" * 30 + ".jpg"],
+)
+def test_a_list_of_names_that_cannot_be(tmp_path: Path, names: str) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(names)
+    with pytest.raises(DataError) as caught:
+        list(open_nuscenes(path))
+    assert "names.txt" in caught.value.where
+
+
+def test_names_with_nanoseconds_are_read_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text(f"a__CAM__{UTC_US}.jpg\nb__CAM__{UTC_US * 1000 + 1}.jpg\n")
+    first, second = open_recordings(path)
+    assert first.streams["cam"].stamps.t_ns.tolist() == [UTC_US * 1000]
+    assert second.streams["cam"].stamps.t_ns.tolist() == [UTC_US * 1000 + 1]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "a.bin", "empty"])
+def test_what_no_reader_knows(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.bin").write_bytes(b"\x00")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        open_recordings(tmp_path / name)
+    assert name in caught.value.where
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"ftypisom"])
+def test_a_media_file_of_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        open_recordings(tmp_path / "a.mp4")
+    assert "a.mp4" in caught.value.where
+    assert caught.value.mend

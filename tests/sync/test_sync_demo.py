@@ -1,0 +1,110 @@
+"""The made-up drive: every planted fault is found at its place, and none is invented."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mmpack.errors import DataError
+from mmpack.recording import open_recordings
+from mmpack.sync import synchronise
+from mmpack.sync.report import summary
+from tools.compare_faults import FOUND_AS, Comparison, compare
+from tools.drive.faults import KINDS
+from tools.make_recording import make_recording
+
+seeds = st.integers(0, 2**31)
+rates = st.sampled_from([8, 10, 12, 15, 20, 25, 30])
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    return summary([synchronise(one) for one in open_recordings(folder)])
+
+
+def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict[str, Any], Comparison]:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_recording(folder, seed=seed, seconds=seconds, rate_hz=rate_hz, size=(48, 64), faults=faults)
+        report = report_of(folder)
+        return report, compare(folder / "planted.json", report)
+
+
+@settings(max_examples=8)
+@given(seeds, rates, st.floats(5, 7))
+@example(0, 12, 5.0)
+@example(1, 20, 5.0)
+@example(2, 30, 5.0)
+def test_every_planted_fault_is_found_at_its_place_and_nothing_else(seed: int, rate_hz: int, seconds: float) -> None:
+    report, found = made(seed, rate_hz, seconds, faults=True)
+    assert sorted(row.kind for row in found.rows) == sorted(KINDS)
+    assert [row for row in found.rows if not row.ok] == []
+    assert found.invented == ()
+    # Each slice set aside lies at a fault that takes its item away: not at a duplicate or a stamp that jumps back.
+    spoiling = {row.stream for row in found.rows if row.kind in ("gap", "outlier", "dead_camera")}
+    blamed = {reason["stream"] for entry in report["recordings"][0]["quarantine"] for reason in entry["reasons"]}
+    cameras = {stream for stream in spoiling if stream.startswith("cam_")}
+    assert cameras <= blamed <= spoiling
+
+
+@settings(max_examples=8)
+@given(seeds, rates, st.floats(3, 6))
+@example(0, 12, 4.0)
+@example(1, 20, 4.0)
+@example(2, 30, 4.0)
+def test_a_drive_without_faults_shows_none_and_loses_no_slice(seed: int, rate_hz: int, seconds: float) -> None:
+    report, found = made(seed, rate_hz, seconds, faults=False)
+    assert found.ok
+    assert found.rows == ()
+    assert report["quarantined"] == 0
+    assert report["ticks"] == round(seconds * rate_hz)
+
+
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("drive")
+    make_recording(folder, seed=7, seconds=6, size=(48, 64))
+    return folder / "planted.json", report_of(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fault_that_is_not_found_is_said(drive: tuple[Path, dict[str, Any]], kind: str) -> None:
+    planted, report = drive
+    kept = [finding for finding in report["recordings"][0]["findings"] if finding["kind"] != FOUND_AS[kind]]
+    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": kept}]})
+    assert not found.ok
+    assert {(row.kind, row.found_as, row.found_ns) for row in found.rows if not row.ok} == {(kind, "", None)}
+
+
+def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]) -> None:
+    planted, report = drive
+    t_ns = json.loads(planted.read_text())["faults"][0]["t_ns"]
+    extra = {"severity": "fault", "kind": "gap", "stream": "action", "count": 1, "text": "a gap"}
+    findings = [*report["recordings"][0]["findings"], {**extra, "places_ns": [t_ns]}, {**extra, "places_ns": []}]
+    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
+    assert all(row.ok for row in found.rows)
+    assert [(one.kind, one.stream, one.t_ns) for one in found.invented] == [("gap", "action", t_ns), ("gap", "action", None)]
+
+
+def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, Any]]) -> None:
+    planted, report = drive
+    moved = [
+        {**finding, "places_ns": [place + 10**9 for place in finding["places_ns"]]}
+        for finding in report["recordings"][0]["findings"]
+    ]
+    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
+    assert not any(row.ok for row in found.rows if row.kind in ("duplicate", "outlier"))
+    assert found.invented
+
+
+def test_what_cannot_be_compared_is_refused(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    planted, report = drive
+    with pytest.raises(DataError, match=r"planted\.json"):
+        compare(tmp_path / "none.json", report)
+    with pytest.raises(DataError, match="2 recordings"):
+        compare(planted, {"recordings": report["recordings"] * 2})
