@@ -36,6 +36,7 @@ import av
 import numpy as np
 import simplejpeg
 from av.video.reformatter import ColorRange
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -111,12 +112,12 @@ def video_floor(path: Path, quality: int) -> int:
                 shown = frame.reformat(
                     format="yuvj420p", src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG
                 )
-                planes = [
-                    np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-                    for plane in shown.planes
-                ]
-                packed = [np.ascontiguousarray(plane) for plane in planes]
-                simplejpeg.encode_jpeg_yuv_planes(*packed, quality=quality)
+                planes: list[NDArray[np.uint8]] = []
+                for plane in shown.planes:
+                    lines = np.frombuffer(plane, np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType]
+                    lines = lines.reshape(-1, plane.line_size)[: plane.height, : plane.width]
+                    planes.append(np.ascontiguousarray(lines))
+                simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality)
             else:
                 rgb = frame.to_ndarray(format="rgb24")
                 simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")

@@ -1,4 +1,5 @@
-"""mmpack: raw multi-sensor recordings to time-synchronised shards, and from them packed multimodal training rows.
+"""mmpack: raw multi-sensor recordings to time-synchronised shards, and from them packed multimodal training
+rows.
 
 The public names below are loaded when they are first used: `import mmpack` alone costs next to nothing.
 """

@@ -1,4 +1,6 @@
-"""TOML tables to typed, validated settings: one dataclass per table, unknown keys refused with the nearest valid one."""
+"""TOML tables to typed, validated settings: one dataclass per table, unknown keys refused with the nearest
+valid one.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The TOML file at `path` as plain dicts.
 
     Raises:
-        ConfigError: missing, unreadable, too large, or not TOML; names the file and, for a syntax error, the line.
+        ConfigError: missing, unreadable, too large, or not TOML; names the file and, for a syntax error, the
+            line.
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"larger than {MAX_CONFIG_BYTES} bytes, so not a settings file", where=str(path))
+            raise ConfigError(
+                f"larger than {MAX_CONFIG_BYTES} bytes, so not a settings file", where=str(path)
+            )
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), mend="Check the path.") from None
@@ -59,7 +64,8 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
         where: file name for messages.
 
     Raises:
-        ConfigError: an unknown key (with the nearest valid one), a wrong type or an invalid value, with its place.
+        ConfigError: an unknown key (with the nearest valid one), a wrong type or an invalid value, with its
+            place.
     """
     _refuse_unknown(table, kind, where=where, place="")
     try:

@@ -1,7 +1,7 @@
 """What can go wrong, said once and clearly.
 
-Every error of mmpack carries three things: *what* is wrong, *where* (file, stream, key), and the *mend*. The CLI prints
-them in one line and exits non-zero; a library user catches :class:`MmpackError`.
+Every error of mmpack carries three things: *what* is wrong, *where* (file, stream, key), and the *mend*. The
+CLI prints them in one line and exits non-zero; a library user catches :class:`MmpackError`.
 """
 
 from __future__ import annotations

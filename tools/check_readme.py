@@ -1,7 +1,8 @@
 """Runs every command and program of a Markdown file, so that none of them goes stale.
 
-Blocks marked ```sh run line by line, blocks marked ```python as programs, all in the repository's root with the environment's
-commands on the path. `make demo` and `make test` are left to whoever calls this: they run as steps of their own.
+Blocks marked ```sh run line by line, blocks marked ```python as programs, all in the repository's root with
+the environment's commands on the path. `make demo` and `make test` are left to whoever calls this: they run
+as steps of their own.
 """
 
 from __future__ import annotations

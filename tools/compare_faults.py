@@ -71,11 +71,15 @@ class Comparison:
 
 
 def compare(planted: Path, report: dict[str, Any]) -> Comparison:
-    """The faults of `planted` (a planted.json) against the findings of `report` (a report.json of one recording).
+    """The faults of `planted` against the findings of `report`.
 
-    A place counts as found within one and a half periods of the stream before the fault begins and after it ends. A fault may
-    show in several ways, a dead camera as a gap too: only a finding of severity 'fault' at a place where its stream has no
-    planted fault is invented.
+    A place counts as found within one and a half periods of the stream before the fault begins and after it
+    ends. A fault may show in several ways, a dead camera as a gap too: only a finding of severity 'fault' at
+    a place where its stream has no planted fault is invented.
+
+    Args:
+        planted: a planted.json.
+        report: of `mmpack sync`, or the "sync" part of that of `mmpack report`; of one recording.
 
     Raises:
         DataError: the file is no planted.json, or the report has not exactly one recording.
@@ -85,7 +89,9 @@ def compare(planted: Path, report: dict[str, Any]) -> Comparison:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"is no planted.json ({error!r})", where=str(planted)) from None
     if len(report["recordings"]) != 1:
-        raise DataError(f"the report has {len(report['recordings'])} recordings", mend="Compare one at a time.")
+        raise DataError(
+            f"the report has {len(report['recordings'])} recordings", mend="Compare one at a time."
+        )
     recording = report["recordings"][0]
     findings = [finding for finding in recording["findings"] if finding["severity"] == "fault"]
     slack_ns = {name: facts["period_ns"] * 3 // 2 for name, facts in recording["streams"].items()}

@@ -1,7 +1,8 @@
-"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, on a generated drive or on a recording of yours.
+"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, on a generated drive or
+on a recording of yours.
 
-    python -m tools.demo --out demo
-    python -m tools.demo --out demo --recording path/to/recording
+python -m tools.demo --out demo
+python -m tools.demo --out demo --recording path/to/recording
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _console = Console(highlight=False, soft_wrap=True)
 
 def main() -> None:
     """Runs the demo; exits with 1 if a step fails or a planted fault is not found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Sync, build, verify and report, on a drive made for it or on your recording."
+    )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that is made")
     parser.add_argument("--recording", help="a recording of yours in place of the generated drive")
     options = parser.parse_args()
@@ -38,7 +41,9 @@ def main() -> None:
     for number, (path, (name, faults)) in enumerate(zip(recordings, _DRIVES, strict=True)):
         planted = make_recording(path, seed=number, seconds=_SECONDS, faults=faults, name=name)
         what = f"{len(planted.faults)} faults planted" if planted.faults else "fault-free"
-        _console.print(f"{path}: {_SECONDS:.0f} s of six cameras, microphone, IMU, CAN, actions and subtitles; {what}")
+        _console.print(
+            f"{path}: {_SECONDS:.0f} s of six cameras, microphone, IMU, CAN, actions and subtitles; {what}"
+        )
     status = _run(options.out, [str(path) for path in recordings])
     if status:
         sys.exit(status)
@@ -85,23 +90,22 @@ def _compare(recordings: list[Path], report: dict) -> int:
     table = Table(box=None, padding=(0, 3, 0, 0))
     for column in ("recording", "planted", "stream", "at", "found as", "at", ""):
         table.add_column(column)
-    bad = 0
-    for path, facts in zip(recordings, report["recordings"], strict=True):
-        rows, unexplained = compare(path / "planted.json", facts)
-        for row in rows:
-            bad += not row.ok
+    comparisons = [
+        compare(path / "planted.json", {"recordings": [facts]})
+        for path, facts in zip(recordings, report["recordings"], strict=True)
+    ]
+    for path, comparison in zip(recordings, comparisons, strict=True):
+        for row in comparison.rows:
             verdict = "[green]found[/]" if row.ok else "[red]missed[/]"
             found_at = f"{row.found_ns / 1e9:.3f} s" if row.found_ns is not None else ""
-            table.add_row(
-                path.name, row.kind, row.stream, f"{row.t_ns / 1e9:.3f} s", row.found_as or "", found_at, verdict
-            )
-        for finding in unexplained:
-            bad += 1
-            table.add_row(path.name, "nothing", finding["stream"], "", finding["kind"], "", "[red]invented[/]")
-        if not rows and not unexplained:
+            planted_at = f"{row.t_ns / 1e9:.3f} s"
+            table.add_row(path.name, row.kind, row.stream, planted_at, row.found_as, found_at, verdict)
+        for finding in comparison.invented:
+            table.add_row(path.name, "nothing", finding.stream, "", finding.kind, "", "[red]invented[/]")
+        if not comparison.rows and comparison.ok:
             table.add_row(path.name, "nothing", "", "", "nothing", "", "[green]right[/]")
     _console.print(table)
-    return 1 if bad else 0
+    return 0 if all(comparison.ok for comparison in comparisons) else 1
 
 
 if __name__ == "__main__":

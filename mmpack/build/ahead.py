@@ -14,7 +14,8 @@ DEPTH = 8
 
 
 def read_ahead(source: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
-    """The items of `source`, made in a thread of their own, at most `depth` ahead. Errors surface where they would have.
+    """The items of `source`, made in a thread of their own, at most `depth` ahead. Errors surface where they
+    would have.
 
     Decoders and encoders release the interpreter's lock, so one such thread per camera uses as many cores.
     """

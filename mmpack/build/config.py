@@ -29,7 +29,8 @@ class ShardsConfig(Settings, frozen=True, kw_only=True):
 
     Fields:
         size: a shard is closed once it is at least this large.
-        jpeg_quality: of video frames that become JPEG, 1 to 100. Pictures that are JPEG or PNG already pass through.
+        jpeg_quality: of video frames that become JPEG, 1 to 100. Pictures that are JPEG or PNG already pass
+            through.
         audio: flac (lossless, smaller) or wav.
         tubelet_crf: x264 quality of tubelets, 0 (best) to 51.
     """
@@ -79,7 +80,8 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
         recordings: paths of recordings, relative to the file.
         samples: stand-alone sources.
         sync: how recordings become slices.
-        layout: what samples become as tokens. Cameras and numeric streams that are not listed are taken from the recordings.
+        layout: what samples become as tokens. Cameras and numeric streams that are not listed are taken from
+            the recordings.
         shards: how media are written.
         max_quarantine: largest share of a recording's slices that may be set aside.
     """

@@ -1,4 +1,6 @@
-"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table and the manifest, written last."""
+"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table and the
+manifest, written last.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The local engine: worker processes, each taking a task at a time; a dead one is replaced and its task tried again."""
+"""The local engine: worker processes, each taking a task at a time; a dead one is replaced and its task tried
+again.
+"""
 
 from __future__ import annotations
 
@@ -93,8 +95,8 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        # The job goes through our pipe and not with the process: multiprocessing would wait for ever for a worker that is killed
-        # before it has read arguments larger than a pipe holds.
+        # The job goes through our pipe and not with the process: multiprocessing would wait for ever for a
+        # worker that is killed before it has read arguments larger than a pipe holds.
         process = self._context.Process(target=_work, args=(theirs,), daemon=True)
         process.start()
         theirs.close()

@@ -1,4 +1,6 @@
-"""The report of a finished build: its manifest, its index and the sync of its recordings, for machines and people."""
+"""The report of a finished build: its manifest, its index and the sync of its recordings, for machines and
+people.
+"""
 
 from __future__ import annotations
 

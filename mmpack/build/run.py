@@ -58,7 +58,8 @@ def build(
     Args:
         config: what to build; paths as they can be opened from here.
         out: a folder or object store URL.
-        workers: processes; 0 works in this one. With more, the calling script needs its `if __name__ == "__main__":`.
+        workers: processes; 0 works in this one. With more, the calling script needs its `if __name__ ==
+            "__main__":`.
         rank, num_ranks: this run's share of the tasks. Ranks need nothing of each other but the target.
         overwrite: removes what the target holds first.
         root: where the relative paths of recording.toml files start, in place of what they say.
@@ -89,7 +90,9 @@ def build(
 
 
 def _claim(plan: Plan, store: Store) -> None:
-    """Marks the target as this build's. Raises ConfigError, with the settings that differ, if it is another's."""
+    """Marks the target as this build's. Raises ConfigError, with the settings that differ, if it is
+    another's.
+    """
     mine = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
     if not store.exists(_SETTINGS_NAME):
         if store.exists(MANIFEST_NAME):

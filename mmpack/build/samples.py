@@ -1,4 +1,5 @@
-"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file."""
+"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file.
+"""
 
 from __future__ import annotations
 

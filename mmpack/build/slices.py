@@ -241,7 +241,9 @@ def _tubelets(match: Match, source: FrameSource, todo: NDArray[np.int64], config
 
 
 def _ascending(source: FrameSource, items: list[int]) -> Iterator[Frame]:
-    """Frames in the order of `items`. Matching goes forward in time, and so do a source's items but for a repaired order."""
+    """Frames in the order of `items`. Matching goes forward in time, and so do a source's items but for a
+    repaired order.
+    """
     if all(after >= before for before, after in zip(items, items[1:], strict=False)):
         return source.frames(items)
     return _reordered(source, items)

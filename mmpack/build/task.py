@@ -61,7 +61,8 @@ def sync_name(task: str) -> str:
 
 
 def read_done(store: Store, task: str) -> TaskRecord | None:
-    """The completion record of a task; None if it is not complete. Raises IntegrityError for a damaged one."""
+    """The completion record of a task; None if it is not complete. Raises IntegrityError for a damaged one.
+    """
     name = done_name(task)
     if not store.exists(name):
         return None
@@ -135,7 +136,9 @@ def run_task(
 
 
 def _begin(store: Store, task: str, fingerprint: str) -> None:
-    """Notes what the task is made from. Shards of an unfinished run from other files (since repaired) are dropped first."""
+    """Notes what the task is made from. Shards of an unfinished run from other files (since repaired) are
+    dropped first.
+    """
     name = f"_build/tasks/{task}/begun.json"
     if store.exists(name):
         if msgspec.json.decode(store.read(name, limit=1 << 20)) == fingerprint:
@@ -166,7 +169,9 @@ def _source(
 
 
 def gate(result: SyncResult, max_quarantine: float) -> None:
-    """Refuses a recording of which too much would be set aside. Raises QuarantineError with the commonest reasons."""
+    """Refuses a recording of which too much would be set aside. Raises QuarantineError with the commonest
+    reasons.
+    """
     aside = result.quarantined()
     share = len(aside) / len(result.passed)
     if share <= max_quarantine:

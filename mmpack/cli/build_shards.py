@@ -19,9 +19,14 @@ def build_shards(
     inputs: Annotated[
         list[str], typer.Argument(metavar="CONFIG.toml|RECORDING...", help="A build config, or recordings.")
     ],
-    out: Annotated[str, typer.Option("--out", "-o", help="Folder or object store URL (s3://, gs://, az://).")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder or object store URL (s3://, gs://, az://).")
+    ],
     workers: Annotated[
-        int, typer.Option("--workers", "-j", help="Worker processes; default one per core. 0: none, in this process.")
+        int,
+        typer.Option(
+            "--workers", "-j", help="Worker processes; default one per core. 0: none, in this process."
+        ),
     ] = -1,
     rank: Annotated[int, typer.Option(help="This run's number among --num-ranks.")] = 0,
     num_ranks: Annotated[int, typer.Option(help="Runs that share the work, on one machine or many.")] = 1,
@@ -32,7 +37,9 @@ def build_shards(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Remove what the target holds first.")] = False,
     root: Annotated[Path | None, typer.Option(help="Where a recording.toml's relative paths start.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+    ] = False,
 ) -> None:
     """Build WebDataset shards with a Parquet index. Run it again after a kill: it resumes."""
     from mmpack.build import build
@@ -75,12 +82,20 @@ def _config(
         table = read_toml(path)
         # A recording.toml is a recording: its tables are not those of a build.
         is_recording = "streams" in table and "recordings" not in table
-        config = BuildConfig(recordings=(inputs[0],)) if is_recording else parse(table, BuildConfig, where=str(path))
+        config = (
+            BuildConfig(recordings=(inputs[0],))
+            if is_recording
+            else parse(table, BuildConfig, where=str(path))
+        )
         config = config if is_recording else config.located(path.parent)
     else:
-        tables = [name for name in inputs if name.endswith(".toml") and "streams" not in read_toml(Path(name))]
+        tables = [
+            name for name in inputs if name.endswith(".toml") and "streams" not in read_toml(Path(name))
+        ]
         if tables:
-            raise ConfigError("a build config stands alone", where=tables[0], mend="Name its recordings inside it.")
+            raise ConfigError(
+                "a build config stands alone", where=tables[0], mend="Name its recordings inside it."
+            )
         config = BuildConfig(recordings=tuple(inputs))
     if max_quarantine is not None:
         config = msgspec.structs.replace(config, max_quarantine=max_quarantine)
@@ -118,5 +133,7 @@ def _say(outcome: Outcome, out: str, num_ranks: int) -> None:
         typer.echo("this rank's tasks are done; the last rank to finish writes the index and the manifest")
     elif outcome.failures:
         done = len(outcome.plan.tasks) - len(outcome.failures)
-        typer.echo(f"{done} of {len(outcome.plan.tasks)} inputs built; mend the rest and run the same command again", err=True)
-
+        typer.echo(
+            f"{done} of {len(outcome.plan.tasks)} inputs built; mend the rest and run the same command again",
+            err=True,
+        )

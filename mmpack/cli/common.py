@@ -23,7 +23,11 @@ def console() -> Console:
     """stdout for people: coloured and wrapped on a terminal, plain and wide elsewhere."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(
+        width=None if sys.stdout.isatty() else _PLAIN_WIDTH,
+        highlight=False,
+        soft_wrap=not sys.stdout.isatty(),
+    )
 
 
 def pretty_json(value: Any) -> bytes:
@@ -75,7 +79,8 @@ def with_options(settings: SyncConfig, reference: str | None, tolerance: str | N
     if tolerance is not None:
         parse_duration(tolerance)
         streams = {
-            name: msgspec.structs.replace(policy, tolerance=tolerance) for name, policy in settings.streams.items()
+            name: msgspec.structs.replace(policy, tolerance=tolerance)
+            for name, policy in settings.streams.items()
         }
         streams.setdefault("*", StreamPolicy(tolerance=tolerance))
         settings = msgspec.structs.replace(settings, streams=streams)

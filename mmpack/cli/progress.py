@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from mmpack.build.task import Progress
@@ -54,7 +52,8 @@ class Bar:
         """Shows `done` of `total`."""
         now = time.monotonic()
         rate = done / self._scale / max(now - self._start, 1e-3)
-        text = f"{done / self._scale:.0f}/{total / self._scale:.0f} {self._unit}, {rate:.1f} {self._unit}/s{note}"
+        unit = self._unit
+        text = f"{done / self._scale:.0f}/{total / self._scale:.0f} {unit}, {rate:.1f} {unit}/s{note}"
         if self._live is not None:
             self._live.update(self._task, completed=done, total=total, text=text)
         elif now - self._said >= _LINE_EVERY_S:

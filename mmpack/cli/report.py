@@ -13,9 +13,12 @@ from mmpack.cli import common
 def report(
     out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
     picture: Annotated[
-        Path | None, typer.Option(help="Where to write the sync picture; default report.png beside the shards.")
+        Path | None,
+        typer.Option(help="Where to write the sync picture; default report.png beside the shards."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+    ] = False,
 ) -> None:
     """Say what finished shards hold: samples, tokens, sync, and what was set aside."""
     from mmpack.build.report import build_report, draw_build, render_build

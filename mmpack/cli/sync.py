@@ -13,7 +13,8 @@ from mmpack.errors import QuarantineError
 
 def sync(
     recording: Annotated[
-        list[str], typer.Argument(help="recording.toml or its folder, nuScenes root or list of names, mp4, mkv.")
+        list[str],
+        typer.Argument(help="recording.toml or its folder, nuScenes root or list of names, mp4, mkv."),
     ],
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="TOML file whose \\[sync] table holds.")
@@ -31,10 +32,10 @@ def sync(
     max_quarantine: Annotated[
         float | None, typer.Option(help="Exit with 1 if a larger share of slices is set aside.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Where a recording.toml's relative paths start.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+    root: Annotated[Path | None, typer.Option(help="Where a recording.toml's relative paths start.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+    ] = False,
 ) -> None:
     """Check how well a recording's streams agree in time."""
     from mmpack.recording import open_recordings

@@ -14,7 +14,9 @@ _SHOWN = 20
 
 def verify(
     out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+    ] = False,
 ) -> None:
     """Check every digest, every member, index against tar, token counts and the sync gate."""
     from mmpack.cli.progress import Bar

@@ -76,8 +76,8 @@ def fit_drift(
     convex hull of y - x below the mean x (Moon, Skelly and Towsley 1999, doi:10.1109/INFCOM.1999.749287).
 
     The interval comes from leaving out each of eight consecutive blocks in turn, so jitter that lasts for
-    many points widens it; jitter that lasts as long as a block, an eighth of the span, is not fully seen.
-    It reaches at least one step of the stamps over the span to either side.
+    many points widens it; jitter that lasts as long as a block, an eighth of the span, is not fully seen. It
+    reaches at least one step of the stamps over the span to either side.
 
     Args:
         x_ns, y_ns: int64 of shape (n,), in any order. Check them first: a sentinel is not an instant.

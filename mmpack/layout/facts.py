@@ -13,7 +13,8 @@ class SliceFacts:
     """A time-slice group."""
 
     cameras: tuple[tuple[str, int, int] | tuple[str, int, int, int], ...] = ()
-    """(name, height, width) of each picture, in pixels as stored; of a tubelet (name, height, width, frames)."""
+    """(name, height, width) of each picture, in pixels as stored; of a tubelet (name, height, width, frames).
+    """
     audio: tuple[tuple[str, int, int], ...] = ()
     """(name, samples, rate_hz) of each stretch of sound, as stored; read in the order given."""
     numeric: tuple[tuple[str, int], ...] = ()

@@ -1,10 +1,9 @@
 """The ids of everything a row may hold: contiguous ranges in one fixed order.
 
-text        0 ... the tokenizer's ids, unchanged
-special     <|pad|> ... <|cls|>, cameras, numeric streams, time tokens
-place       <|patch|>, <|value|>, <|action_value|>: one range each, since each is of another modality
-audio       codebook 0, codebook 1, ...
-bins        the bins of each discrete numeric stream, in the order of the layout
+text        0 ... the tokenizer's ids, unchanged special     <|pad|> ... <|cls|>, cameras, numeric streams,
+time tokens place       <|patch|>, <|value|>, <|action_value|>: one range each, since each is of another
+modality audio       codebook 0, codebook 1, ... bins        the bins of each discrete numeric stream, in the
+order of the layout
 """
 
 from __future__ import annotations

@@ -75,7 +75,8 @@ READERS: tuple[Reader, ...] = (
 
 
 def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recording]:
-    """All recordings at `path`: a recording.toml or its folder, a nuScenes root or list of names, a media file, or a folder of those.
+    """All recordings at `path`: a recording.toml or its folder, a nuScenes root or list of names, a media
+    file, or a folder of those.
 
     Args:
         path: what to open.
@@ -93,8 +94,9 @@ def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recor
     for reader in READERS:
         if reader.accepts(path):
             return list(reader.read(path))
+    known = ", ".join(reader.name for reader in READERS)
     raise DataError(
         "no reader knows this input",
         where=str(path),
-        mend=f"Describe a folder with {FILE_NAME}, or give one of: {', '.join(reader.name for reader in READERS)}.",
+        mend=f"Describe a folder with {FILE_NAME}, or give one of: {known}.",
     )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import soundfile
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
@@ -19,8 +21,16 @@ from mmpack.recording.container import opened, scan_packets, track
 from mmpack.recording.files import file_facts
 from mmpack.recording.model import AudioTimeline
 
-# A hole in the packets shorter than this many samples is rounding of the container's time base, not a hole.
+# A hole in the packets shorter than this many samples, or than two steps of the time base, is rounding and no
+# hole.
 _ROUNDING_SAMPLES = 64
+
+
+def _rounding(to_sample: Fraction) -> int:
+    """Samples that the rounding of stamps can seem to lose, where one step of the time base is `to_sample`
+    samples.
+    """
+    return max(_ROUNDING_SAMPLES, math.ceil(2 * to_sample))
 
 
 @dataclass
@@ -65,14 +75,17 @@ class SoundFile:
         )
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels). Raises DataError if the file ends before."""
+        """Samples [start, stop), int16, shape (stop - start, channels). Raises DataError if the file ends
+        before.
+        """
         file = self._file()
         try:
             file.seek(start)
             samples = file.read(stop - start, dtype="int16", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise DataError(
-                f"samples {start}..{stop} cannot be read ({error})", where=f"stream '{self.stream}', {self.path}"
+                f"samples {start}..{stop} cannot be read ({error})",
+                where=f"stream '{self.stream}', {self.path}",
             ) from None
         if len(samples) != stop - start:
             raise DataError(
@@ -94,8 +107,8 @@ class SoundFile:
 class AudioTrack:
     """An audio track of a container (AAC, Opus, ...), decoded forward; what lies behind the reader is let go.
 
-    Sample numbers count from the first *decoded* sample. Codec priming (AAC packets with pts −1024) never reaches them, because
-    stamps are taken from decoded frames, not from packets.
+    Sample numbers count from the first *decoded* sample. Codec priming (AAC packets with pts −1024) never
+    reaches them, because stamps are taken from decoded frames, not from packets.
 
     Attributes:
         path: the container.
@@ -123,17 +136,23 @@ class AudioTrack:
             audio = track(container, self.spec, stream=self.stream, path=self.path)
             rate_hz, channels = audio.codec_context.sample_rate, audio.codec_context.channels
             first_pts = _first_decoded_pts(container, audio, where=f"stream '{self.stream}', {self.path}")
-        keep = packets.pts >= first_pts
-        pts, duration = packets.pts[keep], packets.duration[keep]
+        # Of a packet that the decoder begins in the middle of (Opus) what is heard counts.
+        keep = packets.pts + packets.duration > first_pts
+        pts, end = np.maximum(packets.pts[keep], first_pts), packets.pts[keep] + packets.duration[keep]
         to_sample = packets.time_base * rate_hz
         starts = np.array([round((int(p) - first_pts) * to_sample) for p in pts], np.int64)
-        lengths = np.array([round(int(d) * to_sample) for d in duration], np.int64)
-        breaks = np.flatnonzero(np.abs(starts[1:] - (starts[:-1] + lengths[:-1])) > _ROUNDING_SAMPLES) + 1
+        lengths = np.array([round(int(d) * to_sample) for d in end - pts], np.int64)
+        breaks = np.flatnonzero(np.abs(starts[1:] - (starts[:-1] + lengths[:-1])) > _rounding(to_sample)) + 1
         heads = np.concatenate([[0], breaks])
         tails = np.concatenate([breaks, [len(starts)]]) - 1
         t_ns = pts_to_ns(pts[heads], packets.time_base, self.start_ns)
         timeline = AudioTimeline(
-            rate_hz, channels, starts[heads], t_ns, starts[tails] + lengths[tails] - starts[heads], origin="pts"
+            rate_hz,
+            channels,
+            starts[heads],
+            t_ns,
+            starts[tails] + lengths[tails] - starts[heads],
+            origin="pts",
         )
         return timeline, first_pts
 
@@ -185,12 +204,14 @@ class AudioTrack:
                 for frame in container.decode(audio):
                     samples = _to_int16(frame, timeline.channels)
                     first = round(((frame.pts or 0) - first_pts) * to_sample)
-                    if abs(first - expected) <= _ROUNDING_SAMPLES:
+                    if abs(first - expected) <= _rounding(to_sample):
                         first = expected  # contiguous: count samples, do not accumulate rounded stamps
                     expected = first + len(samples)
                     yield first, samples
-            except av.FFmpegError as error:
-                raise DataError(f"decoding stopped ({error})", where=f"stream '{self.stream}', {self.path}") from None
+            except FFmpegError as error:
+                raise DataError(
+                    f"decoding stopped ({error})", where=f"stream '{self.stream}', {self.path}"
+                ) from None
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The container's name and size."""
@@ -204,7 +225,7 @@ def _first_decoded_pts(container: Any, audio: Any, *, where: str) -> int:
     try:
         for frame in container.decode(audio):
             return int(frame.pts or 0)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise DataError(f"decoding stopped ({error})", where=where) from None
     raise DataError("the track holds no samples", where=where)
 

@@ -11,33 +11,86 @@ from pathlib import Path
 import av
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, DataError
 
 _TYPES = {"v": "video", "a": "audio", "s": "subtitle"}
-# A Matroska header's duration may be off by a last frame or subtitle; a file cut by less is not told from a whole one.
+# A Matroska header's duration may be off by a last frame or subtitle; a file cut by less is not told from a
+# whole one.
 _DURATION_SLACK_S = Fraction(1)
+# Boxes that stand at the top of an mp4 or mov file (ISO/IEC 14496-12 and QuickTime). Others may be a camera
+# maker's own trailer.
+_TOP_BOXES = frozenset(
+    (
+        b"ftyp",
+        b"styp",
+        b"moov",
+        b"mdat",
+        b"moof",
+        b"mfra",
+        b"sidx",
+        b"free",
+        b"skip",
+        b"wide",
+        b"meta",
+        b"udta",
+        b"uuid",
+    )
+)
 
 
 @contextmanager
 def opened(path: Path, *, stream: str) -> Iterator[InputContainer]:
-    """The container at `path`, closed on leaving. Raises DataError if it cannot be opened (truncated, no media)."""
+    """The container at `path`, closed on leaving. Raises DataError if it cannot be opened (truncated, no
+    media).
+    """
     where = f"stream '{stream}', {path}"
     try:
         container = av.open(str(path), mode="r", metadata_errors="ignore")
     except FileNotFoundError:
         raise DataError("no such file", where=where, mend="Correct its path in recording.toml.") from None
-    except (av.FFmpegError, OSError) as error:
+    except (FFmpegError, OSError) as error:
         raise DataError(
             f"cannot be opened as media ({_reason(error)})",
             where=where,
             mend="The file is truncated or of another format: copy it again or remux it.",
         ) from None
     try:
+        if "mov" in container.format.name.split(","):
+            _refuse_cut_boxes(path, where=where)
         yield container
     finally:
         container.close()
+
+
+def _refuse_cut_boxes(path: Path, *, where: str) -> None:
+    """Raises DataError if a box of an mp4 ends behind the file: FFmpeg reads a truncated track as a shorter
+    one, without an error.
+
+    The number of frames that the header declares does not tell: an edit list may leave whole groups of
+    pictures out.
+    """
+    total = path.stat().st_size
+    with path.open("rb") as file:
+        start = 0
+        while start + 8 <= total:
+            file.seek(start)
+            header = file.read(16)
+            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
+            if size == 1:  # the size follows in 64 bits
+                size = int.from_bytes(header[8:16], "big")
+            if size < 8 or kind not in _TOP_BOXES:  # 0: to the end of the file
+                return
+            if start + size > total:
+                raise DataError(
+                    f"its {kind.decode()} box ends at byte {start + size:,}, the file at {total:,}: the file is truncated",
+                    where=where,
+                    mend="Copy it again.",
+                )
+            start += size
 
 
 def track(container: InputContainer, spec: str, *, stream: str, path: Path) -> av.stream.Stream:  # pyright: ignore
@@ -81,21 +134,18 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
     """Stamps of all packets of a track that will be shown.
 
     Raises:
-        DataError: a packet without pts, a damaged one, fewer packets or an earlier end than the container declares
-            (a truncated file), or none at all.
+        DataError: a packet without pts, a damaged one, an earlier end than the container declares (a
+            truncated file), or no packets at all.
     """
     where = f"stream '{stream}', {path}"
     rows: list[tuple[int, int, int]] = []
     with opened(path, stream=stream) as container:
         found = track(container, spec, stream=stream, path=path)
         # Read before the container closes: a stream of a closed container is a dangling pointer.
-        declared, time_base = found.frames, found.time_base
-        # Raw sound is declared in samples, everything else in packets.
-        is_raw_sound = found.type == "audio" and found.codec_context.name.startswith("pcm_")
-        # Matroska seldom declares frames, but the end of its longest track: for that all tracks are looked at.
+        time_base = found.time_base
+        # Matroska declares the end of its longest track: for that all tracks are looked at.
         declared_end_s = _matroska_end_s(container)
         last_end_s = Fraction(0)
-        present = 0
         try:
             for packet in container.demux() if declared_end_s else container.demux(found):
                 if packet.size == 0 and packet.pts is None:
@@ -111,17 +161,16 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
                         mend="Copy it again, or cut it at the last whole frame.",
                     )
                 if packet.pts is None:
-                    raise DataError(f"packet {len(rows)} has no presentation stamp", where=where, mend="Remux it.")
-                present += (packet.duration or 0) if is_raw_sound else 1
+                    raise DataError(
+                        f"packet {len(rows)} has no presentation stamp", where=where, mend="Remux it."
+                    )
                 if packet.is_discard:
                     continue  # an edit list hides it: decoders drop it as well
                 rows.append((packet.pts, packet.duration or 0, packet.size))
-        except (av.FFmpegError, OSError) as error:
-            raise DataError(f"reading stopped ({_reason(error)})", where=where, mend="Copy the file again.") from None
-    if present < declared:
-        raise DataError(
-            f"{declared} frames declared, {present} present: the file is truncated", where=where, mend="Copy it again."
-        )
+        except (FFmpegError, OSError) as error:
+            raise DataError(
+                f"reading stopped ({_reason(error)})", where=where, mend="Copy the file again."
+            ) from None
     if last_end_s < declared_end_s - _DURATION_SLACK_S:
         raise DataError(
             f"{float(declared_end_s):.3f} s declared, {float(last_end_s):.3f} s present: the file is truncated",
@@ -149,7 +198,7 @@ def tracks_of(path: Path) -> list[tuple[str, str]]:
         for letter, kind in _TYPES.items():
             of_kind = [candidate for candidate in container.streams if candidate.type == kind]
             for number, candidate in enumerate(of_kind):
-                is_cover = bool(candidate.disposition & av.stream.Disposition.attached_pic)
+                is_cover = bool(candidate.disposition & Disposition.attached_pic)
                 if not is_cover:
                     found.append((f"{letter}:{number}", candidate.codec_context.name))
     return found

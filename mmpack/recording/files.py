@@ -11,7 +11,9 @@ _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_+-]+")
 
 
 def safe_name(text: str) -> str:
-    """`text` with everything that a key or shard name cannot hold turned into '_'. Raises DataError if nothing is left."""
+    """`text` with everything that a key or shard name cannot hold turned into '_'. Raises DataError if
+    nothing is left.
+    """
     name = _NOT_IN_NAME.sub("_", text).strip("_")
     if not name:
         raise DataError(f"'{text}' leaves no usable name", mend="Set recording.name in recording.toml.")
@@ -30,7 +32,9 @@ def existing_file(path: Path, *, stream: str) -> Path:
     if path.is_dir():
         raise DataError("is a folder where a file is expected", where=where)
     if size == 0:
-        raise DataError("the file is empty (0 bytes)", where=where, mend="Copy it again or remove the stream.")
+        raise DataError(
+            "the file is empty (0 bytes)", where=where, mend="Copy it again or remove the stream."
+        )
     return path
 
 

@@ -1,4 +1,6 @@
-"""A folder described by a small recording.toml: which file is which stream, which column is time, in what unit, on what clock."""
+"""A folder described by a small recording.toml: which file is which stream, which column is time, in what
+unit, on what clock.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ _SOUND_FILES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
 _SUBTITLE_FILES = {".srt", ".vtt", ".ass", ".ssa"}
 
 
-class TimeTable(Settings):
+class TimeTable(Settings, frozen=True, kw_only=True):
     """`time = {...}`: where a stream's stamps are.
 
     Fields:
@@ -33,7 +35,8 @@ class TimeTable(Settings):
         columns: the two columns (week, second of week) where unit is gps_week_s.
         unit: s, ms, us, ns or gps_week_s.
         pattern: for pictures, a regular expression whose first group is the stamp in the file name.
-        file_column: for pictures, the column of file names in `path`; default is the sorted order of the names.
+        file_column: for pictures, the column of file names in `path`; default is the sorted order of the
+            names.
     """
 
     path: str = ""
@@ -44,7 +47,7 @@ class TimeTable(Settings):
     file_column: str = ""
 
 
-class StreamTable(Settings):
+class StreamTable(Settings, frozen=True, kw_only=True):
     """`[streams.NAME]`: one sensor or track.
 
     Fields:
@@ -78,20 +81,20 @@ class StreamTable(Settings):
     end: str = ""
 
 
-class ClockTable(Settings):
+class ClockTable(Settings, frozen=True, kw_only=True):
     """`[clocks.NAME]`: what stamps count from."""
 
     domain: str
 
 
-class PairTable(Settings):
+class PairTable(Settings, frozen=True, kw_only=True):
     """Paired stamps of the same moments on two clocks, row by row."""
 
     source: TimeTable
     target: TimeTable
 
 
-class MapTable(Settings):
+class MapTable(Settings, frozen=True, kw_only=True):
     """`[[clock_maps]]`: target = source + offset, with a drift; stated, or fitted from pairs.
 
     Fields:
@@ -108,7 +111,7 @@ class MapTable(Settings):
     pairs: PairTable | None = None
 
 
-class RecordingTable(Settings):
+class RecordingTable(Settings, frozen=True, kw_only=True):
     """`[recording]`: its name, where its paths start, and its default clock."""
 
     name: str = ""
@@ -116,7 +119,7 @@ class RecordingTable(Settings):
     clock: str = "media"
 
 
-class RecordingFile(Settings):
+class RecordingFile(Settings, frozen=True, kw_only=True):
     """The whole recording.toml."""
 
     streams: dict[str, StreamTable]
@@ -214,7 +217,9 @@ def _camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int
 
 def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> ImageFiles:
     if table.time is None:
-        raise ConfigError("a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps")
+        raise ConfigError(
+            "a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps"
+        )
     if table.time.pattern:
         paths = list_pictures(path, stream=name)
         t_ns = stamps_from_names(paths, table.time.pattern, table.time.unit, stream=name)
@@ -268,5 +273,7 @@ def _clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, where: 
             )
         return ClockMap.fit(source.t_ns, target.t_ns, table.source, table.target)
     if not table.offset:
-        raise ConfigError("needs offset or pairs", where=f"{where} [[clock_maps]] {table.source} to {table.target}")
+        raise ConfigError(
+            "needs offset or pairs", where=f"{where} [[clock_maps]] {table.source} to {table.target}"
+        )
     return ClockMap(table.source, table.target, 0, parse_duration(table.offset), table.drift_ppm, 0)

@@ -61,7 +61,9 @@ class ImageFiles:
                 ) from None
             if not extension or not data.startswith(_MAGIC[extension]):
                 fault = "the file is empty" if not data else "is not a JPEG or PNG picture"
-                raise DataError(fault, where=f"stream '{self.stream}', {path}", mend="Replace or remove the file.")
+                raise DataError(
+                    fault, where=f"stream '{self.stream}', {path}", mend="Replace or remove the file."
+                )
             yield Frame(index, encoded=data, extension=extension)
 
     def files(self) -> Iterable[tuple[str, int]]:
@@ -102,7 +104,9 @@ def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"time.pattern is not a regular expression ({error})", where=f"stream '{stream}'") from None
+        raise ConfigError(
+            f"time.pattern is not a regular expression ({error})", where=f"stream '{stream}'"
+        ) from None
     if expression.groups < 1 or unit not in UNIT_NS:
         raise ConfigError(
             "time.pattern needs a group, as in '_(\\d+)\\.jpg$', and time.unit one of " + ", ".join(UNIT_NS),
@@ -113,7 +117,10 @@ def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream:
         match = expression.search(path.name)
         if match is None or not _DIGITS.fullmatch(match[1] or ""):
             raise DataError(
-                f"no stamp: the name does not match time.pattern '{pattern}'", where=f"stream '{stream}', {path}"
+                f"no stamp: the name does not match time.pattern '{pattern}'",
+                where=f"stream '{stream}', {path}",
             )
         digits.append(match[1])
-    return decimals_to_ns(digits, unit, where=f"stream '{stream}', {paths[0].parent}, time.pattern '{pattern}'")[0]
+    return decimals_to_ns(
+        digits, unit, where=f"stream '{stream}', {paths[0].parent}, time.pattern '{pattern}'"
+    )[0]

@@ -1,4 +1,5 @@
-"""A single mp4 or mkv as a recording: every video track a camera, every audio track a microphone, every subtitle track a text.
+"""A single mp4 or mkv as a recording: every video track a camera, every audio track a microphone, every
+subtitle track a text.
 
 All tracks of a container share its media clock, so nothing has to be described.
 """
@@ -21,7 +22,9 @@ _TEXT_CODECS = {"mov_text", "subrip", "srt", "webvtt", "ass", "ssa", "text"}
 
 
 def open_media(path: Path) -> Recording:
-    """The recording in a media file. Raises DataError if it cannot be opened or holds neither picture nor sound."""
+    """The recording in a media file. Raises DataError if it cannot be opened or holds neither picture nor
+    sound.
+    """
     existing_file(path, stream=path.name)
     clock = Clock("media", "media")
     streams: dict[str, Stream] = {}

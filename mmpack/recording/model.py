@@ -1,4 +1,6 @@
-"""What every reader gives: a recording of streams, each with stamps that cost little and media read only when asked for."""
+"""What every reader gives: a recording of streams, each with stamps that cost little and media read only when
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ class Stamps:
     Attributes:
         t_ns: int64, shape (n,), on the stream's clock.
         end_ns: int64, shape (n,), exclusive ends of items that last (subtitles); None for instants.
-        resolution_ns: the smallest step the source can express (238 for float64 epoch seconds, 10**6 for Matroska).
+        resolution_ns: the smallest step the source can express (238 for float64 epoch seconds, 10**6 for
+            Matroska).
         origin: where the stamps come from ("pts", "file name", "column t_ns", ...), for the report.
         unit: the unit the source's numbers were read in, for the message where they cannot be true.
     """
@@ -122,7 +125,9 @@ class AudioSource(Protocol):
         ...
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels). Cheapest when called in ascending order."""
+        """Samples [start, stop), int16, shape (stop - start, channels). Cheapest when called in ascending
+        order.
+        """
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
@@ -193,7 +198,8 @@ class Stream:
         clock: what its stamps count from.
         source: where stamps and media come from; nothing is read before it is asked for.
         semantics: which moment of the item the stamp names.
-        nominal_offset_ns: by how much its items are *meant* to lie after the reference tick; None if not stated.
+        nominal_offset_ns: by how much its items are *meant* to lie after the reference tick; None if not
+            stated.
         latency_ns: known delay between event and stamp; taken off every stamp.
         nominal_period_ns: intended distance of items; None if not stated.
     """

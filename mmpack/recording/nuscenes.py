@@ -1,7 +1,8 @@
 """The nuScenes layout: from its JSON tables, or from file names alone.
 
-File names carry the capture stamp in microseconds: LOG__CHANNEL__STAMP.jpg. Without tables each log is a recording; with tables each
-scene is one. Only keyframes are read (`samples/`); sweeps are not synchronised groups.
+File names carry the capture stamp in microseconds: LOG__CHANNEL__STAMP.jpg. Without tables each log is a
+recording; with tables each scene is one. Only keyframes are read (`samples/`); sweeps are not synchronised
+groups.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def open_nuscenes(path: Path) -> Iterator[Recording]:
     """The recordings at `path`, sorted by name: a data root, a sample_data.json, or a text file of names.
 
     Raises:
-        DataError: no keyframe found, a table that is not what it should be, or stamps that went through float.
+        DataError: no keyframe found, a table that is not what it should be, or stamps that went through
+            float.
     """
     if path.is_dir():
         tables = _tables(path)
@@ -91,7 +93,10 @@ def _recording(name: str, channels: dict[str, list[_Item]], where: Path) -> Reco
 
 
 def _kind(channel: str) -> Kind:
-    return next((kind for prefix, kind in _KINDS if channel.upper().startswith(prefix)), "event")
+    for prefix, kind in _KINDS:
+        if channel.upper().startswith(prefix):
+            return kind
+    return "event"
 
 
 def _from_names(names: Iterable[tuple[str, Path | None]], where: Path) -> dict[str, dict[str, list[_Item]]]:
@@ -159,12 +164,16 @@ def _add(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, roo
 
 
 def _to_ns(stamp: int, where: Path) -> int:
-    """nuScenes writes microseconds; forks of it write nanoseconds. 10**17 parts the two for years 1973 to 5138."""
+    """nuScenes writes microseconds; forks of it write nanoseconds. 10**17 parts the two for years 1973 to
+    5138.
+    """
     if stamp <= 0:
         raise DataError(f"timestamp {stamp} is a sentinel, not a time", where=str(where))
     if stamp > np.iinfo(np.int64).max:
         raise DataError(
-            f"timestamp {stamp} is past int64 nanoseconds", where=str(where), mend="Write microseconds or nanoseconds."
+            f"timestamp {stamp} is past int64 nanoseconds",
+            where=str(where),
+            mend="Write microseconds or nanoseconds.",
         )
     return stamp * 1000 if stamp < 10**17 else stamp
 

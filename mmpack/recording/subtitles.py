@@ -149,6 +149,9 @@ def _packet_text(data: bytes, codec: str) -> str:
     if codec == "mov_text":  # ISO/IEC 14496-17: 16-bit length, text, then style boxes
         data = data[2 : 2 + int.from_bytes(data[:2], "big")]
     text = data.decode("utf-8", errors="replace")
-    if codec in ("ass", "ssa"):  # Matroska: ReadOrder, Layer, Style, Name, three margins, Effect, then the text
+    if codec in (
+        "ass",
+        "ssa",
+    ):  # Matroska: ReadOrder, Layer, Style, Name, three margins, Effect, then the text
         text = text.split(",", 8)[-1]
     return pysubs2.SSAEvent(text=text.replace("\n", "\\N")).plaintext.strip()

@@ -1,7 +1,7 @@
 """Rows of numbers with a stamp each: csv, npy and parquet.
 
-Times in text are read as text and converted as exact decimals; times in float arrays are converted with the resolution that
-their type leaves; integers stay integers.
+Times in text are read as text and converted as exact decimals; times in float arrays are converted with the
+resolution that their type leaves; integers stay integers.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class TimeColumn:
 class Table:
     """One file as named or numbered columns.
 
-    A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the first such row by column.
+    A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the
+    first such row by column.
     """
 
     def __init__(self, columns: dict[str, Any], *, where: str, holes: dict[str, int] | None = None) -> None:
@@ -91,11 +92,14 @@ class Table:
         try:
             return self.columns[str(name)]
         except KeyError:
-            raise DataError(f"no column '{name}'", where=self.where, mend=nearest(str(name), self.columns)) from None
-
+            raise DataError(
+                f"no column '{name}'", where=self.where, mend=nearest(str(name), self.columns)
+            ) from None
 
     def whole(self, name: str | int | None) -> Any:
-        """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row without it."""
+        """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row
+        without it.
+        """
         values = self.column(name)
         hole = self.holes.get(next(iter(self.columns)) if name is None else str(name))
         if hole is not None:
@@ -106,8 +110,8 @@ class Table:
 def read_table(path: Path, *, stream: str, text: Iterable[str] = ()) -> Table:
     """The csv, parquet or npy file at `path`; columns named in `text` stay text where the format is text.
 
-    A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled arrays are refused.
-    Spaces around the column names of a csv do not count.
+    A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled
+    arrays are refused. Spaces around the column names of a csv do not count.
 
     Raises:
         DataError: missing, empty, too large, damaged, or of no known format.
@@ -136,7 +140,9 @@ def _read_csv(path: Path, text: set[str]) -> pa.Table:
     parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with pa_csv.open_csv(path, parse_options=parsing) as reader:
         header = reader.schema.names
-    options = pa_csv.ConvertOptions(column_types={name: pa.string() for name in header if name.strip() in text})
+    options = pa_csv.ConvertOptions(
+        column_types={name: pa.string() for name in header if name.strip() in text}
+    )
     table = pa_csv.read_csv(path, parse_options=parsing, convert_options=options)
     return table.rename_columns([name.strip() for name in table.column_names])
 
@@ -145,7 +151,9 @@ def _from_array(array: NDArray[Any], *, where: str) -> Table:
     if array.dtype.names:
         return Table({name: array[name] for name in array.dtype.names}, where=where)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
-        raise DataError(f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where)
+        raise DataError(
+            f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where
+        )
     grid = array.reshape(len(array), -1)
     return Table({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
 
@@ -176,7 +184,9 @@ def _from_arrow(table: pa.Table, *, where: str) -> Table:
 
 def _to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
     if unit not in UNIT_NS:
-        raise ConfigError(f"unknown time unit '{unit}'", where=where, mend=nearest(unit, [*UNIT_NS, GPS_WEEK_UNIT]))
+        raise ConfigError(
+            f"unknown time unit '{unit}'", where=where, mend=nearest(unit, [*UNIT_NS, GPS_WEEK_UNIT])
+        )
     if isinstance(column, list):
         return decimals_to_ns(column, unit, where=where)
     array = np.asarray(column)
@@ -249,7 +259,9 @@ class NumericTable:
         )
 
     def values(self) -> NDArray[np.float64]:
-        """All values, float64, shape (n, columns). Raises DataError for text columns or another number of rows."""
+        """All values, float64, shape (n, columns). Raises DataError for text columns or another number of
+        rows.
+        """
         where = f"stream '{self.stream}', {self.path}"
         names = self.columns()
         if not names:
@@ -258,7 +270,9 @@ class NumericTable:
         for name in names:
             column = self._table.column(name)
             if isinstance(column, list) or np.asarray(column).dtype.kind not in "iufb":
-                raise DataError(f"column '{name}' is not numeric", where=where, mend="Leave it out of columns.")
+                raise DataError(
+                    f"column '{name}' is not numeric", where=where, mend="Leave it out of columns."
+                )
             picked.append(np.asarray(column, np.float64))
         values = np.stack(picked, axis=1)
         if len(values) != len(self._stamps):

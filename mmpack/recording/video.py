@@ -1,7 +1,7 @@
 """A camera as a video track: stamps from packets, frames from one sequential pass of the decoder.
 
-No seeking: in some files a fresh seek to a keyframe gives the right stamp and the wrong pixels, without an error, in every
-decoder. A pass from the start cannot.
+No seeking: in some files a fresh seek to a keyframe gives the right stamp and the wrong pixels, without an
+error, in every decoder. A pass from the start cannot.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import av
 import numpy as np
+from av.error import FFmpegError
 from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
@@ -45,7 +45,9 @@ class VideoTrack:
         return scan_packets(self.path, self.spec, stream=self.stream)
 
     def stamps(self) -> Stamps:
-        """Stamps of all frames in presentation order. Raises DataError if a stamp file has another number of rows."""
+        """Stamps of all frames in presentation order. Raises DataError if a stamp file has another number of
+        rows.
+        """
         packets = self._packets
         if self.frame_stamps is not None:
             if len(self.frame_stamps) != len(packets.pts):
@@ -72,7 +74,8 @@ class VideoTrack:
         where = f"stream '{self.stream}', {self.path}"
         with opened(self.path, stream=self.stream) as container:
             video = track(container, self.spec, stream=self.stream, path=self.path)
-            # One thread costs the least CPU per frame; parallelism comes from working on several cameras at once.
+            # One thread costs the least CPU per frame; parallelism comes from working on several cameras at
+            # once.
             video.thread_type = "NONE"
             try:
                 for decoded in container.decode(video):
@@ -86,9 +89,11 @@ class VideoTrack:
                         position += 1
                     if position == len(wanted):
                         return
-            except (av.FFmpegError, OSError) as error:
+            except (FFmpegError, OSError) as error:
                 raise DataError(
-                    f"decoding stopped before frame {wanted[position]} ({error})", where=where, mend="Copy the file again."
+                    f"decoding stopped before frame {wanted[position]} ({error})",
+                    where=where,
+                    mend="Copy the file again.",
                 ) from None
         raise DataError(
             f"frame {wanted[position]} (pts {pts[position]}) does not come out of the decoder",

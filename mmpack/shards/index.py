@@ -1,4 +1,6 @@
-"""index.parquet: a row per sample, with where its bytes lie, when it was, how far off it was, and how many tokens it makes."""
+"""index.parquet: a row per sample, with where its bytes lie, when it was, how far off it was, and how many
+tokens it makes.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,19 @@ SCHEMA = pa.schema(
             "cameras",
             pa.list_(
                 pa.struct(
-                    [("name", pa.string()), ("height", pa.int32()), ("width", pa.int32()), ("frames", pa.int32())]
+                    [
+                        ("name", pa.string()),
+                        ("height", pa.int32()),
+                        ("width", pa.int32()),
+                        ("frames", pa.int32()),
+                    ]
                 )
             ),
         ),
-        pa.field("audio", pa.list_(pa.struct([("name", pa.string()), ("samples", pa.int64()), ("rate_hz", pa.int32())]))),
+        pa.field(
+            "audio",
+            pa.list_(pa.struct([("name", pa.string()), ("samples", pa.int64()), ("rate_hz", pa.int32())])),
+        ),
         pa.field("numeric", pa.list_(pa.struct([("name", pa.string()), ("rows", pa.int32())]))),
         pa.field("text_bytes", pa.int64(), nullable=False),
         pa.field("tokens", pa.int32(), nullable=False),
@@ -151,7 +161,11 @@ def _audio(facts: Facts) -> list[dict[str, object]]:
 
 
 def _numeric(facts: Facts) -> list[dict[str, object]]:
-    return [{"name": name, "rows": rows} for name, rows in facts.numeric] if isinstance(facts, SliceFacts) else []
+    return (
+        [{"name": name, "rows": rows} for name, rows in facts.numeric]
+        if isinstance(facts, SliceFacts)
+        else []
+    )
 
 
 def to_bytes(table: pa.Table) -> bytes:

@@ -104,12 +104,16 @@ def read_manifest(store: Store) -> Manifest:
     where = f"{store.url}/{MANIFEST_NAME}"
     if not store.exists(MANIFEST_NAME):
         raise IntegrityError(
-            "no manifest: this is no finished build", where=where, mend="Run `mmpack build-shards` again; it resumes."
+            "no manifest: this is no finished build",
+            where=where,
+            mend="Run `mmpack build-shards` again; it resumes.",
         )
     try:
         manifest = msgspec.json.decode(store.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES), type=Manifest)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise IntegrityError(f"the manifest is damaged ({error})", where=where) from None
     if manifest.format != FORMAT_VERSION:
-        raise IntegrityError(f"format {manifest.format}, and this version reads {FORMAT_VERSION}", where=where)
+        raise IntegrityError(
+            f"format {manifest.format}, and this version reads {FORMAT_VERSION}", where=where
+        )
     return manifest

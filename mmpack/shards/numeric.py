@@ -1,4 +1,6 @@
-"""All numeric streams of a slice in one member: an uncompressed .npz, the same to the byte every time, read without pickle."""
+"""All numeric streams of a slice in one member: an uncompressed .npz, the same to the byte every time, read
+without pickle.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,8 @@ def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
             if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
                 raise IntegrityError("compressed arrays, which mmpack does not write", where=where)
             return {
-                info.filename.removesuffix(".npy"): _read_array(archive.read(info), where=where) for info in infos
+                info.filename.removesuffix(".npy"): _read_array(archive.read(info), where=where)
+                for info in infos
             }
     except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
         raise IntegrityError(f"the numeric member is damaged ({error})", where=where) from None

@@ -1,4 +1,6 @@
-"""Pictures to bytes: what is encoded passes through, video frames become JPEG, runs of them short mp4 tubelets."""
+"""Pictures to bytes: what is encoded passes through, video frames become JPEG, runs of them short mp4
+tubelets.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import simplejpeg
+from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from mmpack.errors import DataError
@@ -34,7 +37,7 @@ def picture_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     except (ValueError, struct.error) as error:
         raise DataError(f"is not a {extension.upper()} picture ({error})", where=where) from None
-    return height, width
+    return int(height), int(width)
 
 
 def encode_frame(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
@@ -53,7 +56,9 @@ def encode_frame(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
 
 
 def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
-    """JPEG with libjpeg-turbo: planes go straight in where their matrix is JPEG's, through RGB where it is another (BT.709)."""
+    """JPEG with libjpeg-turbo: planes go straight in where their matrix is JPEG's, through RGB where it is
+    another (BT.709).
+    """
     name = frame.format.name
     is_full = name in _FULL_RANGE or (name in _LIMITED and int(frame.color_range) == int(ColorRange.JPEG))
     if int(frame.colorspace) in _BT601 and (is_full or name in _LIMITED):
@@ -62,10 +67,14 @@ def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
                 format=_LIMITED[name], src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG
             )
         planes = [
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+            np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
+                : plane.height, : plane.width
+            ]
             for plane in frame.planes
         ]
-        return simplejpeg.encode_jpeg_yuv_planes(*(np.ascontiguousarray(plane) for plane in planes), quality=quality)
+        return simplejpeg.encode_jpeg_yuv_planes(
+            *(np.ascontiguousarray(plane) for plane in planes), quality=quality
+        )
     if name in ("gray", "gray8"):
         gray = frame.to_ndarray(format="gray")[..., None]
         return simplejpeg.encode_jpeg(gray, quality=quality, colorspace="GRAY", colorsubsampling="Gray")
@@ -76,7 +85,8 @@ def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
 def encode_tubelet(frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf: int) -> bytes:
     """Consecutive frames as a short H.264 mp4, its time zero at the first, stamps to the microsecond.
 
-    One thread and no macroblock-tree: with it x264's bytes depend on uninitialised memory, and a rebuilt shard would differ.
+    One thread and no macroblock-tree: with it x264's bytes depend on uninitialised memory, and a rebuilt
+    shard would differ.
     """
     buffer = io.BytesIO()
     first = frames[0]
@@ -91,7 +101,7 @@ def encode_tubelet(frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf:
             picture = frame.reformat(format="yuv420p")
             picture.pts = (stamp - t_ns[0]) // 1000
             picture.time_base = _TUBELET_TIME_BASE
-            picture.pict_type = av.video.frame.PictureType.NONE
+            picture.pict_type = PictureType.NONE
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
     return buffer.getvalue()

@@ -42,7 +42,9 @@ class Statistics(Settings, frozen=True, kw_only=True):
 
 
 def of_rows(columns: Sequence[str], rows: NDArray[np.float64]) -> Statistics:
-    """Statistics of rows, float64, shape (n, columns), n at least 1. Values that are not finite do not count as extremes."""
+    """Statistics of rows, float64, shape (n, columns), n at least 1. Values that are not finite do not count
+    as extremes.
+    """
     mean = rows.mean(axis=0)
     return Statistics(
         columns=tuple(columns),

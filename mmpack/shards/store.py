@@ -1,6 +1,7 @@
 """Where shards live: a local folder or an object store, with the same few operations and the same promise.
 
-What has its final name is whole: local files are written aside, fsynced and renamed; objects appear when their upload is complete.
+What has its final name is whole: local files are written aside, fsynced and renamed; objects appear when
+their upload is complete.
 """
 
 from __future__ import annotations
@@ -48,11 +49,15 @@ class Store(Protocol):
         ...
 
     def publish(self, scratch: Path, name: str) -> None:
-        """The finished local file `scratch` as `name`, whole or not at all; `scratch` is gone after. Raises StorageError."""
+        """The finished local file `scratch` as `name`, whole or not at all; `scratch` is gone after. Raises
+        StorageError.
+        """
         ...
 
     def scratch_folder(self, task: str) -> Path:
-        """A local folder to write a task's unfinished files in, emptied of what a killed run left. Raises StorageError."""
+        """A local folder to write a task's unfinished files in, emptied of what a killed run left. Raises
+        StorageError.
+        """
         ...
 
     def names(self, prefix: str = "") -> Iterator[str]:
@@ -65,7 +70,8 @@ class Store(Protocol):
 
 
 def open_store(url: str) -> Store:
-    """The store at `url`: a local path, or s3://, gs://, az:// with credentials and endpoint from the environment.
+    """The store at `url`: a local path, or s3://, gs://, az:// with credentials and endpoint from the
+    environment.
 
     Raises:
         ConfigError: a URL of no known kind.
@@ -81,7 +87,9 @@ def checked_name(name: str) -> str:
     """`name` if it stays inside its store. Raises StorageError for absolute names and '..'."""
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        raise StorageError(f"the name '{name}' leaves its folder", mend="The manifest or index was tampered with.")
+        raise StorageError(
+            f"the name '{name}' leaves its folder", mend="The manifest or index was tampered with."
+        )
     return name
 
 
@@ -161,7 +169,8 @@ class LocalStore:
                 self._write_aside(path, data)
 
     def _write_aside(self, path: Path, data: bytes) -> None:
-        # All unfinished files lie in one folder, which the end of a build removes: a killed run leaves nothing elsewhere.
+        # All unfinished files lie in one folder, which the end of a build removes: a killed run leaves
+        # nothing elsewhere.
         folder = self.root / "_build" / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
         handle, aside = tempfile.mkstemp(dir=folder)
@@ -220,8 +229,11 @@ class ObjectStore:
             from obstore.store import from_url
 
             try:
-                options = {"client_options": {"allow_http": True}} if self.url.startswith("s3://") else {}
-                self._opened = from_url(self.url, **options)
+                # An endpoint of one's own (AWS_ENDPOINT_URL) may be plain http on a private network.
+                is_s3 = self.url.startswith("s3://")
+                self._opened = (
+                    from_url(self.url, client_options={"allow_http": True}) if is_s3 else from_url(self.url)
+                )
             except Exception as error:
                 raise ConfigError(f"cannot be opened ({_brief(error)})", where=self.url) from None
         return self._opened
@@ -304,7 +316,7 @@ class ObjectStore:
     def delete(self, name: str) -> None:
         """Removes the object, or all that lie below that name."""
         with self._errors(name, "deleting"):
-            below = [found for found in self.names(f"{name}/")]
+            below = list(self.names(f"{name}/"))
             self._store.delete([*below] if below else checked_name(name))
 
 
@@ -319,4 +331,6 @@ def _sync_folder(folder: Path) -> None:
 
 def _brief(error: BaseException) -> str:
     # obstore appends the whole chain of causes for its own debugging.
-    return " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
+    return (
+        " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
+    )

@@ -1,6 +1,7 @@
 """Tar members, written the same to the byte every time and read as untrusted input.
 
-The format is POSIX ustar with every field that could vary fixed: mode 0644, owner 0, time 0. `webdataset` and any tar read it.
+The format is POSIX ustar with every field that could vary fixed: mode 0644, owner 0, time 0. `webdataset` and
+any tar read it.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ def parse_header(block: bytes, offset: int, *, where: str) -> Member | None:
     """The member whose header `block` is; None for a zero block, which ends the archive.
 
     Raises:
-        IntegrityError: a wrong checksum, anything but a regular file, a name that leaves its folder, or an absurd size.
+        IntegrityError: a wrong checksum, anything but a regular file, a name that leaves its folder, or an
+            absurd size.
     """
     spot = f"{where}, byte {offset}"
     if len(block) != BLOCK:
@@ -123,7 +125,8 @@ def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[
     Args:
         data: whole members, from a header on.
         where: for messages.
-        base: offset of `data` in its shard, for messages alone; the members' offsets count from the start of `data`.
+        base: offset of `data` in its shard, for messages alone; the members' offsets count from the start of
+            `data`.
 
     Raises:
         IntegrityError: as :func:`parse_header`, or content that runs past the end.
@@ -135,6 +138,8 @@ def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[
             return
         local = Member(member.name, offset, member.size_bytes)
         if local.content.stop > len(data):
-            raise IntegrityError(f"the member '{member.name}' is cut short", where=f"{where}, byte {base + offset}")
+            raise IntegrityError(
+                f"the member '{member.name}' is cut short", where=f"{where}, byte {base + offset}"
+            )
         yield local
         offset = local.content.stop + (-member.size_bytes % BLOCK)

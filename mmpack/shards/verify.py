@@ -1,4 +1,6 @@
-"""The check of finished shards: every digest, every member, index against tar, token counts, and the sync gate once more."""
+"""The check of finished shards: every digest, every member, index against tar, token counts, and the sync
+gate once more.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,9 @@ def verify(url: str, *, tell: Callable[[int, int], None] = lambda done, total: N
     for row in shards.index.to_pylist():
         rows[row["shard"]].append(row)
     if sum(len(part) for part in rows.values()) != manifest.samples:
-        verdict.faults.append(f"the index has {shards.index.num_rows} rows, the manifest {manifest.samples} samples")
+        verdict.faults.append(
+            f"the index has {shards.index.num_rows} rows, the manifest {manifest.samples} samples"
+        )
     for unknown in rows.keys() - {shard.name for shard in manifest.shards}:
         verdict.faults.append(f"the index names '{unknown}', which is no shard of the manifest")
     checker = _Checker(shards, verdict)
@@ -99,7 +103,9 @@ class _Stream:
         while len(self._buffer) < size:
             chunk = next(self._chunks, None)
             if chunk is None:
-                raise IntegrityError(f"ends at byte {self.read_bytes + len(self._buffer)}: truncated", where=self._where)
+                raise IntegrityError(
+                    f"ends at byte {self.read_bytes + len(self._buffer)}: truncated", where=self._where
+                )
             self._hash.update(chunk)
             self._buffer += chunk
         data = bytes(self._buffer[:size])
@@ -133,7 +139,9 @@ class _Checker:
             self._verdict.notes.append(f"token counts not checked: {error}")
             return None
         if layout.fingerprint != manifest.layout_fingerprint:
-            self._verdict.notes.append("token counts not checked: this version lays out the same settings differently")
+            self._verdict.notes.append(
+                "token counts not checked: this version lays out the same settings differently"
+            )
             return None
         return layout
 
@@ -143,10 +151,13 @@ class _Checker:
         where = f"{store.url}/{entry.name}"
         if store.size(entry.name) != entry.size_bytes:
             raise IntegrityError(
-                f"{store.size(entry.name)} bytes, the manifest says {entry.size_bytes}: truncated or replaced", where=where
+                f"{store.size(entry.name)} bytes, the manifest says {entry.size_bytes}: truncated or replaced",
+                where=where,
             )
         if len(rows) != entry.samples:
-            self._verdict.faults.append(f"{where}: {len(rows)} samples in the index, {entry.samples} in the manifest")
+            self._verdict.faults.append(
+                f"{where}: {len(rows)} samples in the index, {entry.samples} in the manifest"
+            )
         stream = _Stream(store.chunks(entry.name), where)
         for row in rows:
             if row["offset_bytes"] != stream.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
@@ -187,7 +198,9 @@ class _Checker:
             self.count_rest()
 
     def _gate(self, row: dict[str, Any], description: dict[str, Any], where: str) -> None:
-        """The sync gate from the sample's own figures: residuals add up, keep their tolerance, and match the frozen offsets."""
+        """The sync gate from the sample's own figures: residuals add up, keep their tolerance, and match the
+        frozen offsets.
+        """
         recording: RecordingEntry | None = self._recordings.get(row["recording"])
         if recording is None:
             raise IntegrityError(f"its recording '{row['recording']}' is not in the manifest", where=where)
@@ -209,8 +222,12 @@ class _Checker:
                 )
             worst = max(worst, abs(residual))
         exact = [name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")]
-        if row["residual_ns"] < worst or (row["residual_ns"] != worst and set(exact) <= set(description["streams"])):
-            raise IntegrityError(f"the index says {row['residual_ns']} ns at most, its streams {worst}", where=where)
+        if row["residual_ns"] < worst or (
+            row["residual_ns"] != worst and set(exact) <= set(description["streams"])
+        ):
+            raise IntegrityError(
+                f"the index says {row['residual_ns']} ns at most, its streams {worst}", where=where
+            )
         for name, entry in recording.streams.items():
             if entry.required and name not in description["streams"] and entry.kind not in ("event", "lidar"):
                 raise IntegrityError(f"the required stream '{name}' is missing", where=where)
@@ -222,7 +239,9 @@ class _Checker:
         streams = description["streams"]
         named = {facts["member"] for facts in streams.values() if "member" in facts}
         if named | {"json"} != set(members):
-            raise IntegrityError(f"members {sorted(members)} where {sorted(named)} are described", where=where)
+            raise IntegrityError(
+                f"members {sorted(members)} where {sorted(named)} are described", where=where
+            )
         cameras: list[tuple[str, int, int, int]] = []
         audio: list[tuple[str, int, int]] = []
         numeric: list[tuple[str, int]] = []
@@ -232,13 +251,20 @@ class _Checker:
             if "height" in facts:
                 size = (facts["height"], facts["width"])
                 extension = facts["member"].rpartition(".")[2]
-                if extension != "mp4" and picture_size(members[facts["member"]], extension, where=where) != size:
-                    raise IntegrityError(f"the picture of '{name}' has another size than described", where=where)
+                if (
+                    extension != "mp4"
+                    and picture_size(members[facts["member"]], extension, where=where) != size
+                ):
+                    raise IntegrityError(
+                        f"the picture of '{name}' has another size than described", where=where
+                    )
                 cameras.append((name, *size, len(facts.get("stamps_ns", [0]))))
             elif "samples" in facts:
                 info = _sound_info(members[facts["member"]], where)
                 if (info.frames, info.samplerate) != (facts["samples"], facts["rate_hz"]):
-                    raise IntegrityError(f"the sound of '{name}' has {info.frames} samples, not as described", where=where)
+                    raise IntegrityError(
+                        f"the sound of '{name}' has {info.frames} samples, not as described", where=where
+                    )
                 audio.append((name, facts["samples"], facts["rate_hz"]))
             elif "array" in facts:
                 if len(arrays.get(facts["array"], ())) != facts["rows"]:
@@ -248,7 +274,10 @@ class _Checker:
                 texts += [entry["text"] for entry in facts["texts"]]
         found = SliceFacts(tuple(cameras), tuple(audio), tuple(numeric), tuple(texts))
         stated = (
-            [(camera["name"], camera["height"], camera["width"], camera["frames"]) for camera in row["cameras"]],
+            [
+                (camera["name"], camera["height"], camera["width"], camera["frames"])
+                for camera in row["cameras"]
+            ],
             [(sound["name"], sound["samples"], sound["rate_hz"]) for sound in row["audio"]],
             [(table["name"], table["rows"]) for table in row["numeric"]],
         )

@@ -1,4 +1,6 @@
-"""Samples into shards: written aside with running checksums, published whole, recorded so that a killed run resumes."""
+"""Samples into shards: written aside with running checksums, published whole, recorded so that a killed run
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ class ShardWriter:
     def _shard(self) -> str:
         return shard_name(self._task, self._number)
 
-    def add(self, row: index.Row, members: list[tuple[str, bytes]], statistics: dict[str, Statistics]) -> None:
+    def add(
+        self, row: index.Row, members: list[tuple[str, bytes]], statistics: dict[str, Statistics]
+    ) -> None:
         """Appends one sample.
 
         Args:
@@ -128,7 +132,9 @@ class ShardWriter:
             self.close_shard()
 
     def close_shard(self) -> None:
-        """Publishes what was added since the last shard: tar, index part, record, in this order. Raises StorageError."""
+        """Publishes what was added since the last shard: tar, index part, record, in this order. Raises
+        StorageError.
+        """
         if self._file is None or self._scratch is None:
             return
         shard = self._shard

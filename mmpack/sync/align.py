@@ -1,4 +1,6 @@
-"""Stamps made fit for matching: on the reference's clock, ascending, with what had to be set aside counted and kept."""
+"""Stamps made fit for matching: on the reference's clock, ascending, with what had to be set aside counted
+and kept.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from mmpack.clock import Clock, ClockMap, known_map
 from mmpack.errors import ClockError, DataError
 from mmpack.recording import Recording, Stream
 
-#: Kinds where two items at one stamp are one item twice. Tables may hold several rows of one moment (radar tracks).
+#: Kinds where two items at one stamp are one item twice. Tables may hold several rows of one moment (radar
+# tracks).
 _ONE_PER_STAMP = frozenset({"camera", "lidar", "event"})
 #: Domains whose relation is a matter of definition.
 _CALENDARS = frozenset({"utc", "tai", "gps"})
@@ -32,7 +35,8 @@ class Aligned:
         items: int64, shape (m,), item number in file order of each stamp.
         end_ns: int64, shape (m,), ends of lasting items; None for instants.
         implausible: int64, item numbers whose stamp cannot be a time on its clock.
-        backward: int64, item numbers that break the order: the fewest whose removal leaves the rest ascending.
+        backward: int64, item numbers that break the order: the fewest whose removal leaves the rest
+            ascending.
         duplicate: int64, item numbers whose stamp equals the one before; none for texts.
         route: the maps that led from the stream's clock to the reference's.
     """
@@ -54,8 +58,9 @@ class Aligned:
     def heads(self) -> NDArray[np.int64]:
         """int64: positions in `t_ns` where an instant or a burst of rows begins.
 
-        A radar writes the tracks of one sweep within a millisecond and is silent for fifty: its rate is that of the sweeps. A stream
-        is taken for such a one if more than one step in fifty is ten times the median step.
+        A radar writes the tracks of one sweep within a millisecond and is silent for fifty: its rate is that
+        of the sweeps. A stream is taken for such a one if more than one step in fifty is ten times the median
+        step.
         """
         steps = np.diff(self.t_ns)
         positive = steps[steps > 0]
@@ -73,7 +78,9 @@ class Aligned:
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        """First stamp, and where the last item ends: for audio the end of the last segment, for texts the latest end."""
+        """First stamp, and where the last item ends: for audio the end of the last segment, for texts the
+        latest end.
+        """
         last = int(self.t_ns[-1])
         if self.stream.kind == "audio":
             timeline = self.stream.timeline
@@ -127,7 +134,7 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
                 f"{len(backward)} of {len(items)} stamps are out of order (worst: item {items[worst + 1]} lies "
                 f"{-drops[worst] / 1e6:.3f} ms before the one ahead of it)",
                 where=where,
-                mend="The stamps are not of one clock: repair them at the source, or raise sync.max_backward.",
+                mend="The stamps are not of one clock: repair them, or raise sync.max_backward.",
             )
         t_ns, items = t_ns[keep], items[keep]
     # Two people may begin to speak at once: texts of one stamp are two texts.
@@ -137,7 +144,9 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
         t_ns, items = t_ns[first], items[first]
     route = _route(stream.clock, target, recording, t_ns, where=where)
     end_ns = None if end_ns is None else follow(route, end_ns)
-    return Aligned(stream, follow(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route)
+    return Aligned(
+        stream, follow(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route
+    )
 
 
 def follow(route: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -188,5 +197,5 @@ def _route(
     raise ClockError(
         f"is on clock '{source.name}' ({source.domain}) and the reference on '{target.name}' ({target.domain})",
         where=where,
-        mend=f'Add [[clock_maps]] source = "{source.name}", target = "{target.name}" with an offset or pairs.',
+        mend=f'Add [[clock_maps]] source = "{source.name}", target = "{target.name}", offset or pairs.',
     )

@@ -26,20 +26,22 @@ DEFAULT_POLICY: dict[str, Policy] = {
     "radar": "hold",
     "text": "overlap",
 }
-#: Kinds whose absence quarantines a slice where `required` is not set. A moment without subtitles is no fault.
+#: Kinds whose absence quarantines a slice where `required` is not set. A moment without subtitles is no
+# fault.
 DEFAULT_REQUIRED = frozenset({"camera", "audio", "imu", "can", "action", "numeric"})
 #: Design tolerance of hardware-triggered cameras, on the residual after the nominal offset.
 TRIGGERED_TOLERANCE_NS = 1_000_000
 
 
-class StreamPolicy(Settings):
+class StreamPolicy(Settings, frozen=True, kw_only=True):
     """`[sync.streams."PATTERN"]`: how the streams whose names match the pattern are matched to the tick.
 
     Fields:
         policy: exact, nearest, interpolate, window, hold, overlap or ignore; default by kind.
-        tolerance: largest |residual|, with a unit. Default: 1 ms for streams that tick at the reference's rate, half their own
-            period for free-running ones.
-        offset: nominal offset with a unit, or 'learn'. Default: the recording's, else learned where the rates agree.
+        tolerance: largest |residual|, with a unit. Default: 1 ms for streams that tick at the reference's
+            rate, half their own period for free-running ones.
+        offset: nominal offset with a unit, or 'learn'. Default: the recording's, else learned where the rates
+            agree.
         max_gap: longest distance of the two samples interpolated between; default three of their periods.
         max_age: oldest value that is held; default three of its periods.
         before, after: the window [t - before, t + after); default one tick period from the tick on.
@@ -60,13 +62,15 @@ class StreamPolicy(Settings):
     quaternion: tuple[str, str, str, str] | None = None
 
 
-class SyncConfig(Settings):
+class SyncConfig(Settings, frozen=True, kw_only=True):
     """`[sync]`.
 
     Fields:
-        reference: 'auto'; a stream's name; 'consensus' or 'consensus:PATTERN'; 'rate:10' or 'rate:30000/1001' in Hz.
+        reference: 'auto'; a stream's name; 'consensus' or 'consensus:PATTERN'; 'rate:10' or 'rate:30000/1001'
+            in Hz.
         streams: settings by name pattern; the first pattern that matches holds.
-        max_backward: largest share of a stream's stamps that may be out of order before the recording is refused.
+        max_backward: largest share of a stream's stamps that may be out of order before the recording is
+            refused.
     """
 
     reference: str = "auto"
@@ -135,7 +139,9 @@ def resolve(
     elif policy == "exact":
         tolerance_ns = 0
     else:
-        tolerance_ns = TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+        tolerance_ns = (
+            TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+        )
     if learned_ns is not None:
         offset_ns, source = learned_ns, "learned"
     elif settings.offset and settings.offset != "learn":
@@ -165,7 +171,9 @@ def same_rate(period_ns: int, other_ns: int) -> bool:
 
 
 def wants_learning(stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int) -> bool:
-    """Whether the offset of `stream` is to be learned: asked for, or a camera or lidar at the tick's rate with none given."""
+    """Whether the offset of `stream` is to be learned: asked for, or a camera or lidar at the tick's rate
+    with none given.
+    """
     if settings.offset:
         return settings.offset == "learn"
     is_triggered = stream.kind in ("camera", "lidar") and same_rate(period_ns, tick_period_ns)
@@ -175,9 +183,13 @@ def wants_learning(stream: Stream, settings: StreamPolicy, *, period_ns: int, ti
 def _check(stream: Stream, policy: Policy) -> None:
     where = f'sync.streams."{stream.name}"'
     if stream.kind == "audio" and policy not in ("window", "ignore"):
-        raise ConfigError(f"audio cannot be matched by '{policy}'", where=where, mend="Use policy = 'window'.")
+        raise ConfigError(
+            f"audio cannot be matched by '{policy}'", where=where, mend="Use policy = 'window'."
+        )
     if stream.kind == "text" and policy not in ("overlap", "ignore"):
-        raise ConfigError(f"text cannot be matched by '{policy}'", where=where, mend="Use policy = 'overlap'.")
+        raise ConfigError(
+            f"text cannot be matched by '{policy}'", where=where, mend="Use policy = 'overlap'."
+        )
     if stream.kind != "text" and policy == "overlap":
         raise ConfigError("only text lasts for an interval", where=where, mend="Use 'window' or 'hold'.")
     if stream.kind in ("camera", "lidar", "radar", "event") and policy == "interpolate":

@@ -1,8 +1,9 @@
-"""The detectors: what is wrong with a stream's stamps, each as one finding that says what, where and how much."""
+"""The detectors: what is wrong with a stream's stamps, each as one finding that says what, where and how
+much.
+"""
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,7 +32,25 @@ _BURST_LENGTH = 3
 _FLOAT_STEP_NS = 64
 #: Frame rates that cameras are set to, for the nominal period where none is stated.
 _STANDARD_RATES = tuple(
-    Fraction(rate) for rate in ("1", "2", "4", "5", "10", "12", "12.5", "15", "20", "24", "25", "30", "50", "60", "90", "100")
+    Fraction(rate)
+    for rate in (
+        "1",
+        "2",
+        "4",
+        "5",
+        "10",
+        "12",
+        "12.5",
+        "15",
+        "20",
+        "24",
+        "25",
+        "30",
+        "50",
+        "60",
+        "90",
+        "100",
+    )
 ) + tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 60))
 _STANDARD_WITHIN = 400e-6
 
@@ -41,8 +60,9 @@ class Finding:
     """One thing a detector saw.
 
     Attributes:
-        kind: gap, duplicate, near_duplicate, backward, sentinel, no_overlap, float_quantised, burst, receive_latency,
-            missing_sensor, truncated_edge, drift, coarse_stamps, out_of_tolerance or reference_wander.
+        kind: gap, duplicate, near_duplicate, backward, sentinel, no_overlap, float_quantised, burst,
+            receive_latency, missing_sensor, truncated_edge, drift, coarse_stamps, out_of_tolerance or
+            reference_wander.
         severity: 'fault' for damage, 'info' for a property worth knowing.
         stream: the stream.
         count: how often.
@@ -122,7 +142,8 @@ def _spacing(stream: Aligned) -> Iterator[Finding]:
     steps = np.diff(t_ns)
     if len(steps) < _MIN_ITEMS:
         return
-    # A step across an item that was set aside is not longer for that; across a burst's rows it is one step all the same.
+    # A step across an item that was set aside is not longer for that; across a burst's rows it is one step
+    # all the same.
     is_bursty = len(stream.heads) < len(np.unique(stream.t_ns))
     skipped = np.ones(len(steps)) if is_bursty else np.maximum(np.diff(items), 1)
     gaps = np.flatnonzero(steps / skipped > _longest_step(steps, period))
@@ -223,10 +244,11 @@ def _receive_latency(stream: Aligned) -> Iterator[Finding]:
 
 
 def _sent_ns(stream: Aligned) -> NDArray[np.int64]:
-    """When items were sent, by their numbers and the usual step; a step too long for the stream's jitter is items lost.
+    """When items were sent, by their numbers and the usual step; a step too long for the stream's jitter is
+    items lost.
 
-    Not by rounding stamps to periods: the usual step of receive stamps is known to a per cent or so, and a hundred items on a
-    rounded number is off by one.
+    Not by rounding stamps to periods: the usual step of receive stamps is known to a per cent or so, and a
+    hundred items on a rounded number is off by one.
     """
     steps = np.diff(stream.t_ns)
     period = max(int(np.median(steps)), 1)
@@ -362,7 +384,7 @@ def detect_wander(matches: Sequence[Match], ticks: Ticks) -> Iterator[Finding]:
     fails = np.any(np.abs(residual) > tolerance, axis=0)
     would_pass = fails & np.all(np.abs(residual - common) <= tolerance, axis=0)
     if fails.sum() >= 2 and would_pass.sum() * 2 > fails.sum():
-        members = os.path.commonprefix([match.name for match in followers]) + "*"
+        members = _common_prefix([match.name for match in followers]) + "*"
         yield Finding(
             "reference_wander",
             "fault",
@@ -374,3 +396,7 @@ def detect_wander(matches: Sequence[Match], ticks: Ticks) -> Iterator[Finding]:
             _places(ticks.t_ns[found][would_pass]),
         )
 
+
+def _common_prefix(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return next((first[:end] for end in range(len(first), 0, -1) if last.startswith(first[:end])), "")

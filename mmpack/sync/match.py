@@ -1,4 +1,6 @@
-"""The six policies: which items of a stream belong to each tick, how far off they are, and why some are missing."""
+"""The six policies: which items of a stream belong to each tick, how far off they are, and why some are
+missing.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,15 @@ class Match:
         rule: how it was matched.
         first: int64, shape (T,). Where the tick's items start in `items` (for audio: the first sample).
         count: int64, shape (T,). How many items (samples) the tick has; 0 where there are none.
-        items: int64. Item numbers in file order that `first` and `count` address; empty for audio, whose items are samples.
-        aligned_ns: int64, shape (T,). Stamp of the tick's (first) item on the reference's clock; of the tick where it has none.
-        residual_ns: int64, shape (T,). aligned_ns − tick − offset; 0 where a value is computed for the tick itself.
+        items: int64. Item numbers in file order that `first` and `count` address; empty for audio, whose
+            items are samples.
+        aligned_ns: int64, shape (T,). Stamp of the tick's (first) item on the reference's clock; of the tick
+            where it has none.
+        residual_ns: int64, shape (T,). aligned_ns − tick − offset; 0 where a value is computed for the tick
+            itself.
         status: uint8, shape (T,), of :class:`Status`.
-        measure_ns: int64, shape (T,). What the status was judged by: |residual|, gap between neighbours, age, or missing time.
+        measure_ns: int64, shape (T,). What the status was judged by: |residual|, gap between neighbours, age,
+            or missing time.
     """
 
     stream: Aligned
@@ -175,7 +181,9 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     # The longest stretch without a row, the window's own ends included.
     bounded = np.concatenate([stream.t_ns, [np.iinfo(np.int64).max]])
     steps = np.concatenate([np.diff(stream.t_ns), [0]])
-    inner = np.array([steps[a : max(a, b - 1)].max(initial=0) for a, b in zip(first, stop, strict=True)], np.int64)
+    inner = np.array(
+        [steps[a : max(a, b - 1)].max(initial=0) for a, b in zip(first, stop, strict=True)], np.int64
+    )
     lead = np.minimum(bounded[first], high) - low
     trail = high - np.where(count > 0, stream.t_ns[np.maximum(stop - 1, 0)], low)
     gap = np.maximum(inner, np.maximum(lead, trail))
@@ -184,7 +192,9 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     outside = (high <= stream.t_ns[0]) | (low > stream.t_ns[-1])
     status = np.where(outside, Status.EDGE, np.where(count == 0, Status.MISSING, status))
     # A window that only reaches past the first or last row is at an edge; nothing was lost in it.
-    cut = (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
+    cut = (
+        (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
+    )
     status = np.where((status == Status.COVERAGE) & cut, Status.EDGE, status)
     at = np.minimum(first, len(stream.t_ns) - 1)
     aligned = np.where(count > 0, stream.t_ns[at], low)
@@ -192,9 +202,7 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     return Match(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
 
 
-def _audio_window(
-    stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDArray[np.int64]
-) -> Match:
+def _audio_window(stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDArray[np.int64]) -> Match:
     """Samples whose stamps lie in [low, high), within one segment; all of them have to be there.
 
     Samples are counted on the stream's own clock: that is the one their rate is true on.
@@ -232,7 +240,9 @@ def _audio_window(
 
 
 def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
-    """Texts whose [start, end) meets [tick − before, tick + after); with `once`, only in the first slice that they meet."""
+    """Texts whose [start, end) meets [tick − before, tick + after); with `once`, only in the first slice that
+    they meet.
+    """
     low, high = ticks_ns + rule.offset_ns - rule.before_ns, ticks_ns + rule.offset_ns + rule.after_ns
     ends = stream.t_ns if stream.end_ns is None else np.maximum(stream.end_ns, stream.t_ns)
     # A text of no length still exists at its start.
@@ -244,7 +254,7 @@ def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_peri
     pairs: list[tuple[int, int]] = []
     for number in np.flatnonzero(meets):
         final = first_tick[number] if rule.once else last_tick[number]
-        pairs.extend((tick, number) for tick in range(int(first_tick[number]), int(final) + 1))
+        pairs.extend((tick, int(number)) for tick in range(int(first_tick[number]), int(final) + 1))
     pairs.sort()
     ticks = np.array([tick for tick, _ in pairs], np.int64)
     numbers = np.array([number for _, number in pairs], np.int64)
@@ -255,7 +265,9 @@ def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_peri
     has = count > 0
     aligned[has] = stream.t_ns[numbers[first[has]]]
     zero = np.zeros(len(ticks_ns), np.int64)
-    return Match(stream, rule, first, count, stream.items[numbers], aligned, zero, status.astype(np.uint8), zero)
+    return Match(
+        stream, rule, first, count, stream.items[numbers], aligned, zero, status.astype(np.uint8), zero
+    )
 
 
 def _mark_edges(

@@ -17,9 +17,9 @@ _ROUNDS = 3
 def learn_against(ticks_ns: NDArray[np.int64], stream: Aligned, period_ns: int) -> int:
     """The robust median distance of `stream` after the nearest tick, in [−period/2, period/2).
 
-    A stream that lies half a period off is nearest to the tick before as often as to the one after. Distances are therefore taken
-    modulo the period around one of them, not around zero: the mean of the two middle ones would be zero where half of them
-    lie half a period early and half of them half a period late.
+    A stream that lies half a period off is nearest to the tick before as often as to the one after. Distances
+    are therefore taken modulo the period around one of them, not around zero: the mean of the two middle ones
+    would be zero where half of them lie half a period early and half of them half a period late.
     """
     nearest = ticks_ns[nearest_index(ticks_ns, stream.t_ns)]
     distance = stream.t_ns - nearest
@@ -34,8 +34,8 @@ def learn_against(ticks_ns: NDArray[np.int64], stream: Aligned, period_ns: int) 
 def learn_group(group: Sequence[Aligned], given_ns: Sequence[int | None]) -> tuple[list[int], Ticks]:
     """Offsets of a group to its own consensus, and the consensus.
 
-    Members whose offset is given keep it. If none is given the offsets are fixed by making their median zero, which puts the tick
-    at the middle of the raw stamps.
+    Members whose offset is given keep it. If none is given the offsets are fixed by making their median zero,
+    which puts the tick at the middle of the raw stamps.
 
     Args:
         group: the members, all at the same rate.
@@ -66,7 +66,9 @@ def learn_group(group: Sequence[Aligned], given_ns: Sequence[int | None]) -> tup
 
 
 def nearest_index(sorted_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of `t_ns` the position of the nearest of `sorted_ns` (ascending, not empty); ties go to the earlier."""
+    """For each of `t_ns` the position of the nearest of `sorted_ns` (ascending, not empty); ties go to the
+    earlier.
+    """
     right = np.clip(np.searchsorted(sorted_ns, t_ns), 1, max(len(sorted_ns) - 1, 1))
     right = np.minimum(right, len(sorted_ns) - 1)
     left = np.maximum(right - 1, 0)

@@ -40,7 +40,9 @@ def draw(table: pa.Table, report: dict[str, Any], path: Path) -> None:
         _histogram(figure.add_subplot(grid[row, 0]), name, lanes[name], report["streams"][name])
     _timeline(timeline, lanes, report["recordings"])
     passed, ticks = report["passed"], report["ticks"]
-    figure.suptitle(f"{passed} of {ticks} slices in sync, {ticks - passed} set aside", fontsize=12, x=0.01, ha="left")
+    figure.suptitle(
+        f"{passed} of {ticks} slices in sync, {ticks - passed} set aside", fontsize=12, x=0.01, ha="left"
+    )
     figure.savefig(path, dpi=110)
 
 
@@ -82,7 +84,9 @@ def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> Non
             "window": "all of a window",
             "overlap": "texts of the slice",
         }
-        axes.text(0.5, 0.5, words.get(policy, "nothing matched"), transform=axes.transAxes, ha="center", fontsize=8)
+        axes.text(
+            0.5, 0.5, words.get(policy, "nothing matched"), transform=axes.transAxes, ha="center", fontsize=8
+        )
         axes.set_xticks([])
         return
     if policy == "hold":
@@ -93,7 +97,9 @@ def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> Non
     reach = max(np.abs(residual).max(), min(tolerance, 2.0)) * 1.08
     bins = np.linspace(-reach, reach, 81)
     inside = np.abs(residual) <= tolerance
-    axes.hist([residual[inside], residual[~inside]], bins=list(bins), color=[_OK, _BAD], stacked=True, log=True)
+    axes.hist(
+        [residual[inside], residual[~inside]], bins=list(bins), color=[_OK, _BAD], stacked=True, log=True
+    )
     for edge in (-tolerance, tolerance):
         if abs(edge) <= reach:
             axes.axvline(edge, color=_BAD, linewidth=0.8, linestyle="--")
@@ -121,7 +127,9 @@ def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str
         start += (facts["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
     axes.set_ylim(len(lanes) - 0.3, -1.0)
     axes.set_yticks(range(len(lanes)), list(lanes), fontsize=8)
-    axes.set_xlabel("time, s (recordings one after the other)" if len(recordings) > 1 else "time, s", fontsize=8)
+    axes.set_xlabel(
+        "time, s (recordings one after the other)" if len(recordings) > 1 else "time, s", fontsize=8
+    )
     axes.tick_params(axis="x", labelsize=7)
     axes.set_title(
         "blue: matched   red: fails   grey: edge   orange ●: a fault in the stamps   ▼ slice set aside",
@@ -135,7 +143,11 @@ def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str
 
 def _draw_findings(axes: Axes, names: Sequence[str], facts: dict[str, Any], start: float) -> None:
     for finding in facts["findings"]:
-        if finding["severity"] == "fault" and finding["stream"] in names and finding["kind"] != "out_of_tolerance":
+        if (
+            finding["severity"] == "fault"
+            and finding["stream"] in names
+            and finding["kind"] != "out_of_tolerance"
+        ):
             seconds = [start + (place - facts["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
             lane = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
             axes.plot(seconds, lane, "o", color=_STAMPS, markersize=4)

@@ -24,7 +24,9 @@ MAX_LISTED = 20
 
 
 def stream_facts(found: Match, result: SyncResult) -> dict[str, Any]:
-    """One stream's figures: integers in ns, counts, and how it was matched. Residual percentiles are of |residual|."""
+    """One stream's figures: integers in ns, counts, and how it was matched. Residual percentiles are of
+    |residual|.
+    """
     residual = np.abs(found.residual_ns[found.found])
     stamps = found.stream.stream.stamps
     period_ns = found.stream.period_ns
@@ -58,7 +60,9 @@ def _items(found: Match) -> int:
 
 
 def _raw_spread(found: Match, result: SyncResult) -> int:
-    """Median over ticks of how far raw stamps lie apart: within its group for a member, from the tick for any other stream."""
+    """Median over ticks of how far raw stamps lie apart: within its group for a member, from the tick for any
+    other stream.
+    """
     if found.name in result.group and len(result.raw_spread_ns):
         return _percentile(result.raw_spread_ns, 50)
     distance = np.abs(found.aligned_ns - result.ticks.t_ns)[found.found]
@@ -118,7 +122,9 @@ def recording_facts(result: SyncResult) -> dict[str, Any]:
 
 
 def spread_facts(results: Sequence[SyncResult]) -> dict[str, int]:
-    """Raw spread of the triggered groups over all ticks: smallest, median, largest, in ns; zeros where there is no group."""
+    """Raw spread of the triggered groups over all ticks: smallest, median, largest, in ns; zeros where there
+    is no group.
+    """
     spread = np.concatenate([result.raw_spread_ns for result in results])
     if not len(spread):
         return {"min": 0, "p50": 0, "max": 0}
@@ -163,17 +169,22 @@ def _pooled(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]
         pairs = [(result.matches[name], result) for result in results if name in result.matches]
         facts = [stream_facts(found, result) for found, result in pairs]
         residual = np.concatenate([np.abs(found.residual_ns[found.found]) for found, _ in pairs])
-        yield name, _pool(facts) | {
-            "residual_p50_ns": _percentile(residual, 50),
-            "residual_p99_ns": _percentile(residual, 99),
-            "residual_max_ns": int(residual.max(initial=0)),
-        }
+        yield (
+            name,
+            _pool(facts)
+            | {
+                "residual_p50_ns": _percentile(residual, 50),
+                "residual_p99_ns": _percentile(residual, 99),
+                "residual_max_ns": int(residual.max(initial=0)),
+            },
+        )
 
 
 def _pool(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     counts = {key: sum(fact[key] for fact in facts) for key in ("items", "matched", "absent")}
     medians = {
-        key: int(np.median([fact[key] for fact in facts])) for key in ("offset_ns", "raw_spread_ns", "period_ns")
+        key: int(np.median([fact[key] for fact in facts]))
+        for key in ("offset_ns", "raw_spread_ns", "period_ns")
     }
     return facts[0] | counts | medians
 
@@ -186,7 +197,10 @@ def pooled_facts(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, An
     pooled: dict[str, dict[str, Any]] = {}
     for name in dict.fromkeys(name for facts in recordings for name in facts["streams"]):
         facts = [entry["streams"][name] for entry in recordings if name in entry["streams"]]
-        worst = {f"residual_{key}_ns": max(fact[f"residual_{key}_ns"] for fact in facts) for key in ("p50", "p99", "max")}
+        worst = {
+            f"residual_{key}_ns": max(fact[f"residual_{key}_ns"] for fact in facts)
+            for key in ("p50", "p99", "max")
+        }
         pooled[name] = _pool(facts) | worst
     return pooled
 
@@ -278,9 +292,13 @@ def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
         )
     for entry in facts["quarantine"][:MAX_LISTED]:
         reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
-        yield Text(f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red")
+        yield Text(
+            f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red"
+        )
     if len(facts["quarantine"]) > MAX_LISTED:
-        yield Text(f"  ... and {len(facts['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red")
+        yield Text(
+            f"  ... and {len(facts['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red"
+        )
     yield _verdict(facts)
 
 
@@ -295,8 +313,8 @@ def _spread_line(facts: dict[str, Any]) -> Text:
 
 def _verdict(facts: dict[str, Any]) -> Text:
     colour = "green" if not facts["quarantined"] else "yellow"
-    text = f"[{colour}]{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside[/]\n"
-    return Text.from_markup(text)
+    counts = f"{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside"
+    return Text.from_markup(f"[{colour}]{counts}[/]\n")
 
 
 def _streams_table(streams: dict[str, Any], title: str) -> Table:

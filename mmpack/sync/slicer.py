@@ -33,8 +33,8 @@ class SyncResult:
         matches: one per stream that is not ignored, in the recording's order.
         passed: bool, shape (T,). Slices whose required streams are all within their rules.
         findings: what the detectors saw.
-        raw_spread_ns: int64, shape (U,). Latest minus earliest raw stamp of the triggered group, at the U ticks where all its
-            members are there.
+        raw_spread_ns: int64, shape (U,). Latest minus earliest raw stamp of the triggered group, at the U
+            ticks where all its members are there.
         group: names of that group.
     """
 
@@ -62,11 +62,12 @@ class SyncResult:
 
 def describe(found: Match, tick: int) -> str:
     """Why one stream fails at one tick, in words."""
-    status, measure, rule = Status(int(found.status[tick])), int(found.measure_ns[tick]), found.rule
+    status, rule = Status(int(found.status[tick])), found.rule
+    measure, residual = int(found.measure_ns[tick]), int(found.residual_ns[tick])
     return {
         Status.OK: "ok",
         Status.MISSING: "no item for this tick",
-        Status.OUT_OF_TOLERANCE: f"{format_ns(int(found.residual_ns[tick]))} off, tolerance {format_ns(rule.tolerance_ns)}",
+        Status.OUT_OF_TOLERANCE: f"{format_ns(residual)} off, tolerance {format_ns(rule.tolerance_ns)}",
         Status.GAP: f"neighbours {format_ns(measure)} apart, allowed {format_ns(rule.limit_ns)}",
         Status.STALE: f"latest value is {format_ns(measure)} old, allowed {format_ns(rule.limit_ns)}",
         Status.COVERAGE: f"{format_ns(measure)} of the window are missing",
@@ -84,7 +85,8 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
 
     Raises:
         ConfigError: the reference or a policy cannot be.
-        DataError: a stream cannot be read, its stamps are of the wrong unit, or more of them are out of order than allowed.
+        DataError: a stream cannot be read, its stamps are of the wrong unit, or more of them are out of order
+            than allowed.
     """
     config = config or SyncConfig()
     _check_patterns(config, recording)
@@ -213,9 +215,13 @@ def _reference(
         except (ValueError, ZeroDivisionError):
             rate_hz = Fraction(0)
         if rate_hz <= 0:
-            raise ConfigError(f"reference 'rate:{rest}' is no rate", mend="Write rate:10 or rate:30000/1001, in Hz.")
+            raise ConfigError(
+                f"reference 'rate:{rest}' is no rate", mend="Write rate:10 or rate:30000/1001, in Hz."
+            )
         required = [
-            stream for stream in aligned.values() if stream.stream.kind not in ("text", "lidar", "radar", "event")
+            stream
+            for stream in aligned.values()
+            if stream.stream.kind not in ("text", "lidar", "radar", "event")
         ]
         return at_rate(rate_hz, required or list(aligned.values())), {}
     if kind == "consensus":
@@ -252,7 +258,11 @@ def _consensus(members: Sequence[Aligned], config: SyncConfig) -> tuple[Ticks, d
     for member in members:
         settings = config.of(member.name)
         rule = resolve(
-            member.stream, settings, period_ns=member.period_ns, tick_period_ns=member.period_ns, learned_ns=None
+            member.stream,
+            settings,
+            period_ns=member.period_ns,
+            tick_period_ns=member.period_ns,
+            learned_ns=None,
         )
         given.append(rule.offset_ns if rule.offset_source == "given" else None)
     if all(offset is not None for offset in given):
@@ -263,7 +273,9 @@ def _consensus(members: Sequence[Aligned], config: SyncConfig) -> tuple[Ticks, d
 
 
 def _raw_spread(matches: dict[str, Match], ticks: Ticks) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Latest minus earliest raw stamp of the triggered group: what the spread is before any offset is taken off."""
+    """Latest minus earliest raw stamp of the triggered group: what the spread is before any offset is taken
+    off.
+    """
     group = [
         found
         for found in matches.values()

@@ -34,10 +34,14 @@ class Ticks:
 
 
 def from_stream(stream: Aligned) -> Ticks:
-    """The stamps of one stream; rows of one moment or burst are one tick. Raises DataError with fewer than two."""
+    """The stamps of one stream; rows of one moment or burst are one tick. Raises DataError with fewer than
+    two.
+    """
     t_ns = stream.t_ns[stream.heads]
     if len(t_ns) < 2:
-        raise DataError(f"the reference '{stream.name}' has fewer than two stamps", mend="Choose another reference.")
+        raise DataError(
+            f"the reference '{stream.name}' has fewer than two stamps", mend="Choose another reference."
+        )
     return Ticks(t_ns, f"stream {stream.name}", (stream.name,), stream.period_ns)
 
 
@@ -52,13 +56,17 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
     stop = min(_last_tick(stream, period_ns) for stream in streams)
     count = int(Fraction(stop - start, 10**9) * rate_hz) + 1 if stop >= start else 0
     if count < 1:
-        raise DataError("the streams share no time that a tick could lie in", mend="Check their clocks and units.")
+        raise DataError(
+            "the streams share no time that a tick could lie in", mend="Check their clocks and units."
+        )
     t_ns = pts_to_ns(np.arange(count, dtype=np.int64), 1 / rate_hz, start)
     return Ticks(t_ns, f"fixed rate of {rate_hz} Hz", (), period_ns)
 
 
 def _last_tick(stream: Aligned, period_ns: int) -> int:
-    """The last moment a tick can be served: the last stamp, or for audio one tick period before the samples end."""
+    """The last moment a tick can be served: the last stamp, or for audio one tick period before the samples
+    end.
+    """
     last = stream.span_ns[1]
     return last - period_ns if stream.stream.kind == "audio" else last
 
@@ -66,8 +74,9 @@ def _last_tick(stream: Aligned, period_ns: int) -> int:
 def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:
     """The consensus of a group: at each event the median of its members' stamps less their offsets.
 
-    One bad member accuses itself and not the others: the median does not follow it. Stamps less their offsets are clustered in
-    time, a gap of a third of the period parts two events; an event seen by fewer than half of the members is no tick.
+    One bad member accuses itself and not the others: the median does not follow it. Stamps less their offsets
+    are clustered in time, a gap of a third of the period parts two events; an event seen by fewer than half
+    of the members is no tick.
 
     Args:
         group: the members, all at the same rate.
@@ -85,7 +94,8 @@ def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:
     table = np.full((len(heads), len(group)), _NONE, np.int64)
     for column, stamps in enumerate(shifted):
         event = np.searchsorted(merged[heads], stamps, side="right") - 1
-        # Of several stamps of one member in an event the one nearest to its centre stands for it: written last.
+        # Of several stamps of one member in an event the one nearest to its centre stands for it: written
+        # last.
         order = np.argsort(-np.abs(stamps - centre[event]), kind="stable")
         table[event[order], column] = stamps[order]
     table.sort(axis=1)

@@ -1,4 +1,6 @@
-"""Values at the ticks: rows of a table by the match that chose them, linear in between, on the sphere for rotations."""
+"""Values at the ticks: rows of a table by the match that chose them, linear in between, on the sphere for
+rotations.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,9 @@ def table_rows(
         columns: names of the columns.
 
     Returns:
-        (rows, float64, shape (r, columns); their stamps on the reference's clock, int64, shape (r,)). One row for an interpolated
-        or held value; as many as there are for a window or for rows sharing a stamp; none where the tick has nothing.
+        (rows, float64, shape (r, columns); their stamps on the reference's clock, int64, shape (r,)). One row
+        for an interpolated or held value; as many as there are for a window or for rows sharing a stamp; none
+        where the tick has nothing.
     """
     first, count = int(match.first[tick]), int(match.count[tick])
     if not count:

@@ -105,7 +105,8 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
         command(config, out, "--workers", "2"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     time.sleep(after_s)
-    workers = children(process.pid)
+    # Python's resource tracker is a child as well, and not ours to kill.
+    workers = [pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     killed = False
     if workers:
         try:
@@ -134,11 +135,14 @@ def test_kill_the_build_at_twenty_random_moments(
     config: Path, reference: Path, tmp_path: Path, duration_s: float
 ) -> None:
     pick = random.Random(20260824)
-    hits = [
-        _kill_whole_build(config, reference, tmp_path / f"out{number}", pick.uniform(0.15, 1.0) * duration_s)
-        for number in range(20)
-    ]
-    assert sum(hits) >= 10, "most kills came after the end: the moments are drawn too late"
+    hits = 0
+    for number in range(60):
+        hits += _kill_whole_build(
+            config, reference, tmp_path / f"out{number}", pick.uniform(0.2, 1.0) * duration_s
+        )
+        if hits == 20:
+            return
+    pytest.fail(f"only {hits} of 60 kills met a build at work")
 
 
 @pytest.mark.slow
@@ -147,8 +151,10 @@ def test_kill_a_worker_at_twenty_random_moments(
     config: Path, reference: Path, tmp_path: Path, duration_s: float
 ) -> None:
     pick = random.Random(20260825)
-    hits = [
-        _kill_a_worker(config, reference, tmp_path / f"out{number}", pick.uniform(0.3, 1.0) * duration_s, pick)
-        for number in range(20)
-    ]
-    assert sum(hits) >= 10, "most kills came after the end: the moments are drawn too late"
+    hits = 0
+    for number in range(60):
+        out = tmp_path / f"out{number}"
+        hits += _kill_a_worker(config, reference, out, pick.uniform(0.3, 0.9) * duration_s, pick)
+        if hits == 20:
+            return
+    pytest.fail(f"only {hits} of 60 kills met a worker")

@@ -39,7 +39,12 @@ def write_video(
     with av.open(str(path), "w", options=options or {}) as container:
         video: Any = container.add_stream("libx264", rate=25)
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        video.options = {"preset": "veryfast", "bf": str(b_frames), "g": "12", "x264-params": "b-adapt=0:scenecut=0"}
+        video.options = {
+            "preset": "veryfast",
+            "bf": str(b_frames),
+            "g": "12",
+            "x264-params": "b-adapt=0:scenecut=0",
+        }
         video.time_base = video.codec_context.time_base = millisecond
         audio: Any = container.add_stream("aac", rate=16_000, layout="mono") if sound_s else None
         packets: list[Any] = []
@@ -91,7 +96,9 @@ def write_picture(path: Path, number: int = 0) -> None:
 def describe(folder: Path, text: str, *, clock: str = "boot") -> Path:
     """A recording.toml of these [streams.*] tables, all on a clock called 'rig' of the domain `clock`."""
     path = folder / "recording.toml"
-    path.write_text(f'[recording]\nname = "made"\nclock = "rig"\n[clocks.rig]\ndomain = "{clock}"\n{text}\n', "utf-8")
+    path.write_text(
+        f'[recording]\nname = "made"\nclock = "rig"\n[clocks.rig]\ndomain = "{clock}"\n{text}\n', "utf-8"
+    )
     return path
 
 

@@ -13,19 +13,26 @@ from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
 from mmpack.recording import FrameSource, open_recordings
 from mmpack.recording.container import scan_packets
 from mmpack.recording.nuscenes import open_nuscenes
-from mmpack.sync import SyncConfig, synchronise
+from mmpack.sync import SyncConfig, SyncResult, synchronise
 
 UTC_US = 1_537_291_002_262_404
 CAMERA = '[streams.cam]\nkind = "camera"\npath = "cam.mp4"\n'
 MICROPHONE = '[streams.mic]\nkind = "audio"\npath = "mic.wav"\n'
-PICTURES = '[streams.cam]\nkind = "camera"\npath = "cam"\ntime = { pattern = \'_(\\d+)\\.(jpg|png)$\', unit = "UNIT" }\n'
+PICTURES = (
+    '[streams.cam]\nkind = "camera"\npath = "cam"\n'
+    "time = { pattern = '_(\\d+)\\.(jpg|png)$', unit = \"UNIT\" }\n"
+)
+
+
+def sync_folder(folder: Path, text: str, clock: str) -> SyncResult:
+    (recording,) = open_recordings(describe(folder, text, clock=clock))
+    return synchronise(recording, SyncConfig(reference="rate:10"))
 
 
 def refused(folder: Path, text: str, kind: type[MmpackError], *, clock: str = "boot") -> MmpackError:
     """The error that opening and synchronising a folder ends with."""
     with pytest.raises(MmpackError) as caught:
-        (recording,) = open_recordings(describe(folder, text, clock=clock))
-        synchronise(recording, SyncConfig(reference="rate:10"))
+        sync_folder(folder, text, clock)
     assert type(caught.value) is kind
     assert caught.value.mend
     assert "\n" not in str(caught.value)
@@ -56,7 +63,12 @@ def test_a_missing_folder_of_pictures_and_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", ["faststart", "moov at the end"])
 def test_a_truncated_mp4(tmp_path: Path, flags: str, share: float) -> None:
     whole = tmp_path / "whole.mp4"
-    write_video(whole, [40 * k for k in range(100)], sound_s=4, options={"movflags": "+faststart"} if "fast" in flags else {})
+    write_video(
+        whole,
+        [40 * k for k in range(100)],
+        sound_s=4,
+        options={"movflags": "+faststart"} if "fast" in flags else {},
+    )
     data = whole.read_bytes()
     (tmp_path / "cam.mp4").write_bytes(data[: int(len(data) * share)])
     for text in (CAMERA, '[streams.cam]\nkind = "audio"\npath = "cam.mp4"\n'):
@@ -71,7 +83,9 @@ def test_a_truncated_mp4(tmp_path: Path, flags: str, share: float) -> None:
 
 @pytest.mark.parametrize(("codec", "name"), [("aac", "a.m4a"), ("pcm_s16le", "a.mov")])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_truncated_sound_is_not_taken_for_a_shorter_one(tmp_path: Path, codec: str, name: str, share: float) -> None:
+def test_truncated_sound_is_not_taken_for_a_shorter_one(
+    tmp_path: Path, codec: str, name: str, share: float
+) -> None:
     path = tmp_path / name
     write_sound_track(path, codec, 5.0, {"movflags": "+faststart"})
     scan_packets(path, "a:0", stream="mic")
@@ -160,13 +174,18 @@ def test_pictures_named_in_another_unit(tmp_path: Path, unit: str) -> None:
     for k in range(3):
         stamp = UTC_US + k * 100_000
         write_picture(tmp_path / "cam" / f"a_{stamp * 1000 if unit == 'us' else stamp}.jpg")
-    error = refused(tmp_path, PICTURES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc")
+    error = refused(
+        tmp_path, PICTURES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc"
+    )
     assert "cam" in error.where
     assert "ns" in error.mend if unit == "us" else "us" in error.mend
 
 
 def test_float_nanoseconds_in_a_csv(tmp_path: Path) -> None:
-    lines = "".join(f"{np.float64(1.673069018503469952e18 + k * 1e8)!r},0\n".replace("np.float64(", "").replace(")", "") for k in range(9))
+    lines = "".join(
+        f"{np.float64(1.673069018503469952e18 + k * 1e8)!r},0\n".replace("np.float64(", "").replace(")", "")
+        for k in range(9)
+    )
     (tmp_path / "imu.csv").write_text("t,ax\n" + lines)
     error = refused(tmp_path, imu(), DataError, clock="utc")
     assert "float64" in error.what
@@ -195,7 +214,11 @@ def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -
         (imu(more='colums = ["ax"]'), "streams.imu.colums", "columns"),
         (imu('colum = "t"'), "streams.imu.time.colum", "column"),
         (imu() + "[clock.x]\ndomain = 'boot'\n", "clock", "clocks"),
-        (imu() + "[[clock_maps]]\nsource = 'a'\ntarget = 'b'\ndrift = 1.0\n", "clock_maps[0].drift", "drift_ppm"),
+        (
+            imu() + "[[clock_maps]]\nsource = 'a'\ntarget = 'b'\ndrift = 1.0\n",
+            "clock_maps[0].drift",
+            "drift_ppm",
+        ),
     ],
 )
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, key: str, near: str) -> None:
@@ -243,7 +266,9 @@ def test_pictures_of_one_stamp_are_one_picture_twice(tmp_path: Path) -> None:
     (recording,) = open_recordings(describe(tmp_path, text))
     result = synchronise(recording)
     assert len(result.ticks.t_ns) == 12
-    assert [(found.kind, found.count) for found in result.findings if found.severity == "fault"] == [("duplicate", 1)]
+    assert [(found.kind, found.count) for found in result.findings if found.severity == "fault"] == [
+        ("duplicate", 1)
+    ]
     source = recording.streams["cam"].source
     assert isinstance(source, FrameSource)
     kept = [frame.encoded for frame in source.frames(result.matches["cam"].items.tolist())]

@@ -9,7 +9,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import soundfile
 from media_made import MS, S, noise, shade, write_sound_track, write_video, write_wav
 
 from mmpack.errors import ConfigError, DataError
@@ -36,7 +35,9 @@ def shown(path: Path) -> list[tuple[int, int]]:
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 @pytest.mark.parametrize("b_frames", [0, B_PYRAMID])
 @pytest.mark.parametrize("pts_ms", [CFR, VFR], ids=["cfr", "vfr"])
-def test_stamps_and_frames_agree_with_the_decoder(tmp_path: Path, suffix: str, b_frames: int, pts_ms: list[int]) -> None:
+def test_stamps_and_frames_agree_with_the_decoder(
+    tmp_path: Path, suffix: str, b_frames: int, pts_ms: list[int]
+) -> None:
     path = tmp_path / f"a.{suffix}"
     write_video(path, pts_ms, b_frames=b_frames)
     video = VideoTrack(path, "v:0", "cam")
@@ -44,12 +45,13 @@ def test_stamps_and_frames_agree_with_the_decoder(tmp_path: Path, suffix: str, b
     steps_ms = np.diff(video.stamps().t_ns) / MS
     assert np.abs(steps_ms - np.diff(pts_ms)).max() <= 1
     frames = list(video.frames(range(40)))
-    greys = [int(frame.decoded.to_ndarray(format="gray").mean()) for frame in frames if frame.decoded is not None]
-    # Limited-range luma and lossy coding move a grey, but not as far as to a neighbour's.
-    assert np.abs(np.array(greys) - [grey for _, grey in shown(path)]).max() == 0
-    assert [int(np.argmin([abs(grey - other) for other in greys])) for grey in greys] == [
-        int(np.argmin([abs(shade(k) - shade(other)) for other in range(40)])) for k in range(40)
+    greys = [
+        int(frame.decoded.to_ndarray(format="gray").mean()) for frame in frames if frame.decoded is not None
     ]
+    assert greys == [grey for _, grey in shown(path)]
+    # Coding moves a grey by a little, and the neighbours' by 37 at least: each picture is the one drawn for
+    # its place.
+    assert np.abs(np.array(greys) - [shade(k) for k in range(40)]).max() < 8
 
 
 @pytest.mark.parametrize("b_frames", [0, B_PYRAMID])
@@ -78,7 +80,9 @@ def test_frames_are_taken_by_number_and_repeated_where_asked(tmp_path: Path) -> 
     assert list(VideoTrack(path, "v:0", "cam").frames([])) == []
 
 
-@pytest.mark.parametrize(("codec", "suffix"), [("aac", "m4a"), ("aac", "mp4"), ("libopus", "mkv"), ("pcm_s16le", "mov")])
+@pytest.mark.parametrize(
+    ("codec", "suffix"), [("aac", "m4a"), ("aac", "mp4"), ("libopus", "mkv"), ("pcm_s16le", "mov")]
+)
 def test_a_container_of_sound_alone_is_a_recording(tmp_path: Path, codec: str, suffix: str) -> None:
     path = tmp_path / f"voice.{suffix}"
     try:
@@ -105,11 +109,15 @@ def test_a_container_of_sound_alone_is_a_recording(tmp_path: Path, codec: str, s
     if whole.dtype != np.int16:
         whole = np.clip(np.rint(whole * 32768.0), -32768, 32767).astype(np.int16)
     assert np.array_equal(source.read(0, 2 * timeline.rate_hz)[:, 0], whole[: 2 * timeline.rate_hz])
+    promised = int(timeline.samples[0])
+    assert len(source.read(promised - 8_000, promised)) == 8_000
 
 
 def test_lossless_sound_in_a_container_is_the_sound_that_went_in(tmp_path: Path) -> None:
     write_sound_track(tmp_path / "a.mov", "pcm_s16le", 2.0)
-    assert np.array_equal(AudioTrack(tmp_path / "a.mov", "a:0", "mic").read(100, 30_000)[:, 0], noise(2.0)[100:30_000])
+    assert np.array_equal(
+        AudioTrack(tmp_path / "a.mov", "a:0", "mic").read(100, 30_000)[:, 0], noise(2.0)[100:30_000]
+    )
 
 
 def test_windows_of_a_track_overlap_and_ascend(tmp_path: Path) -> None:
@@ -125,7 +133,9 @@ def test_a_sound_source_survives_the_way_to_a_worker(tmp_path: Path, kind: str) 
     write_wav(tmp_path / "a.wav")
     write_sound_track(tmp_path / "a.mov", "pcm_s16le", 1.0)
     source: AudioSource = (
-        SoundFile(tmp_path / "a.wav", "mic") if kind == "file" else AudioTrack(tmp_path / "a.mov", "a:0", "mic")
+        SoundFile(tmp_path / "a.wav", "mic")
+        if kind == "file"
+        else AudioTrack(tmp_path / "a.mov", "a:0", "mic")
     )
     before = source.read(0, 1_000)
     assert np.array_equal(pickle.loads(pickle.dumps(source)).read(0, 1_000), before)
@@ -148,7 +158,9 @@ def test_a_track_that_is_not_there_is_named(tmp_path: Path) -> None:
         scan_packets(tmp_path / "a.mp4", "video", stream="cam")
 
 
-SRT = "1\n00:00:01,000 --> 00:00:02,500\nTurning left.\n\n2\n00:00:03,001 --> 00:00:04,000\n<i>Two</i>\nlines\n"
+SRT = (
+    "1\n00:00:01,000 --> 00:00:02,500\nTurning left.\n\n2\n00:00:03,001 --> 00:00:04,000\n<i>Two</i>\nlines\n"
+)
 VTT = "WEBVTT\n\n00:01.000 --> 00:02.500\nTurning left.\n\n00:03.001 --> 00:04.000\nTwo\nlines\n"
 
 

@@ -88,5 +88,9 @@ def test_flac_is_sample_exact(real_data: Path) -> None:
     whole, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
     source = SoundFile(path, "mic", start_ns=5 * S)
     timeline = source.timeline()
-    assert (timeline.rate_hz, timeline.samples.tolist(), timeline.t_ns.tolist()) == (rate_hz, [len(whole)], [5 * S])
+    assert (timeline.rate_hz, timeline.samples.tolist(), timeline.t_ns.tolist()) == (
+        rate_hz,
+        [len(whole)],
+        [5 * S],
+    )
     assert np.array_equal(source.read(12_345, 23_456), whole[12_345:23_456])

@@ -27,7 +27,9 @@ def opened(folder: Path, text: str, *, clock: str = "boot") -> Stream:
     return stream
 
 
-def csv_imu(folder: Path, content: str | bytes, time: str = 'column = "t", unit = "ns"', more: str = "") -> Stream:
+def csv_imu(
+    folder: Path, content: str | bytes, time: str = 'column = "t", unit = "ns"', more: str = ""
+) -> Stream:
     data = content if isinstance(content, bytes) else content.encode()
     (folder / "imu.csv").write_bytes(data)
     return opened(folder, imu(time, more=more))
@@ -49,7 +51,15 @@ def values_of(stream: Stream) -> list[list[float]]:
         "t,ax,ay\n5,1.5,-2\n\n15,3,40",
         "ax,t,ay\n1.5,5,-2\n3,15,40\n",
     ],
-    ids=["plain", "bom", "spaces", "spaces around names", "quotes and crlf", "blank line", "time in the middle"],
+    ids=[
+        "plain",
+        "bom",
+        "spaces",
+        "spaces around names",
+        "quotes and crlf",
+        "blank line",
+        "time in the middle",
+    ],
 )
 def test_a_csv_reads_as_it_is_meant(tmp_path: Path, content: str) -> None:
     stream = csv_imu(tmp_path, content)
@@ -66,11 +76,15 @@ def test_a_tsv_reads_likewise(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=20), st.sampled_from(["s", "ms", "us", "ns"]))
-def test_decimal_text_is_exact_in_every_unit(tmp_path_factory: pytest.TempPathFactory, t_ns: list[int], unit: str) -> None:
+def test_decimal_text_is_exact_in_every_unit(
+    tmp_path_factory: pytest.TempPathFactory, t_ns: list[int], unit: str
+) -> None:
     folder = tmp_path_factory.mktemp("exact")
     places = {"s": 9, "ms": 6, "us": 3, "ns": 0}[unit]
     lines = [f"{t // 10**places}.{t % 10**places:0{places}d}" if places else str(t) for t in t_ns]
-    stream = csv_imu(folder, "t,a\n" + "".join(f"{line},0\n" for line in lines), f'column = "t", unit = "{unit}"')
+    stream = csv_imu(
+        folder, "t,a\n" + "".join(f"{line},0\n" for line in lines), f'column = "t", unit = "{unit}"'
+    )
     assert stream.stamps.t_ns.tolist() == t_ns
 
 
@@ -110,10 +124,9 @@ def test_columns_that_are_no_numbers_are_left_out_or_refused_by_name(tmp_path: P
 def test_a_csv_that_cannot_be_right_is_refused_by_file_and_stream(
     tmp_path: Path, content: str | bytes, what: str
 ) -> None:
+    stream = csv_imu(tmp_path, content)
     with pytest.raises(DataError, match=what) as caught:
-        stream = csv_imu(tmp_path, content)
         values_of(stream)
-        _ = stream.stamps
     assert "imu.csv" in caught.value.where
     assert "'imu'" in caught.value.where
 
@@ -158,7 +171,9 @@ def test_floats_declare_what_they_cannot_tell(tmp_path: Path) -> None:
     assert "ns.npy" in caught.value.where
 
 
-@pytest.mark.parametrize("array", [np.array([{"a": 1}], object), np.zeros((2, 2, 2)), np.array(["a", "b"]), np.array(5)])
+@pytest.mark.parametrize(
+    "array", [np.array([{"a": 1}], object), np.zeros((2, 2, 2)), np.array(["a", "b"]), np.array(5)]
+)
 def test_an_npy_that_is_no_table_is_refused_and_never_unpickled(tmp_path: Path, array: np.ndarray) -> None:
     np.save(tmp_path / "imu.npy", array, allow_pickle=True)
     with pytest.raises(DataError) as caught:
@@ -169,7 +184,13 @@ def test_an_npy_that_is_no_table_is_refused_and_never_unpickled(tmp_path: Path, 
 @pytest.mark.parametrize("suffix", ["csv", "npy", "parquet", "bin"])
 def test_bytes_of_nothing_known_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"imu.{suffix}"
-    path.write_bytes(b"\x93NUMPY\x01\x00garbage" if suffix == "npy" else b"PAR1 and no more" if suffix != "csv" else b"\x00" * 9)
+    path.write_bytes(
+        b"\x93NUMPY\x01\x00garbage"
+        if suffix == "npy"
+        else b"PAR1 and no more"
+        if suffix != "csv"
+        else b"\x00" * 9
+    )
     with pytest.raises(DataError) as caught:
         TimeColumn(path, "t", "ns").read(stream="imu")
     assert path.name in caught.value.where
@@ -217,7 +238,9 @@ def test_values_and_stamps_of_different_length_are_refused(tmp_path: Path) -> No
 def test_gps_weeks_become_one_time(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array([[2000.0, 0.5], [2000.0, 1.5]]))
     np.save(tmp_path / "v.npy", np.arange(2.0))
-    stream = opened(tmp_path, imu('path = "t.npy", unit = "gps_week_s", columns = [0, 1]', "v.npy"), clock="gps")
+    stream = opened(
+        tmp_path, imu('path = "t.npy", unit = "gps_week_s", columns = [0, 1]', "v.npy"), clock="gps"
+    )
     assert stream.stamps.t_ns.tolist() == [2000 * 604_800 * S + S // 2, 2000 * 604_800 * S + 3 * S // 2]
 
 
@@ -247,6 +270,16 @@ def test_a_timed_csv_of_texts_keeps_commas_quotes_and_line_ends(tmp_path: Path) 
     assert stream.stamps.t_ns.tolist() == [10_500 * MS, 11_500 * MS, 13_000 * MS]
     assert stream.stamps.end_ns is not None
     assert stream.stamps.end_ns.tolist() == [11_250 * MS, 12_000 * MS, 13_500 * MS]
+
+
+def test_line_ends_in_texts_do_not_break_a_large_csv(tmp_path: Path) -> None:
+    said = "one\n" * 30
+    rows = "".join(f'{k},{k + 1},"{said}"\n' for k in range(20_000))  # more than the reader takes at once
+    (tmp_path / "said.csv").write_text("t,end,text\n" + rows)
+    stream = opened(tmp_path, f"[streams.said]\n{TEXTS}")
+    assert stream.stamps.t_ns.tolist() == [k * S for k in range(20_000)]
+    assert isinstance(stream.source, TextSource)
+    assert set(stream.source.texts()) == {said}
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path: Path) -> None:

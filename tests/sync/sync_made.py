@@ -116,6 +116,8 @@ def regular(count: int, period_ns: int, start_ns: int = BOOT_NS) -> NDArray[np.i
     return start_ns + np.arange(count, dtype=np.int64) * period_ns
 
 
-def ascending(low: int = 0, high: int = 400, *, least: int = 1, most: int = 30) -> st.SearchStrategy[list[int]]:
+def ascending(
+    low: int = 0, high: int = 400, *, least: int = 1, most: int = 30
+) -> st.SearchStrategy[list[int]]:
     """Lists of different ascending small integers."""
     return st.lists(st.integers(low, high), min_size=least, max_size=most, unique=True).map(sorted)

@@ -153,7 +153,8 @@ def test_stamps_in_the_wrong_unit_are_refused_with_the_right_one(unit: str, scal
 
 def test_a_stream_on_another_epoch_shows_as_no_overlap() -> None:
     made = recording(
-        stream(regular(50, 100 * MS), "camera", "cam"), stream(regular(500, 10 * MS, BOOT_NS * 1000), "imu", "imu")
+        stream(regular(50, 100 * MS), "camera", "cam"),
+        stream(regular(500, 10 * MS, BOOT_NS * 1000), "imu", "imu"),
     )
     result = synchronise(made, SyncConfig(reference="cam"))
     assert not result.passed.any()

@@ -40,14 +40,19 @@ def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict
 @example(0, 12, 5.0)
 @example(1, 20, 5.0)
 @example(2, 30, 5.0)
-def test_every_planted_fault_is_found_at_its_place_and_nothing_else(seed: int, rate_hz: int, seconds: float) -> None:
+def test_every_planted_fault_is_found_at_its_place_and_nothing_else(
+    seed: int, rate_hz: int, seconds: float
+) -> None:
     report, found = made(seed, rate_hz, seconds, faults=True)
     assert sorted(row.kind for row in found.rows) == sorted(KINDS)
     assert [row for row in found.rows if not row.ok] == []
     assert found.invented == ()
-    # Each slice set aside lies at a fault that takes its item away: not at a duplicate or a stamp that jumps back.
+    # Each slice set aside lies at a fault that takes its item away: not at a duplicate or a stamp that jumps
+    # back.
     spoiling = {row.stream for row in found.rows if row.kind in ("gap", "outlier", "dead_camera")}
-    blamed = {reason["stream"] for entry in report["recordings"][0]["quarantine"] for reason in entry["reasons"]}
+    blamed = {
+        reason["stream"] for entry in report["recordings"][0]["quarantine"] for reason in entry["reasons"]
+    }
     cameras = {stream for stream in spoiling if stream.startswith("cam_")}
     assert cameras <= blamed <= spoiling
 
@@ -57,7 +62,9 @@ def test_every_planted_fault_is_found_at_its_place_and_nothing_else(seed: int, r
 @example(0, 12, 4.0)
 @example(1, 20, 4.0)
 @example(2, 30, 4.0)
-def test_a_drive_without_faults_shows_none_and_loses_no_slice(seed: int, rate_hz: int, seconds: float) -> None:
+def test_a_drive_without_faults_shows_none_and_loses_no_slice(
+    seed: int, rate_hz: int, seconds: float
+) -> None:
     report, found = made(seed, rate_hz, seconds, faults=False)
     assert found.ok
     assert found.rows == ()
@@ -85,10 +92,17 @@ def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]
     planted, report = drive
     t_ns = json.loads(planted.read_text())["faults"][0]["t_ns"]
     extra = {"severity": "fault", "kind": "gap", "stream": "action", "count": 1, "text": "a gap"}
-    findings = [*report["recordings"][0]["findings"], {**extra, "places_ns": [t_ns]}, {**extra, "places_ns": []}]
+    findings = [
+        *report["recordings"][0]["findings"],
+        {**extra, "places_ns": [t_ns]},
+        {**extra, "places_ns": []},
+    ]
     found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
     assert all(row.ok for row in found.rows)
-    assert [(one.kind, one.stream, one.t_ns) for one in found.invented] == [("gap", "action", t_ns), ("gap", "action", None)]
+    assert [(one.kind, one.stream, one.t_ns) for one in found.invented] == [
+        ("gap", "action", t_ns),
+        ("gap", "action", None),
+    ]
 
 
 def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, Any]]) -> None:

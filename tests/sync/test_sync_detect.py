@@ -35,7 +35,9 @@ def jittered(count: int, period_ns: int, jitter_ns: int, seed: int = 0) -> NDArr
     st.floats(0, 0.05),
     st.sampled_from(["camera", "lidar", "event", "imu", "can", "action", "radar", "numeric"]),
 )
-def test_a_regular_stream_shows_nothing(seed: int, rate_hz: float, count: int, jitter: float, kind: Kind) -> None:
+def test_a_regular_stream_shows_nothing(
+    seed: int, rate_hz: float, count: int, jitter: float, kind: Kind
+) -> None:
     period_ns = round(S / rate_hz)
     one = stream(jittered(count, period_ns, int(jitter * period_ns), seed), kind)
     assert [finding for finding in detect_stream(aligned(one)) if finding.severity == "fault"] == []
@@ -103,7 +105,9 @@ def test_stamps_that_went_through_float64_are_told_where_it_matters(start_ns: in
     exact = start_ns + np.cumsum(np.random.default_rng(1).integers(9 * MS, 11 * MS, 50))
     through = exact.astype(np.float64).astype(np.int64)
     one = stream(through, clock=Clock("any", "utc" if step == 256 else "device"))
-    finding = next((f for f in detect_stream(aligned(one, target=one.clock)) if f.kind == "float_quantised"), None)
+    finding = next(
+        (f for f in detect_stream(aligned(one, target=one.clock)) if f.kind == "float_quantised"), None
+    )
     if step < 64:
         assert finding is None
     else:
@@ -125,7 +129,9 @@ def test_coarse_stamps_are_told() -> None:
 @pytest.mark.parametrize(("latency_ms", "lost"), [(1, 0), (1, 10), (4, 0)])
 def test_receive_stamps_show_their_latency_over_the_quickest(latency_ms: int, lost: int) -> None:
     rng = np.random.default_rng(3)
-    arrived = np.maximum.accumulate(regular(2_000, 20 * MS) + rng.exponential(latency_ms * MS, 2_000).astype(np.int64))
+    arrived = np.maximum.accumulate(
+        regular(2_000, 20 * MS) + rng.exponential(latency_ms * MS, 2_000).astype(np.int64)
+    )
     keep = np.sort(rng.permutation(2_000)[lost:])
     finding = seen(stream(arrived[keep], "can", semantics="receive"))["receive_latency"]
     assert finding.severity == "info"
@@ -165,7 +171,9 @@ def drive(**changed: NDArray[np.int64]) -> SyncResult:
     stamps["can"] = regular(2_150, 20 * MS, BOOT_NS - S)
     kinds: dict[str, Kind] = {"imu": "imu", "can": "can"}
     stamps.update(changed)
-    return synchronise(recording(*(stream(t_ns, kinds.get(name, "camera"), name) for name, t_ns in stamps.items())))
+    return synchronise(
+        recording(*(stream(t_ns, kinds.get(name, "camera"), name) for name, t_ns in stamps.items()))
+    )
 
 
 def test_a_whole_drive_has_no_finding_of_a_fault() -> None:
@@ -210,9 +218,13 @@ def test_a_camera_on_a_clock_that_runs_away_is_a_drift() -> None:
     runaway = runaway + np.rint((runaway - BOOT_NS) * 40e-6).astype(np.int64)
     noise = np.random.default_rng(0).integers(-20_000, 20_001, 1_200)
     config = SyncConfig(reference="a", streams={"b": StreamPolicy(tolerance="1ms")})
-    drifting = synchronise(recording(stream(master, "camera", "a"), stream(runaway + noise, "camera", "b")), config)
+    drifting = synchronise(
+        recording(stream(master, "camera", "a"), stream(runaway + noise, "camera", "b")), config
+    )
     assert "+40.0" in faults(drifting)["drift", "b"].text
-    steady = synchronise(recording(stream(master, "camera", "a"), stream(master + noise, "camera", "b")), config)
+    steady = synchronise(
+        recording(stream(master, "camera", "a"), stream(master + noise, "camera", "b")), config
+    )
     assert ("drift", "b") not in faults(steady)
 
 
@@ -237,6 +249,8 @@ def test_cameras_that_fail_one_by_one_do_not_accuse_the_reference() -> None:
         stamps = regular(100, 100 * MS) + k * 5 * MS
         stamps[20 + k] += 3 * MS
         cameras.append(stream(stamps, "camera", f"cam_{k}"))
-    result = synchronise(recording(*cameras, stream(regular(100, 100 * MS), "lidar", "top")), SyncConfig(reference="top"))
+    result = synchronise(
+        recording(*cameras, stream(regular(100, 100 * MS), "lidar", "top")), SyncConfig(reference="top")
+    )
     assert {kind for kind, _ in faults(result)} == {"out_of_tolerance"}
     assert result.quarantined().tolist() == [20, 21, 22, 23]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -24,9 +25,7 @@ def test_nearest_is_one_to_one_and_takes_the_nearest(
 ) -> None:
     one = aligned(stream(items, "camera"))
     wanted = np.array(ticks) + offset
-    law = rule(
-        one, tick_period, policy="nearest", offset=f"{offset}ns", tolerance=f"{tolerance}ns"
-    )
+    law = rule(one, tick_period, policy="nearest", offset=f"{offset}ns", tolerance=f"{tolerance}ns")
     found = match(one, law, np.array(ticks), tick_period)
     used = found.first[found.found].tolist()
     assert len(set(used)) == len(used)
@@ -35,6 +34,7 @@ def test_nearest_is_one_to_one_and_takes_the_nearest(
         distances = [abs(item - at) for item in items]
         best = distances.index(min(distances))  # index() finds the first: a tie goes to the earlier item
         if found.found[tick]:
+            assert distances[best] <= reach
             assert found.first[tick] == best
             assert found.aligned_ns[tick] == items[best]
             assert found.residual_ns[tick] == items[best] - at
@@ -80,7 +80,12 @@ def test_exact_is_equality(items: list[int], ticks: list[int], offset: int) -> N
             assert found.status[tick] == (Status.EDGE if outside else Status.MISSING)
 
 
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=25).map(sorted), ascending(), few_ns, st.integers(1, 90))
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=25).map(sorted),
+    ascending(),
+    few_ns,
+    st.integers(1, 90),
+)
 def test_interpolate_takes_the_two_neighbours_no_further_apart_than_allowed(
     items: list[int], ticks: list[int], offset: int, max_gap: int
 ) -> None:
@@ -104,7 +109,12 @@ def test_interpolate_takes_the_two_neighbours_no_further_apart_than_allowed(
             assert (items[first], items[first + 1]) == (before[-1], after[0])
 
 
-@given(st.lists(st.integers(0, 300), min_size=1, max_size=25).map(sorted), ascending(), few_ns, st.integers(1, 90))
+@given(
+    st.lists(st.integers(0, 300), min_size=1, max_size=25).map(sorted),
+    ascending(),
+    few_ns,
+    st.integers(1, 90),
+)
 def test_hold_takes_all_rows_of_the_latest_stamp_unless_it_is_too_old(
     items: list[int], ticks: list[int], offset: int, max_age: int
 ) -> None:
@@ -140,7 +150,13 @@ def test_hold_takes_the_rows_of_a_sweep_that_are_there_by_the_tick() -> None:
     assert found.residual_ns.tolist() == [0, 0, -24 * MS]
 
 
-@given(st.lists(st.integers(0, 300), min_size=2, max_size=25).map(sorted), ascending(), few_ns, few_ns, st.integers(1, 90))
+@given(
+    st.lists(st.integers(0, 300), min_size=2, max_size=25).map(sorted),
+    ascending(),
+    few_ns,
+    few_ns,
+    st.integers(1, 90),
+)
 def test_a_window_is_half_open_and_counts_its_rows(
     items: list[int], ticks: list[int], offset: int, before: int, length: int
 ) -> None:
@@ -154,7 +170,7 @@ def test_a_window_is_half_open_and_counts_its_rows(
         first, count = int(found.first[tick]), int(found.count[tick])
         assert items[first : first + count] == inside
         ends = [low, *inside, high]
-        assert found.measure_ns[tick] == max(right - left for left, right in zip(ends, ends[1:], strict=False))
+        assert found.measure_ns[tick] == max(right - left for left, right in pairwise(ends))
         if high <= items[0] or low > items[-1]:
             assert found.status[tick] == Status.EDGE
 
@@ -172,7 +188,12 @@ def test_a_window_over_lost_rows_fails_and_one_past_the_end_is_an_edge() -> None
 rates = st.sampled_from([8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
 
 
-@given(rates, st.integers(0, S), st.integers(1, 200 * MS), st.lists(st.integers(0, 3 * S), min_size=1, max_size=8))
+@given(
+    rates,
+    st.integers(0, S),
+    st.integers(1, 200 * MS),
+    st.lists(st.integers(0, 3 * S), min_size=1, max_size=8),
+)
 def test_an_audio_window_has_its_samples_and_the_exact_stamp_of_the_first(
     rate_hz: int, start_ns: int, length_ns: int, ticks: list[int]
 ) -> None:
@@ -187,7 +208,8 @@ def test_an_audio_window_has_its_samples_and_the_exact_stamp_of_the_first(
         first, count = int(found.first[tick]), int(found.count[tick])
         assert found.status[tick] == Status.OK
         assert abs(count - length_ns * rate_hz / S) <= 1
-        assert stamp(first) >= low and (first == 0 or stamp(first - 1) < low)
+        assert stamp(first) >= low
+        assert first == 0 or stamp(first - 1) < low
         assert stamp(first + count) >= low + length_ns
         assert count == 0 or stamp(first + count - 1) < low + length_ns
         assert found.aligned_ns[tick] == stamp(first)
@@ -202,7 +224,9 @@ def test_audio_windows_meet_without_a_gap_or_an_overlap() -> None:
     one = aligned(sound(44_100, [(BOOT_NS, 44_100 * 20)]))
     ticks = BOOT_NS + np.array([round(Fraction(k * 1001 * S, 30_000)) for k in range(300)])
     windows = np.diff(ticks)
-    found = match(one, rule(one, int(windows[0]), policy="window", after=f"{windows.max()}ns"), ticks, int(windows[0]))
+    found = match(
+        one, rule(one, int(windows[0]), policy="window", after=f"{windows.max()}ns"), ticks, int(windows[0])
+    )
     exact = match(one, rule(one, 33_366_667, policy="window", after="33366667ns"), ticks[::3], 33_366_667)
     assert np.all(found.first[:-1] + found.count[:-1] >= found.first[1:])
     assert np.all(np.abs(exact.count - 44_100 * 1001 / 30_000) <= 1)
@@ -271,7 +295,9 @@ def test_a_text_moves_on_to_the_next_passing_slice_while_it_lasts() -> None:
     starts = BOOT_NS + np.array([5, 10, 11, 25]) * 100 * MS + 20 * MS
     ends = starts + np.array([900, 900, 150, 300]) * MS
     made = recording(
-        stream(camera, "camera", "cam"), stream(imu, "imu", "imu"), stream(starts, "text", "said", end_ns=ends)
+        stream(camera, "camera", "cam"),
+        stream(imu, "imu", "imu"),
+        stream(starts, "text", "said", end_ns=ends),
     )
     result = synchronise(made)
     assert result.quarantined().tolist() == [10, 11, 12, 13]
@@ -283,7 +309,13 @@ def test_a_text_moves_on_to_the_next_passing_slice_while_it_lasts() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "policy"),
-    [("audio", "nearest"), ("text", "nearest"), ("imu", "overlap"), ("camera", "interpolate"), ("camera", "hold")],
+    [
+        ("audio", "nearest"),
+        ("text", "nearest"),
+        ("imu", "overlap"),
+        ("camera", "interpolate"),
+        ("camera", "hold"),
+    ],
 )
 def test_a_policy_that_a_kind_cannot_have_is_refused(kind: str, policy: str) -> None:
     camera = stream(regular(20, 100 * MS), "camera", "cam")

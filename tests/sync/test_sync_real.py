@@ -32,13 +32,19 @@ def by_reference(keyframes: list[Recording], reference: str) -> list[SyncResult]
 
 
 @pytest.mark.parametrize("reference", ["consensus", "auto", "consensus:cam_*"])
-def test_six_keyframes_of_404_are_out_of_sync_by_one_camera_each(keyframes: list[Recording], reference: str) -> None:
+def test_six_keyframes_of_404_are_out_of_sync_by_one_camera_each(
+    keyframes: list[Recording], reference: str
+) -> None:
     results = by_reference(keyframes, reference)
     report = summary(results)
     assert (report["ticks"], report["passed"], report["quarantined"]) == (404, 398, 6)
     blamed = [result.reasons(int(tick)) for result in results for tick in result.quarantined()]
     assert all(len(reasons) == 1 for reasons in blamed)
-    assert Counter(reasons[0][0] for reasons in blamed) == {"cam_front_left": 2, "cam_front_right": 2, "cam_back": 2}
+    assert Counter(reasons[0][0] for reasons in blamed) == {
+        "cam_front_left": 2,
+        "cam_front_right": 2,
+        "cam_back": 2,
+    }
 
 
 def test_the_raw_spread_is_40_to_43_ms_and_what_is_left_of_it_21_us(keyframes: list[Recording]) -> None:
@@ -57,7 +63,9 @@ def test_the_lidar_as_the_tick_is_told_to_wander(keyframes: list[Recording]) -> 
     results = by_reference(keyframes, "lidar_top")
     report = summary(results)
     assert (report["ticks"], report["passed"]) == (404, 329)
-    wander = [finding for result in results for finding in result.findings if finding.kind == "reference_wander"]
+    wander = [
+        finding for result in results for finding in result.findings if finding.kind == "reference_wander"
+    ]
     assert wander
     assert {finding.stream for finding in wander} == {"lidar_top"}
     assert sum(finding.count for finding in wander) >= 69  # 404 - 329, less the six that are the cameras' own
@@ -98,7 +106,9 @@ def test_comma2k19_boot_and_gps_clocks_are_told_apart(comma: SyncResult) -> None
 
 def test_comma2k19_frame_period_is_14_ppm_short_with_its_interval(comma: SyncResult) -> None:
     text = told(comma, "drift", "frames").text
-    ppm, low, high = (float(part.strip("[],")) for part in text.split("period ")[1].replace("ppm ", "").split()[:3])
+    ppm, low, high = (
+        float(part.strip("[],")) for part in text.split("period ")[1].replace("ppm ", "").split()[:3]
+    )
     assert ppm == pytest.approx(-14, abs=0.5)
     assert low < ppm < high
     assert high - low < 2

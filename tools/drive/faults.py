@@ -32,9 +32,9 @@ class Fault:
         kind: one of :data:`KINDS`.
         stream: the stream that has it.
         t_ns: true time, on the rig's clock, of the (first) frame or row concerned.
-        row: where the fault shows in the stream's csv, counted from 0 for the first row below the header:
-            the first row after a gap or a camera's silence, the second of two duplicates, the row whose stamp
-            is wrong.
+        row: where the fault shows in the stream's csv, counted from 0 for the first row below the header: the
+            first row after a gap or a camera's silence, the second of two duplicates, the row whose stamp is
+            wrong.
         duration_ns: length of a gap or silence; how far the stamp is moved for an outlier (later) or a
             backward stamp (earlier); 0 for a duplicate.
         note: the fault in words.
@@ -62,8 +62,8 @@ def choose_places(
     """Draws a time for each kind of fault; the answer is in order of time.
 
     A fault begins at the first row or frame at or after its time. None comes within 1 s of the drive's ends.
-    From the end of one to the begin of the next are 0.5 s or more; drives too short for that (under 5 s at
-    10 Hz) have less, but never less than 0.25 s.
+    From the end of one to the begin of the next are 0.5 s or more; drives too short for that (under 5 s at 10
+    Hz) have less, but never less than 0.25 s.
 
     Raises:
         ConfigError: the drive is too short even so.
