@@ -23,7 +23,7 @@ from tools.make_recording import make_recording
 
 _DRIVES = (("drive-000", True), ("drive-001", False))
 _SECONDS = 20.0
-_console = Console(highlight=False, soft_wrap=True)
+_console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -59,7 +58,7 @@ def _quantiles(tokens: np.ndarray) -> dict[str, int]:
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:
-    return {str(entry["values"]): int(entry["counts"].as_py()) for entry in pc.value_counts(column.cast(pa.string()))}
+    return {str(entry["values"]): entry["counts"] for entry in column.cast(pa.string()).value_counts().to_pylist()}
 
 
 def draw_build(shards: Shards, facts: dict[str, Any], path: Path) -> None:

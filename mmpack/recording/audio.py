@@ -93,7 +93,7 @@ class SoundFile:
                 where=f"stream '{self.stream}', {self.path}",
                 mend="Copy it again.",
             )
-        return samples
+        return np.asarray(samples, np.int16)
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""

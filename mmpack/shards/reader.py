@@ -59,7 +59,7 @@ class Shards:
 
     def sample(self, key: str) -> dict[str, bytes]:
         """The members of the sample `key` by extension. Raises DataError if there is no such key."""
-        found = self.index.filter(pc.equal(self.index["key"], key))
+        found = self.index.filter(pc.field("key") == key)
         if not found.num_rows:
             raise DataError(f"no sample '{key}'", where=self.store.url)
         return self.read(found.slice(0, 1).to_pylist()[0])

@@ -57,7 +57,7 @@ class _Lane(NamedTuple):
 
 
 def _columns(table: pa.Table, name: str) -> _Lane:
-    part = table.filter(pc.equal(table["stream"].cast(pa.string()), name))
+    part = table.filter(pc.field("stream") == name)
     numbers = {status.name.lower(): int(status) for status in Status}
     return _Lane(
         np.asarray(part["recording"].cast(pa.string()).to_pylist()),

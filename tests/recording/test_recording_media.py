@@ -87,7 +87,7 @@ def test_a_container_of_sound_alone_is_a_recording(tmp_path: Path, codec: str, s
     path = tmp_path / f"voice.{suffix}"
     try:
         write_sound_track(path, codec, 3.0)
-    except av.FFmpegError:
+    except (av.FFmpegError, ValueError):
         pytest.skip(f"this build of FFmpeg has no encoder {codec}")
     if suffix == "m4a":
         source = AudioTrack(path, "a:0", "mic")
