@@ -35,7 +35,7 @@ def picture_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
             width, height = struct.unpack(">II", data[16:24])
             return height, width
         height, width, _, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    except (ValueError, struct.error) as error:
+    except (ValueError, KeyError, struct.error) as error:
         raise DataError(f"is not a {extension.upper()} picture ({error})", where=where) from None
     return int(height), int(width)
 

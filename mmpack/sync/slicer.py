@@ -114,6 +114,8 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
         )
         if ticks.members == (name,):
             rule = replace(rule, policy="exact", offset_ns=0, offset_source="none", tolerance_ns=0)
+        if rule.required:
+            _require_overlap(stream, ticks, where=recording.where)
         if rule.policy == "overlap" and not rule.required:
             # Texts go to slices that will exist: one that starts in a quarantined slice moves on to the next.
             matches[name] = _match_passing(stream, rule, ticks, _passed(matches, len(ticks.t_ns)))
@@ -134,6 +136,18 @@ def _passed(matches: dict[str, Match], count: int) -> NDArray[np.bool_]:
         if found.rule.required:
             passed &= found.status == Status.OK
     return passed
+
+
+def _require_overlap(stream: Aligned, ticks: Ticks, *, where: str) -> None:
+    """A required stream that shares no time with the ticks would quarantine everything: that is no fault of the slices."""
+    first_ns, last_ns = stream.span_ns
+    if last_ns < ticks.t_ns[0] or first_ns > ticks.t_ns[-1] + ticks.period_ns:
+        raise DataError(
+            f"spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s and the ticks {ticks.t_ns[0] / 1e9:.3f} to "
+            f"{ticks.t_ns[-1] / 1e9:.3f} s: they share no moment",
+            where=f"{where}, stream '{stream.name}'",
+            mend="Its unit, start or clock is wrong in the description; or set required = false for it.",
+        )
 
 
 def _match_passing(stream: Aligned, rule, ticks: Ticks, passed: NDArray[np.bool_]) -> Match:

@@ -12,7 +12,7 @@ from sync_made import BOOT_NS, MS, RIG, S, aligned, recording, regular, sound, s
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.errors import ClockError, DataError
-from mmpack.sync import SyncConfig, synchronise
+from mmpack.sync import StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.align import align, longest_ascending
 
 GPS = Clock("gps", "gps")
@@ -151,11 +151,16 @@ def test_stamps_in_the_wrong_unit_are_refused_with_the_right_one(unit: str, scal
     assert "imu" in caught.value.where
 
 
-def test_a_stream_on_another_epoch_shows_as_no_overlap() -> None:
+def test_a_stream_on_another_epoch() -> None:
+    """Required, it would quarantine everything and is refused; optional, it is reported."""
     made = recording(
         stream(regular(50, 100 * MS), "camera", "cam"),
         stream(regular(500, 10 * MS, BOOT_NS * 1000), "imu", "imu"),
     )
-    result = synchronise(made, SyncConfig(reference="cam"))
-    assert not result.passed.any()
+    with pytest.raises(DataError, match="they share no moment") as caught:
+        synchronise(made, SyncConfig(reference="cam"))
+    assert "imu" in caught.value.where
+    optional = SyncConfig(reference="cam", streams={"imu": StreamPolicy(required=False)})
+    result = synchronise(made, optional)
+    assert result.passed.all()
     assert ("no_overlap", "imu") in {(finding.kind, finding.stream) for finding in result.findings}
