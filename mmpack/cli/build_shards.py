@@ -131,7 +131,7 @@ def _say(outcome: Outcome, out: str, num_ranks: int) -> None:
         )
     elif not outcome.failures and num_ranks > 1:
         typer.echo("this rank's tasks are done; the last rank to finish writes the index and the manifest")
-    elif outcome.failures:
+    elif len(outcome.plan.tasks) > 1:
         done = len(outcome.plan.tasks) - len(outcome.failures)
         typer.echo(
             f"{done} of {len(outcome.plan.tasks)} inputs built; mend the rest and run the same command again",

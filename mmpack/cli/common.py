@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmpack.errors import StorageError
+from mmpack.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +77,10 @@ def with_options(settings: SyncConfig, reference: str | None, tolerance: str | N
     if reference is not None:
         settings = msgspec.structs.replace(settings, reference=reference)
     if tolerance is not None:
-        parse_duration(tolerance)
+        try:
+            parse_duration(tolerance)
+        except ConfigError as error:
+            raise ConfigError(error.what, where="--tolerance", mend=error.mend) from None
         streams = {
             name: msgspec.structs.replace(policy, tolerance=tolerance)
             for name, policy in settings.streams.items()

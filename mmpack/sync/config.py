@@ -135,7 +135,7 @@ def resolve(
     policy = settings.policy or DEFAULT_POLICY[stream.kind]
     _check(stream, policy)
     if settings.tolerance:
-        tolerance_ns = parse_duration(settings.tolerance)
+        tolerance_ns = _duration(settings.tolerance, stream, "tolerance")
     elif policy == "exact":
         tolerance_ns = 0
     else:
@@ -145,7 +145,7 @@ def resolve(
     if learned_ns is not None:
         offset_ns, source = learned_ns, "learned"
     elif settings.offset and settings.offset != "learn":
-        offset_ns, source = parse_duration(settings.offset), "given"
+        offset_ns, source = _duration(settings.offset, stream, "offset"), "given"
     elif stream.nominal_offset_ns is not None and settings.offset != "learn":
         offset_ns, source = stream.nominal_offset_ns, "given"
     else:
@@ -156,9 +156,9 @@ def resolve(
         tolerance_ns,
         offset_ns,
         source,  # pyright: ignore[reportArgumentType]
-        parse_duration(limit) if limit else 3 * max(period_ns, 1),
-        parse_duration(settings.before),
-        parse_duration(settings.after) if settings.after else tick_period_ns,
+        _duration(limit, stream, "max_gap or max_age") if limit else 3 * max(period_ns, 1),
+        _duration(settings.before, stream, "before"),
+        _duration(settings.after, stream, "after") if settings.after else tick_period_ns,
         stream.kind in DEFAULT_REQUIRED if settings.required is None else settings.required,
         settings.once,
         settings.quaternion,
@@ -196,3 +196,10 @@ def _check(stream: Stream, policy: Policy) -> None:
         raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, mend="Use 'nearest'.")
     if stream.kind == "camera" and policy in ("window", "hold"):
         raise ConfigError(f"a camera cannot be matched by '{policy}' yet", where=where, mend="Use 'nearest'.")
+
+
+def _duration(text: str, stream: Stream, key: str) -> int:
+    try:
+        return parse_duration(text)
+    except ConfigError as error:
+        raise ConfigError(error.what, where=f'sync.streams."{stream.name}".{key}', mend=error.mend) from None

@@ -1,0 +1,219 @@
+"""Bad input at the command line: one clear line that names the place, a non-zero exit, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sysconfig
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tools.make_recording import make_recording
+
+MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good") / "drive"
+    make_recording(folder, seconds=3, size=(48, 64), faults=False)
+    return folder
+
+
+@pytest.fixture
+def drive(good: Path, tmp_path: Path) -> Path:
+    """A recording to be spoiled."""
+    return Path(shutil.copytree(good, tmp_path / "drive"))
+
+
+def mmpack(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [MMPACK, *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def line_of(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line of a refusal."""
+    assert done.returncode == 1, (done.returncode, done.stdout[-500:], done.stderr)
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def edit(path: Path, change: Callable[[str], str]) -> None:
+    path.write_text(change(path.read_text()))
+
+
+def each_line(path: Path, change: Callable[[int, str], str]) -> None:
+    """Changes every line but the header."""
+    head, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([head, *(change(number, row) for number, row in enumerate(rows))]) + "\n")
+
+
+def missing_camera(drive: Path) -> tuple[str, ...]:
+    (drive / "cam_front.mp4").unlink()
+    return "cam_front", "no such file"
+
+
+def truncated_mp4(drive: Path) -> tuple[str, ...]:
+    data = (drive / "cam_back.mp4").read_bytes()
+    (drive / "cam_back.mp4").write_bytes(data[: len(data) // 2])
+    return "cam_back", "truncated"
+
+
+def zero_byte_wav(drive: Path) -> tuple[str, ...]:
+    (drive / "mic.wav").write_bytes(b"")
+    return "mic", "empty (0 bytes)"
+
+
+def no_time_column(drive: Path) -> tuple[str, ...]:
+    edit(drive / "imu.csv", lambda text: text.replace("t_ns", "time_ns", 1))
+    return "imu", "t_ns", "time_ns"
+
+
+def year_2464(drive: Path) -> tuple[str, ...]:
+    """Microseconds of 2018 that pass as units of ten: on a utc clock that is the year 2464."""
+    edit(drive / "recording.toml", lambda text: text.replace('domain = "boot"', 'domain = "utc"'))
+    return "1970-01-0", "utc"
+
+
+def milliseconds_as_seconds(drive: Path) -> tuple[str, ...]:
+    edit(
+        drive / "recording.toml",
+        lambda text: text.replace(
+            'path = "imu.csv"\ntime = { column = "t_ns", unit = "ns" }',
+            'path = "imu.csv"\ntime = { column = "t_ns", unit = "us" }',
+        ),
+    )
+    return ("imu",)
+
+
+def float_nanoseconds(drive: Path) -> tuple[str, ...]:
+    each_line(drive / "imu.csv", lambda _, row: "1.67306901850347e+18" + row[row.index(",") :])
+    return "imu", "float"
+
+
+def out_of_order(drive: Path) -> tuple[str, ...]:
+    head, *rows = (drive / "imu.csv").read_text().splitlines()
+    swapped = [row for pair in zip(rows[1::2], rows[0::2], strict=False) for row in pair]
+    (drive / "imu.csv").write_text("\n".join([head, *swapped]) + "\n")
+    return "imu", "out of order"
+
+
+def unknown_key(drive: Path) -> tuple[str, ...]:
+    edit(drive / "recording.toml", lambda text: text.replace("kind =", "knid =", 1))
+    return "unknown key", "Did you mean 'kind'?", "recording.toml"
+
+
+def unknown_kind(drive: Path) -> tuple[str, ...]:
+    edit(drive / "recording.toml", lambda text: text.replace('kind = "imu"', 'kind = "gyroscope"', 1))
+    return "recording.toml", "gyroscope"
+
+
+def unknown_clock(drive: Path) -> tuple[str, ...]:
+    edit(drive / "recording.toml", lambda text: text.replace('clock = "rig"', 'clock = "rigg"', 1))
+    return "clock 'rigg' is not described", "[clocks.rigg]"
+
+
+def fewer_stamps_than_frames(drive: Path) -> tuple[str, ...]:
+    edit(drive / "cam_front.csv", lambda text: "\n".join(text.splitlines()[:-3]) + "\n")
+    return "cam_front", "frames but", "stamps"
+
+
+SPOILERS = [
+    missing_camera,
+    truncated_mp4,
+    zero_byte_wav,
+    no_time_column,
+    year_2464,
+    milliseconds_as_seconds,
+    float_nanoseconds,
+    out_of_order,
+    unknown_key,
+    unknown_kind,
+    unknown_clock,
+    fewer_stamps_than_frames,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
+def test_one_clear_line(drive: Path, tmp_path: Path, spoil: Callable[[Path], tuple[str, ...]]) -> None:
+    words = spoil(drive)
+    for done in (mmpack("sync", drive), mmpack("build-shards", drive, "--out", tmp_path / "out", "-j", "0")):
+        line = line_of(done)
+        for word in words:
+            assert word in line
+        assert done.stdout == ""
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_the_float_nanoseconds_of_a_real_table(real_data: Path) -> None:
+    line = line_of(mmpack("sync", real_data / "adversarial" / "float_ns_sample_data.json"))
+    assert "float" in line
+    assert "integers" in line
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    assert "no such file or folder" in line_of(mmpack("sync", tmp_path / "nowhere"))
+    assert "no reader knows this input" in line_of(mmpack("sync", tmp_path))
+    assert "no such file" in line_of(mmpack("build-shards", tmp_path / "x.toml", "--out", tmp_path / "out"))
+
+
+def test_a_reference_that_cannot_be(good: Path) -> None:
+    assert "no stream 'cam_top'" in line_of(mmpack("sync", good, "--reference", "cam_top"))
+    assert "which has no ticks" in line_of(mmpack("sync", good, "--reference", "mic"))
+    assert "is no rate" in line_of(mmpack("sync", good, "--reference", "rate:fast"))
+    assert "needs two" in line_of(mmpack("sync", good, "--reference", "consensus:lidar*"))
+    assert "tolerance" in line_of(mmpack("sync", good, "--tolerance", "1"))
+
+
+def test_max_quarantine_sets_the_exit_code(tmp_path: Path) -> None:
+    make_recording(tmp_path / "drive", seconds=6, size=(48, 64))
+    assert mmpack("sync", tmp_path / "drive").returncode == 0
+    done = mmpack("sync", tmp_path / "drive", "--max-quarantine", "0", "--json")
+    assert "set aside, allowed 0.0%" in line_of(done)
+    assert json.loads(done.stdout)["quarantined"] > 0
+
+
+def test_json_has_what_machines_rely_on(good: Path) -> None:
+    done = mmpack("sync", good, "--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert report["ticks"] == report["passed"] + report["quarantined"] == 30
+    for name, facts in report["streams"].items():
+        for key in ("residual_p50_ns", "residual_p99_ns", "residual_max_ns", "offset_ns", "raw_spread_ns"):
+            assert type(facts[key]) is int, (name, key)
+
+
+def test_an_archive_with_a_climbing_member(good: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert mmpack("build-shards", good, "--out", out, "-j", "0").returncode == 0
+    [shard] = out.glob("shards/*.tar")
+    with tarfile.open(shard) as archive:
+        members = [(member, archive.extractfile(member)) for member in archive.getmembers()]
+        with tarfile.open(tmp_path / "evil.tar", "w", format=tarfile.USTAR_FORMAT) as evil:
+            for number, (member, content) in enumerate(members):
+                if number == 0:
+                    member.name = "../../escaped.jpg"
+                evil.addfile(member, content)
+    shard.write_bytes((tmp_path / "evil.tar").read_bytes())
+    line = line_of(mmpack("verify", out))
+    assert shard.name in line
+    assert not (tmp_path.parent / "escaped.jpg").exists()
+
+
+def test_help_says_what_each_command_does() -> None:
+    done = mmpack("--help")
+    assert done.returncode == 0
+    for command in ("sync", "build-shards", "verify", "report"):
+        assert command in done.stdout
+        assert mmpack(command, "--help").returncode == 0
+    assert mmpack("build").returncode == 2
+    assert mmpack("--version").stdout.strip()
