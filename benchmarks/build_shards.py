@@ -43,7 +43,7 @@ from rich.table import Table
 from benchmarks.build_shards_inputs import Clip, clips, jpeg_files, jpeg_recording
 from benchmarks.measure import ROOT, interleaved, machine, own_peak_bytes, peak_bytes, ratio
 from mmpack.build.config import BuildConfig, ShardsConfig
-from mmpack.build.run import build
+from mmpack.build.run import build_shards as build
 from tools.make_recording import make_recording
 
 RESULT = ROOT / "benchmarks" / "results" / "build_shards.json"

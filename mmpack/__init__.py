@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmpack.build import BuildConfig, build
+    from mmpack.build import BuildConfig, build_shards
     from mmpack.clock import Clock, ClockMap
     from mmpack.errors import MmpackError
     from mmpack.layout import Layout, LayoutConfig
@@ -30,7 +30,7 @@ _HOMES = {
     "Stream": "mmpack.recording",
     "SyncConfig": "mmpack.sync",
     "SyncResult": "mmpack.sync",
-    "build": "mmpack.build",
+    "build_shards": "mmpack.build",
     "open_recordings": "mmpack.recording",
     "synchronise": "mmpack.sync",
     "verify": "mmpack.shards",
@@ -48,7 +48,7 @@ __all__ = [
     "Stream",
     "SyncConfig",
     "SyncResult",
-    "build",
+    "build_shards",
     "open_recordings",
     "synchronise",
     "verify",

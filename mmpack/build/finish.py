@@ -13,7 +13,14 @@ import pyarrow as pa
 from mmpack.build.plan import Plan
 from mmpack.build.task import TaskRecord, read_done, sync_name
 from mmpack.shards import index
-from mmpack.shards.manifest import FORMAT_VERSION, Manifest, RecordingEntry, ShardEntry, StreamEntry, write_manifest
+from mmpack.shards.manifest import (
+    FORMAT_VERSION,
+    Manifest,
+    RecordingEntry,
+    ShardEntry,
+    StreamEntry,
+    write_manifest,
+)
 from mmpack.shards.statistics import Statistics
 from mmpack.shards.statistics import merge as merge_statistics
 from mmpack.shards.store import Store
@@ -55,7 +62,9 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
                 statistics[name] = merge_statistics(statistics[name], part) if name in statistics else part
     table = pa.concat_tables(parts).unify_dictionaries() if parts else index.SCHEMA.empty_table()
     reports = [record.report for record in records.values() if record.report is not None]
-    sync = [index.read_table(store, sync_name(task.name)) for task in plan.tasks if task.recording is not None]
+    sync = [
+        index.read_table(store, sync_name(task.name)) for task in plan.tasks if task.recording is not None
+    ]
     files = {
         index.INDEX_NAME: _write(store, index.INDEX_NAME, table),
         index.QUARANTINE_NAME: _write(store, index.QUARANTINE_NAME, _quarantine(reports)),
@@ -121,7 +130,8 @@ def _recording(report: dict[str, Any]) -> RecordingEntry:
         passed=report["passed"],
         quarantined=report["quarantined"],
         streams={
-            name: StreamEntry(**{key: facts[key] for key in keep}) for name, facts in report["streams"].items()
+            name: StreamEntry(**{key: facts[key] for key in keep})
+            for name, facts in report["streams"].items()
         },
         clock_maps=report["clock_maps"],
     )

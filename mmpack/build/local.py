@@ -71,9 +71,7 @@ def run_local(
         pool.close()
 
 
-def _run_here(
-    plan: Plan, tasks: Sequence[Task], url: str, tell: Callable[[Progress], None]
-) -> list[Failure]:
+def _run_here(plan: Plan, tasks: Sequence[Task], url: str, tell: Callable[[Progress], None]) -> list[Failure]:
     failures: list[Failure] = []
     for task in tasks:
         try:
@@ -187,7 +185,9 @@ def _outcome(
         return error
     except MemoryError:
         return MmpackError("out of memory", where=task.name, mend="Use fewer --workers.")
-    except Exception as error:  # a fault of ours: said in one line with its place, rather than lost with the worker
+    except (
+        Exception
+    ) as error:  # a fault of ours: said in one line with its place, rather than lost with the worker
         last = traceback.extract_tb(error.__traceback__)[-1]
         return MmpackError(
             f"unexpected {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",

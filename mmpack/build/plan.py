@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,15 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from mmpack.build.config import BuildConfig, SamplesConfig
-from mmpack.config import canonical_json, to_builtins
+from mmpack.config import canonical_json, nearest, to_builtins
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, NumericLayout
-from mmpack.recording import TABLE_KINDS, Recording, Stream, TableSource, open_recordings
+from mmpack.recording import (
+    TABLE_KINDS,
+    AudioSource,
+    FrameSource,
+    Recording,
+    TableSource,
+    open_recordings,
+)
 from mmpack.recording.files import safe_name
 from mmpack.shards.manifest import FORMAT_VERSION
 from mmpack.sync.config import DEFAULT_POLICY
+
+#: Tables and texts up to this size are hashed whole; an edit that keeps a file's size must not go unnoticed.
+MAX_HASHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -36,16 +49,36 @@ class Task:
     samples: SamplesConfig | None = None
 
     def fingerprint(self, settings: str) -> str:
-        """sha256 of the settings, and of the names and sizes of all files that the task reads."""
+        """sha256 of the settings and of all that the task is made from: descriptions, stamps, file names and sizes.
+
+        Small files (tables, subtitles, lists of samples) count with their content, media with their size.
+        """
         facts: list[Any] = [settings, self.name]
         if self.recording is not None:
+            facts.append([_facts(known) for known in self.recording.maps])
             for stream in self.recording.streams.values():
-                facts.append([stream.name, stream.kind, stream.clock.name, stream.clock.domain, stream.semantics])
-                facts.append([stream.nominal_offset_ns, stream.latency_ns, sorted(stream.source.files())])
+                hashed = not isinstance(stream.source, FrameSource | AudioSource)
+                facts.append([_facts(stream, hashed=hashed), sorted(stream.source.files())])
         if self.samples is not None:
-            path = Path(self.samples.path)
-            facts.append([path.name, path.stat().st_size if path.exists() else 0])
+            facts.append(_facts(Path(self.samples.path), hashed=True))
         return hashlib.sha256(canonical_json(facts)).hexdigest()
+
+
+def _facts(value: Any, *, hashed: bool = False) -> Any:
+    """A description as plain values: a path becomes its name (and, if `hashed` and small, its digest), an array its digest."""
+    if isinstance(value, Path):
+        is_small = hashed and value.is_file() and value.stat().st_size <= MAX_HASHED_BYTES
+        return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if is_small else ""]
+    if isinstance(value, np.ndarray):
+        return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+    if dataclasses.is_dataclass(value):
+        named = [field.name for field in dataclasses.fields(value) if field.init]
+        return [type(value).__name__, {name: _facts(getattr(value, name), hashed=hashed) for name in named}]
+    if isinstance(value, list | tuple):
+        return [_facts(item, hashed=hashed) for item in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    return [type(value).__name__, {name: _facts(inner, hashed=hashed) for name, inner in vars(value).items()}]
 
 
 @dataclass(frozen=True)
@@ -67,8 +100,8 @@ class Plan:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting, defaults written out, paths left out."""
-        whole = to_builtins(self.config)
+        """Every setting as JSON values, defaults written out, paths left out."""
+        whole = msgspec.json.decode(canonical_json(to_builtins(self.config)))
         whole.pop("recordings")
         for source in whole["samples"]:
             source["path"] = Path(source["path"]).name
@@ -100,42 +133,62 @@ def make_plan(config: BuildConfig, *, root: Path | None = None) -> Plan:
     ]
     tasks += [Task(safe_name(source.name), samples=source) for source in config.samples]
     tasks.sort(key=lambda task: task.name)
-    for before, after in zip(tasks, tasks[1:], strict=False):
+    for before, after in itertools.pairwise(tasks):
         if before.name == after.name:
             raise ConfigError(
-                f"two inputs are called '{after.name}'", mend="Give one another recording.name or samples.name."
+                f"two inputs are called '{after.name}'",
+                mend="Give one another recording.name or samples.name.",
             )
     recordings = [task.recording for task in tasks if task.recording is not None]
     return Plan(_with_streams(config, recordings), tuple(tasks))
 
 
 def _with_streams(config: BuildConfig, recordings: Sequence[Recording]) -> BuildConfig:
-    """Cameras and numeric streams that the layout does not list are added in the order they come."""
+    """The config with the recordings' cameras and numeric streams in its layout, where it does not list them itself.
+
+    Raises:
+        ConfigError: a camera is not among those listed, or a numeric stream has other columns than listed or than in
+            another recording.
+    """
     layout = config.layout
-    cameras, numeric = list(layout.cameras), {stream.name: stream for stream in layout.numeric}
+    cameras: set[str] = set()
+    columns: dict[str, tuple[str, tuple[str, ...]]] = {}
+    numeric = {stream.name: stream for stream in layout.numeric}
     for recording in recordings:
         for stream in recording.streams.values():
             if (config.sync.of(stream.name).policy or DEFAULT_POLICY[stream.kind]) == "ignore":
                 continue
-            if stream.kind == "camera" and stream.name not in cameras and not layout.cameras:
-                cameras.append(stream.name)
-            if _is_numeric(stream) and stream.name not in numeric:
-                numeric[stream.name] = _numeric_layout(stream)
+            if stream.kind == "camera":
+                cameras.add(stream.name)
+            if stream.kind in TABLE_KINDS | {"radar"} and isinstance(stream.source, TableSource):
+                mine = stream.source.columns()
+                first, theirs = columns.setdefault(stream.name, (recording.name, mine))
+                if mine != theirs:
+                    raise ConfigError(
+                        f"'{stream.name}' has columns {', '.join(mine)}, and in '{first}' {', '.join(theirs)}",
+                        where=recording.where,
+                        mend="Set the same columns = [...] in both descriptions.",
+                    )
+                role = "action" if stream.kind == "action" else "observation"
+                added = NumericLayout(name=stream.name, width=len(mine), role=role)
+                if numeric.setdefault(stream.name, added).width != len(mine):
+                    raise ConfigError(
+                        f"'{stream.name}' has {len(mine)} columns ({', '.join(mine)}) and a width of "
+                        f"{numeric[stream.name].width} in the layout",
+                        where="layout.numeric",
+                        mend=f"Set width = {len(mine)}.",
+                    )
+    unlisted = sorted(cameras.difference(layout.cameras)) if layout.cameras else []
+    if unlisted:
+        raise ConfigError(
+            f"the camera '{unlisted[0]}' is not listed",
+            where="layout.cameras",
+            mend=f"{nearest(unlisted[0], layout.cameras)} Or add it, or set its policy to 'ignore'.",
+        )
     # Sorted, so that the order in which recordings are named does not change the vocabulary.
     listed = layout.cameras or tuple(sorted(cameras))
     fixed = [stream.name for stream in layout.numeric]
-    added = sorted(name for name in numeric if name not in fixed)
-    streams = tuple(numeric[name] for name in [*fixed, *added])
+    streams = tuple(numeric[name] for name in [*fixed, *sorted(numeric.keys() - set(fixed))])
     return msgspec.structs.replace(
         config, layout=msgspec.structs.replace(layout, cameras=listed, numeric=streams)
     )
-
-
-def _is_numeric(stream: Stream) -> bool:
-    return stream.kind in TABLE_KINDS | {"radar"} and isinstance(stream.source, TableSource)
-
-
-def _numeric_layout(stream: Stream) -> NumericLayout:
-    assert isinstance(stream.source, TableSource)
-    role = "action" if stream.kind == "action" else "observation"
-    return NumericLayout(name=stream.name, width=len(stream.source.columns()), role=role)

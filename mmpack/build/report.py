@@ -58,7 +58,9 @@ def _quantiles(tokens: np.ndarray) -> dict[str, int]:
 
 
 def _counted(column: pa.ChunkedArray) -> dict[str, int]:
-    return {str(entry["values"]): entry["counts"] for entry in column.cast(pa.string()).value_counts().to_pylist()}
+    return {
+        str(entry["values"]): entry["counts"] for entry in column.cast(pa.string()).value_counts().to_pylist()
+    }
 
 
 def draw_build(shards: Shards, facts: dict[str, Any], path: Path) -> None:
@@ -86,4 +88,6 @@ def render_build(facts: dict[str, Any]) -> RenderableType:
 
 def _shares(facts: dict[str, Any]) -> str:
     total = max(facts["tokens"], 1)
-    return ", ".join(f"{name} {count / total:.1%}" for name, count in facts["tokens_by_modality"].items() if count)
+    return ", ".join(
+        f"{name} {count / total:.1%}" for name, count in facts["tokens_by_modality"].items() if count
+    )

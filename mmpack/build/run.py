@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from mmpack.shards.manifest import MANIFEST_NAME, Manifest
 from mmpack.shards.store import Store, open_store
 
 _SETTINGS_NAME = "_build/settings.json"
+_SHARD = re.compile(r"shards/[^/]+-\d{5,}\.tar")
+#: What a build writes beside its shards.
+TOP_LEVEL = frozenset({MANIFEST_NAME, "index.parquet", "quarantine.parquet", "sync.parquet", "sync.json"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Outcome:
     resumed: int
 
 
-def build(
+def build_shards(
     config: BuildConfig,
     out: str,
     *,
@@ -75,8 +79,11 @@ def build(
         raise ConfigError(f"rank {rank} of {num_ranks} ranks", mend="Ranks count from 0.")
     if overwrite and num_ranks > 1:
         raise ConfigError(
-            "--overwrite with several ranks would delete what the others wrote", mend="Empty the target first."
+            "--overwrite with several ranks would delete what the others wrote",
+            mend="Empty the target first.",
         )
+    if not out.strip():
+        raise ConfigError("no target", mend="Give --out a folder or an object store URL.")
     plan = make_plan(config, root=root)
     store = open_store(out)
     if overwrite:
@@ -90,14 +97,15 @@ def build(
 
 
 def _claim(plan: Plan, store: Store) -> None:
-    """Marks the target as this build's. Raises ConfigError, with the settings that differ, if it is
-    another's.
-    """
+    """Marks the target as this build's. Raises ConfigError, with what differs, if it is another's."""
     mine = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
+    mend = "Choose another --out, or add --overwrite to build it anew."
     if not store.exists(_SETTINGS_NAME):
         if store.exists(MANIFEST_NAME):
             raise ConfigError(
-                "the target holds shards of unknown settings", where=store.url, mend="Choose another --out."
+                "the target holds finished shards, and the records that a build goes on from were removed",
+                where=store.url,
+                mend=mend,
             )
         store.write(_SETTINGS_NAME, canonical_json(mine))
         return
@@ -105,9 +113,15 @@ def _claim(plan: Plan, store: Store) -> None:
     if theirs.get("fingerprint") != plan.fingerprint:
         changed = ", ".join(_differences(theirs.get("settings", {}), plan.settings)) or "the layout"
         raise ConfigError(
-            f"the target holds a build with other settings: {changed}",
+            f"the target holds a build with other settings: {changed}", where=store.url, mend=mend
+        )
+    known = {task.name for task in plan.tasks}
+    held = {name.split("/")[2] for name in store.names("_build/tasks/")}
+    if held - known:
+        raise ConfigError(
+            f"the target also holds '{min(held - known)}', which is not among the inputs",
             where=store.url,
-            mend="Choose another --out, or add --overwrite to build it anew.",
+            mend=mend,
         )
 
 
@@ -122,8 +136,19 @@ def _differences(theirs: Any, mine: Any, place: str = "") -> list[str]:
 
 
 def _clear(store: Store) -> None:
-    # The manifest goes first: without it nothing takes the rest for a finished build.
-    store.delete(MANIFEST_NAME)
-    for name in list(store.names()):
-        if name.startswith(("_build/", "shards/")) or name.endswith(".parquet"):
-            store.delete(name)
+    """Removes what a build wrote, and nothing else. Raises ConfigError if the target holds files but no build."""
+    names = list(store.names())
+    if names and not {MANIFEST_NAME, _SETTINGS_NAME} & set(names):
+        raise ConfigError(
+            f"--overwrite removes builds, and the target holds none but other files ('{names[0]}')",
+            where=store.url,
+            mend="Choose another --out, or empty it yourself.",
+        )
+    ours = [
+        name for name in names if name in TOP_LEVEL or _SHARD.fullmatch(name) or name.startswith("_build/")
+    ]
+    # The manifest goes first: without it nothing takes the rest for a finished build; the settings last, so that a killed
+    # clearing is taken up again.
+    ours.sort(key=lambda name: (name != MANIFEST_NAME, name == _SETTINGS_NAME))
+    for name in ours:
+        store.delete(name)

@@ -1,13 +1,14 @@
-"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file.
-"""
+"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
@@ -16,7 +17,7 @@ from mmpack.build.slices import Sample
 from mmpack.config import canonical_json, nearest
 from mmpack.errors import DataError
 from mmpack.layout import Facts, ImageTextFacts, SpeechFacts, TextFacts
-from mmpack.recording.files import existing_file
+from mmpack.recording.files import existing_file, safe_name
 from mmpack.shards.index import Row
 from mmpack.shards.pictures import picture_size
 
@@ -33,7 +34,7 @@ def samples(source: SamplesConfig, *, skip: int = 0) -> Iterator[Sample]:
     Raises:
         DataError: the file or a sample cannot be read; names the row.
     """
-    path = Path(source.path)
+    path, name = Path(source.path), safe_name(source.name)
     for number, record in enumerate(_records(path, source)):
         if number < skip:
             continue
@@ -47,11 +48,17 @@ def samples(source: SamplesConfig, *, skip: int = 0) -> Iterator[Sample]:
             member, data = _media(record, source, path.parent, where=where)
             members.append((member, data))
             facts = _media_facts(source.kind, member, data, text, where=where)
-        key = f"{source.name}-{number:08d}"
+        key = f"{name}-{number:08d}"
         extra = {name: value for name, value in record.items() if name != source.text and _is_plain(value)}
-        description = {"version": 1, "kind": source.kind, "recording": source.name, "ordinal": number, "source": extra}
+        description = {
+            "version": 1,
+            "kind": source.kind,
+            "recording": name,
+            "ordinal": number,
+            "source": extra,
+        }
         members.append(("json", canonical_json(description)))
-        row = Row(key, source.kind, source.name, number, number, 0, 0, facts, len(text.encode()))
+        row = Row(key, source.kind, name, number, number, 0, 0, facts, len(text.encode()))
         yield Sample(row, members, {})
 
 
@@ -59,15 +66,26 @@ def count(source: SamplesConfig) -> int:
     """Rows of a source. Raises DataError."""
     path = existing_file(Path(source.path), stream=source.name)
     if path.suffix == ".parquet":
-        return pq.ParquetFile(path).metadata.num_rows
+        with _parquet(path) as file:
+            return file.metadata.num_rows
     return sum(1 for _ in _records(path, source))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
 
 
 def _records(path: Path, source: SamplesConfig) -> Iterator[dict[str, Any]]:
     existing_file(path, stream=source.name)
     if path.suffix == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
-            yield from batch.to_pylist()
+        with _parquet(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
         return
     if path.suffix not in (".jsonl", ".json", ".ndjson"):
         raise DataError("is neither jsonl nor parquet", where=str(path))
@@ -77,7 +95,7 @@ def _records(path: Path, source: SamplesConfig) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 record = json.loads(line) if len(line) <= MAX_TEXT_BYTES else None
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"line {number + 1} is not JSON ({error})", where=str(path)) from None
             if not isinstance(record, dict):
                 raise DataError(f"line {number + 1} is not a JSON object of a sane size", where=str(path))
@@ -90,6 +108,12 @@ def _text(record: dict[str, Any], column: str, *, where: str) -> str:
     value = record[column]
     if not isinstance(value, str):
         raise DataError(f"column '{column}' holds {type(value).__name__}, not text", where=where)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"column '{column}' holds half of a surrogate pair, which is no text", where=where
+        ) from None
     return value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from mmpack.sync.slicer import describe
 #: A step between ticks longer than this many periods ends a run: what lies across it is not consecutive.
 RUN_BREAK = 1.5
 NUMERIC_MEMBER = "numeric.npz"
+MAX_FLAC_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Sample:
     statistics: dict[str, Statistics]
 
 
-def slices(result: SyncResult, config: ShardsConfig, *, skip: int = 0, threads: bool = False) -> Iterator[Sample]:
+def slices(
+    result: SyncResult, config: ShardsConfig, *, skip: int = 0, threads: bool = False
+) -> Iterator[Sample]:
     """The slices of a recording that passed, in order.
 
     Args:
@@ -198,7 +202,9 @@ def _present(match: Match) -> NDArray[np.bool_]:
     return match.found & (match.status == Status.OK)
 
 
-def _pictures(match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig) -> Iterator[Piece]:
+def _pictures(
+    match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig
+) -> Iterator[Piece]:
     present = _present(match)
     frames = _ascending(source, match.items[match.first[todo[present[todo]]]].tolist())
     for tick in todo.tolist():
@@ -212,7 +218,9 @@ def _pictures(match: Match, source: FrameSource, todo: NDArray[np.int64], config
         yield Piece(((member, data),), camera=(match.name, height, width, 1), facts=facts)
 
 
-def _tubelets(match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig) -> Iterator[Piece]:
+def _tubelets(
+    match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig
+) -> Iterator[Piece]:
     present = _present(match)
     windows = [
         match.items[match.first[tick] : match.first[tick] + match.count[tick]] if present[tick] else []
@@ -235,7 +243,9 @@ def _tubelets(match: Match, source: FrameSource, todo: NDArray[np.int64], config
         stamps = match.stream.t_ns[first : first + len(shown)].tolist()
         member = f"{match.name}.mp4"
         height, width = decoded[0].height, decoded[0].width
-        facts = _common(match, tick, member=member, item=shown[0].index, height=height, width=width, stamps_ns=stamps)
+        facts = _common(
+            match, tick, member=member, item=shown[0].index, height=height, width=width, stamps_ns=stamps
+        )
         data = encode_tubelet(decoded, stamps, crf=config.tubelet_crf)
         yield Piece(((member, data),), camera=(match.name, height, width, len(shown)), facts=facts)
 
@@ -244,7 +254,7 @@ def _ascending(source: FrameSource, items: list[int]) -> Iterator[Frame]:
     """Frames in the order of `items`. Matching goes forward in time, and so do a source's items but for a
     repaired order.
     """
-    if all(after >= before for before, after in zip(items, items[1:], strict=False)):
+    if all(after >= before for before, after in itertools.pairwise(items)):
         return source.frames(items)
     return _reordered(source, items)
 
@@ -280,11 +290,19 @@ def _sounds(match: Match, todo: NDArray[np.int64], config: ShardsConfig) -> Iter
 
 def _encode_sound(samples: NDArray[np.int16], rate_hz: int, form: str) -> bytes:
     buffer = io.BytesIO()
+    if form == "flac" and samples.shape[1] > MAX_FLAC_CHANNELS:
+        raise ConfigError(
+            f"flac holds {MAX_FLAC_CHANNELS} channels, and the sound has {samples.shape[1]}",
+            where="shards.audio",
+            mend="Set audio = 'wav' in [shards].",
+        )
     soundfile.write(buffer, samples, rate_hz, format=form.upper(), subtype="PCM_16")
     return buffer.getvalue()
 
 
-def _tables(match: Match, source: TableSource, result: SyncResult, todo: NDArray[np.int64]) -> Iterator[Piece]:
+def _tables(
+    match: Match, source: TableSource, result: SyncResult, todo: NDArray[np.int64]
+) -> Iterator[Piece]:
     values, columns = source.values(), source.columns()
     present = _present(match)
     for tick in todo.tolist():
@@ -293,7 +311,9 @@ def _tables(match: Match, source: TableSource, result: SyncResult, todo: NDArray
             continue
         rows, stamps = table_rows(match, tick, int(result.ticks.t_ns[tick]), values, columns)
         arrays = ((match.name, rows), (f"{match.name}.t_ns", stamps))
-        facts = _common(match, tick, member=NUMERIC_MEMBER, array=match.name, rows=len(rows), columns=list(columns))
+        facts = _common(
+            match, tick, member=NUMERIC_MEMBER, array=match.name, rows=len(rows), columns=list(columns)
+        )
         yield Piece(
             arrays=arrays, numeric=(match.name, len(rows)), statistics=of_rows(columns, rows), facts=facts
         )

@@ -61,8 +61,7 @@ def sync_name(task: str) -> str:
 
 
 def read_done(store: Store, task: str) -> TaskRecord | None:
-    """The completion record of a task; None if it is not complete. Raises IntegrityError for a damaged one.
-    """
+    """The completion record of a task; None if it is not complete. Raises IntegrityError for a damaged one."""
     name = done_name(task)
     if not store.exists(name):
         return None
@@ -73,7 +72,12 @@ def read_done(store: Store, task: str) -> TaskRecord | None:
 
 
 def run_task(
-    plan: Plan, task: Task, store: Store, *, threads: bool = False, tell: Callable[[Progress], None] | None = None
+    plan: Plan,
+    task: Task,
+    store: Store,
+    *,
+    threads: bool = False,
+    tell: Callable[[Progress], None] | None = None,
 ) -> None:
     """Does what is left of a task.
 
@@ -90,6 +94,13 @@ def run_task(
         QuarantineError: more slices than allowed were set aside.
         StorageError: the target refuses.
     """
+    with store.working(task.name):
+        _run(plan, task, store, threads=threads, tell=tell)
+
+
+def _run(
+    plan: Plan, task: Task, store: Store, *, threads: bool, tell: Callable[[Progress], None] | None
+) -> None:
     fingerprint = task.fingerprint(plan.fingerprint)
     finished = read_done(store, task.name)
     if finished is not None and finished.fingerprint == fingerprint:

@@ -42,7 +42,7 @@ def build_shards(
     ] = False,
 ) -> None:
     """Build WebDataset shards with a Parquet index. Run it again after a kill: it resumes."""
-    from mmpack.build import build
+    from mmpack.build import build_shards as build
     from mmpack.cli.progress import BuildProgress
 
     config = _config(inputs, reference, tolerance, max_quarantine)

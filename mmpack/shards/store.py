@@ -6,17 +6,21 @@ their upload is complete.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from mmpack.errors import ConfigError, StorageError
 
-_REMOTE = ("s3://", "gs://", "gcs://", "az://", "azure://", "abfs://", "http://", "https://", "memory://")
+_REMOTE = ("s3://", "gs://", "gcs://", "az://", "azure://", "abfs://")
+_LOCK_PATIENCE_S = 10.0
 
 
 class Store(Protocol):
@@ -58,6 +62,10 @@ class Store(Protocol):
         """A local folder to write a task's unfinished files in, emptied of what a killed run left. Raises
         StorageError.
         """
+        ...
+
+    def working(self, task: str) -> AbstractContextManager[None]:
+        """Holds a task for this process. Raises StorageError if another one has it, where the store can tell."""
         ...
 
     def names(self, prefix: str = "") -> Iterator[str]:
@@ -202,6 +210,19 @@ class LocalStore:
             folder.mkdir(parents=True)
         return folder
 
+    @contextmanager
+    def working(self, task: str) -> Iterator[None]:
+        """A lock on the task's folder, which the system takes back when the process ends, however it ends."""
+        folder = self.path(f"_build/tasks/{task}")
+        with storage_errors(str(folder), "writing"):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+        try:
+            _lock(handle, where=str(folder))
+            yield
+        finally:
+            os.close(handle)
+
     def names(self, prefix: str = "") -> Iterator[str]:
         """Every file below the folder, sorted."""
         found = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
@@ -300,12 +321,22 @@ class ObjectStore:
 
     def scratch_folder(self, task: str) -> Path:
         """A folder for temporary files of this machine, named after the target and the task."""
-        label = f"{self.url}/{task}".replace("://", "_").replace("/", "_")
-        folder = Path(tempfile.gettempdir()) / "mmpack" / label
+        label = hashlib.sha256(f"{self.url}/{task}".encode()).hexdigest()[:16]
+        home = Path(tempfile.gettempdir()) / f"mmpack-{os.getuid()}"
+        folder = home / label
         with storage_errors(str(folder), "writing"):
+            home.mkdir(mode=0o700, exist_ok=True)
+            if home.is_symlink() or home.stat().st_uid != os.getuid():
+                raise StorageError(
+                    "belongs to somebody else", where=str(home), mend="Set TMPDIR to a folder of yours."
+                )
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+            folder.mkdir()
         return folder
+
+    def working(self, task: str) -> AbstractContextManager[None]:
+        """Object stores have no locks: two builds of one target write the same bytes twice."""
+        return nullcontext()
 
     def names(self, prefix: str = "") -> Iterator[str]:
         """Every object below the prefix, sorted."""
@@ -318,6 +349,21 @@ class ObjectStore:
         with self._errors(name, "deleting"):
             below = list(self.names(f"{name}/"))
             self._store.delete([*below] if below else checked_name(name))
+
+
+def _lock(handle: int, *, where: str) -> None:
+    # Workers of a killed build notice its end within moments; whoever holds the lock for longer is at work.
+    until = time.monotonic() + _LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise StorageError(
+                    "another build is at work on it", where=where, mend="Wait for it to end, or stop it."
+                ) from None
+            time.sleep(0.05)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,10 +23,15 @@ MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
 def make_inputs(root: Path, *, drives: int = 2, seconds: float = 6.0) -> Path:
     """A build config with drives, and one stand-alone source of each kind; the path of the config."""
     for number in range(drives):
-        make_recording(root / f"drive-{number}", seed=number, seconds=seconds, size=(48, 64), faults=number == 0)
+        make_recording(
+            root / f"drive-{number}", seed=number, seconds=seconds, size=(48, 64), faults=number == 0
+        )
     random = np.random.default_rng(7)
     (root / "media").mkdir()
-    texts = [{"text": f"The car number {number} turns left at the light. " * (1 + number % 5)} for number in range(40)]
+    texts = [
+        {"text": f"The car number {number} turns left at the light. " * (1 + number % 5)}
+        for number in range(40)
+    ]
     (root / "texts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in texts))
     captions = []
     for number in range(12):
@@ -73,7 +78,9 @@ def command(config: Path, out: Path | str, *options: str) -> list[str]:
     return [MMPACK, "build-shards", str(config), "--out", str(out), *options]
 
 
-def run(arguments: list[str], *, timeout: float = 120, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
+def run(
+    arguments: list[str], *, timeout: float = 120, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """Runs a command to its end, its output captured."""
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | (env or {})

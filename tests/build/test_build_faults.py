@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-
 import resource
 import shutil
 import subprocess
@@ -87,7 +86,11 @@ def test_a_file_size_limit(config: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     done = subprocess.run(
-        command(config, tmp_path / "out", "-j", "0"), capture_output=True, text=True, preexec_fn=limit, check=False
+        command(config, tmp_path / "out", "-j", "0"),
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        check=False,
     )
     assert done.returncode == 1
     assert "File too large" in done.stderr
@@ -137,9 +140,13 @@ def test_too_much_quarantine(config: Path, tmp_path: Path) -> None:
 
 
 def test_unknown_keys(config: Path, tmp_path: Path) -> None:
-    for wrong, right in (("max_quarantin = 0.2", "max_quarantine"), ("[shard]", "shards"), ("[sync]\nreferenc = 'x'", "reference")):
+    for wrong, right in (
+        ("max_quarantin = 0.2", "max_quarantine"),
+        ("[shard]", "shards"),
+        ("[sync]\nreferenc = 'x'", "reference"),
+    ):
         bad = tmp_path / "bad.toml"
-        bad.write_text(f'recordings = ["x"]\n{wrong}\n' if "[" not in wrong else f'recordings = ["x"]\n{wrong}\n')
+        bad.write_text(f'recordings = ["x"]\n{wrong}\n')
         refused(run(command(bad, tmp_path / "out")), "unknown key", f"Did you mean '{right}'?", "bad.toml")
 
 
@@ -158,12 +165,18 @@ def test_wrong_types(tmp_path: Path) -> None:
 def test_two_of_one_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         make_recording(tmp_path / folder, seconds=3, size=(48, 64), faults=False, name="same")
-    done = run([MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")])
+    done = run(
+        [MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]
+    )
     refused(done, "two inputs are called 'same'")
 
 
 def test_json_is_one_object(config: Path, built: Path) -> None:
-    for arguments in (command(config, built, "--json"), [MMPACK, "verify", str(built), "--json"], [MMPACK, "report", str(built), "--json"]):
+    for arguments in (
+        command(config, built, "--json"),
+        [MMPACK, "verify", str(built), "--json"],
+        [MMPACK, "report", str(built), "--json"],
+    ):
         done = run(arguments)
         assert done.returncode == 0, done.stderr
         assert isinstance(json.loads(done.stdout), dict)
@@ -253,7 +266,9 @@ def test_object_store(config: Path, built: Path, monkeypatch: pytest.MonkeyPatch
         remote = {entry["Key"].removeprefix("some/where/"): entry["Key"] for entry in listed}
         assert sorted(remote) == sorted(digests(built))
         for name, key in remote.items():
-            assert client.get_object(Bucket="shards", Key=key)["Body"].read() == (built / name).read_bytes(), name
+            assert (
+                client.get_object(Bucket="shards", Key=key)["Body"].read() == (built / name).read_bytes()
+            ), name
         sample = Shards("s3://shards/some/where").sample("drive-000-00000003")
         assert sample == Shards(str(built)).sample("drive-000-00000003")
         refused(run([MMPACK, "verify", "s3://shards/elsewhere"]), "no finished build")
@@ -269,3 +284,129 @@ def test_environment_free_of_torch() -> None:
     """mmpack and its command line start without torch, and quickly enough to be imported anywhere."""
     code = "import sys, mmpack, mmpack.cli; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def _write(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_overwrite_removes_builds_and_nothing_else(config: Path, copy: Path, tmp_path: Path) -> None:
+    _write(copy / "shards", "mine.txt", "precious")
+    (copy / "precious.parquet").write_bytes(b"mine")
+    assert run(command(config, copy, "--overwrite", "-j", "0")).returncode == 0
+    assert (copy / "shards" / "mine.txt").read_text() == "precious"
+    assert (copy / "precious.parquet").read_bytes() == b"mine"
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    _write(stranger, "thesis.tex", "years of work")
+    refused(run(command(config, stranger, "--overwrite")), "holds none but other files", "thesis.tex")
+    assert list(stranger.iterdir()) == [stranger / "thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('path = "mic.wav"', 'path = "mic.wav"\nlatency = "3ms"'),
+        ('path = "imu.csv"', 'path = "imu.csv"\ncolumns = ["ax", "ay"]'),
+        ('kind = "imu"', 'kind = "numeric"'),
+    ],
+)
+def test_an_edited_description_is_noticed(
+    config: Path, copy: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    """A finished build is not taken for one of another description."""
+    inputs = Path(shutil.copytree(config.parent, tmp_path / "inputs"))
+    description = inputs / "drive-0" / "recording.toml"
+    assert old in description.read_text()
+    description.write_text(description.read_text().replace(old, new))
+    done = run(command(inputs / "build.toml", copy, "-j", "0"))
+    assert "--overwrite" in refused(done)
+
+
+def test_an_edit_that_keeps_the_size_is_noticed(config: Path, copy: Path, tmp_path: Path) -> None:
+    inputs = Path(shutil.copytree(config.parent, tmp_path / "inputs"))
+    table = inputs / "drive-0" / "can.csv"
+    text = table.read_text()
+    digit = next(place for place in range(len(text) - 1, 0, -1) if text[place].isdigit())
+    table.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
+    assert table.stat().st_size == len(text)
+    refused(run(command(inputs / "build.toml", copy, "-j", "0")), "'drive-000' built from other files")
+
+
+def test_fewer_inputs_are_refused(config: Path, copy: Path) -> None:
+    fewer = config.with_name("fewer.toml")
+    text = config.read_text()
+    fewer.write_text(text[: text.rindex("[[samples]]")])
+    line = refused(run(command(fewer, copy, "-j", "0")))
+    assert "'speech', which is not among the inputs" in line or "samples" in line
+
+
+def test_an_empty_target(config: Path) -> None:
+    refused(run(command(config, "")), "no target")
+
+
+def test_names_of_sources_are_made_safe(tmp_path: Path) -> None:
+    _write(tmp_path, "t.jsonl", '{"text": "one"}\n\n{"text": "two"}\n')
+    config = _write(
+        tmp_path, "b.toml", '[[samples]]\nname = "../my.texts"\nkind = "text"\npath = "t.jsonl"\n'
+    )
+    assert run(command(config, tmp_path / "out", "-j", "0")).returncode == 0
+    assert verify(str(tmp_path / "out")).faults == []
+    assert Shards(str(tmp_path / "out")).index["key"].to_pylist() == [
+        "my_texts-00000000",
+        "my_texts-00000001",
+    ]
+
+
+@pytest.mark.parametrize("line", ['{"text": "\\ud800"}', '{"text": ' + "[" * 100_000, "[1]", '{"txt": "x"}'])
+def test_lines_that_are_no_samples(tmp_path: Path, line: str) -> None:
+    _write(tmp_path, "t.jsonl", line + "\n")
+    config = _write(tmp_path, "b.toml", '[[samples]]\nname = "t"\nkind = "text"\npath = "t.jsonl"\n')
+    refused(run(command(config, tmp_path / "out", "-j", "0")), "t.jsonl")
+
+
+def test_a_damaged_parquet_source(tmp_path: Path) -> None:
+    _write(tmp_path, "t.parquet", "PAR1 and nothing else PAR1")
+    config = _write(tmp_path, "b.toml", '[[samples]]\nname = "t"\nkind = "text"\npath = "t.parquet"\n')
+    refused(run(command(config, tmp_path / "out", "-j", "0")), "t.parquet", "Parquet")
+
+
+def test_columns_that_differ_between_recordings(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_recording(tmp_path / name, seconds=3, size=(48, 64), faults=False, name=name)
+    description = tmp_path / "b" / "recording.toml"
+    text = description.read_text()
+    description.write_text(text.replace('path = "imu.csv"', 'path = "imu.csv"\ncolumns = ["ay", "ax"]'))
+    out = str(tmp_path / "out")
+    done = run([MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", out])
+    refused(done, "'imu' has columns ay, ax, and in 'a'")
+    wide = _write(tmp_path, "w.toml", 'recordings = ["a"]\n[[layout.numeric]]\nname = "imu"\nwidth = 7\n')
+    refused(run(command(wide, out)), "width of 7", "Set width = 6")
+    listed = _write(tmp_path, "l.toml", 'recordings = ["a"]\n[layout]\ncameras = ["cam_front"]\n')
+    refused(run(command(listed, out)), "is not listed", "layout.cameras")
+
+
+def test_two_builds_at_once(config: Path, built: Path, tmp_path: Path) -> None:
+    """Whichever comes second waits for a task or says that it is taken; the result is whole."""
+    out = tmp_path / "out"
+    started = [
+        subprocess.Popen(command(config, out, "-j", "1"), stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [process.communicate(timeout=100)[1] for process in started]
+    assert all(process.returncode in (0, 1) for process in started), said
+    assert "Traceback" not in "".join(said)
+    assert run(command(config, out, "-j", "0")).returncode == 0
+    assert digests(out) == digests(built)
+
+
+def test_the_library_beside_the_package_of_its_name(config: Path, tmp_path: Path) -> None:
+    import mmpack
+    import mmpack.build
+    from mmpack.config import load
+
+    settings = load(config, mmpack.BuildConfig).located(config.parent)
+    outcome = mmpack.build_shards(settings, str(tmp_path / "out"))
+    assert outcome.failures == []
+    assert outcome.manifest is not None

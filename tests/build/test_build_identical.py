@@ -69,7 +69,9 @@ def test_ranks_in_any_order(config: Path, reference: Path, tmp_path: Path) -> No
 
 def test_ranks_at_once(config: Path, reference: Path, tmp_path: Path) -> None:
     started = [
-        subprocess.Popen(command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0"))
+        subprocess.Popen(
+            command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
+        )
         for rank in range(3)
     ]
     assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
@@ -84,7 +86,9 @@ def test_a_finished_build_is_left_alone(config: Path, reference: Path) -> None:
 
 def _kill_whole_build(config: Path, reference: Path, out: Path, after_s: float) -> bool:
     """Kills a build after a while and finishes it; whether it was still at work."""
-    process = subprocess.Popen(command(config, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(config, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     time.sleep(after_s)
     workers = children(process.pid)
     was_running = process.poll() is None
@@ -106,11 +110,17 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
     )
     time.sleep(after_s)
     # Python's resource tracker is a child as well, and not ours to kill.
-    workers = [pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    workers = [
+        pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    ]
     killed = False
     if workers:
         try:
-            subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(pick.choice(workers))], check=True, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                ["kill", f"-{signal.SIGKILL.value}", str(pick.choice(workers))],
+                check=True,
+                stderr=subprocess.DEVNULL,
+            )
             killed = True
         except subprocess.CalledProcessError:
             pass  # it had just ended
@@ -121,7 +131,9 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
 
 
 @pytest.mark.parametrize("moment", range(3))
-def test_kill_the_build(config: Path, reference: Path, tmp_path: Path, duration_s: float, moment: int) -> None:
+def test_kill_the_build(
+    config: Path, reference: Path, tmp_path: Path, duration_s: float, moment: int
+) -> None:
     _kill_whole_build(config, reference, tmp_path / "out", duration_s * (0.35 + 0.2 * moment))
 
 
