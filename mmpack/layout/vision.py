@@ -132,8 +132,10 @@ def _ceil_sqrt(numerator: int, denominator: int) -> int:
 
 
 def _least_distorted(height: int, width: int, least: int, most: int) -> tuple[int, int]:
-    """(rows, cols) with least <= rows * cols <= most, nearest to the picture's aspect; ties to the larger."""
-    best: tuple[Fraction, int, int] | None = None
+    """(rows, cols) with least <= rows * cols <= most, nearest to the picture's aspect; ties to the larger,
+    then to the squarer, so that a turned picture has the turned grid.
+    """
+    best: tuple[Fraction, int, int, int] | None = None
     chosen = (1, least)
     for rows in range(1, most + 1):
         lowest, highest = -(-least // rows), most // rows
@@ -142,7 +144,7 @@ def _least_distorted(height: int, width: int, least: int, most: int) -> tuple[in
         ideal = rows * width // height
         for cols in {min(max(ideal, lowest), highest), min(max(ideal + 1, lowest), highest)}:
             across, down = cols * height, rows * width
-            rank = (Fraction(max(across, down), min(across, down)), -rows * cols, rows)
+            rank = (Fraction(max(across, down), min(across, down)), -rows * cols, max(rows, cols), rows)
             if best is None or rank < best:
                 best, chosen = rank, (rows, cols)
     return chosen

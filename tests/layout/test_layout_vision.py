@@ -3,7 +3,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError, DataError
@@ -50,6 +50,7 @@ def test_without_bounds_a_side_moves_by_half_a_token_at_most(height: int, width:
         assert abs(got - side) <= layout.token_side // 2 or (side < layout.token_side == got)
 
 
+@example(VisionLayout(patch_size=8, merge=1, min_tokens=81, max_tokens=81), 1, 3)
 @given(layouts(), SIDES, SIDES)
 def test_turning_the_picture_turns_the_grid(layout: VisionLayout, height: int, width: int) -> None:
     upright, turned = layout.grid(height, width), layout.grid(width, height)
