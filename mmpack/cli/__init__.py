@@ -8,7 +8,9 @@ import sys
 import typer
 
 from mmpack.cli.build_shards import build_shards
+from mmpack.cli.pack import pack
 from mmpack.cli.report import report
+from mmpack.cli.show_mask import show_mask
 from mmpack.cli.sync import sync
 from mmpack.cli.verify import verify
 from mmpack.errors import MmpackError
@@ -45,6 +47,8 @@ app.command("sync")(sync)
 app.command("build-shards")(build_shards)
 app.command("verify")(verify)
 app.command("report")(report)
+app.command("pack")(pack)
+app.command("show-mask")(show_mask)
 
 
 def main() -> None:

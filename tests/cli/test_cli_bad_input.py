@@ -212,7 +212,7 @@ def test_an_archive_with_a_climbing_member(good: Path, tmp_path: Path) -> None:
 def test_help_says_what_each_command_does() -> None:
     done = mmpack("--help")
     assert done.returncode == 0
-    for command in ("sync", "build-shards", "verify", "report"):
+    for command in ("sync", "build-shards", "verify", "report", "pack", "show-mask"):
         assert command in done.stdout
         assert mmpack(command, "--help").returncode == 0
     assert mmpack("build").returncode == 2

@@ -1,0 +1,186 @@
+"""What a BlockMask costs: from spans, by torch's create_block_mask eager and compiled, and dense.
+
+    python -m benchmarks.masks
+
+Documents of 1,000 places on average (geometric) fill the row, in blocks of 128. One thread of one process. A job
+that would take more than a minute or 12 GB is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch.nn.attention.flex_attention import create_block_mask
+
+from benchmarks.measure import ROOT, machine
+from mmpack.masks import block_index, block_mask, cu_seqlens, document_ids
+from mmpack.masks.blocks import FIELDS
+
+RESULT = ROOT / "benchmarks" / "results" / "masks.json"
+SEQ_LENS = (4_096, 8_192, 32_768, 131_072)
+TARGET_MS = 0.1
+TARGET_SEQ_LEN = 32_768
+MAX_S, MAX_BYTES = 60.0, 12 << 30
+# Bytes a place of L x L takes at the peak, measured at 16,384.
+PLACE_BYTES = {"eager": 10, "compiled": 1, "dense": 1}
+IMAGE_PLACES = 256
+
+
+def row(seq_len: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """cu_seqlens of documents that fill the row, and an image in each that has room for one."""
+    random = np.random.default_rng(20260823)
+    ends = np.unique(np.minimum(cu_seqlens(random.geometric(1 / 1000, seq_len // 100)), seq_len))
+    starts = ends[:-1][np.diff(ends) >= IMAGE_PLACES]
+    return ends, np.stack([starts, starts + IMAGE_PLACES], axis=1).astype(np.int64)
+
+
+def median_ms(job: Callable[[], object], *, calls: int, repetitions: int = 15) -> float:
+    """Median over repetitions of the CPU time of one call, ms."""
+    job()
+    found = []
+    for _ in range(repetitions):
+        start_s = time.process_time()
+        for _ in range(calls):
+            job()
+        found.append((time.process_time() - start_s) / calls * 1e3)
+    return statistics.median(found)
+
+
+def cold_ms(job: Callable[[], object], repetitions: int = 15) -> float:
+    """Median CPU time of a call after 64 MB of other data went through the caches, ms."""
+    other = np.ones(8 << 20)
+    found = []
+    for _ in range(repetitions):
+        other += 1
+        start_s = time.process_time()
+        job()
+        found.append((time.process_time() - start_s) * 1e3)
+    return statistics.median(found)
+
+
+def peers(seq_len: int, ends: NDArray[np.int32], place_s: dict[str, float]) -> dict[str, float | str]:
+    """Milliseconds of the other ways, or why they were left out.
+
+    Args:
+        seq_len: places of the row.
+        ends: cu_seqlens.
+        place_s: what each took for a place of L x L at the length before.
+
+    Raises:
+        AssertionError: torch's index tensors are not ours.
+    """
+    documents = torch.from_numpy(document_ids(ends, seq_len))
+
+    def mask_mod(b: torch.Tensor, h: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        return (documents[query] == documents[key]) & (documents[query] >= 0) & (key <= query)
+
+    # Forget other lengths: a second one would be compiled with dynamic shapes, which run slower.
+    torch.compiler.reset()
+    create_compiled = torch.compile(create_block_mask, dynamic=False)
+    ways: dict[str, Callable[[], Any]] = {
+        "eager": lambda: create_block_mask(mask_mod, None, None, seq_len, seq_len, "cpu"),
+        "compiled": lambda: create_compiled(mask_mod, None, None, seq_len, seq_len, "cpu"),
+        "dense": lambda: (documents[:, None] == documents).logical_and_((documents >= 0)[:, None]).tril_(),
+    }
+    found: dict[str, float | str] = {}
+    for name, way in ways.items():
+        needed_bytes = PLACE_BYTES[name] * seq_len**2
+        needed_s = place_s.get(name, 0.0) * seq_len**2
+        if needed_bytes > MAX_BYTES or needed_s > MAX_S:
+            found[f"{name}_ms"] = f"skipped: {needed_bytes / 1e9:.0f} GB, some {needed_s:.0f} s"
+            continue
+        start_s = time.perf_counter()
+        made = way()
+        found[f"{name}_first_s"] = time.perf_counter() - start_s
+        if name != "dense":
+            ours = block_mask(ends, seq_len)
+            for field in FIELDS:
+                if not torch.equal(getattr(made, field), getattr(ours, field)):
+                    raise AssertionError(f"{field} of {name} differs at {seq_len}")
+        found[f"{name}_ms"] = median_ms(way, calls=1, repetitions=3)
+    return found
+
+
+def measure(seq_len: int, place_s: dict[str, float]) -> dict[str, Any]:
+    """All jobs at one length."""
+    ends, images = row(seq_len)
+    calls = max(4, 2**23 // seq_len)
+    found: dict[str, Any] = {
+        "seq_len": seq_len,
+        "documents": len(ends) - 1,
+        "images": len(images),
+        "index_ms": median_ms(lambda: block_index(ends, seq_len), calls=calls),
+        "causal_ms": median_ms(lambda: block_mask(ends, seq_len), calls=calls),
+        "images_ms": median_ms(lambda: block_mask(ends, seq_len, image_spans=images), calls=calls),
+        "cold_ms": cold_ms(lambda: block_mask(ends, seq_len)),
+        "size_bytes": sum(getattr(block_index(ends, seq_len), name).nbytes for name in FIELDS),
+    }
+    return found | peers(seq_len, ends, place_s)
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """The results for people."""
+    shown = Table(title="BlockMask of one row, ms of CPU time (medians)", title_justify="left")
+    names = {
+        "index_ms": "arrays alone",
+        "causal_ms": "mmpack, causal",
+        "images_ms": "mmpack, images both ways",
+        "cold_ms": "mmpack, cold caches",
+        "eager_ms": "create_block_mask, eager",
+        "compiled_ms": "create_block_mask, compiled",
+        "compiled_first_s": "its first call, s of wall time",
+        "dense_ms": "dense bool",
+    }
+    shown.add_column("")
+    for result in results:
+        shown.add_column(f"{result['seq_len']:,}", justify="right")
+    for name, title in names.items():
+        values = [result.get(name, "") for result in results]
+        shown.add_row(title, *(v if isinstance(v, str) else f"{v:,.3f}" for v in values))
+    return shown
+
+
+def main() -> None:
+    """Measures, prints and writes the result."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seq-lens", type=int, nargs="+", default=SEQ_LENS, help="lengths to measure at")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    results: list[dict[str, Any]] = []
+    place_s: dict[str, float] = {}
+    for seq_len in arguments.seq_lens:
+        found = measure(seq_len, place_s)
+        results.append(found)
+        print(json.dumps(found), flush=True)
+        for name in PLACE_BYTES:
+            if isinstance(found[f"{name}_ms"], float):
+                place_s[name] = found[f"{name}_ms"] / 1e3 / seq_len**2
+    Console(width=140).print(table(results))
+    hot = {result["seq_len"]: result["images_ms"] for result in results}.get(TARGET_SEQ_LEN)
+    if hot is not None:
+        verdict = "met" if hot <= TARGET_MS else "missed"
+        print(f"target at {TARGET_SEQ_LEN:,}, hot: {TARGET_MS} ms, {verdict} ({hot:.3f} ms)")
+    if tuple(arguments.seq_lens) == SEQ_LENS:
+        facts = {
+            "date": datetime.date.today().isoformat(),
+            "machine": {**machine(), "torch": torch.__version__},
+            "block_size": 128,
+            "target_ms": TARGET_MS,
+            "results": results,
+        }
+        RESULT.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

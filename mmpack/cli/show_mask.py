@@ -1,0 +1,98 @@
+"""`mmpack show-mask`: a row and its attention mask, as a picture and in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmpack.cli import common
+from mmpack.errors import ConfigError, IntegrityError
+
+if TYPE_CHECKING:
+    from mmpack.masks import RowView
+
+
+def show_mask(
+    out: Annotated[
+        str | None,
+        typer.Argument(help="Folder or URL of finished shards; rows hold its samples in index order."),
+    ] = None,
+    lengths: Annotated[
+        str | None,
+        typer.Option(help="Instead of a build: lengths of the row's documents, as in '1000,700,12'."),
+    ] = None,
+    row: Annotated[int, typer.Option(min=0, help="Which row of the build, from 0.")] = 0,
+    max_seq_len: Annotated[
+        int | None,
+        typer.Option(min=1, help="Places of a row; default 8192, or the sum of --lengths."),
+    ] = None,
+    block_size: Annotated[int, typer.Option(min=1, help="Places a side of a block.")] = 128,
+    images: Annotated[
+        bool,
+        typer.Option("--images/--causal", help="Whether the places of one picture see each other both ways."),
+    ] = True,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", "-p", help="Where to write the PNG; default none.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Show which places of a row attend to which, and check the places where documents meet."""
+    from mmpack.masks import block_index, check_row
+
+    view = _view(out, lengths, row, max_seq_len, images)
+    index = block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
+    checks = check_row(view, index)
+    if picture is not None:
+        from mmpack.masks import draw_row
+
+        with common.writing(picture):
+            draw_row(view, picture, block_size=block_size)
+    if as_json:
+        kinds = index.kinds()
+        common.print_json(
+            {
+                "seq_len": view.seq_len,
+                "cu_seqlens": view.cu_seqlens.tolist(),
+                "image_spans": view.images.tolist(),
+                "fill": view.fill,
+                "block_size": block_size,
+                "blocks": {
+                    name: int((kinds == kind).sum()) for kind, name in enumerate(("empty", "partial", "full"))
+                },
+                "checks": [{**check._asdict(), "right": check.right} for check in checks],
+            }
+        )
+    else:
+        from mmpack.masks import render_row
+
+        common.console().print(render_row(view, block_size=block_size))
+        if picture is not None:
+            typer.echo(f"picture: {picture}")
+    wrong = [check for check in checks if not check.right]
+    if wrong:
+        raise IntegrityError(
+            f"{len(wrong)} of {len(checks)} checked places are wrong",
+            where=f"query {wrong[0].query}, key {wrong[0].key}",
+            mend="This is a bug in mmpack: please report it.",
+        )
+
+
+def _view(out: str | None, lengths: str | None, row: int, max_seq_len: int | None, images: bool) -> RowView:
+    if (out is None) == (lengths is None):
+        raise ConfigError("give a finished build or --lengths, one of the two", where="show-mask")
+    if out is not None:
+        from mmpack.shards import Shards
+        from mmpack.shards.view import view_row
+
+        return view_row(Shards(out), row, max_seq_len or 8192, images=images)
+    from mmpack.masks import cu_seqlens, row_view
+
+    try:
+        ends = cu_seqlens([int(length) for length in (lengths or "").split(",")])
+    except ValueError:
+        raise ConfigError(f"'{lengths}' is not a list as in '1000,700,12'", where="--lengths") from None
+    return row_view(ends, max_seq_len or max(int(ends[-1]), 1))
