@@ -51,7 +51,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError("no such file", where=str(path), mend="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read as text ({error})", where=str(path)) from None
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError:
+        raise ConfigError("is not valid TOML: nested too deeply", where=str(path)) from None
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
         raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
 
 
@@ -64,8 +66,8 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
         where: file name for messages.
 
     Raises:
-        ConfigError: an unknown key (with the nearest valid one), a wrong type or an invalid value, with its
-            place.
+        ConfigError: an unknown key (with the nearest valid one), a word that is none of those allowed (with
+            them), a wrong type or an invalid value, with its place.
     """
     _refuse_unknown(table, kind, where=where, place="")
     try:
@@ -92,7 +94,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def _refuse_unknown(value: Any, kind: Any, *, where: str, place: str) -> None:
-    """Walks `value` beside its declared type; msgspec would refuse too, but cannot say which key was meant."""
+    """Walks `value` beside its declared type for unknown keys and words.
+
+    msgspec would refuse them too, but cannot say which key or word was meant.
+    """
     for candidate in _struct_types(kind):
         if isinstance(value, dict):
             hints = typing.get_type_hints(candidate)
@@ -104,7 +109,10 @@ def _refuse_unknown(value: Any, kind: Any, *, where: str, place: str) -> None:
                 _refuse_unknown(inner, hints[names[key]], where=where, place=spot)
         return
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is dict and isinstance(value, dict):
+    if origin is typing.Literal:
+        if isinstance(value, str) and value not in args:
+            raise ConfigError(f"'{value}' is no value of '{place}'", where=where, mend=_one_of(value, args))
+    elif origin is dict and isinstance(value, dict):
         for key, inner in value.items():
             _refuse_unknown(inner, args[1], where=where, place=f"{place}.{key}")
     elif origin in (list, tuple) and isinstance(value, list) and args:
@@ -112,8 +120,15 @@ def _refuse_unknown(value: Any, kind: Any, *, where: str, place: str) -> None:
             _refuse_unknown(inner, args[0], where=where, place=f"{place}[{number}]")
     elif origin in (typing.Union, types.UnionType):
         for option in args:
-            if typing.get_origin(option) in (dict, list, tuple):
+            is_open = typing.get_origin(option) is typing.Literal and str in args
+            if typing.get_origin(option) in (dict, list, tuple, typing.Literal) and not is_open:
                 _refuse_unknown(value, option, where=where, place=place)
+
+
+def _one_of(word: str, known: tuple[str, ...]) -> str:
+    listed = f"One of: {', '.join(known)}."
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"Did you mean '{close[0]}'? {listed}" if close else listed
 
 
 def _struct_types(kind: Any) -> list[type[msgspec.Struct]]:

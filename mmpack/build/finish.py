@@ -1,5 +1,5 @@
-"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table and the
-manifest, written last.
+"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table, one list of sync
+reports, and the manifest, written last.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ import pyarrow as pa
 
 from mmpack.build.plan import Plan
 from mmpack.build.task import TaskRecord, read_done, sync_name
+from mmpack.config import canonical_json
 from mmpack.shards import index
 from mmpack.shards.manifest import (
     FORMAT_VERSION,
+    SYNC_REPORTS_NAME,
     Manifest,
-    RecordingEntry,
     ShardEntry,
-    StreamEntry,
+    recording_entry,
     write_manifest,
 )
 from mmpack.shards.statistics import Statistics
 from mmpack.shards.statistics import merge as merge_statistics
 from mmpack.shards.store import Store
 from mmpack.shards.writer import earlier_records, part_name
-
-MODALITIES = ("text", "vision", "audio", "numeric", "action", "special")
 
 
 def finish(plan: Plan, store: Store) -> Manifest | None:
@@ -66,11 +65,13 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
         index.read_table(store, sync_name(task.name)) for task in plan.tasks if task.recording is not None
     ]
     files = {
-        index.INDEX_NAME: _write(store, index.INDEX_NAME, table),
-        index.QUARANTINE_NAME: _write(store, index.QUARANTINE_NAME, _quarantine(reports)),
+        index.INDEX_NAME: _write(store, index.INDEX_NAME, index.to_bytes(table)),
+        index.QUARANTINE_NAME: _write(store, index.QUARANTINE_NAME, index.to_bytes(_quarantine(reports))),
+        SYNC_REPORTS_NAME: _write(store, SYNC_REPORTS_NAME, canonical_json(reports)),
     }
     if sync:
-        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, pa.concat_tables(sync).unify_dictionaries())
+        together = pa.concat_tables(sync).unify_dictionaries()
+        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.to_bytes(together))
     manifest = Manifest(
         format=FORMAT_VERSION,
         mmpack=version("mmpack"),
@@ -81,9 +82,9 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
         tokens=_total(table, "tokens"),
         slices=sum(report["passed"] for report in reports),
         quarantined=sum(report["quarantined"] for report in reports),
-        tokens_by_modality={name: _total(table, f"tokens_{name}") for name in MODALITIES},
+        tokens_by_modality={name: _total(table, f"tokens_{name}") for name in index.MODALITIES},
         shards=shards,
-        recordings=[_recording(report) for report in reports],
+        recordings=[recording_entry(report, where=report["recording"]) for report in reports],
         numeric={name: part.public() for name, part in sorted(statistics.items())},
         files=files,
     )
@@ -92,8 +93,7 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
     return manifest
 
 
-def _write(store: Store, name: str, table: pa.Table) -> str:
-    data = index.to_bytes(table)
+def _write(store: Store, name: str, data: bytes) -> str:
     store.write(name, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -116,22 +116,3 @@ def _quarantine(reports: list[dict[str, Any]]) -> pa.Table:
         for reason in entry["reasons"]
     ]
     return pa.Table.from_pylist(rows, schema=index.QUARANTINE_SCHEMA)
-
-
-def _recording(report: dict[str, Any]) -> RecordingEntry:
-    keep = StreamEntry.__struct_fields__
-    return RecordingEntry(
-        name=report["recording"],
-        clock=report["clock"]["name"],
-        clock_domain=report["clock"]["domain"],
-        reference=report["reference"],
-        tick_period_ns=report["tick_period_ns"],
-        ticks=report["ticks"],
-        passed=report["passed"],
-        quarantined=report["quarantined"],
-        streams={
-            name: StreamEntry(**{key: facts[key] for key in keep})
-            for name, facts in report["streams"].items()
-        },
-        clock_maps=report["clock_maps"],
-    )

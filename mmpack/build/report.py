@@ -13,19 +13,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmpack.build.task import read_done
 from mmpack.shards import Shards, index
+from mmpack.shards.manifest import read_sync_reports
 from mmpack.sync.report import pooled_facts, render
 
 
 def build_report(shards: Shards) -> dict[str, Any]:
     """Everything there is to say of a build, as plain JSON values. Raises StorageError, IntegrityError."""
     manifest, table = shards.manifest, shards.index
-    recordings: list[dict[str, Any]] = []
-    for entry in manifest.recordings:
-        done = read_done(shards.store, entry.name)
-        if done is not None and done.report is not None:
-            recordings.append(done.report)
+    recordings = read_sync_reports(shards.store)
     tokens = table["tokens"].to_numpy()
     return {
         "out": shards.store.url,

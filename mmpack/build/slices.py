@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from mmpack.config import canonical_json
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import SliceFacts
 from mmpack.recording import TABLE_KINDS, Frame, FrameSource, TableSource, TextSource
+from mmpack.shards.description import NUMERIC_MEMBER
 from mmpack.shards.index import Row
 from mmpack.shards.numeric import encode_npz
 from mmpack.shards.pictures import encode_frame, encode_tubelet
@@ -27,7 +27,9 @@ from mmpack.sync.slicer import describe
 
 #: A step between ticks longer than this many periods ends a run: what lies across it is not consecutive.
 RUN_BREAK = 1.5
-NUMERIC_MEMBER = "numeric.npz"
+#: Decoded frames held back at once: 256 of 1080p are 800 MB.
+MAX_KEPT_FRAMES = 256
+
 MAX_FLAC_CHANNELS = 8
 
 
@@ -206,7 +208,7 @@ def _pictures(
     match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig
 ) -> Iterator[Piece]:
     present = _present(match)
-    frames = _ascending(source, match.items[match.first[todo[present[todo]]]].tolist())
+    frames = _in_order(match.name, source, match.items[match.first[todo[present[todo]]]].tolist())
     for tick in todo.tolist():
         if not present[tick]:
             yield Piece()
@@ -226,7 +228,7 @@ def _tubelets(
         match.items[match.first[tick] : match.first[tick] + match.count[tick]] if present[tick] else []
         for tick in todo.tolist()
     ]
-    frames = _ascending(source, [int(item) for window in windows for item in window])
+    frames = _in_order(match.name, source, [int(item) for window in windows for item in window])
     for tick, window in zip(todo.tolist(), windows, strict=True):
         if not len(window):
             yield Piece()
@@ -250,18 +252,26 @@ def _tubelets(
         yield Piece(((member, data),), camera=(match.name, height, width, len(shown)), facts=facts)
 
 
-def _ascending(source: FrameSource, items: list[int]) -> Iterator[Frame]:
-    """Frames in the order of `items`. Matching goes forward in time, and so do a source's items but for a
-    repaired order.
+def _in_order(name: str, source: FrameSource, items: list[int]) -> Iterator[Frame]:
+    """Frames in the order of `items`, from one forward pass over their source.
+
+    A frame that is wanted again (windows that overlap) or only later (a repaired order) is kept until then.
+    Raises DataError if that would be more than MAX_KEPT_FRAMES of the stream `name` at once.
     """
-    if all(after >= before for before, after in itertools.pairwise(items)):
-        return source.frames(items)
-    return _reordered(source, items)
-
-
-def _reordered(source: FrameSource, items: list[int]) -> Iterator[Frame]:
-    for item in items:
-        yield from source.frames([item])
+    last_use = {item: place for place, item in enumerate(items)}
+    coming = source.frames(sorted(last_use))
+    kept: dict[int, Frame] = {}
+    for place, item in enumerate(items):
+        while item not in kept:
+            frame = next(coming)
+            kept[frame.index] = frame
+            if len(kept) > MAX_KEPT_FRAMES:
+                raise DataError(
+                    f"more than {MAX_KEPT_FRAMES} frames would have to be kept to give frame {item}",
+                    where=f"stream '{name}'",
+                    mend="Shorten the windows that overlap, or write the frames in the order of their stamps.",
+                )
+        yield kept[item] if last_use[item] > place else kept.pop(item)
 
 
 def _sounds(match: Match, todo: NDArray[np.int64], config: ShardsConfig) -> Iterator[Piece]:

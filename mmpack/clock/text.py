@@ -46,7 +46,9 @@ def decimal_to_ns(text: str, unit: str, *, where: str = "") -> int:
     return scale_round_int(mantissa, Fraction(per_unit, 10**decimals))
 
 
-def decimals_to_ns(texts: Sequence[str], unit: str, *, where: str = "") -> tuple[Int64Array, int]:
+def decimals_to_ns(
+    texts: Sequence[str], unit: str, *, where: str = "", first_row: int = 0
+) -> tuple[Int64Array, int]:
     """Plain decimals in `unit` to nanoseconds, exact as in :func:`decimal_to_ns`, and their resolution.
 
     The resolution is one step of the last decimal place in use. Texts that are all the shortest print of a
@@ -56,14 +58,14 @@ def decimals_to_ns(texts: Sequence[str], unit: str, *, where: str = "") -> tuple
         int64 nanoseconds of shape (len(texts),), and the resolution in ns, at least 1.
 
     Raises:
-        ConfigError, DataError: as :func:`decimal_to_ns`; the row is named, counted from 0.
+        ConfigError, DataError: as :func:`decimal_to_ns`; the row is named, counted from `first_row`.
     """
     per_unit = unit_ns(unit)
     if not texts:
         return np.zeros(0, np.int64), 1
     prefix = f"{where}, row" if where else "row"
     parsed: list[tuple[int, int]] = []
-    for row, text in enumerate(texts):
+    for row, text in enumerate(texts, first_row):
         try:
             parsed.append(_parse(text, unit, ""))
         except DataError as error:
@@ -74,7 +76,7 @@ def decimals_to_ns(texts: Sequence[str], unit: str, *, where: str = "") -> tuple
     ratio = Fraction(per_unit, 10**places)
     ends = min(scaled), max(scaled)
     for end in ends:
-        require_in_range(Fraction(end, 10**places), unit, where=f"{prefix} {scaled.index(end)}")
+        require_in_range(Fraction(end, 10**places), unit, where=f"{prefix} {first_row + scaled.index(end)}")
     if fits_int64(*ends):
         t_ns = scale_round_array(np.array(scaled, dtype=np.int64), ratio)
     else:

@@ -20,10 +20,15 @@ from mmpack.errors import DataError
 from mmpack.recording.container import opened, scan_packets, track
 from mmpack.recording.files import file_facts
 from mmpack.recording.model import AudioTimeline
+from mmpack.recording.riff import refuse_cut_samples
 
 # A hole in the packets shorter than this many samples, or than two steps of the time base, is rounding and no
 # hole.
 _ROUNDING_SAMPLES = 64
+# libsndfile does not scale these when asked for int16 (0.5 becomes 0), or lets what is past full scale wrap around.
+_FLOAT_SUBTYPES = frozenset(
+    {"FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
+)
 
 
 def _rounding(to_sample: Fraction) -> int:
@@ -35,7 +40,9 @@ def _rounding(to_sample: Fraction) -> int:
 
 @dataclass
 class SoundFile:
-    """A wav, flac or ogg file; any range of samples can be read exactly.
+    """A wav, flac, aiff or ogg file; any range of samples can be read exactly.
+
+    Samples come as 16 bits: of 24- and 32-bit integers the upper 16, floats times 2**15, rounded and clipped.
 
     Attributes:
         path: the file.
@@ -61,10 +68,15 @@ class SoundFile:
         return self._open
 
     def timeline(self) -> AudioTimeline:
-        """One segment: sample n lies at start + n / rate. Raises DataError for a file without samples."""
+        """One segment: sample n lies at start + n / rate. Raises DataError for a file without samples or cut short."""
         file = self._file()
+        refuse_cut_samples(self.path, stream=self.stream)
         if file.frames <= 0:
-            raise DataError("holds no samples", where=f"stream '{self.stream}', {self.path}")
+            raise DataError(
+                "holds no samples, or a header that says so",
+                where=f"stream '{self.stream}', {self.path}",
+                mend="If the recorder was stopped before it wrote the size, repair the header.",
+            )
         return AudioTimeline(
             file.samplerate,
             file.channels,
@@ -75,13 +87,16 @@ class SoundFile:
         )
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels). Raises DataError if the file ends
-        before.
+        """Samples [start, stop), int16, shape (stop - start, channels).
+
+        Raises:
+            DataError: the file ends before, or a float sample is no number.
         """
         file = self._file()
+        is_float = file.subtype in _FLOAT_SUBTYPES
         try:
             file.seek(start)
-            samples = file.read(stop - start, dtype="int16", always_2d=True)
+            samples = file.read(stop - start, dtype="float32" if is_float else "int16", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise DataError(
                 f"samples {start}..{stop} cannot be read ({error})",
@@ -93,7 +108,13 @@ class SoundFile:
                 where=f"stream '{self.stream}', {self.path}",
                 mend="Copy it again.",
             )
-        return np.asarray(samples, np.int16)
+        if is_float and not np.isfinite(samples).all():
+            raise DataError(
+                f"samples {start}..{stop} hold one that is no number (NaN or infinite)",
+                where=f"stream '{self.stream}', {self.path}",
+                mend="Repair it at the source.",
+            )
+        return _from_floats(np.asarray(samples, np.float32)) if is_float else np.asarray(samples, np.int16)
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""
@@ -231,7 +252,7 @@ def _first_decoded_pts(container: Any, audio: Any, *, where: str) -> int:
 
 
 def _to_int16(frame: Any, channels: int) -> NDArray[np.int16]:
-    """A decoded frame as int16, shape (samples, channels); floats are scaled by 2**15 and clipped."""
+    """A decoded frame as int16, shape (samples, channels)."""
     raw = frame.to_ndarray()
     planar = frame.format.is_planar
     data = raw.T if planar else raw.reshape(-1, channels)
@@ -241,4 +262,9 @@ def _to_int16(frame: Any, channels: int) -> NDArray[np.int16]:
         return np.ascontiguousarray((data >> 16).astype(np.int16))
     if data.dtype == np.uint8:
         return np.ascontiguousarray(((data.astype(np.int16) - 128) << 8).astype(np.int16))
-    return np.ascontiguousarray(np.clip(np.rint(data * 32768.0), -32768, 32767).astype(np.int16))
+    return _from_floats(data)
+
+
+def _from_floats(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
+    """Samples of full scale ±1 as int16 of the same shape: times 2**15, rounded, clipped."""
+    return np.ascontiguousarray(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16))

@@ -101,7 +101,8 @@ def track(container: InputContainer, spec: str, *, stream: str, path: Path) -> a
         DataError: there is no such track; names those there are.
     """
     letter, _, number = spec.partition(":")
-    if letter not in _TYPES or not (number or "0").isdigit():
+    # isdigit() alone takes '²', which int() refuses.
+    if letter not in _TYPES or not ((number or "0").isascii() and (number or "0").isdigit()):
         raise ConfigError(f"track '{spec}' is not of the form v:0, a:0 or s:0", where=f"stream '{stream}'")
     tracks = [candidate for candidate in container.streams if candidate.type == _TYPES[letter]]
     wanted = int(number or "0")

@@ -11,12 +11,20 @@ from pathlib import Path
 import numpy as np
 
 from mmpack.clock import UNIT_NS, Clock, ClockMap, parse_duration
-from mmpack.config import Settings, load
+from mmpack.config import load
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording.audio import AudioTrack, SoundFile
+from mmpack.recording.description import (
+    MapTable,
+    RecordingFile,
+    StreamTable,
+    TimeTable,
+    refuse_unused,
+    refuse_unused_time,
+)
 from mmpack.recording.files import existing_file, safe_name
 from mmpack.recording.images import ImageFiles, list_pictures, stamps_from_names
-from mmpack.recording.model import TABLE_KINDS, Kind, Recording, Semantics, Source, Stream
+from mmpack.recording.model import TABLE_KINDS, Recording, Source, Stream
 from mmpack.recording.subtitles import SubtitleFile, SubtitleTrack, TimedTexts
 from mmpack.recording.tables import NumericTable, StampColumn, TimeColumn, text_column
 from mmpack.recording.video import VideoTrack
@@ -24,108 +32,6 @@ from mmpack.recording.video import VideoTrack
 FILE_NAME = "recording.toml"
 _SOUND_FILES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
 _SUBTITLE_FILES = {".srt", ".vtt", ".ass", ".ssa"}
-
-
-class TimeTable(Settings, frozen=True, kw_only=True):
-    """`time = {...}`: where a stream's stamps are.
-
-    Fields:
-        path: file of the stamps; default the stream's own file.
-        column: column name, or number in a npy array.
-        columns: the two columns (week, second of week) where unit is gps_week_s.
-        unit: s, ms, us, ns or gps_week_s.
-        pattern: for pictures, a regular expression whose first group is the stamp in the file name.
-        file_column: for pictures, the column of file names in `path`; default is the sorted order of the
-            names.
-    """
-
-    path: str = ""
-    column: str | int | None = None
-    columns: tuple[str | int, str | int] | None = None
-    unit: str = "ns"
-    pattern: str = ""
-    file_column: str = ""
-
-
-class StreamTable(Settings, frozen=True, kw_only=True):
-    """`[streams.NAME]`: one sensor or track.
-
-    Fields:
-        kind: camera, audio, imu, can, action, numeric, text, lidar, radar or event.
-        path: its file or folder; may be left out for a stream of stamps alone.
-        track: which track of a container: v:0, a:0, s:0.
-        time: where its stamps are; default: the media's own.
-        clock: name of its clock; default: the recording's.
-        semantics: which moment of an item the stamp names.
-        start: stamp of media time zero, sample 0 or subtitle zero, with a unit.
-        offset: nominal offset to the reference tick, with a unit.
-        latency: known delay between event and stamp, with a unit.
-        period: intended distance of items, with a unit; a drift is measured against it.
-        columns: value columns of a numeric stream.
-        text: text column of a timed csv.
-        end: end column of a timed csv, in the unit of `time`.
-    """
-
-    kind: Kind
-    path: str = ""
-    track: str = ""
-    time: TimeTable | None = None
-    clock: str = ""
-    semantics: Semantics = "start"
-    start: str = "0s"
-    offset: str = ""
-    latency: str = "0s"
-    period: str = ""
-    columns: tuple[str, ...] = ()
-    text: str = "text"
-    end: str = ""
-
-
-class ClockTable(Settings, frozen=True, kw_only=True):
-    """`[clocks.NAME]`: what stamps count from."""
-
-    domain: str
-
-
-class PairTable(Settings, frozen=True, kw_only=True):
-    """Paired stamps of the same moments on two clocks, row by row."""
-
-    source: TimeTable
-    target: TimeTable
-
-
-class MapTable(Settings, frozen=True, kw_only=True):
-    """`[[clock_maps]]`: target = source + offset, with a drift; stated, or fitted from pairs.
-
-    Fields:
-        source, target: clock names.
-        offset: target less source, with a unit.
-        drift_ppm: rate of target against source.
-        pairs: stamps to fit both from.
-    """
-
-    source: str
-    target: str
-    offset: str = ""
-    drift_ppm: float = 0.0
-    pairs: PairTable | None = None
-
-
-class RecordingTable(Settings, frozen=True, kw_only=True):
-    """`[recording]`: its name, where its paths start, and its default clock."""
-
-    name: str = ""
-    root: str = "."
-    clock: str = "media"
-
-
-class RecordingFile(Settings, frozen=True, kw_only=True):
-    """The whole recording.toml."""
-
-    streams: dict[str, StreamTable]
-    recording: RecordingTable = RecordingTable()
-    clocks: dict[str, ClockTable] = {}
-    clock_maps: tuple[MapTable, ...] = ()
 
 
 def open_folder(path: Path, *, root: Path | None = None) -> Recording:
@@ -186,6 +92,7 @@ def _source(name: str, table: StreamTable, base: Path) -> Source:
     if not table.path:
         if table.time is None or not table.time.path:
             raise ConfigError("needs path, or time.path for stamps without content")
+        refuse_unused(table, "stamps alone", "time", "start")
         return StampColumn(_time_column(name, table.time, base, base), name, start_ns)
     path = base / table.path
     if table.kind == "camera":
@@ -193,12 +100,15 @@ def _source(name: str, table: StreamTable, base: Path) -> Source:
     existing_file(path, stream=name)
     if table.kind == "audio":
         if path.suffix.lower() in _SOUND_FILES and not table.track:
+            refuse_unused(table, "a sound file", "track", "start")
             return SoundFile(path, name, start_ns)
+        refuse_unused(table, "a track", "track", "start")
         return AudioTrack(path, table.track or "a:0", name, start_ns)
     if table.kind == "text":
         return _texts(name, table, path, base, start_ns)
     if table.time is None:
         raise ConfigError("a stream of numbers needs time = { column = ..., unit = ... }")
+    refuse_unused(table, "a table", "time", "start", "columns")
     time = _time_column(name, table.time, base, path)
     if table.kind in TABLE_KINDS or table.columns or table.kind == "radar":
         return NumericTable(path, time, name, table.columns, start_ns)
@@ -207,7 +117,9 @@ def _source(name: str, table: StreamTable, base: Path) -> Source:
 
 def _camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
     if path.is_dir():
+        refuse_unused(table, "a folder of pictures", "time", "start")
         return _pictures(name, table, path, base, start_ns)
+    refuse_unused(table, "a video", "time", "start", "track")
     existing_file(path, stream=name)
     given = None
     if table.time is not None:
@@ -221,27 +133,28 @@ def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: i
             "a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps"
         )
     if table.time.pattern:
-        paths = list_pictures(path, stream=name)
-        t_ns = stamps_from_names(paths, table.time.pattern, table.time.unit, stream=name)
-        order = np.argsort(t_ns, kind="stable")
-        paths = [paths[number] for number in order]
+        refuse_unused_time(table.time, pictures=True)
+        names = list_pictures(path, stream=name)
         unit = table.time.unit
-        return ImageFiles(tuple(paths), t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
-    stamps = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
+        t_ns = stamps_from_names(path, names, table.time.pattern, unit, stream=name)
+        order = np.argsort(t_ns, kind="stable")
+        ordered = tuple(names[number] for number in order)
+        return ImageFiles(path, ordered, t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
+    stamps = _time_column(name, table.time, base, path, pictures=True).read(stream=name).shifted(start_ns)
     if table.time.file_column:
-        names = text_column(base / table.time.path, table.time.file_column, stream=name)
-        paths = [path / file for file in names]
+        names = list(text_column(base / table.time.path, table.time.file_column, stream=name))
     else:
-        paths = list_pictures(path, stream=name)
-    if len(paths) != len(stamps):
-        raise DataError(f"{len(paths)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
-    for picture in paths:
-        existing_file(picture, stream=name)
-    return ImageFiles(tuple(paths), stamps.t_ns, stamps.origin, name, stamps.resolution_ns, stamps.unit)
+        names = list_pictures(path, stream=name)
+    if len(names) != len(stamps):
+        raise DataError(f"{len(names)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
+    for picture in names:
+        existing_file(path / picture, stream=name)
+    return ImageFiles(path, tuple(names), stamps.t_ns, stamps.origin, name, stamps.resolution_ns, stamps.unit)
 
 
 def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
     if table.time is not None:
+        refuse_unused(table, "a timed table", "time", "start", "text", "end")
         starts = _time_column(name, table.time, base, path).read(stream=name)
         ends = starts
         if table.end:
@@ -249,11 +162,14 @@ def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int)
         when = replace(starts, end_ns=ends.t_ns).shifted(start_ns)
         return TimedTexts(tuple(text_column(path, table.text, stream=name)), when, path)
     if path.suffix.lower() in _SUBTITLE_FILES and not table.track:
+        refuse_unused(table, "a subtitle file", "track", "start")
         return SubtitleFile(path, name, start_ns)
+    refuse_unused(table, "a track", "track", "start")
     return SubtitleTrack(path, table.track or "s:0", name, start_ns)
 
 
-def _time_column(name: str, table: TimeTable, base: Path, own: Path) -> TimeColumn:
+def _time_column(name: str, table: TimeTable, base: Path, own: Path, *, pictures: bool = False) -> TimeColumn:
+    refuse_unused_time(table, pictures=pictures)
     path = base / table.path if table.path else own
     existing_file(path, stream=name)
     return TimeColumn(path, table.column, table.unit, table.columns)
@@ -263,6 +179,12 @@ def _clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, where: 
     for name in (table.source, table.target):
         if name not in clocks:
             raise ConfigError(f"clock '{name}' is not described", where=f"{where} [[clock_maps]]")
+    if table.pairs is not None and (table.offset or table.drift_ppm):
+        raise ConfigError(
+            "offset and drift_ppm have no meaning beside pairs, which both are fitted to",
+            where=f"{where} [[clock_maps]] {table.source} to {table.target}",
+            mend="Remove either.",
+        )
     if table.pairs is not None:
         label = f"{table.source} to {table.target}"
         source = _time_column(label, table.pairs.source, base, base).read(stream=label)

@@ -27,14 +27,16 @@ class ImageFiles:
     """Pictures in files, with a stamp each.
 
     Attributes:
-        paths: the files, in the order of the stamps.
+        folder: what the names are relative to.
+        names: the files, in the order of the stamps; a Path for each of a million would be ten times as large.
         t_ns: int64, shape (n,).
         origin: where the stamps come from.
         stream: name for messages.
         resolution_ns, unit: of the stamps, as in :class:`Stamps`.
     """
 
-    paths: tuple[Path, ...]
+    folder: Path
+    names: tuple[str, ...]
     t_ns: NDArray[np.int64]
     origin: str
     stream: str
@@ -48,8 +50,8 @@ class ImageFiles:
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """The files' bytes as they are. Raises DataError for one that is missing, empty or no picture."""
         for index in indices:
-            path = self.paths[index]
-            extension = _extension(os.fspath(path))
+            path = os.path.join(self.folder, self.names[index])
+            extension = _extension(path)
             try:
                 # Sized first: a read with a large limit would reserve that much memory for every file.
                 with open(path, "rb", buffering=0) as file:
@@ -68,11 +70,11 @@ class ImageFiles:
 
     def files(self) -> Iterable[tuple[str, int]]:
         """Name and size of each file; a name alone where there is no file."""
-        for path in self.paths:
+        for name in self.names:
             try:
-                yield path.name, os.stat(path).st_size
+                yield os.path.basename(name), os.stat(os.path.join(self.folder, name)).st_size
             except (FileNotFoundError, NotADirectoryError):
-                yield path.name, 0
+                yield os.path.basename(name), 0
 
 
 def _extension(name: str) -> str:
@@ -80,8 +82,8 @@ def _extension(name: str) -> str:
     return _EXTENSIONS.get(os.path.splitext(name)[1].lower(), "")
 
 
-def list_pictures(folder: Path, *, stream: str) -> list[Path]:
-    """All JPEG and PNG files of `folder`, sorted by name. Raises DataError if there are none."""
+def list_pictures(folder: Path, *, stream: str) -> list[str]:
+    """Names of all JPEG and PNG files of `folder`, sorted. Raises DataError if there are none."""
     if not folder.is_dir():
         raise DataError(
             "no such folder of pictures",
@@ -91,11 +93,15 @@ def list_pictures(folder: Path, *, stream: str) -> list[Path]:
     names = sorted(name for name in os.listdir(folder) if _extension(name))
     if not names:
         raise DataError("no JPEG or PNG file in the folder", where=f"stream '{stream}', {folder}")
-    return [folder / name for name in names]
+    return names
 
 
-def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream: str) -> NDArray[np.int64]:
-    """The integer that `pattern`'s first group finds in each file name, as ns, int64, shape (n,).
+def stamps_from_names(
+    folder: Path, names: Sequence[str], pattern: str, unit: str, *, stream: str
+) -> NDArray[np.int64]:
+    """The integer that `pattern`'s first group finds in each of `names`, as ns, int64, shape (n,).
+
+    The pattern is searched in the name alone, not in the path of `folder`, which is for messages.
 
     Raises:
         ConfigError: the pattern is no regular expression with a group, or the unit is unknown.
@@ -113,14 +119,13 @@ def stamps_from_names(paths: Sequence[Path], pattern: str, unit: str, *, stream:
             where=f"stream '{stream}'",
         )
     digits: list[str] = []
-    for path in paths:
-        match = expression.search(path.name)
+    for name in names:
+        match = expression.search(name)
         if match is None or not _DIGITS.fullmatch(match[1] or ""):
             raise DataError(
                 f"no stamp: the name does not match time.pattern '{pattern}'",
-                where=f"stream '{stream}', {path}",
+                where=f"stream '{stream}', {folder / name}",
             )
         digits.append(match[1])
-    return decimals_to_ns(
-        digits, unit, where=f"stream '{stream}', {paths[0].parent}, time.pattern '{pattern}'"
-    )[0]
+    where = f"stream '{stream}', {folder}, time.pattern '{pattern}'"
+    return decimals_to_ns(digits, unit, where=where)[0]

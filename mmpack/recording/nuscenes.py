@@ -44,8 +44,8 @@ class NamedStamps:
         return ()
 
 
-# One sensor item: (stamp in ns, path of the picture or None where there is only a name).
-_Item = tuple[int, Path | None]
+# One sensor item: (stamp in ns, the picture's name under its root, or None where there is only a stamp).
+_Item = tuple[int, str | None]
 
 
 def is_nuscenes(path: Path) -> bool:
@@ -68,7 +68,10 @@ def open_nuscenes(path: Path) -> Iterator[Recording]:
     elif path.suffix == ".json":
         groups = _from_rows(_read_json(path), path)
     else:
-        lines = path.read_text(encoding="utf-8").split()
+        try:
+            lines = path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError as error:
+            raise DataError(f"is not UTF-8 text ({error.reason})", where=str(path)) from None
         groups = _from_names(((line, None) for line in lines), path)
     if not groups:
         raise DataError("no keyframe of the form LOG__CHANNEL__MICROSECONDS.jpg", where=str(path))
@@ -82,10 +85,10 @@ def _recording(name: str, channels: dict[str, list[_Item]], where: Path) -> Reco
         items = sorted(channels[channel], key=lambda item: item[0])
         t_ns = np.array([stamp for stamp, _ in items], np.int64)
         stream, kind = channel.lower(), _kind(channel)
-        paths = [picture for _, picture in items if picture is not None]
+        names = [picture for _, picture in items if picture is not None]
         source: Source
-        if kind == "camera" and len(paths) == len(items):
-            source = ImageFiles(tuple(paths), t_ns, "file name", stream, resolution_ns=1000)
+        if kind == "camera" and len(names) == len(items):
+            source = ImageFiles(where, tuple(names), t_ns, "file name", stream, resolution_ns=1000)
         else:
             source = NamedStamps(t_ns, "file name")
         streams[stream] = Stream(stream, kind, _CLOCK, source)
@@ -99,7 +102,7 @@ def _kind(channel: str) -> Kind:
     return "event"
 
 
-def _from_names(names: Iterable[tuple[str, Path | None]], where: Path) -> dict[str, dict[str, list[_Item]]]:
+def _from_names(names: Iterable[tuple[str, str | None]], where: Path) -> dict[str, dict[str, list[_Item]]]:
     groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
     for name, picture in names:
         match = _NAME.search(name)
@@ -111,26 +114,37 @@ def _from_names(names: Iterable[tuple[str, Path | None]], where: Path) -> dict[s
     return groups
 
 
-def _walk(root: Path) -> Iterator[tuple[str, Path | None]]:
+def _walk(root: Path) -> Iterator[tuple[str, str | None]]:
     for channel in sorted((root / "samples").iterdir()):
         for file in sorted(channel.iterdir() if channel.is_dir() else ()):
             if _NAME.search(file.name):
-                yield file.name, file
+                yield file.name, file.relative_to(root).as_posix()
 
 
 def _from_tables(tables: Path, root: Path) -> dict[str, dict[str, list[_Item]]]:
     """Keyframes grouped by scene, stamps from the sample_data table."""
-    scene_of = {row["token"]: row["scene_token"] for row in _read_json(tables / "sample.json")}
-    scene_name = {row["token"]: row["name"] for row in _read_json(tables / "scene.json")}
+    scene_of = _by_token(tables / "sample.json", "scene_token")
+    scene_name = _by_token(tables / "scene.json", "name")
     groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
     for row in _read_json(tables / "sample_data.json"):
         if row.get("is_key_frame"):
             try:
                 scene = scene_name[scene_of[row["sample_token"]]]
-            except KeyError as missing:
+            except (KeyError, TypeError) as missing:
                 raise DataError(f"token {missing} is in no table", where=str(tables)) from None
             _add(groups[scene], row, tables / "sample_data.json", root)
     return groups
+
+
+def _by_token(path: Path, field: str) -> dict[str, str]:
+    """One text field of a table by the rows' tokens. Raises DataError for a row without."""
+    found: dict[str, str] = {}
+    for number, row in enumerate(_read_json(path)):
+        token, value = row.get("token"), row.get(field)
+        if not isinstance(token, str) or not isinstance(value, str):
+            raise DataError(f"row {number} has no text in 'token' or '{field}'", where=str(path))
+        found[token] = value
+    return found
 
 
 def _from_rows(rows: list[dict[str, Any]], path: Path) -> dict[str, dict[str, list[_Item]]]:
@@ -154,13 +168,19 @@ def _add(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, roo
             where=f"{where}, {relative.name}",
             mend="Write timestamps as integers at the source; what float64 dropped cannot be brought back.",
         )
+    if not isinstance(stamp, int) or isinstance(stamp, bool):
+        raise DataError(
+            f"timestamp {str(stamp)[:40]!r} is no integer",
+            where=f"{where}, {relative.name}",
+            mend="Write timestamps as integers, in microseconds or nanoseconds.",
+        )
     if relative.is_absolute() or ".." in relative.parts or len(relative.parts) < 2:
         raise DataError(f"filename '{relative}' leaves the data root", where=str(where))
     picture = root / relative if root is not None else None
-    present = picture if picture is not None and picture.is_file() else None
+    present = str(relative) if picture is not None and picture.is_file() else None
     if picture is not None and present is None and _kind(relative.parts[-2]) == "camera":
         raise DataError("a keyframe's picture is missing", where=str(picture), mend="Complete the download.")
-    channels[relative.parts[-2]].append((_to_ns(int(stamp), where), present))
+    channels[relative.parts[-2]].append((_to_ns(stamp, where), present))
 
 
 def _to_ns(stamp: int, where: Path) -> int:
@@ -200,11 +220,17 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"larger than {MAX_JSON_BYTES} bytes", where=str(path))
-        rows = json.loads(path.read_bytes())
+        rows = json.loads(path.read_bytes(), parse_constant=_no_number)
     except FileNotFoundError:
         raise DataError("the table is missing", where=str(path), mend="Complete the download.") from None
+    except RecursionError:
+        raise DataError("cannot be read as JSON (nested too deeply)", where=str(path)) from None
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read as JSON ({error})", where=str(path)) from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError("is not a list of objects", where=str(path))
     return rows
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")

@@ -79,12 +79,13 @@ class VideoTrack:
             video.thread_type = "NONE"
             try:
                 for decoded in container.decode(video):
-                    if decoded.pts is None or decoded.pts < pts[position]:
+                    at = decoded.pts  # kept: whoever is given the frame may set its pts anew
+                    if at is None or at < pts[position]:
                         continue
-                    if decoded.pts > pts[position]:
+                    if at > pts[position]:
                         break
                     # A repeated item number asks for the same picture again.
-                    while position < len(wanted) and decoded.pts == pts[position]:
+                    while position < len(wanted) and at == pts[position]:
                         yield Frame(int(wanted[position]), decoded=decoded)
                         position += 1
                     if position == len(wanted):

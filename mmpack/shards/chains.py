@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from mmpack.config import parse
 from mmpack.layout import Layout, LayoutConfig
+from mmpack.shards.index import MODALITIES
 from mmpack.shards.manifest import Manifest
-
-MODALITIES = ("text", "vision", "audio", "numeric", "action", "special")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mmpack.errors import IntegrityError
 from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TokenCounts
 from mmpack.shards.store import Store
 
@@ -19,6 +20,8 @@ QUARANTINE_NAME = "quarantine.parquet"
 SYNC_NAME = "sync.parquet"
 #: 10**9 rows of 250 bytes; larger is not an index of ours.
 MAX_INDEX_BYTES = 256 << 30
+#: What tokens are counted by, as in :class:`mmpack.layout.TokenCounts`.
+MODALITIES = ("text", "vision", "audio", "numeric", "action", "special")
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
@@ -109,6 +112,7 @@ class Place:
 
 def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[TokenCounts]) -> pa.Table:
     """Rows, their places and their token counts as a table of :data:`SCHEMA`."""
+    medias = [media_columns(row.facts) for row in rows]
     columns = {
         "key": [row.key for row in rows],
         "shard": [place.shard for place in places],
@@ -121,17 +125,10 @@ def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[Toke
         "run": [row.run for row in rows],
         "t_ns": [row.t_ns for row in rows],
         "residual_ns": [row.residual_ns for row in rows],
-        "cameras": [_cameras(row.facts) for row in rows],
-        "audio": [_audio(row.facts) for row in rows],
-        "numeric": [_numeric(row.facts) for row in rows],
+        **{name: [media[name] for media in medias] for name in ("cameras", "audio", "numeric")},
         "text_bytes": [row.text_bytes for row in rows],
         "tokens": [count.total for count in counts],
-        "tokens_text": [count.text for count in counts],
-        "tokens_vision": [count.vision for count in counts],
-        "tokens_audio": [count.audio for count in counts],
-        "tokens_numeric": [count.numeric for count in counts],
-        "tokens_action": [count.action for count in counts],
-        "tokens_special": [count.special for count in counts],
+        **{f"tokens_{name}": [getattr(count, name) for count in counts] for name in MODALITIES},
     }
     arrays = [pa.array(columns[field.name], type=_plain(field.type)).cast(field.type) for field in SCHEMA]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
@@ -139,6 +136,11 @@ def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[Toke
 
 def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_dictionary(kind) else kind
+
+
+def media_columns(facts: Facts) -> dict[str, list[dict[str, object]]]:
+    """The columns `cameras`, `audio` and `numeric` of a sample."""
+    return {"cameras": _cameras(facts), "audio": _audio(facts), "numeric": _numeric(facts)}
 
 
 def _cameras(facts: Facts) -> list[dict[str, object]]:
@@ -183,9 +185,23 @@ def read_table(store: Store, name: str) -> pa.Table:
 
 def from_bytes(data: bytes, *, where: str) -> pa.Table:
     """A table of :func:`to_bytes`. Raises IntegrityError."""
-    from mmpack.errors import IntegrityError
-
     try:
         return pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise IntegrityError(f"is not a readable Parquet file ({error})", where=where) from None
+
+
+def require_schema(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
+    """`table` if its columns are those of `schema`. Raises IntegrityError naming the first that is not."""
+    for field in schema:
+        if field.name not in table.column_names:
+            raise IntegrityError(f"no column '{field.name}'", where=where)
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            raise IntegrityError(f"column '{field.name}' is {found}, not {field.type}", where=where)
+        # Lists are never null, though Arrow would allow it: a sample without cameras has an empty one.
+        if table[field.name].null_count:
+            raise IntegrityError(f"column '{field.name}' has rows without a value", where=where)
+    if len(table.column_names) != len(schema):
+        raise IntegrityError(f"{len(table.column_names)} columns, not {len(schema)}", where=where)
+    return table

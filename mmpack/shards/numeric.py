@@ -5,6 +5,7 @@ without pickle.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 
 import numpy as np
@@ -14,6 +15,16 @@ from mmpack.errors import IntegrityError
 
 #: Of all arrays of one slice together. Ten seconds of 1 kHz, 64 columns of float64 are 5 MB.
 MAX_NPZ_BYTES = 256 << 20
+# What zipfile and numpy raise besides: versions and encryption they do not know, headers that are no Python.
+_ZIP_ERRORS = (
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    OverflowError,
+    struct.error,
+    TypeError,
+    SyntaxError,
+)
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -47,7 +58,7 @@ def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
                 info.filename.removesuffix(".npy"): _read_array(archive.read(info), where=where)
                 for info in infos
             }
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError, *_ZIP_ERRORS) as error:
         raise IntegrityError(f"the numeric member is damaged ({error})", where=where) from None
 
 

@@ -34,8 +34,11 @@ class Shards:
 
     @cached_property
     def index(self) -> pa.Table:
-        """The index, a row per sample, columns as in `mmpack.shards.index.SCHEMA`."""
-        return index.read_table(self.store, index.INDEX_NAME)
+        """The index, a row per sample, columns as in `mmpack.shards.index.SCHEMA`. Raises StorageError,
+        IntegrityError.
+        """
+        table = index.read_table(self.store, index.INDEX_NAME)
+        return index.require_schema(table, index.SCHEMA, where=f"{self.store.url}/{index.INDEX_NAME}")
 
     @property
     def urls(self) -> list[str]:

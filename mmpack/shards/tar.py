@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from mmpack.errors import DataError, IntegrityError
 
@@ -38,7 +37,11 @@ _FIXED_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_REST)
 
 
 def header(name: str, size: int) -> bytes:
-    """The 512-byte header of a regular file. Raises DataError for a name that is too long or not ASCII."""
+    """The 512-byte header of a regular file. Raises DataError for a name that is too long, not ASCII, or that
+    leaves the folder it is unpacked to.
+    """
+    if _climbs_out(name):
+        raise DataError(f"the member name '{name}' would leave the folder it is unpacked to")
     encoded = name.encode("ascii", errors="replace")
     if len(encoded) > MAX_NAME_BYTES or b"?" in encoded:
         raise DataError(
@@ -50,6 +53,10 @@ def header(name: str, size: int) -> bytes:
     size_field = b"%011o" % size
     checksum = _FIXED_SUM + sum(encoded) + sum(size_field)
     return b"".join((encoded.ljust(100, b"\0"), _OWNER, size_field, _TIME, b"%06o\0 " % checksum, _REST))
+
+
+def _climbs_out(name: str) -> bool:
+    return not name or name[0] == "/" or "\\" in name or ".." in name.split("/")
 
 
 def padding(size: int) -> bytes:
@@ -105,8 +112,7 @@ def parse_header(block: bytes, offset: int, *, where: str) -> Member | None:
     name = block[:100].rstrip(b"\0").decode("utf-8", errors="replace")
     prefix = block[345:500].rstrip(b"\0").decode("utf-8", errors="replace")
     name = f"{prefix}/{name}" if prefix else name
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not name:
+    if _climbs_out(name):
         raise IntegrityError(
             f"the member '{name}' would leave the folder it is unpacked to",
             where=spot,

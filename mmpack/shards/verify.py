@@ -5,26 +5,38 @@ gate once more.
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-from collections import defaultdict
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-import soundfile
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from mmpack.config import parse
 from mmpack.errors import IntegrityError, MmpackError
-from mmpack.layout import Facts, ImageTextFacts, Layout, LayoutConfig, SliceFacts, SpeechFacts, TextFacts
-from mmpack.shards import tar
+from mmpack.layout import Facts, SliceFacts
+from mmpack.shards import index, tar
+from mmpack.shards.content import slice_content, stand_alone_facts
+from mmpack.shards.counter import Counter, sample_fault
+from mmpack.shards.description import (
+    JSON_MEMBER,
+    Description,
+    SliceDescription,
+    StandAloneDescription,
+    read_description,
+    stream_of,
+)
+from mmpack.shards.description import VERSION as DESCRIPTION_VERSION
+from mmpack.shards.gate import check_slice
 from mmpack.shards.manifest import RecordingEntry, ShardEntry
-from mmpack.shards.numeric import decode_npz
-from mmpack.shards.pictures import picture_size
 from mmpack.shards.reader import MAX_SAMPLE_BYTES, Shards, sample_members
+from mmpack.shards.statistics import Statistics, merge, of_rows
+from mmpack.shards.totals import file_faults, index_faults, recording_faults, statistics_faults
 
-_COUNTED = 256  # samples whose texts are tokenized together
+STAND_ALONE_KINDS = ("text", "image_text", "speech")
+_ROWS = 4096  # of the index, as Python objects at a time
 
 
 @dataclass
@@ -56,37 +68,29 @@ def verify(url: str, *, tell: Callable[[int, int], None] = lambda done, total: N
     """
     shards, verdict = Shards(url), Verdict()
     manifest = shards.manifest
-    for name, digest in manifest.files.items():
-        actual = hashlib.sha256()
-        try:
-            for chunk in shards.store.chunks(name):
-                actual.update(chunk)
-        except MmpackError as error:
-            verdict.faults.append(str(error))
-            continue
-        if actual.hexdigest() != digest:
-            verdict.faults.append(f"{name}: its sha256 is not the manifest's")
+    verdict.faults += file_faults(shards.store, manifest)
     if verdict.faults:
         return verdict  # with a wrong index every further message would be noise
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in shards.index.to_pylist():
-        rows[row["shard"]].append(row)
-    if sum(len(part) for part in rows.values()) != manifest.samples:
-        verdict.faults.append(
-            f"the index has {shards.index.num_rows} rows, the manifest {manifest.samples} samples"
-        )
-    for unknown in rows.keys() - {shard.name for shard in manifest.shards}:
-        verdict.faults.append(f"the index names '{unknown}', which is no shard of the manifest")
+    try:
+        table = shards.index
+        table.validate(full=True)
+        verdict.faults += index_faults(manifest, table)
+        verdict.faults += recording_faults(shards.store, manifest, table)
+    except (MmpackError, pa.ArrowInvalid) as error:
+        verdict.faults.append(str(error))
+        return verdict
     checker = _Checker(shards, verdict)
     total = sum(shard.size_bytes for shard in manifest.shards)
-    for shard in manifest.shards:
+    names = [shard.name for shard in manifest.shards]
+    for shard, rows in zip(manifest.shards, _by_shard(table, names), strict=True):
         try:
-            checker.shard(shard, sorted(rows[shard.name], key=lambda row: row["offset_bytes"]))
+            checker.shard(shard, rows)
         except MmpackError as error:
             verdict.faults.append(str(error))
         verdict.size_bytes += shard.size_bytes
         tell(verdict.size_bytes, total)
-    checker.count_rest()
+    if not verdict.faults:
+        verdict.faults += statistics_faults(manifest, checker.statistics)
     return verdict
 
 
@@ -124,29 +128,33 @@ class _Stream:
         return self._hash.hexdigest()
 
 
+def _by_shard(table: pa.Table, names: list[str]) -> Iterator[pa.Table]:
+    """The index rows of each shard, in the order of their places."""
+    shard = table["shard"].combine_chunks().dictionary_encode()
+    number = {name: position for position, name in enumerate(names)}
+    # Rows of a shard that is not the manifest's are reported already; they sort behind all others.
+    known = np.array([number.get(name, len(names)) for name in shard.dictionary.to_pylist()], np.int64)
+    numbers = known[shard.indices.to_numpy(zero_copy_only=False)]
+    order = np.lexsort((table["offset_bytes"].to_numpy(), numbers))
+    if np.any(np.diff(order) != 1):
+        table = table.take(order)
+    bounds = np.searchsorted(numbers[order], np.arange(len(names) + 1))
+    for start, stop in itertools.pairwise(bounds.tolist()):
+        yield table.slice(start, stop - start)
+
+
 class _Checker:
+    """Goes through the samples, and gathers what can only be told of many."""
+
     def __init__(self, shards: Shards, verdict: Verdict) -> None:
         self._shards, self._verdict = shards, verdict
         self._recordings = {entry.name: entry for entry in shards.manifest.recordings}
-        self._layout = self._open_layout()
-        self._uncounted: list[tuple[dict[str, Any], Facts]] = []
+        self._counter = Counter(shards.manifest, verdict.faults, verdict.notes)
+        self._rows: dict[str, list[NDArray[np.float64]]] = {}
+        self.statistics: dict[str, Statistics] = {}
 
-    def _open_layout(self) -> Layout | None:
-        manifest = self._shards.manifest
-        try:
-            layout = Layout(parse(manifest.config["layout"], LayoutConfig, where="manifest.json"))
-        except MmpackError as error:
-            self._verdict.notes.append(f"token counts not checked: {error}")
-            return None
-        if layout.fingerprint != manifest.layout_fingerprint:
-            self._verdict.notes.append(
-                "token counts not checked: this version lays out the same settings differently"
-            )
-            return None
-        return layout
-
-    def shard(self, entry: ShardEntry, rows: list[dict[str, Any]]) -> None:
-        """One shard from its first byte to its last."""
+    def shard(self, entry: ShardEntry, rows: pa.Table) -> None:
+        """One shard from its first byte to its last. Raises MmpackError where nothing behind it can be told."""
         store = self._shards.store
         where = f"{store.url}/{entry.name}"
         if store.size(entry.name) != entry.size_bytes:
@@ -154,167 +162,111 @@ class _Checker:
                 f"{store.size(entry.name)} bytes, the manifest says {entry.size_bytes}: truncated or replaced",
                 where=where,
             )
-        if len(rows) != entry.samples:
+        found = (rows.num_rows, int(rows["tokens"].to_numpy().sum(dtype=np.int64)))
+        if found != (entry.samples, entry.tokens):
             self._verdict.faults.append(
-                f"{where}: {len(rows)} samples in the index, {entry.samples} in the manifest"
+                f"{where}: {found[0]} samples of {found[1]} tokens in the index, {entry.samples} of {entry.tokens} in the manifest"
             )
         stream = _Stream(store.chunks(entry.name), where)
-        for row in rows:
-            if row["offset_bytes"] != stream.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
-                raise IntegrityError(
-                    f"sample '{row['key']}' lies at byte {row['offset_bytes']} in the index, "
-                    f"and the one before ends at {stream.read_bytes}",
-                    where=where,
-                )
-            data = stream.take(row["size_bytes"])
-            try:
-                self._sample(row, data)
-            except MmpackError as error:
-                self._verdict.faults.append(str(error))
+        for batch in rows.to_batches(max_chunksize=_ROWS):
+            for row in batch.to_pylist():
+                if row["offset_bytes"] != stream.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
+                    raise IntegrityError(
+                        f"sample '{row['key']}' lies at byte {row['offset_bytes']} in the index, "
+                        f"and the one before ends at {stream.read_bytes}",
+                        where=where,
+                    )
+                self._sample(row, stream.take(row["size_bytes"]))
         if stream.rest() != tar.END:
             self._verdict.faults.append(f"{where}: bytes behind the last sample that the index does not know")
         if stream.hexdigest() != entry.sha256:
             self._verdict.faults.append(f"{where}: its sha256 is not the manifest's")
+        self._merge_rows()
+        self._counter.count()
 
     def _sample(self, row: dict[str, Any], data: bytes) -> None:
-        where = f"{row['shard']}, sample '{row['key']}'"
-        members = sample_members(data, row)
         try:
-            description = json.loads(members["json"])
-        except (KeyError, ValueError) as error:
-            raise IntegrityError(f"its json member is missing or damaged ({error})", where=where) from None
-        for name in ("kind", "recording", "ordinal"):
-            if description.get(name) != row[name]:
-                raise IntegrityError(f"its {name} is not the index's", where=where)
-        if row["kind"] == "slice":
-            self._gate(row, description, where)
-            facts = self._slice_facts(row, description, members, where)
-        else:
-            facts = self._stand_alone_facts(row, members, where)
+            members = sample_members(data, row)
+            facts = self._slice(row, members) if row["kind"] == "slice" else self._stand_alone(row, members)
+            texts = facts.text if isinstance(facts, SliceFacts) else (facts.text,)
+            if row["text_bytes"] != sum(len(text.encode()) for text in texts if isinstance(text, str)):
+                raise IntegrityError("its texts have another size than the index says")
+            for name, column in index.media_columns(facts).items():
+                if row[name] != column:
+                    raise IntegrityError(f"its {name} is not what the index says")
+        except MmpackError as error:
+            self._verdict.faults.append(sample_fault(row, error))
+            return
         self._verdict.samples += 1
         self._verdict.members += len(members)
-        self._uncounted.append((row, facts))
-        if len(self._uncounted) >= _COUNTED:
-            self.count_rest()
+        self._counter.add(row, facts)
 
-    def _gate(self, row: dict[str, Any], description: dict[str, Any], where: str) -> None:
-        """The sync gate from the sample's own figures: residuals add up, keep their tolerance, and match the
-        frozen offsets.
-        """
-        recording: RecordingEntry | None = self._recordings.get(row["recording"])
+    def _slice(self, row: dict[str, Any], members: dict[str, bytes]) -> SliceFacts:
+        recording = self._recordings.get(row["recording"])
         if recording is None:
-            raise IntegrityError(f"its recording '{row['recording']}' is not in the manifest", where=where)
-        if description["t_ns"] != row["t_ns"]:
-            raise IntegrityError("its time is not the index's", where=where)
-        worst = 0
-        for name, facts in description["streams"].items():
-            entry = recording.streams.get(name)
-            if entry is None:
-                raise IntegrityError(f"the stream '{name}' is not in the manifest", where=where)
-            if facts["policy"] not in ("exact", "nearest"):
-                continue
-            residual = facts["t_ns"] - row["t_ns"] - entry.offset_ns
-            if residual != facts["residual_ns"] or facts["offset_ns"] != entry.offset_ns:
-                raise IntegrityError(f"'{name}': residual and offset do not add up to its stamp", where=where)
-            if abs(residual) > entry.tolerance_ns:
-                raise IntegrityError(
-                    f"'{name}' is {residual} ns off, tolerance {entry.tolerance_ns} ns", where=where
-                )
-            worst = max(worst, abs(residual))
-        exact = [name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")]
-        if row["residual_ns"] < worst or (
-            row["residual_ns"] != worst and set(exact) <= set(description["streams"])
-        ):
-            raise IntegrityError(
-                f"the index says {row['residual_ns']} ns at most, its streams {worst}", where=where
-            )
-        for name, entry in recording.streams.items():
-            if entry.required and name not in description["streams"] and entry.kind not in ("event", "lidar"):
-                raise IntegrityError(f"the required stream '{name}' is missing", where=where)
+            raise IntegrityError(f"its recording '{row['recording']}' is not in the manifest")
+        description = read_description(members.get(JSON_MEMBER, b""), SliceDescription, where="")
+        _check_head(row, description)
+        unknown = sorted(description.streams.keys() - recording.streams.keys())
+        if unknown:
+            raise IntegrityError(f"the stream '{unknown[0]}' is not in the manifest")
+        streams = {
+            name: stream_of(recording.streams[name].kind, facts, where=f"'{name}'")
+            for name, facts in description.streams.items()
+        }
+        content = slice_content(streams, members)
+        check_slice(row, description, streams, content.stamps_ns, recording, self._with_content(recording))
+        for name, rows in content.arrays.items():
+            parts = self._rows.setdefault(name, [])
+            if parts and parts[0].shape[1] != rows.shape[1]:
+                raise IntegrityError(f"'{name}' has {rows.shape[1]} columns, and {parts[0].shape[1]} before")
+            parts.append(rows)
+        return content.facts
 
-    def _slice_facts(
-        self, row: dict[str, Any], description: dict[str, Any], members: dict[str, bytes], where: str
-    ) -> SliceFacts:
-        """What the media themselves say, against what the sample and the index say."""
-        streams = description["streams"]
-        named = {facts["member"] for facts in streams.values() if "member" in facts}
-        if named | {"json"} != set(members):
-            raise IntegrityError(
-                f"members {sorted(members)} where {sorted(named)} are described", where=where
-            )
-        cameras: list[tuple[str, int, int, int]] = []
-        audio: list[tuple[str, int, int]] = []
-        numeric: list[tuple[str, int]] = []
-        texts: list[str] = []
-        arrays = decode_npz(members["numeric.npz"], where=where) if "numeric.npz" in members else {}
-        for name, facts in streams.items():
-            if "height" in facts:
-                size = (facts["height"], facts["width"])
-                extension = facts["member"].rpartition(".")[2]
-                if (
-                    extension != "mp4"
-                    and picture_size(members[facts["member"]], extension, where=where) != size
-                ):
-                    raise IntegrityError(
-                        f"the picture of '{name}' has another size than described", where=where
-                    )
-                cameras.append((name, *size, len(facts.get("stamps_ns", [0]))))
-            elif "samples" in facts:
-                info = _sound_info(members[facts["member"]], where)
-                if (info.frames, info.samplerate) != (facts["samples"], facts["rate_hz"]):
-                    raise IntegrityError(
-                        f"the sound of '{name}' has {info.frames} samples, not as described", where=where
-                    )
-                audio.append((name, facts["samples"], facts["rate_hz"]))
-            elif "array" in facts:
-                if len(arrays.get(facts["array"], ())) != facts["rows"]:
-                    raise IntegrityError(f"the rows of '{name}' are not as described", where=where)
-                numeric.append((name, facts["rows"]))
-            elif "texts" in facts:
-                texts += [entry["text"] for entry in facts["texts"]]
-        found = SliceFacts(tuple(cameras), tuple(audio), tuple(numeric), tuple(texts))
-        stated = (
-            [
-                (camera["name"], camera["height"], camera["width"], camera["frames"])
-                for camera in row["cameras"]
-            ],
-            [(sound["name"], sound["samples"], sound["rate_hz"]) for sound in row["audio"]],
-            [(table["name"], table["rows"]) for table in row["numeric"]],
+    def _with_content(self, recording: RecordingEntry) -> frozenset[str]:
+        """Streams that a slice holds unless it says why not. Texts may be silent; a stream of numbers without
+        a place in the layout was described by its stamps alone.
+        """
+        return frozenset(
+            name
+            for name, entry in recording.streams.items()
+            if entry.kind in ("camera", "audio")
+            or (entry.kind == "text" and entry.required)
+            or name in self._counter.numeric
         )
-        if stated != (cameras, audio, numeric):
-            raise IntegrityError("its media are not what the index says", where=where)
-        return found
 
-    def _stand_alone_facts(self, row: dict[str, Any], members: dict[str, bytes], where: str) -> Facts:
-        text = members.get("txt", b"").decode("utf-8", errors="strict")
-        media = [(name, data) for name, data in members.items() if name not in ("txt", "json")]
-        if row["kind"] == "text":
-            return TextFacts(text)
-        if len(media) != 1:
-            raise IntegrityError(f"{len(media)} media members where one belongs", where=where)
-        extension, data = media[0]
-        if row["kind"] == "image_text":
-            return ImageTextFacts(*picture_size(data, extension, where=where), text)
-        info = _sound_info(data, where)
-        return SpeechFacts(info.frames, info.samplerate, text)
+    def _stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> Facts:
+        if row["kind"] not in STAND_ALONE_KINDS:
+            raise IntegrityError(f"samples of kind '{row['kind']}' are not of this format")
+        description = read_description(members.get(JSON_MEMBER, b""), StandAloneDescription, where="")
+        _check_head(row, description)
+        if (row["run"], row["t_ns"], row["residual_ns"]) != (row["ordinal"], 0, 0):
+            raise IntegrityError("the index gives it a time or a run")
+        return stand_alone_facts(row["kind"], members)
 
-    def count_rest(self) -> None:
-        """Token counts of the samples seen since the last time, against the index."""
-        if self._layout is not None and self._uncounted:
-            counts = self._layout.count_many([facts for _, facts in self._uncounted])
-            for (row, _), count in zip(self._uncounted, counts, strict=True):
-                if count.total != row["tokens"]:
-                    self._verdict.faults.append(
-                        f"{row['shard']}, sample '{row['key']}': {count.total} tokens, the index says {row['tokens']}"
-                    )
-        self._uncounted = []
+    def _merge_rows(self) -> None:
+        """Statistics of a shard's rows, on top of those of the shards before."""
+        for name, parts in self._rows.items():
+            recorded = self._shards.manifest.numeric.get(name, {}).get("columns")
+            columns = recorded if isinstance(recorded, list) else []
+            rows = np.concatenate(parts)
+            before, found = self.statistics.get(name), of_rows(columns, rows)
+            if before is not None and len(before.count) != len(found.count):
+                raise IntegrityError(
+                    f"'{name}' has {len(found.count)} columns, and {len(before.count)} before"
+                )
+            self.statistics[name] = merge(before, found) if before else found
+        self._rows = {}
 
 
-def _sound_info(data: bytes, where: str) -> Any:
-    try:
-        return soundfile.info(io.BytesIO(data))
-    except soundfile.LibsndfileError as error:
-        raise IntegrityError(f"its sound cannot be opened ({error})", where=where) from None
+def _check_head(row: dict[str, Any], description: Description) -> None:
+    if description.version != DESCRIPTION_VERSION:
+        raise IntegrityError(f"it is of version {description.version}, not {DESCRIPTION_VERSION}")
+    for name in ("kind", "recording", "ordinal"):
+        if getattr(description, name) != row[name]:
+            raise IntegrityError(f"its {name} is not the index's")
+    if row["key"] != f"{row['recording']}-{row['ordinal']:08d}":
+        raise IntegrityError("its key is not made of its recording and number")
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import fnmatch
 from dataclasses import dataclass
 from typing import Literal
 
-from mmpack.clock import parse_duration
+from mmpack.clock import format_ns, parse_duration
 from mmpack.config import Settings
 from mmpack.errors import ConfigError
 from mmpack.recording import Stream
+from mmpack.recording.images import ImageFiles
 
 Policy = Literal["exact", "nearest", "interpolate", "window", "hold", "overlap", "ignore"]
 
@@ -44,7 +45,8 @@ class StreamPolicy(Settings, frozen=True, kw_only=True):
             agree.
         max_gap: longest distance of the two samples interpolated between; default three of their periods.
         max_age: oldest value that is held; default three of its periods.
-        before, after: the window [t - before, t + after); default one tick period from the tick on.
+        before, after: the window [t - before, t + after); default one tick period from the tick on. A camera's
+            window becomes a tubelet, so its source has to be a video.
         required: whether a slice without it is quarantined.
         once: a text is put into the slice it starts in, not into every slice it lasts through.
         quaternion: four columns (w, x, y, z) that are interpolated on the sphere.
@@ -76,6 +78,10 @@ class SyncConfig(Settings, frozen=True, kw_only=True):
     reference: str = "auto"
     streams: dict[str, StreamPolicy] = {}
     max_backward: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_backward <= 1:
+            raise ValueError("max_backward is a share from 0 to 1")
 
     def of(self, name: str) -> StreamPolicy:
         """Settings of the stream `name`: the first matching pattern's, else the defaults."""
@@ -130,18 +136,24 @@ def resolve(
         learned_ns: offset learned from this recording; None if it was not learned.
 
     Raises:
-        ConfigError: settings that its policy or kind cannot use.
+        ConfigError: settings that its policy or kind cannot use, an empty window, a negative limit.
     """
     policy = settings.policy or DEFAULT_POLICY[stream.kind]
     _check(stream, policy)
-    if settings.tolerance:
-        tolerance_ns = _duration(settings.tolerance, stream, "tolerance")
-    elif policy == "exact":
-        tolerance_ns = 0
-    else:
-        tolerance_ns = (
-            TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+    tolerance_ns, gap_ns, age_ns = (
+        _span(getattr(settings, key), stream, key) for key in ("tolerance", "max_gap", "max_age")
+    )
+    before_ns = _duration(settings.before, stream, "before")
+    after_ns = _duration(settings.after, stream, "after") if settings.after else tick_period_ns
+    if policy in ("window", "overlap") and before_ns + after_ns <= 0:
+        raise ConfigError(
+            f"before + after is {format_ns(before_ns + after_ns)}: the window [t - before, t + after) is empty",
+            where=f'sync.streams."{stream.name}"',
+            mend="Make before + after longer than 0.",
         )
+    if tolerance_ns is None:
+        triggered = TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+        tolerance_ns = 0 if policy == "exact" else triggered
     if learned_ns is not None:
         offset_ns, source = learned_ns, "learned"
     elif settings.offset and settings.offset != "learn":
@@ -150,15 +162,15 @@ def resolve(
         offset_ns, source = stream.nominal_offset_ns, "given"
     else:
         offset_ns, source = 0, "none"
-    limit = settings.max_gap if policy == "interpolate" else settings.max_age
+    limit_ns = gap_ns if policy == "interpolate" else age_ns
     return Rule(
         policy,
         tolerance_ns,
         offset_ns,
         source,  # pyright: ignore[reportArgumentType]
-        _duration(limit, stream, "max_gap or max_age") if limit else 3 * max(period_ns, 1),
-        _duration(settings.before, stream, "before"),
-        _duration(settings.after, stream, "after") if settings.after else tick_period_ns,
+        3 * max(period_ns, 1) if limit_ns is None else limit_ns,
+        before_ns,
+        after_ns,
         stream.kind in DEFAULT_REQUIRED if settings.required is None else settings.required,
         settings.once,
         settings.quaternion,
@@ -194,8 +206,26 @@ def _check(stream: Stream, policy: Policy) -> None:
         raise ConfigError("only text lasts for an interval", where=where, mend="Use 'window' or 'hold'.")
     if stream.kind in ("camera", "lidar", "radar", "event") and policy == "interpolate":
         raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, mend="Use 'nearest'.")
-    if stream.kind == "camera" and policy in ("window", "hold"):
-        raise ConfigError(f"a camera cannot be matched by '{policy}' yet", where=where, mend="Use 'nearest'.")
+    if stream.kind == "camera" and policy == "hold":
+        raise ConfigError("a camera cannot be matched by 'hold'", where=where, mend="Use 'nearest'.")
+    if policy == "window" and isinstance(stream.source, ImageFiles):
+        raise ConfigError(
+            "policy 'window' makes tubelets from video, and this camera is a folder of pictures",
+            where=where,
+            mend="Use policy = 'nearest'.",
+        )
+
+
+def _span(text: str, stream: Stream, key: str) -> int | None:
+    """A duration that cannot be negative, in ns; None where it is not set."""
+    span_ns = _duration(text, stream, key) if text else None
+    if span_ns is not None and span_ns < 0:
+        raise ConfigError(
+            f"{key} = '{text}' is negative",
+            where=f'sync.streams."{stream.name}".{key}',
+            mend="Write 0 or more.",
+        )
+    return span_ns
 
 
 def _duration(text: str, stream: Stream, key: str) -> int:

@@ -251,13 +251,13 @@ def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_peri
     last_tick = np.minimum(last_tick, len(ticks_ns) - 1)
     begin = low[np.minimum(first_tick, len(ticks_ns) - 1)]
     meets = (first_tick < len(ticks_ns)) & ((ends > begin) | (stream.t_ns >= begin))
-    pairs: list[tuple[int, int]] = []
-    for number in np.flatnonzero(meets):
-        final = first_tick[number] if rule.once else last_tick[number]
-        pairs.extend((tick, int(number)) for tick in range(int(first_tick[number]), int(final) + 1))
-    pairs.sort()
-    ticks = np.array([tick for tick, _ in pairs], np.int64)
-    numbers = np.array([number for _, number in pairs], np.int64)
+    spoken = np.flatnonzero(meets)
+    lasts = np.where(rule.once, 1, last_tick - first_tick + 1)[spoken]  # ticks that each text is put into
+    numbers = np.repeat(spoken, lasts)
+    later = np.arange(len(numbers)) - np.repeat(np.cumsum(lasts) - lasts, lasts)
+    ticks = first_tick[numbers] + later
+    order = np.lexsort((numbers, ticks))
+    ticks, numbers = ticks[order], numbers[order]
     first = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="left")
     count = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="right") - first
     status = np.where(count > 0, Status.OK, Status.MISSING if rule.required else Status.EMPTY)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -46,6 +45,9 @@ def stream_facts(found: Match, result: SyncResult) -> dict[str, Any]:
         "tolerance_ns": found.rule.tolerance_ns,
         "offset_ns": found.rule.offset_ns,
         "offset_source": found.rule.offset_source,
+        "limit_ns": found.rule.limit_ns,
+        "before_ns": found.rule.before_ns,
+        "after_ns": found.rule.after_ns,
         "residual_p50_ns": _percentile(residual, 50),
         "residual_p99_ns": _percentile(residual, 99),
         "residual_max_ns": int(residual.max(initial=0)),
@@ -268,9 +270,11 @@ def render(report: dict[str, Any]) -> RenderableType:
 def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
     clock = facts["clock"]
     span = (facts["last_tick_ns"] - facts["first_tick_ns"]) / 1e9
-    yield Text.from_markup(
-        f"[bold]{escape(facts['recording'])}[/]  tick: {escape(facts['reference'])}, every "
-        f"{format_ns(facts['tick_period_ns'])}, {span:.1f} s on clock {clock['name']} ({clock['domain']})"
+    # Names come from users' files: as Text they are shown, where markup would be obeyed.
+    yield Text.assemble(
+        (facts["recording"], "bold"),
+        f"  tick: {facts['reference']}, every {format_ns(facts['tick_period_ns'])}, {span:.1f} s on clock "
+        f"{clock['name']} ({clock['domain']})",
     )
     yield _streams_table(facts["streams"], "")
     clocks = {(stream["clock"], stream["clock_domain"]) for stream in facts["streams"].values()}
@@ -287,9 +291,7 @@ def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
         yield _spread_line(facts)
     for finding in facts["findings"]:
         colour = "yellow" if finding["severity"] == "fault" else "cyan"
-        yield Text.from_markup(
-            f"  [{colour}]{finding['kind']}[/] {finding['stream']}: {escape(finding['text'])}"
-        )
+        yield Text.assemble("  ", (finding["kind"], colour), f" {finding['stream']}: {finding['text']}")
     for entry in facts["quarantine"][:MAX_LISTED]:
         reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
         yield Text(
@@ -314,7 +316,7 @@ def _spread_line(facts: dict[str, Any]) -> Text:
 def _verdict(facts: dict[str, Any]) -> Text:
     colour = "green" if not facts["quarantined"] else "yellow"
     counts = f"{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside"
-    return Text.from_markup(f"[{colour}]{counts}[/]\n")
+    return Text.assemble((counts, colour), "\n")
 
 
 def _streams_table(streams: dict[str, Any], title: str) -> Table:
@@ -328,7 +330,7 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
         judged = facts["policy"] in ("nearest", "hold", "exact")
         learned = " (learned)" if facts["offset_source"] == "learned" else ""
         table.add_row(
-            name,
+            Text(name),
             facts["policy"] + ("" if facts["required"] else " (optional)"),
             str(facts["items"]),
             rate,

@@ -224,14 +224,7 @@ def _reference(
     """The ticks, and the offsets learned on the way (of a consensus' members)."""
     kind, _, rest = config.reference.partition(":")
     if kind == "rate":
-        try:
-            rate_hz = Fraction(rest)
-        except (ValueError, ZeroDivisionError):
-            rate_hz = Fraction(0)
-        if rate_hz <= 0:
-            raise ConfigError(
-                f"reference 'rate:{rest}' is no rate", mend="Write rate:10 or rate:30000/1001, in Hz."
-            )
+        rate_hz = _rate(rest)
         required = [
             stream
             for stream in aligned.values()
@@ -265,6 +258,22 @@ def _reference(
             mend="Set reference to a stream's name, or to 'rate:10' in Hz.",
         )
     return from_stream(instants[0]), {}
+
+
+def _rate(text: str) -> Fraction:
+    """The rate of 'rate:TEXT' in Hz, exactly. Raises ConfigError for what is none."""
+    try:
+        # An exponent of nine digits would be a number of as many.
+        rate_hz = Fraction(0) if "e" in text.lower() or len(text) > 40 else Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate_hz = Fraction(0)
+    if not Fraction(1, 10**6) <= rate_hz <= 10**9:
+        raise ConfigError(
+            f"reference 'rate:{text[:40]}' is no rate from 0.000001 to 1000000000 Hz",
+            where="sync.reference",
+            mend="Write rate:10 or rate:30000/1001, in Hz.",
+        )
+    return rate_hz
 
 
 def _consensus(members: Sequence[Aligned], config: SyncConfig) -> tuple[Ticks, dict[str, int]]:

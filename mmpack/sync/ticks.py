@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
-from mmpack.errors import DataError
+from mmpack.errors import ConfigError, DataError
 from mmpack.sync.align import Aligned
 
+# A year at 3 Hz, 28 hours at 1 kHz; each tick takes some hundred bytes over all tables.
+MAX_TICKS = 10**8
 _NONE = np.iinfo(np.int64).max
 
 
@@ -50,6 +52,7 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
 
     Raises:
         DataError: there is no such time.
+        ConfigError: the rate makes more than MAX_TICKS ticks.
     """
     start = max(int(stream.t_ns[0]) for stream in streams)
     period_ns = round(10**9 / rate_hz)
@@ -58,6 +61,12 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
     if count < 1:
         raise DataError(
             "the streams share no time that a tick could lie in", mend="Check their clocks and units."
+        )
+    if count > MAX_TICKS:
+        raise ConfigError(
+            f"a rate of {rate_hz} Hz makes {count:,} ticks, more than {MAX_TICKS:,}",
+            where="sync.reference",
+            mend="Choose a lower rate.",
         )
     t_ns = pts_to_ns(np.arange(count, dtype=np.int64), 1 / rate_hz, start)
     return Ticks(t_ns, f"fixed rate of {rate_hz} Hz", (), period_ns)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from media_made import MS, S, describe, imu, write_picture, write_sound_track, write_video, write_wav
 
 from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
 from mmpack.recording import FrameSource, open_recordings
+from mmpack.recording.audio import SoundFile
 from mmpack.recording.container import scan_packets
 from mmpack.recording.nuscenes import open_nuscenes
 from mmpack.sync import SyncConfig, SyncResult, synchronise
@@ -113,6 +117,54 @@ def test_a_wav_of_nothing(tmp_path: Path, content: bytes) -> None:
     assert "mic.wav" in error.where
     assert "'mic'" in error.where
     assert ("0 bytes" in error.what) == (content == b"")
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype", "endian"),
+    [
+        ("WAV", "PCM_16", "FILE"),
+        ("WAV", "FLOAT", "BIG"),
+        ("WAV", "PCM_24", "FILE"),
+        ("RF64", "PCM_16", "FILE"),
+        ("AIFF", "PCM_16", "FILE"),
+        ("FLAC", "PCM_16", "FILE"),
+    ],
+)
+def test_a_truncated_sound_file(tmp_path: Path, form: str, subtype: str, endian: str) -> None:
+    path = tmp_path / "mic.wav"
+    soundfile.write(path, np.zeros(16_000), 16_000, format=form, subtype=subtype, endian=endian)
+    data = path.read_bytes()
+    described = describe(tmp_path, MICROPHONE)
+    assert open_recordings(described)[0].streams["mic"].timeline.samples.tolist() == [16_000]
+    for cut in (len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:cut])
+        source = SoundFile(path, "mic")
+        with pytest.raises(DataError, match="truncated") as caught:
+            source.read(0, int(source.timeline().samples[0]))
+        assert "mic.wav" in caught.value.where
+
+
+def test_a_wav_written_to_a_pipe_has_no_size(tmp_path: Path) -> None:
+    path = tmp_path / "mic.wav"
+    write_wav(path)
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    assert SoundFile(path, "mic").timeline().samples.tolist() == [16_000]
+    path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])
+    with pytest.raises(DataError, match="a header that says so") as caught:
+        SoundFile(path, "mic").timeline()
+    assert "repair the header" in caught.value.mend
+
+
+def test_a_wav_with_other_chunks_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "mic.wav"
+    write_wav(path)
+    data = path.read_bytes()
+    at = data.index(b"data")
+    path.write_bytes(data[:at] + b"note" + (3).to_bytes(4, "little") + b"abc\0" + data[at:] + b"LIST")
+    (recording,) = open_recordings(describe(tmp_path, MICROPHONE))
+    assert recording.streams["mic"].timeline.samples.tolist() == [16_000]
 
 
 def test_a_wav_of_a_header_alone(tmp_path: Path) -> None:
@@ -229,6 +281,71 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, key: str, n
     assert "recording.toml" in error.where
 
 
+def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2])
+    error = refused(tmp_path, imu().replace('"imu"', '"imux"', 1), ConfigError)
+    assert "'imux'" in error.what
+    assert "'streams.imu.kind'" in error.what
+    assert "Did you mean 'imu'?" in error.mend
+    for kind in ("camera", "audio", "lidar"):
+        assert kind in error.mend
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (CAMERA + 'columns = ["a"]', "columns"),
+        (CAMERA + 'end = "t"', "end"),
+        (MICROPHONE + 'time = { column = "t" }', "time"),
+        (MICROPHONE + 'track = "a:0"\ntime = { column = "t" }', "time"),
+        (PICTURES.replace("UNIT", "us") + 'track = "v:0"', "track"),
+        (imu(more='track = "s:0"'), "track"),
+        (imu(more='text = "words"'), "text"),
+        ('[streams.said]\nkind = "text"\npath = "a.srt"\nend = "stop"', "end"),
+        ('[streams.said]\nkind = "text"\npath = "imu.csv"\ntrack = "s:0"\ntime = { column = "t" }', "track"),
+        (
+            '[streams.hit]\nkind = "event"\ntime = { path = "imu.csv", column = "t" }\ncolumns = ["ax"]',
+            "columns",
+        ),
+        (imu("column = \"t\", pattern = '([0-9]+)'"), "time.pattern"),
+        (imu('column = "t", file_column = "ax"'), "time.file_column"),
+        (imu('column = "t", columns = ["t", "ax"]'), "time.columns"),
+        (imu('column = "t", columns = ["t", "ax"], unit = "gps_week_s"'), "time.column"),
+        (PICTURES.replace('unit = "UNIT"', 'column = "t"'), "time.column"),
+    ],
+)
+def test_a_key_that_would_not_be_read_is_refused(tmp_path: Path, text: str, key: str) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2])
+    write_wav(tmp_path / "mic.wav")
+    write_video(tmp_path / "cam.mp4", [0, 40])
+    (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,500\nLeft.\n")
+    if "pattern" in text:
+        (tmp_path / "cam").mkdir()
+    error = refused(tmp_path, text, ConfigError)
+    assert f"key '{key}' has no meaning" in error.what
+    assert "[streams." in error.where
+
+
+def test_a_map_is_stated_or_fitted(tmp_path: Path) -> None:
+    write_rows(tmp_path / "imu.csv", [1, 2])
+    pair = '{ path = "imu.csv", column = "t" }'
+    text = (
+        imu()
+        + f"[[clock_maps]]\nsource = 'rig'\ntarget = 'media'\npairs = {{ source = {pair}, target = {pair} }}\n"
+    )
+    assert "beside pairs" in refused(tmp_path, text + 'offset = "1s"', ConfigError).what
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [("a = " + "[" * 20_000, "too deeply"), ("a = " + "1" * 20_000, "not valid TOML")]
+)
+def test_a_description_that_no_parser_gets_through(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "recording.toml").write_text(content)
+    with pytest.raises(ConfigError, match=what) as caught:
+        open_recordings(tmp_path)
+    assert "recording.toml" in caught.value.where
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
@@ -301,6 +418,47 @@ def test_a_list_of_names_that_cannot_be(tmp_path: Path, names: str) -> None:
     with pytest.raises(DataError) as caught:
         list(open_nuscenes(path))
     assert "names.txt" in caught.value.where
+
+
+def test_a_list_of_names_in_another_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes(f"a__CAM__{UTC_US}.jpg\n".encode() + "straße".encode("latin-1"))
+    with pytest.raises(DataError, match="UTF-8") as caught:
+        open_recordings(path)
+    assert "names.txt" in caught.value.where
+
+
+@pytest.mark.parametrize("stamp", ["abc", "", None, True, [1], 1.5e15, float("nan")])
+def test_a_timestamp_that_is_no_integer(tmp_path: Path, stamp: Any) -> None:
+    path = tmp_path / "sample_data.json"
+    path.write_text(json.dumps([{"filename": "samples/CAM/a.jpg", "timestamp": stamp}]))
+    with pytest.raises(DataError) as caught:
+        open_recordings(path)
+    assert "sample_data.json" in caught.value.where
+
+
+@pytest.mark.parametrize(
+    ("table", "content"),
+    [
+        ("sample.json", "[" * 100_000),
+        ("sample.json", '[{"scene_token": "s"}]'),
+        ("sample.json", '[{"token": ["t"], "scene_token": "s"}]'),
+        ("scene.json", '[{"token": "s"}]'),
+        ("scene.json", '[{"token": "s", "name": 5}]'),
+        ("sample_data.json", '[{"is_key_frame": true, "sample_token": []}]'),
+        ("sample_data.json", '[{"is_key_frame": true}]'),
+    ],
+)
+def test_tables_that_cannot_be(tmp_path: Path, table: str, content: str) -> None:
+    folder = tmp_path / "v1.0-mini"
+    folder.mkdir()
+    (folder / "sample.json").write_text('[{"token": "t", "scene_token": "s"}]')
+    (folder / "scene.json").write_text('[{"token": "s", "name": "scene-1"}]')
+    (folder / "sample_data.json").write_text("[]")
+    (folder / table).write_text(content)
+    with pytest.raises(DataError) as caught:
+        open_recordings(tmp_path)
+    assert "v1.0-mini" in caught.value.where
 
 
 def test_names_with_nanoseconds_are_read_as_such(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import pickle
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from media_made import MS, S, describe, imu
 
+from mmpack.clock import decimals_to_ns
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording import Stream, TableSource, TextSource, open_recordings
-from mmpack.recording.tables import NumericTable, TimeColumn, read_table
+from mmpack.recording.table_files import read_table
+from mmpack.recording.tables import _DECIMALS_AT_ONCE, NumericTable, TimeColumn
 
 UTC_NS = 1_673_069_018_503_469_952
 
@@ -294,3 +297,76 @@ def test_a_missing_text_column_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'text'") as caught:
         opened(tmp_path, f"[streams.said]\n{TEXTS}")
     assert "said" in caught.value.where
+
+
+@pytest.mark.parametrize("columns", ["", 'columns = ["ax"]'])
+def test_a_word_among_numbers_is_refused_and_not_its_column_left_out(tmp_path: Path, columns: str) -> None:
+    rows = "".join(f"{k},{'N/K' if k == 7 else k / 2},hello\n" for k in range(20))
+    stream = csv_imu(tmp_path, "t,ax,note\n" + rows, more=columns)
+    assert isinstance(stream.source, TableSource)
+    for ask in (stream.source.columns, stream.source.values):
+        if ask == stream.source.columns and columns:
+            continue  # those asked for are known without reading
+        with pytest.raises(DataError, match=r"column 'ax'.*'N/K' in row 7") as caught:
+            ask()
+        assert "imu.csv" in caught.value.where
+
+
+def test_columns_that_are_text_throughout_are_left_out(tmp_path: Path) -> None:
+    rows = "".join(f"{k},{k / 2},{'' if k % 3 else 'pothole'},{'7' if k == 1 else 'x'}\n" for k in range(20))
+    stream = csv_imu(tmp_path, "t,ax,note,code\n" + rows)
+    assert isinstance(stream.source, TableSource)
+    assert stream.source.columns() == ("ax",)
+    assert stream.source.values().shape == (20, 1)
+
+
+spelt = st.tuples(
+    st.integers(-(10**18), 10**18),
+    st.sampled_from(["{}", " {} ", "{}.0", "{}.5", "{}.25 ", "{:020d}"]),
+)
+
+
+@given(st.lists(spelt, min_size=1, max_size=12))
+def test_integers_in_text_are_what_exact_decimals_are(rows: list[tuple[int, str]]) -> None:
+    texts = [
+        form.format(value) if abs(value) < 2**52 or "." not in form else str(value) for value, form in rows
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.csv"
+        path.write_text("ax,t\n" + "".join(f"0,{text}\n" for text in texts))
+        stamps = TimeColumn(path, "t", "ns").read(stream="imu")
+    t_ns, resolution_ns = decimals_to_ns(texts, "ns")
+    assert stamps.t_ns.tolist() == t_ns.tolist()
+    assert stamps.resolution_ns == resolution_ns
+
+
+@pytest.mark.parametrize("text", ["0x1F", "1e3", "", "nan", "9223372036854775808", "+-1", "١"])
+def test_what_arrow_may_take_for_an_integer_is_refused_in_its_row(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f"ax,t\n0,1\n0,{text}\n")
+    with pytest.raises(DataError, match="row 1"):
+        TimeColumn(path, "t", "ns").read(stream="imu")
+
+
+def test_decimals_of_many_blocks_are_one_column(tmp_path: Path) -> None:
+    count = 2 * _DECIMALS_AT_ONCE + 10
+    path = tmp_path / "t.csv"
+    lines = [f"0,{k // 100}.{k % 100:02d}\n" for k in range(count)]
+    path.write_text("ax,t\n" + "".join(lines))
+    stamps = TimeColumn(path, "t", "s").read(stream="imu")
+    assert np.array_equal(stamps.t_ns, np.arange(count, dtype=np.int64) * 10 * MS)
+    assert stamps.resolution_ns == 10 * MS
+    lines[-3] = "0,abc\n"
+    path.write_text("ax,t\n" + "".join(lines))
+    with pytest.raises(DataError, match=f"row {count - 3}"):
+        TimeColumn(path, "t", "s").read(stream="imu")
+
+
+def test_the_time_is_found_whatever_the_other_columns_hold(tmp_path: Path) -> None:
+    stream = csv_imu(tmp_path, "b, t ,a\nx,5,1\ny,6,2\n", more='columns = ["a"]')
+    assert stream.stamps.t_ns.tolist() == [5, 6]
+    assert values_of(stream) == [[1.0], [2.0]]
+    stream = csv_imu(tmp_path, "b,t,a\nx,5,1\n", more='columns = ["aa"]')
+    with pytest.raises(DataError, match="no column 'aa'") as caught:
+        values_of(stream)
+    assert "'a'" in caught.value.mend

@@ -7,6 +7,7 @@ import io
 import struct
 import tarfile
 import zipfile
+import zlib
 from fractions import Fraction
 
 import av
@@ -178,3 +179,39 @@ def test_pictures_that_are_none() -> None:
     for data, extension in ((b"", "jpg"), (b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png")):
         with pytest.raises(DataError):
             picture_size(data, extension, where="x")
+
+
+def _jpeg(preview: bytes = b"") -> bytes:
+    """A JPEG, with `preview` in a segment of its own as cameras put theirs."""
+    data = simplejpeg.encode_jpeg(_colours(), quality=80)
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(preview)) + preview
+    return data[:2] + segment + data[2:] if preview else data
+
+
+def _png(width: int = 64, height: int = 64) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(65 * 64))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@given(st.integers(1, 600))
+def test_pictures_cut_short(cut: int) -> None:
+    whole, with_preview, png = _jpeg(), _jpeg(_jpeg()), _png()
+    for data, extension in ((whole, "jpg"), (with_preview, "jpg"), (png, "png")):
+        assert picture_size(data, extension, where="x") == (64, 64)
+        assert picture_size(data + bytes(5000) + b"made by a camera", extension, where="x") == (64, 64)
+        with pytest.raises(DataError, match=r"cut short|is not a"):
+            picture_size(data[: max(len(data) - cut, 0)], extension, where="x")
+
+
+def test_pictures_of_absurd_sides() -> None:
+    for width, height in ((2**31, 2**31), (65_536, 1), (0, 64), (64, 0)):
+        with pytest.raises(DataError, match="pixels"):
+            picture_size(_png(width, height), "png", where="x")
+    with pytest.raises(DataError, match="cut short"):
+        picture_size(_png()[:33], "png", where="x")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_made import BOOT_NS, MS, S, aligned, ascending, recording, regular, rule, sound, stream
+from sync_made import BOOT_NS, MS, RIG, S, aligned, ascending, recording, regular, rule, sound, stream
 
 from mmpack.clock import Clock, ClockMap
+from mmpack.config import parse
 from mmpack.errors import ConfigError
+from mmpack.recording import Stream
+from mmpack.recording.images import ImageFiles
 from mmpack.sync import Status, StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.match import match
 
@@ -329,3 +333,70 @@ def test_a_policy_that_a_kind_cannot_have_is_refused(kind: str, policy: str) -> 
     with pytest.raises(ConfigError, match=r'sync\.streams\."other"') as caught:
         synchronise(recording(camera, other), config)
     assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"tolerance": "-1ms"}, "tolerance"),
+        ({"max_gap": "-1ns"}, "max_gap"),
+        ({"policy": "hold", "max_age": "-1s"}, "max_age"),
+        ({"policy": "window", "before": "-1s", "after": "1s"}, "before + after"),
+        ({"policy": "window", "after": "0s"}, "before + after"),
+        ({"policy": "window", "before": "-3s"}, "before + after"),
+    ],
+)
+def test_a_limit_below_zero_or_an_empty_window_is_refused(settings: dict[str, str], key: str) -> None:
+    one = aligned(stream(regular(20, 100 * MS), "imu", "other"))
+    with pytest.raises(ConfigError) as caught:
+        rule(one, 100 * MS, **settings)
+    assert key in caught.value.what
+    assert 'sync.streams."other"' in caught.value.where
+    assert caught.value.mend
+
+
+def test_limits_of_zero_and_windows_beside_the_tick_are_settings() -> None:
+    one = aligned(stream(regular(20, 100 * MS), "imu", "other"))
+    law = rule(one, 100 * MS, policy="window", before="-1s", after="1001ms", tolerance="0s", max_age="0s")
+    assert (law.before_ns, law.after_ns, law.tolerance_ns, law.limit_ns) == (-S, 1001 * MS, 0, 0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_max_backward_is_a_share(share: float) -> None:
+    with pytest.raises(ConfigError, match="max_backward is a share"):
+        parse({"max_backward": share}, SyncConfig, where="build.toml")
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "x", "1e400000000", "1/0", "2000000000", "1/100000000", "nan"])
+def test_a_rate_that_is_none_is_refused(rate: str) -> None:
+    with pytest.raises(ConfigError, match="is no rate"):
+        synchronise(recording(stream(regular(20, 100 * MS))), SyncConfig(reference=f"rate:{rate}"))
+
+
+def test_a_rate_of_too_many_ticks_says_how_many() -> None:
+    with pytest.raises(ConfigError, match="1,900,000,001 ticks") as caught:
+        synchronise(recording(stream(regular(20, 100 * MS))), SyncConfig(reference="rate:1000000000"))
+    assert caught.value.mend
+
+
+def test_a_window_of_pictures_in_a_folder_is_refused() -> None:
+    pictures = ImageFiles(Path("cam"), ("a.jpg", "b.jpg"), regular(2, 100 * MS), "file name", "cam")
+    made = recording(Stream("cam", "camera", RIG, pictures))
+    config = SyncConfig(reference="rate:5", streams={"cam*": StreamPolicy(policy="window")})
+    with pytest.raises(ConfigError, match="folder of pictures") as caught:
+        synchronise(made, config)
+    assert "nearest" in caught.value.mend
+
+
+def test_a_camera_window_counts_its_frames() -> None:
+    # 10 Hz, frames 29 to 36 lost. Up to three periods may be missing of a window.
+    one = aligned(stream(np.delete(regular(60, 100 * MS), np.s_[29:37]), "camera", "cam"))
+    ticks = regular(17, 400 * MS, BOOT_NS - 400 * MS)
+    found = match(one, rule(one, 400 * MS, policy="window"), ticks, 400 * MS)
+    names = [Status(status).name for status in found.status.tolist()]
+    assert names == ["EDGE"] + 7 * ["OK"] + ["COVERAGE", "MISSING"] + 6 * ["OK"] + ["EDGE"]
+    assert found.count.tolist() == [0] + 7 * [4] + [1, 0, 3] + 5 * [4] + [0]
+    wide = match(one, rule(one, 400 * MS, policy="window", before="200ms"), ticks, 400 * MS)
+    assert wide.count.tolist()[2:6] == [6, 6, 6, 6]
+    assert (wide.first[3], wide.first[4]) == (6, 10)
+    assert wide.aligned_ns[3] == BOOT_NS + 600 * MS

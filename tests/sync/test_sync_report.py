@@ -1,0 +1,42 @@
+"""The report on a terminal shows names as they are written."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+from sync_made import BOOT_NS, MS, recording, regular, stream
+
+from mmpack.clock import Clock, ClockMap
+from mmpack.recording import Recording
+from mmpack.sync import synchronise
+from mmpack.sync.report import render, summary
+
+
+def shown(*recordings: Recording) -> str:
+    console = Console(file=io.StringIO(), width=250)
+    console.print(render(summary([synchronise(one) for one in recordings])))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_names_that_look_like_markup_are_shown() -> None:
+    rig, other = Clock("[/x]", "boot"), Clock("[bold]device[/]", "device")
+    stamps = np.delete(regular(40, 100 * MS), np.s_[10:14])
+    made = recording(
+        stream(stamps, "camera", "[/cam]", clock=rig),
+        stream(regular(400, 10 * MS, 0), "imu", "[red]imu\\", clock=other),
+        maps=(ClockMap(other.name, rig.name, 0, BOOT_NS, 0.0),),
+    )
+    one = Recording("[/drive]", made.streams, made.maps, made.where)
+    text = shown(one, Recording("[b]second", made.streams, made.maps, made.where))
+    for name in (
+        "[/x] (boot)",
+        "[bold]device[/] (device)",
+        "stream [/cam]",
+        "[red]imu\\ ",
+        "[/drive]",
+        "[b]second",
+    ):
+        assert name in text
+    assert "gap [/cam]:" in text

@@ -1,0 +1,107 @@
+"""Cameras matched by windows: tubelets of a video in a build."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from media_made import MS, S, describe, shade, write_video
+from numpy.typing import NDArray
+
+from mmpack import Shards, verify
+from mmpack.build import BuildConfig, Outcome, build_shards
+from mmpack.config import parse
+from mmpack.errors import DataError
+from tools.make_recording import make_recording
+
+
+def run(folder: Path, out: Path, policy: dict[str, str]) -> Outcome:
+    """A build with tubelets five times a second."""
+    table = {
+        "recordings": [str(folder)],
+        "max_quarantine": 0.5,
+        "sync": {"reference": "rate:5", "streams": {"cam_*": {"policy": "window", **policy}}},
+    }
+    return build_shards(parse(table, BuildConfig, where="build.toml"), str(out), workers=0)
+
+
+def build(folder: Path, out: Path, policy: dict[str, str]) -> dict[str, dict[str, bytes]]:
+    """Members of all samples by key, of such a build after it passed verification."""
+    assert run(folder, out, policy).failures == []
+    verdict = verify(str(out))
+    assert (verdict.faults, verdict.notes) == ([], [])
+    samples: dict[str, dict[str, bytes]] = {}
+    for url in Shards(str(out)).urls:
+        with tarfile.open(url) as tar:
+            for member in tar:
+                key, _, name = Path(member.name).name.partition(".")
+                samples.setdefault(key, {})[name] = tar.extractfile(member).read()  # type: ignore[union-attr]
+    return samples
+
+
+def played(data: bytes) -> tuple[list[int], list[int]]:
+    """Stamps in ns from the first frame on, and greys, of an mp4."""
+    with av.open(io.BytesIO(data)) as container:
+        frames = list(container.decode(video=0))
+    stamps = [round(Fraction(frame.pts or 0) * frame.time_base * S) for frame in frames]
+    return stamps, [int(frame.to_ndarray(format="gray").mean()) for frame in frames]
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> tuple[Path, NDArray[np.int64]]:
+    """A recording of one camera, 60 frames at 20 Hz in a file whose own times run at 25 Hz; its stamps."""
+    stamps = 100 * S + np.arange(60, dtype=np.int64) * 50 * MS + np.random.default_rng(0).integers(0, MS, 60)
+    write_video(tmp_path / "front.mp4", [40 * number for number in range(60)], b_frames=2)
+    (tmp_path / "front.csv").write_text("t\n" + "".join(f"{t}\n" for t in stamps.tolist()))
+    describe(
+        tmp_path,
+        '[streams.cam_front]\nkind = "camera"\npath = "front.mp4"\n'
+        'time = { path = "front.csv", column = "t", unit = "ns" }',
+    )
+    return tmp_path, stamps
+
+
+@pytest.mark.parametrize(("before_ms", "after_ms", "count"), [(0, 200, 15), (100, 200, 15), (150, 400, 13)])
+def test_a_tubelet_holds_the_frames_of_its_window(
+    camera: tuple[Path, NDArray[np.int64]], tmp_path: Path, before_ms: int, after_ms: int, count: int
+) -> None:
+    folder, stamps = camera
+    policy = {"before": f"{before_ms}ms", "after": f"{after_ms}ms"}
+    samples = build(folder, tmp_path / "out", policy)
+    assert len(samples) == count  # the others reach past an end
+    for members in samples.values():
+        facts: dict[str, Any] = json.loads(members["json"])
+        view = facts["streams"]["cam_front"]
+        low, high = facts["t_ns"] - before_ms * MS, facts["t_ns"] + after_ms * MS
+        inside = np.flatnonzero((stamps >= low) & (stamps < high))
+        assert view["stamps_ns"] == stamps[inside].tolist()
+        assert (view["item"], view["t_ns"]) == (inside[0], stamps[inside[0]])
+        times, greys = played(members["cam_front.mp4"])
+        assert np.abs(np.array(times) - (stamps[inside] - stamps[inside[0]])).max() <= MS // 100
+        # Two lossy codings, and neighbours that differ by 37 at least.
+        assert np.abs(np.array(greys) - [shade(int(number)) for number in inside]).max() < 12
+
+
+def test_tubelets_of_a_drive_are_the_same_bytes_twice(tmp_path: Path) -> None:
+    make_recording(tmp_path / "drive", seconds=2, size=(48, 64), faults=False)
+    first = build(tmp_path / "drive", tmp_path / "a", {"before": "100ms"})
+    assert first == build(tmp_path / "drive", tmp_path / "b", {"before": "100ms"})
+    for members in first.values():
+        assert sum(name.endswith(".mp4") for name in members) == 6
+        assert not any(name.endswith(".jpg") for name in members)
+
+
+def test_windows_that_overlap_by_too_many_frames_are_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "front.mp4", [5 * number for number in range(700)])
+    describe(tmp_path, '[streams.cam_front]\nkind = "camera"\npath = "front.mp4"\nstart = "100s"')
+    (failure,) = run(tmp_path, tmp_path / "out", {"before": "800ms", "after": "800ms"}).failures
+    assert isinstance(failure.error, DataError)
+    assert "more than 256 frames" in failure.error.what
+    assert "cam_front" in str(failure.error)
