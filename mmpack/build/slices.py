@@ -244,11 +244,10 @@ def _tubelets(
         first = int(match.first[tick])
         stamps = match.stream.t_ns[first : first + len(shown)].tolist()
         member = f"{match.name}.mp4"
-        height, width = decoded[0].height, decoded[0].width
+        data, height, width = encode_tubelet(decoded, stamps, crf=config.tubelet_crf)
         facts = _common(
             match, tick, member=member, item=shown[0].index, height=height, width=width, stamps_ns=stamps
         )
-        data = encode_tubelet(decoded, stamps, crf=config.tubelet_crf)
         yield Piece(((member, data),), camera=(match.name, height, width, len(shown)), facts=facts)
 
 

@@ -117,29 +117,33 @@ def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
 
 
-def encode_tubelet(frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf: int) -> bytes:
+def encode_tubelet(
+    frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf: int
+) -> tuple[bytes, int, int]:
     """Consecutive frames as a short H.264 mp4, its time zero at the first, stamps to the microsecond.
+
+    Returns (mp4, height, width). Chroma at half the resolution needs even sides: an odd one loses its last pixel to scaling.
 
     One thread and no macroblock-tree: with it x264's bytes depend on uninitialised memory, and a rebuilt
     shard would differ.
     """
     buffer = io.BytesIO()
-    first = frames[0]
+    height, width = (max(2, side - side % 2) for side in (frames[0].height, frames[0].width))
     with av.open(buffer, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=30)
-        stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = _TUBELET_TIME_BASE
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "veryfast", "crf": str(crf), "x264-params": "mbtree=0:threads=1"}
         for frame, stamp in zip(frames, t_ns, strict=True):
-            picture = frame.reformat(format="yuv420p")
+            picture = frame.reformat(width=width, height=height, format="yuv420p")
             picture.pts = (stamp - t_ns[0]) // 1000
             picture.time_base = _TUBELET_TIME_BASE
             picture.pict_type = PictureType.NONE
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
-    return buffer.getvalue()
+    return buffer.getvalue(), height, width
 
 
 def tubelet_facts(data: bytes, *, where: str) -> tuple[int, int, list[int]]:

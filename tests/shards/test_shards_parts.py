@@ -165,14 +165,24 @@ def test_tubelets_keep_frames_and_stamps_and_are_deterministic() -> None:
         picture = np.full((48, 64, 3), 40 * number, np.uint8)
         frames.append(av.VideoFrame.from_ndarray(picture, format="rgb24"))
     stamps = [1_000_000_000 + 33_366_667 * number for number in range(5)]
-    data = encode_tubelet(frames, stamps, crf=20)
-    assert data == encode_tubelet(frames, stamps, crf=20)
+    data, height, width = encode_tubelet(frames, stamps, crf=20)
+    assert (data, height, width) == encode_tubelet(frames, stamps, crf=20)
+    assert (height, width) == (48, 64)
     with av.open(io.BytesIO(data)) as container:
         shown = list(container.decode(video=0))
         found = [Fraction(frame.pts or 0) * (frame.time_base or 0) for frame in shown]
     assert len(shown) == 5
     for seconds, stamp in zip(found, stamps, strict=True):
         assert abs(seconds * 10**9 - (stamp - stamps[0])) <= 1000
+
+
+def test_tubelets_of_odd_sides() -> None:
+    frame = av.VideoFrame.from_ndarray(np.full((47, 63, 3), 90, np.uint8), format="rgb24")
+    data, height, width = encode_tubelet([frame], [0], crf=20)
+    assert (height, width) == (46, 62)
+    with av.open(io.BytesIO(data)) as container:
+        [shown] = container.decode(video=0)
+        assert (shown.height, shown.width) == (46, 62)
 
 
 def test_pictures_that_are_none() -> None:
