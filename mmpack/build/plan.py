@@ -70,7 +70,7 @@ def _facts(value: Any, *, hashed: bool = False) -> Any:
         is_small = hashed and value.is_file() and value.stat().st_size <= MAX_HASHED_BYTES
         return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if is_small else ""]
     if isinstance(value, np.ndarray):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(np.ascontiguousarray(value)).hexdigest()]
+        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if dataclasses.is_dataclass(value):
         named = [field.name for field in dataclasses.fields(value) if field.init]
         return [type(value).__name__, {name: _facts(getattr(value, name), hashed=hashed) for name in named}]
