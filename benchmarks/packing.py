@@ -21,9 +21,11 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numba import njit
 from numpy.typing import NDArray
 from rich.console import Console
@@ -37,10 +39,10 @@ RESULTS = Path(__file__).resolve().parent / "results" / "packing.json"
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 #: A peer is not timed on more items than these, to end within minutes.
 LARGEST = {
-    "LightBinPack obfd": 1_000_000,
+    "LightBinPack obfd": 10_000_000,
     "next-fit": 1_000_000,
     "TRL best fit": 1_000_000,
-    "binpacking": 100_000,
+    "binpacking": 10_000,
 }
 Rows = Sequence[Sequence[int]]
 
@@ -76,9 +78,11 @@ def next_fit(lengths: list[int], capacity: int) -> Rows:
     return rows
 
 
-def peers() -> dict[str, Callable[[list[int], int], int]]:
+def peers() -> dict[str, Callable[[list[int], int], int | tuple[int, float]]]:
     """By name: (lengths, capacity) to how many rows; only what is installed."""
-    found: dict[str, Callable[[list[int], int], int]] = {"next-fit": lambda items, c: len(next_fit(items, c))}
+    found: dict[str, Callable[[list[int], int], int | tuple[int, float]]] = {
+        "next-fit": lambda items, c: len(next_fit(items, c))
+    }
     if importlib.util.find_spec("lightbinpack"):
         lightbinpack = importlib.import_module("lightbinpack")
         found["LightBinPack obfd"] = lambda items, c: len(lightbinpack.obfd(items, c))
@@ -91,40 +95,50 @@ def peers() -> dict[str, Callable[[list[int], int], int]]:
     return found
 
 
-def _trl(path: Path) -> Callable[[list[int], int], int]:
-    """The loop of TRL's `_pack_bfd` around its own segment tree, without moving tokens.
+class _PlannedError(Exception):
+    """Raised where TRL would begin to copy tokens; carries (rows, CPU seconds of its packing)."""
 
-    `trl` itself cannot be imported without transformers, and its function copies all tokens three times, which takes
-    several times as long as packing does.
+
+def _trl(path: Path) -> Callable[[list[int], int], tuple[int, float]]:
+    """TRL's own `_pack_bfd`, run from where it is installed, and timed from its segment tree to its copying of tokens.
+
+    `trl` itself cannot be imported without transformers; what moves tokens about takes several times as long as packing and
+    is not what is compared.
     """
+    wanted = {"_SegmentTree", "_pack_bfd", "_check_if_columns_can_be_packed"}
     tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if getattr(node, "name", None) == "_SegmentTree"]
-    names: dict[str, Any] = {}
-    exec(compile(tree, str(path), "exec"), names)
+    tree.body = [node for node in tree.body if getattr(node, "name", None) in wanted]
+    began = [0.0]
 
-    def packed(items: list[int], capacity: int) -> int:
-        spaces = names["_SegmentTree"](capacity)
-        spaces.add(capacity)
-        bins_of: defaultdict[int, deque[dict[str, Any]]] = defaultdict(deque)
-        bins: list[dict[str, Any]] = []
-        lengths = np.array(items)
-        order = np.argsort(-lengths, kind="stable")
-        for length, item in zip(lengths[order].tolist(), order.tolist(), strict=True):
-            space = spaces.search(length)
-            if space < capacity:
-                chosen = bins_of[space].popleft()
-            else:
-                chosen = {"ids": [], "length": 0}
-                bins.append(chosen)
-            chosen["ids"].append(item)
-            chosen["length"] += length
-            if space < capacity and not bins_of[space]:
-                spaces.remove(space)
-            space -= length
-            bins_of[space].append(chosen)
-            if space > 0:
-                spaces.add(space)
-        return len(bins)
+    class Compute:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(pc, name)
+
+        def take(self, *_: object) -> None:
+            taken_s = time.process_time() - began[0]
+            raise _PlannedError(len(sys._getframe(1).f_locals["bins"]), taken_s)
+
+    names: dict[str, Any] = {"pyarrow": pa, "pa": pa, "pc": Compute(), "np": np, "Literal": Literal}
+    names |= {"defaultdict": defaultdict, "deque": deque}
+    exec(compile(tree, str(path), "exec"), names)
+    segment_tree = names["_SegmentTree"]
+
+    def timed_tree(capacity: int) -> Any:
+        began[0] = time.process_time()
+        return segment_tree(capacity)
+
+    names["_SegmentTree"] = timed_tree
+
+    def packed(items: list[int], capacity: int) -> tuple[int, float]:
+        offsets = np.concatenate([[0], np.cumsum(items)])
+        tokens = pa.array(np.zeros(int(offsets[-1]), np.int8))
+        table = pa.table({"tokens": pa.LargeListArray.from_arrays(pa.array(offsets), tokens)})
+        try:
+            names["_pack_bfd"](table, capacity)
+        except _PlannedError as planned:
+            rows, taken_s = planned.args
+            return rows, taken_s
+        raise RuntimeError("TRL's packing no longer ends in pc.take: time it anew")
 
     return packed
 
@@ -134,12 +148,12 @@ def seconds(job: Callable[[], object], repetitions: int) -> float:
     return statistics.median(interleaved({"job": lambda: (job(), None)[1]}, repetitions=repetitions)["job"])
 
 
-def once(job: Callable[[], int]) -> tuple[int, float]:
-    """(result, CPU seconds) of a single run."""
+def once(job: Callable[[], int | tuple[int, float]]) -> tuple[int, float]:
+    """(rows, CPU seconds) of a single run; a job that times itself is believed."""
     gc.collect()
     start_s = time.process_time()
     result = job()
-    return result, time.process_time() - start_s
+    return result if isinstance(result, tuple) else (result, time.process_time() - start_s)
 
 
 def speed() -> list[dict[str, Any]]:
@@ -166,7 +180,7 @@ def speed() -> list[dict[str, Any]]:
         for name, job in peers().items():
             if n > LARGEST[name]:
                 continue
-            slow = name in ("TRL best fit", "binpacking") or n >= 1_000_000
+            slow = name in ("TRL best fit", "binpacking") or n > 1_000_000
             rows, taken_s = once(lambda job=job, items=items, capacity=capacity: job(items, capacity))
             if not slow:
                 taken_s = seconds(lambda job=job, items=items, capacity=capacity: job(items, capacity), 3)
@@ -198,7 +212,8 @@ def fills(n: int = 100_000) -> list[dict[str, Any]]:
             fill["cut_chains"] = cut.packing.fill
         for peer, job in peers().items():
             if lengths.size <= LARGEST[peer]:
-                fill[peer] = share(job(items, capacity))
+                rows = job(items, capacity)
+                fill[peer] = share(rows[0] if isinstance(rows, tuple) else rows)
         entry = {
             "mix": name,
             "n": lengths.size,
