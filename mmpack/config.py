@@ -5,6 +5,7 @@ valid one.
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 import types
 import typing
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 # A configuration is written by hand. The bound keeps a wrong path (a tar, a video) from being read whole.
 MAX_CONFIG_BYTES = 4 << 20
+_SIZE = re.compile(r"\s*(\d+)\s*([kKMGT]?)(i?)B\s*")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,6 +83,16 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
 def load(path: Path, kind: type[T]) -> T:
     """The settings file at `path` as `kind`. Raises ConfigError."""
     return parse(read_toml(path), kind, where=str(path))
+
+
+def parse_size(text: str, *, where: str) -> int:
+    """`"64kB"` as bytes: units of 1,000, or of 1,024 with an i. Raises ConfigError."""
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"'{text}' is no size", where=where, mend="Write a number with a unit, as in '512MB'."
+        )
+    return int(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")
 
 
 def to_builtins(settings: msgspec.Struct) -> dict[str, Any]:

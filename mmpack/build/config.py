@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Literal
 
-from mmpack.config import Settings
+from mmpack.config import Settings, parse_size
 from mmpack.errors import ConfigError
 from mmpack.layout import LayoutConfig
 from mmpack.sync import SyncConfig
-
-_SIZE = re.compile(r"\s*(\d+)\s*(B|kB|KB|MB|GB|KiB|MiB|GiB)\s*")
-_BYTES = {
-    "B": 1,
-    "kB": 10**3,
-    "KB": 10**3,
-    "MB": 10**6,
-    "GB": 10**9,
-    "KiB": 2**10,
-    "MiB": 2**20,
-    "GiB": 2**30,
-}
 
 
 class ShardsConfig(Settings, frozen=True, kw_only=True):
@@ -45,14 +32,12 @@ class ShardsConfig(Settings, frozen=True, kw_only=True):
             raise ValueError("jpeg_quality is 1 to 100")
         if not 0 <= self.tubelet_crf <= 51:
             raise ValueError("tubelet_crf is 0 to 51")
-        if not _SIZE.fullmatch(self.size):
-            raise ValueError("size is a number with a unit, as in '512MB'")
+        parse_size(self.size, where="shards.size")
 
     @property
     def size_bytes(self) -> int:
         """`size` in bytes."""
-        match = _SIZE.fullmatch(self.size)
-        return int(match[1]) * _BYTES[match[2]] if match else 0
+        return parse_size(self.size, where="shards.size")
 
 
 class SamplesConfig(Settings, frozen=True, kw_only=True):

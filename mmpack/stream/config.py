@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from mmpack.clock import parse_duration
-from mmpack.config import Settings
+from mmpack.config import Settings, parse_size
 from mmpack.errors import ConfigError
 from mmpack.mixture.config import PhaseConfig
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
-_SIZE = re.compile(r"\s*(\d+)\s*([kMGT]?)i?B\s*")
 
 
 class DatasetConfig(Settings, frozen=True, kw_only=True):
@@ -108,7 +107,7 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
         if self.max_corrupt < 0:
             raise ConfigError(f"{self.max_corrupt} is negative", where="reader.max_corrupt")
         for key in ("gap", "cache_size"):
-            size_bytes(getattr(self, key), where=f"reader.{key}")
+            parse_size(getattr(self, key), where=f"reader.{key}")
 
 
 class PlanConfig(Settings, frozen=True, kw_only=True):
@@ -180,12 +179,3 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
             rows=replace(self.rows, codec=at(self.rows.codec)),
             reader=replace(self.reader, cache=at(self.reader.cache), quarantine=at(self.reader.quarantine)),
         )
-
-
-def size_bytes(text: str, *, where: str) -> int:
-    """`"64kB"` as bytes; units of 1,000, or 1,024 with an i. Raises ConfigError."""
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ConfigError(f"'{text}' is no size", where=where, mend="Write it as in '10GB'.")
-    base = 1024 if "i" in text else 1000
-    return int(match[1]) * base ** " kMGT".index(match[2] or " ")
