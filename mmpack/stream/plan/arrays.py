@@ -1,0 +1,131 @@
+"""Derived tables on disk: a folder of flat arrays, written once, memory-mapped ever after.
+
+They are a cache: whatever is in them follows from an index whose digest names the folder. Delete them at will.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_META = "meta.json"
+_MAX_META_BYTES = 1 << 30
+
+
+class Tables:
+    """Arrays by name, and what is known of them as a whole.
+
+    Attributes:
+        arrays: one-dimensional; memory-mapped, or in memory if nothing can be written.
+        meta: plain data.
+    """
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]], meta: dict[str, Any]) -> None:
+        self.arrays = dict(arrays)
+        self.meta = meta
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+
+class TableWriter:
+    """Takes arrays piece by piece; made by :func:`written`."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.meta: dict[str, Any] = {}
+        self._folder = folder
+        self._files: dict[str, Any] = {}
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._facts: dict[str, tuple[str, int]] = {}
+
+    def append(self, name: str, part: NDArray[Any]) -> None:
+        """More of the array `name`; every part has the same type."""
+        kind, size = self._facts.get(name, (part.dtype.str, 0))
+        self._facts[name] = (kind, size + part.size)
+        part = np.ascontiguousarray(part, np.dtype(kind))
+        if self._folder is None:
+            self._parts.setdefault(name, []).append(part.copy())
+            return
+        if name not in self._files:
+            self._files[name] = (self._folder / name).open("wb")
+        self._files[name].write(part.data)
+
+    def close(self) -> None:
+        """Ends all files."""
+        for file in self._files.values():
+            file.close()
+        if self._folder is not None:
+            content = {"arrays": self._facts, "meta": self.meta}
+            (self._folder / _META).write_bytes(msgspec.json.encode(content))
+
+    def in_memory(self) -> Tables:
+        """What was taken, if there is no folder."""
+        return Tables({name: np.concatenate(parts) for name, parts in self._parts.items()}, self.meta)
+
+
+def cache_folder() -> Path:
+    """`$MMPACK_CACHE`, or `mmpack` in the user's cache folder."""
+    stated = os.environ.get("MMPACK_CACHE")
+    if stated:
+        return Path(stated)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpack"
+
+
+def opened(folder: Path) -> Tables | None:
+    """The tables in `folder`, memory-mapped; None if they are not there, or not whole."""
+    try:
+        if (folder / _META).stat().st_size > _MAX_META_BYTES:
+            return None
+        content = msgspec.json.decode((folder / _META).read_bytes())
+        arrays = {}
+        for name, (kind, size) in content["arrays"].items():
+            dtype = np.dtype(kind)
+            if (folder / name).stat().st_size != size * dtype.itemsize:
+                return None
+            # An empty file cannot be mapped.
+            mapped = np.memmap(folder / name, dtype, "r") if size else np.empty(0, dtype)
+            arrays[name] = mapped.view(np.ndarray)
+        return Tables(arrays, content["meta"])
+    except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
+        return None
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[TableWriter]:
+    """A writer whose tables appear at `folder` whole, when the block ends well.
+
+    If nothing can be written there, they are kept in memory, and a warning says so.
+    """
+    aside: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    except OSError as error:
+        logger.warning("the cache %s cannot be written (%s): tables stay in memory", folder, error.strerror)
+    try:
+        writer = TableWriter(aside)
+        yield writer
+        writer.close()
+        if aside is not None:
+            try:
+                os.replace(aside, folder)
+            except OSError:
+                # Another process was first, with the same content; or a broken folder is in the way.
+                if opened(folder) is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    os.replace(aside, folder)
+    finally:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,80 @@
+"""A seeded order of n things, place by place, without a list of them.
+
+Blocks of neighbours are permuted by a Feistel network whose values outside [0, blocks) are walked on (cycle
+walking: Black and Rogaway, Ciphers with Arbitrary Finite Domains, CT-RSA 2002), and the places within a block by
+another one. So the order is a bijection for every seed, costs no memory, and any place of it is found at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+#: Four rounds make a pseudorandom permutation of a pseudorandom round function (Luby and Rackoff, 1988).
+_ROUNDS = 4
+
+
+@njit(cache=True, inline="always")
+def _mixed(x: Any) -> Any:
+    """splitmix64's finaliser (Steele, Lea and Flood, 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True)
+def derived(key: Any, number: int) -> Any:
+    """Another key, uint64, for each number."""
+    return _mixed(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(number + 1))
+
+
+@njit(cache=True)
+def permuted(place: int, n: int, key: Any) -> int:
+    """Where `place` in [0, n) goes: a bijection on [0, n) for each key (uint64)."""
+    half = np.uint64(1)
+    while np.uint64(1) << (np.uint64(2) * half) < np.uint64(n):
+        half += np.uint64(1)
+    low = (np.uint64(1) << half) - np.uint64(1)
+    value = np.uint64(place)
+    while True:
+        left, right = value >> half, value & low
+        for number in range(_ROUNDS):
+            left, right = right, left ^ (_mixed(right ^ derived(key, number)) & low)
+        value = left << half | right
+        if value < np.uint64(n):
+            return np.int64(value)
+
+
+@njit(cache=True, nogil=True)
+def order(first: int, count: int, n: int, block: int, key: Any) -> Any:
+    """Things at the places first, ..., first + count - 1 of an endless series of epochs.
+
+    Epoch e holds the places [e·n, (e + 1)·n), each thing once, in an order of its own.
+
+    Args:
+        first: the first place.
+        count: how many.
+        n: things, at least 1.
+        block: neighbours that stay together; the last block may be shorter.
+        key: uint64.
+
+    Returns:
+        int64 (count,), in [0, n).
+    """
+    found = np.empty(count, np.int64)
+    full, rest = n // block, n % block
+    for i in range(count):
+        epoch, place = (first + i) // n, (first + i) % n
+        own = derived(key, epoch)
+        # The short block lies anywhere among the others.
+        short = np.int64(derived(own, 0) % np.uint64(full + 1)) * block
+        if rest and short <= place < short + rest:
+            number, inside, size = full, place - short, rest
+        else:
+            if rest and place >= short + rest:
+                place -= rest
+            number, inside, size = permuted(place // block, full, derived(own, 1)), place % block, block
+        found[i] = number * block + permuted(inside, size, derived(own, 2 + number))
+    return found

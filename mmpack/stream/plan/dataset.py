@@ -1,0 +1,66 @@
+"""A data set of a plan: its units, and the order they are drawn in."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.stream.config import DatasetConfig
+from mmpack.stream.plan.bijection import order
+from mmpack.stream.plan.catalog import Catalog
+from mmpack.stream.plan.units import Units
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """One data set.
+
+    Attributes:
+        config: its table.
+        number: of the data set in the plan.
+        source: number of its build in the plan.
+        catalog: of that build.
+        units: what is drawn.
+        key: uint64, of its order: another for each seed and name, whatever other data sets there are.
+    """
+
+    config: DatasetConfig
+    number: int
+    source: int
+    catalog: Catalog
+    units: Units
+    key: np.uint64
+
+    @property
+    def name(self) -> str:
+        """What the phases call it."""
+        return self.config.name
+
+    @property
+    def tokens(self) -> int:
+        """Of one epoch, with what wraps documents."""
+        return self.units.total_tokens
+
+    @property
+    def documents(self) -> int:
+        """Of one epoch."""
+        return len(self.units)
+
+    @property
+    def available(self) -> int | None:
+        """Tokens that may be drawn in the whole run; None: no cap."""
+        epochs = self.config.max_epochs
+        return None if epochs is None else max(1, int(Fraction(repr(epochs)) * self.tokens))
+
+    def drawn(self, first: int, count: int) -> NDArray[np.int64]:
+        """The units drawn at the places first, ..., first + count - 1: int64 (count,)."""
+        return order(first, count, len(self.units), min(self.config.locality, len(self.units)), self.key)
+
+
+def dataset_key(seed: int, name: str) -> np.uint64:
+    """The key of a data set's order."""
+    return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little"))

@@ -1,0 +1,327 @@
+"""The plan: row g of a run as a pure function of index, seed and mixture."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from mmpack.config import canonical_json, parse, to_builtins
+from mmpack.errors import ConfigError, DataError
+from mmpack.layout import Layout, LayoutConfig
+from mmpack.mixture.course import Course, course_of
+from mmpack.mixture.schedule import Schedule, schedule_of
+from mmpack.packing import balance
+from mmpack.stream.config import PlanConfig
+from mmpack.stream.plan.arrays import cache_folder
+from mmpack.stream.plan.bijection import derived
+from mmpack.stream.plan.catalog import Catalog
+from mmpack.stream.plan.dataset import Dataset, dataset_key
+from mmpack.stream.plan.draws import draw_window
+from mmpack.stream.plan.ledger import Ledger
+from mmpack.stream.plan.state import STATE_VERSION, Cursors, StreamState, require_equal
+from mmpack.stream.plan.types import PlannedDocument, PlannedRow
+from mmpack.stream.plan.units import UNITS_VERSION, units_of
+from mmpack.stream.plan.window import Window, plan_window
+
+logger = logging.getLogger(__name__)
+
+PLAN_VERSION = 1
+"""Raised with every change of this package that gives some row other documents under the same settings."""
+
+#: Windows kept at hand: the reader is at the end of one while the next is begun.
+_KEPT = 4
+
+
+class Plan:
+    """Which documents go to which row. Made by :func:`open_plan`.
+
+    Nothing here reads media, and nothing depends on how many ranks or workers there are.
+
+    Attributes:
+        config: its settings.
+        catalogs: one for each build, by `PlannedSample.source`.
+        datasets: in the order of the settings.
+        layout: that all builds share.
+        schedule: the phases, cut to stages of constant shares.
+        course: what comes of them where data sets run out at their repeat caps.
+        parts: what the rows follow from, by name, in short: equal parts, equal rows.
+        fingerprint: sha256 of it all, in hex.
+    """
+
+    def __init__(
+        self,
+        config: PlanConfig,
+        catalogs: list[Catalog],
+        datasets: list[Dataset],
+        layout: Layout,
+        ledger: bool = True,
+    ) -> None:
+        self.config = config
+        self.catalogs = catalogs
+        self.datasets = datasets
+        self.layout = layout
+        self.schedule: Schedule = schedule_of(config.phases, {each.name: each.tokens for each in datasets})
+        self.course: Course = course_of(self.schedule, [each.available for each in datasets])
+        self.parts = self._parts()
+        self.fingerprint = hashlib.sha256(canonical_json(self.parts)).hexdigest()
+        path: Path | None = cache_folder() / f"ledger-{self.fingerprint[:32]}" if ledger else None
+        self._ledger = Ledger(path, len(datasets))
+        self._windows: OrderedDict[int, Window] = OrderedDict()
+        self._key = dataset_key(config.seed, "")
+        self._last: Window | None = None
+
+    @property
+    def window_rows(self) -> int:
+        """Rows of a window."""
+        return self.config.window_steps * self.config.global_batch
+
+    def window(self, number: int) -> Window:
+        """A window's rows; those before it are planned too where it is not known where this one starts.
+
+        Raises:
+            DataError: the run ends before it.
+        """
+        if number in self._windows:
+            self._windows.move_to_end(number)
+            return self._windows[number]
+        at, start = self._ledger.nearest(number)
+        while True:
+            if self._last is not None and at > self._last.number:
+                raise self._over(at)
+            window = self._planned(at, start)
+            if at == number:
+                return window
+            if window.end is None:
+                raise self._over(number)
+            at, start = at + 1, window.end
+
+    def row(self, number: int) -> PlannedRow:
+        """A row by its number in the run.
+
+        Raises:
+            DataError: the run ends before it.
+        """
+        window = self.window(number // self.window_rows)
+        slot = number % self.window_rows
+        if slot >= window.rows:
+            raise self._over(window.number)
+        documents = range(int(window.offsets[slot]), int(window.offsets[slot + 1]))
+        return PlannedRow(number, tuple(self._document(window, each) for each in documents))
+
+    def step_rows(self, step: int, rank: int, ranks: int) -> list[int]:
+        """Numbers of a rank's rows in a step, in the order it does them.
+
+        Which rows form a step does not depend on `ranks`; who does which of them does.
+
+        Raises:
+            ConfigError: the ranks cannot share a step's rows.
+            DataError: the run ends before that step.
+        """
+        batch = self.config.global_batch
+        self.check_ranks(rank, ranks)
+        first = step * batch
+        window = self.window(first // self.window_rows)
+        slot = first % self.window_rows
+        if slot >= window.rows:
+            raise self._over(window.number)
+        if self.config.balance != "rank" or ranks == batch:
+            return list(range(first + rank, first + batch, ranks))
+        dealt = balance(window.cost[slot : slot + batch], global_batch=batch, ranks=ranks, steps="given").rows
+        return (first + dealt[0, rank]).tolist()
+
+    def steps(self, first: int = 0) -> Iterator[int]:
+        """Numbers of the run's steps from `first` on, until it ends."""
+        step = first
+        per_window = self.config.window_steps
+        while True:
+            try:
+                window = self.window(step // per_window)
+            except DataError:
+                return
+            count = window.rows // self.config.global_batch
+            if step % per_window >= count:
+                return
+            yield from range(step, step - step % per_window + count)
+            if window.end is None:
+                return
+            step += count - step % per_window
+
+    def check_ranks(self, rank: int, ranks: int) -> None:
+        """Raises ConfigError unless `ranks` can share a step's rows and `rank` is one of them."""
+        batch = self.config.global_batch
+        if not 0 <= rank < ranks:
+            raise ConfigError(f"rank {rank} of {ranks} ranks", mend="Ranks count from 0.")
+        if batch % ranks:
+            raise ConfigError(
+                f"{ranks} ranks cannot share {batch} rows a step",
+                where="global_batch",
+                mend="Make global_batch a multiple of the data-parallel ranks.",
+            )
+
+    def state(self, row: int, ranks: int) -> StreamState:
+        """The state after `row` rows."""
+        number = row // self.window_rows
+        start = self._start(number)
+        return StreamState(
+            version=STATE_VERSION,
+            row=row,
+            ranks=ranks,
+            window=number,
+            documents=start.documents,
+            tokens=start.tokens,
+            parts=self.parts,
+        )
+
+    def load(self, state: StreamState) -> None:
+        """Takes a saved state in: rows from there on are found at once.
+
+        Raises:
+            ConfigError: it is of another plan; says what differs.
+            DataError: its numbers contradict each other or this plan.
+        """
+        require_equal(state.parts, self.parts)
+        if len(state.documents) != len(self.datasets) or state.window != state.row // self.window_rows:
+            raise DataError("its row and cursors do not fit together", where="state")
+        known = self._ledger.get(state.window)
+        if known is not None and known != state.cursors:
+            raise DataError(
+                "its cursors are not where this plan puts them",
+                where="state",
+                mend="The checkpoint is damaged, or was edited.",
+            )
+        self._ledger.put(state.window, state.cursors)
+
+    def _start(self, number: int) -> Cursors:
+        known = self._ledger.get(number)
+        if known is None and number:
+            known = self.window(number - 1).end
+        if known is None:
+            raise self._over(number)
+        return known
+
+    def _planned(self, number: int, start: Cursors) -> Window:
+        draws = draw_window(self.datasets, self.course, start, self.window_rows * self.config.max_seq_len)
+        window = plan_window(number, draws, self.config, np.uint64(derived(self._key, number)))
+        self._windows[number] = window
+        if len(self._windows) > _KEPT:
+            self._windows.popitem(last=False)
+        if window.end is not None:
+            self._ledger.put(number + 1, window.end)
+        else:
+            self._last = window
+            logger.info("the plan ends in window %d; %d documents fill no whole step", number, window.left)
+        return window
+
+    def _over(self, window: int) -> DataError:
+        rows = (
+            ""
+            if self._last is None
+            else f" after {self._last.number * self.window_rows + self._last.rows} rows"
+        )
+        return DataError(
+            f"the run ends{rows}, before window {window}",
+            where="plan",
+            mend="Lengthen the last phase, or raise max_epochs.",
+        )
+
+    def _document(self, window: Window, number: int) -> PlannedDocument:
+        dataset = self.datasets[int(window.dataset[number])]
+        samples = tuple(
+            dataset.catalog.sample(sample, dataset.source)
+            for sample in range(int(window.first[number]), int(window.stop[number]))
+        )
+        pair = (
+            dataset.config.contrastive
+            and samples[0].kind != "text"
+            and any(sample.tokens_text for sample in samples)
+        )
+        return PlannedDocument(dataset.number, samples, int(window.tokens[number]), pair)
+
+    def _parts(self) -> dict[str, str]:
+        config = self.config
+        parts = {
+            name: str(getattr(config, name))
+            for name in ("max_seq_len", "global_batch", "seed", "window_steps", "balance", "tolerance")
+        }
+        parts["version"] = f"{PLAN_VERSION}.{UNITS_VERSION}"
+        parts["cost"] = f"{config.cost.quadratic:g} {config.cost.linear:g}"
+        parts["layout"] = self.layout.fingerprint[:8]
+        parts["mixture"] = _digest(self.schedule.canonical())
+        for each in self.datasets:
+            settings = to_builtins(each.config)
+            del settings["shards"]  # the same build may lie elsewhere
+            parts[f"dataset {each.name}"] = _digest([each.number, each.catalog.digest, settings])
+        return parts
+
+    @cached_property
+    def gated(self) -> dict[str, int]:
+        """Slices of each data set that the plan's tolerance bars."""
+        return {each.name: each.units.gated for each in self.datasets}
+
+
+def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
+    """The plan of `config`, whose paths can be opened from here.
+
+    Args:
+        config: settings, see :meth:`PlanConfig.located`.
+        ledger: keep the starts of windows in the cache folder.
+
+    Raises:
+        ConfigError: settings contradict each other or the builds: names, layouts.
+        IntegrityError, StorageError: a build cannot be read.
+        DataError: a sample does not fit a row, or a data set is empty.
+    """
+    urls: dict[str, int] = {}
+    for each in config.datasets:
+        urls.setdefault(each.shards.rstrip("/"), len(urls))
+    catalogs = [Catalog(url) for url in urls]
+    layout = _layout(catalogs)
+    datasets = []
+    for number, each in enumerate(config.datasets):
+        source = urls[each.shards.rstrip("/")]
+        units = units_of(
+            catalogs[source],
+            each,
+            overhead=layout.document_overhead,
+            capacity=config.max_seq_len,
+            tolerance_ns=config.tolerance_ns,
+        )
+        if units.gated:
+            logger.warning(
+                "data set %s: %d slices exceed the tolerance of %s and are not planned",
+                each.name,
+                units.gated,
+                config.tolerance,
+            )
+        key = dataset_key(config.seed, each.name)
+        datasets.append(Dataset(each, number, source, catalogs[source], units, key))
+    return Plan(config, catalogs, datasets, layout, ledger)
+
+
+def _layout(catalogs: list[Catalog]) -> Layout:
+    manifest = catalogs[0].manifest
+    for other in catalogs[1:]:
+        if other.manifest.layout_fingerprint != manifest.layout_fingerprint:
+            raise ConfigError(
+                f"was built with another layout than {catalogs[0].store.url}",
+                where=other.store.url,
+                mend="Build both with the same [layout] table, cameras and numeric streams listed.",
+            )
+    layout = Layout(parse(manifest.config.get("layout", {}), LayoutConfig, where="manifest.json"))
+    if layout.fingerprint != manifest.layout_fingerprint:
+        raise ConfigError(
+            "its tokens were counted with another layout or version than this one",
+            where=catalogs[0].store.url,
+            mend="Build the shards again, or use the version and tokenizer that built them.",
+        )
+    return layout
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(canonical_json(value)).hexdigest()[:8]

@@ -1,0 +1,124 @@
+"""A build's index and manifest without its shards, of any size: what planning is tested and measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmpack.config import to_builtins
+from mmpack.layout import Layout, LayoutConfig
+from mmpack.shards.index import INDEX_NAME, MODALITIES, SCHEMA
+from mmpack.shards.manifest import FORMAT_VERSION, Manifest, write_manifest
+from mmpack.shards.store import LocalStore
+
+_CAMERA = "cam_front"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One recording or stand-alone source to be.
+
+    Attributes:
+        name: of it.
+        kind: `slice` or `text`.
+        tokens: of each sample, integers (samples,).
+        runs: of each slice, integers (samples,); none: one run.
+        residual_ns: of each slice, integers (samples,); none: 0.
+        tokens_text: of these tokens, integers (samples,); none: all of a text, none of a slice.
+    """
+
+    name: str
+    kind: str
+    tokens: NDArray[np.int64]
+    runs: NDArray[np.int64] | None = None
+    residual_ns: NDArray[np.int64] | None = None
+    tokens_text: NDArray[np.int64] | None = None
+
+
+def make_index(folder: Path, sources: list[Source], *, layout: LayoutConfig | None = None) -> Path:
+    """Writes index.parquet and manifest.json for `sources`; returns `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = layout or LayoutConfig(cameras=(_CAMERA,))
+    digest = hashlib.sha256()
+    path = folder / INDEX_NAME
+    tokens: dict[str, int] = dict.fromkeys(MODALITIES, 0)
+    offset = 0
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+        for source in sources:
+            for start in range(0, len(source.tokens), 1 << 17):
+                table, offset = _table(source, start, min(start + (1 << 17), len(source.tokens)), offset)
+                for name in MODALITIES:
+                    tokens[name] += int(table[f"tokens_{name}"].to_numpy().sum())
+                writer.write_table(table, row_group_size=1 << 17)
+    with path.open("rb") as file:
+        while chunk := file.read(8 << 20):
+            digest.update(chunk)
+    opened = Layout(config)
+    samples = sum(len(source.tokens) for source in sources)
+    write_manifest(
+        LocalStore(folder),
+        Manifest(
+            format=FORMAT_VERSION,
+            mmpack="made",
+            config={"layout": to_builtins(config)},
+            layout_fingerprint=opened.fingerprint,
+            vocabulary_size=opened.vocabulary.size,
+            samples=samples,
+            tokens=sum(tokens.values()),
+            slices=sum(len(source.tokens) for source in sources if source.kind == "slice"),
+            quarantined=0,
+            tokens_by_modality=tokens,
+            shards=[],
+            recordings=[],
+            numeric={},
+            files={INDEX_NAME: digest.hexdigest()},
+        ),
+    )
+    return folder
+
+
+def _table(source: Source, start: int, stop: int, offset: int) -> tuple[pa.Table, int]:
+    count = stop - start
+    ordinal = np.arange(start, stop)
+    lengths = np.asarray(source.tokens[start:stop], np.int64)
+    zeros = np.zeros(count, np.int64)
+    is_slice = source.kind == "slice"
+    if source.tokens_text is not None:
+        text = np.asarray(source.tokens_text[start:stop], np.int64)
+    else:
+        text = zeros if is_slice else lengths
+    # Sizes as if a token were four bytes of a tar.
+    size = lengths * 4 + 1024
+    ends = offset + np.cumsum(size)
+    columns: dict[str, object] = {
+        "key": [f"{source.name}-{number:08d}" for number in ordinal.tolist()],
+        "shard": [f"shards/{source.name}-{number:05d}.tar" for number in (ordinal >> 17).tolist()],
+        "offset_bytes": ends - size,
+        "size_bytes": size,
+        "crc32": zeros,
+        "kind": [source.kind] * count,
+        "recording": [source.name] * count,
+        "ordinal": ordinal,
+        "run": ordinal if not is_slice else zeros if source.runs is None else source.runs[start:stop],
+        "t_ns": ordinal * 100_000_000,
+        "residual_ns": zeros if source.residual_ns is None else source.residual_ns[start:stop],
+        "cameras": [[]] * count,
+        "audio": [[]] * count,
+        "numeric": [[]] * count,
+        "text_bytes": text * 4,
+        "tokens": lengths,
+        **{f"tokens_{name}": zeros for name in MODALITIES},
+        "tokens_text": text,
+        "tokens_vision": lengths - text,
+    }
+    arrays = []
+    for field in SCHEMA:
+        plain = pa.string() if pa.types.is_dictionary(field.type) else field.type
+        arrays.append(pa.array(columns[field.name], type=plain).cast(field.type))  # pyright: ignore
+    return pa.Table.from_arrays(arrays, schema=SCHEMA), int(ends[-1])
