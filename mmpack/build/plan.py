@@ -55,7 +55,7 @@ class Task:
         """
         facts: list[Any] = [settings, self.name]
         if self.recording is not None:
-            facts.append([_facts(known) for known in self.recording.maps])
+            facts.append([self.recording.reference, [_facts(known) for known in self.recording.maps]])
             for stream in self.recording.streams.values():
                 hashed = not isinstance(stream.source, FrameSource | AudioSource)
                 facts.append([_facts(stream, hashed=hashed), sorted(stream.source.files())])

@@ -97,11 +97,16 @@ class MapTable(Settings, frozen=True, kw_only=True):
 
 
 class RecordingTable(Settings, frozen=True, kw_only=True):
-    """`[recording]`: its name, where its paths start, and its default clock."""
+    """`[recording]`: its name, where its paths start, its default clock, and its own ticks.
+
+    Fields:
+        reference: the ticks that suit it, as `sync.reference` says them; holds where that is `auto`.
+    """
 
     name: str = ""
     root: str = "."
     clock: str = "media"
+    reference: str = ""
 
 
 class RecordingFile(Settings, frozen=True, kw_only=True):

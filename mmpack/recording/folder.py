@@ -71,7 +71,7 @@ def open_folder(path: Path, *, root: Path | None = None) -> Recording:
             raise ConfigError(error.what, where=f"{file} [streams.{name}]", mend=error.mend) from None
     maps = tuple(_clock_map(table, clocks, base, where=str(file)) for table in described.clock_maps)
     name = described.recording.name or safe_name(file.parent.resolve().name)
-    return Recording(safe_name(name), streams, maps, where=str(file))
+    return Recording(safe_name(name), streams, maps, str(file), described.recording.reference)
 
 
 def _stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:

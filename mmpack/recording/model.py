@@ -238,12 +238,14 @@ class Recording:
         streams: by name, in a fixed order.
         maps: what is known between clocks.
         where: path, for messages.
+        reference: the ticks that suit it, as `sync.reference` says them; empty if it states none.
     """
 
     name: str
     streams: dict[str, Stream]
     maps: tuple[ClockMap, ...] = field(default=())
     where: str = ""
+    reference: str = ""
 
     def stream(self, name: str) -> Stream:
         """The stream called `name`. Raises DataError with the names there are."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
@@ -24,13 +25,32 @@ class Table:
     """One file as named or numbered columns.
 
     A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the
-    first such row by column.
+    first such row by column. A column of lists is one column for each element, NAME.0, NAME.1, ...; `elements`
+    holds how many, by NAME.
     """
 
-    def __init__(self, columns: dict[str, Any], *, where: str, holes: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        columns: dict[str, Any],
+        *,
+        where: str,
+        holes: dict[str, int] | None = None,
+        elements: dict[str, int] | None = None,
+    ) -> None:
         self.columns = columns
         self.where = where
         self.holes = holes or {}
+        self.elements = elements or {}
+
+    def names(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """`wanted`, with a column of lists replaced by its elements."""
+        return tuple(
+            name
+            for column in wanted
+            for name in (
+                _element_names(column, self.elements[column]) if column in self.elements else [column]
+            )
+        )
 
     def column(self, name: str | int | None) -> Any:
         """The column as a numpy array, or an Arrow array for text. Raises DataError with the nearest name."""
@@ -123,6 +143,7 @@ def _from_array(array: NDArray[Any], *, where: str) -> Table:
 def _from_arrow(table: pa.Table, *, where: str) -> Table:
     columns: dict[str, Any] = {}
     holes: dict[str, int] = {}
+    elements: dict[str, int] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in columns:
             raise DataError(f"two columns are called '{name}'", where=where, mend="Rename one of them.")
@@ -135,13 +156,32 @@ def _from_arrow(table: pa.Table, *, where: str) -> Table:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             columns[name] = column
         elif pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-            grid = np.asarray(column.to_pylist())
-            if grid.ndim != 2:
-                raise DataError(f"column '{name}' holds lists of different lengths", where=where)
-            columns.update({f"{name}.{number}": grid[:, number] for number in range(grid.shape[1])})
+            grid = _grid(name, column, where=where)
+            elements[name] = grid.shape[1]
+            columns.update(zip(_element_names(name, grid.shape[1]), grid.T, strict=True))
         else:
             columns[name] = column.to_numpy()
-    return Table(columns, where=where, holes=holes)
+    return Table(columns, where=where, holes=holes, elements=elements)
+
+
+def _element_names(column: str, count: int) -> list[str]:
+    return [f"{column}.{number}" for number in range(count)]
+
+
+def _grid(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
+    """A column of lists, all of one length, as an array with a column for each element."""
+    lengths = pc.call_function("list_value_length", [column]).fill_null(-1).to_numpy()
+    odd = np.flatnonzero((lengths < 0) | (lengths != lengths[:1]))
+    if odd.size:
+        raise DataError(
+            f"column '{name}' holds lists of different lengths, as in row {odd[0]}",
+            where=where,
+            mend="Leave it out of columns, or write lists of one length.",
+        )
+    values = pc.call_function("list_flatten", [column]).to_numpy()
+    if values.dtype.kind not in "iufb":
+        raise DataError(f"column '{name}' holds lists of {column.type.value_type}", where=where)
+    return values.reshape(len(column), -1) if len(column) else np.empty((0, 0))
 
 
 def _first_line(error: BaseException) -> str:

@@ -149,7 +149,7 @@ class NumericTable:
         path: file of the values.
         time: where the stamps are.
         stream: name for messages.
-        wanted: value columns; empty for all but the time columns.
+        wanted: value columns, or columns of lists of values; empty for all but the time columns.
         start_ns: added to every stamp.
     """
 
@@ -168,7 +168,7 @@ class NumericTable:
         """Names and values of the columns; the table itself is let go."""
         where = f"stream '{self.stream}', {self.path}"
         table = read_table(self.path, stream=self.stream, only=self.wanted)
-        names = self.wanted or self._numeric(table, where=where)
+        names = table.names(self.wanted) or self._numeric(table, where=where)
         if not names:
             raise DataError("no numeric column besides the time", where=where)
         values = np.empty((len(table.column(names[0])), len(names)), np.float64)
@@ -201,12 +201,12 @@ class NumericTable:
         return self._stamps
 
     def columns(self) -> tuple[str, ...]:
-        """Value columns: those asked for, or all numeric ones but the time columns.
+        """Value columns: those asked for (of lists, their elements), or all numeric ones but the time columns.
 
         Raises:
             DataError: none is numeric, or one of numbers holds a cell that is none.
         """
-        return self.wanted or self._content[0]
+        return self._content[0]
 
     def values(self) -> NDArray[np.float64]:
         """All values, float64, shape (n, columns).

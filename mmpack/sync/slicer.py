@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,7 +89,7 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
         DataError: a stream cannot be read, its stamps are of the wrong unit, or more of them are out of order
             than allowed.
     """
-    config = config or SyncConfig()
+    config = _for(recording, config or SyncConfig())
     _check_patterns(config, recording)
     wanted = [stream for stream in recording.streams.values() if not _ignored(stream, config)]
     clock = _reference_clock(recording, config, wanted)
@@ -171,6 +172,15 @@ def _match_passing(stream: Aligned, rule, ticks: Ticks, passed: NDArray[np.bool_
         status=spread(part.status, Status.EMPTY),
         measure_ns=spread(part.measure_ns, 0),
     )
+
+
+def _for(recording: Recording, config: SyncConfig) -> SyncConfig:
+    """The config with the recording's own ticks, where it asks for none by name: a build may mix drives, episodes
+    and films, and no one rate suits them all.
+    """
+    if config.reference != "auto" or not recording.reference:
+        return config
+    return msgspec.structs.replace(config, reference=recording.reference)
 
 
 def _ignored(stream: Stream, config: SyncConfig) -> bool:

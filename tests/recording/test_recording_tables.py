@@ -230,6 +230,34 @@ def test_parquet_lists_are_columns_and_a_hole_in_the_time_is_refused(tmp_path: P
         _ = opened(tmp_path, imu(path="imu.parquet")).stamps
 
 
+def test_a_column_of_lists_may_be_asked_for_by_its_name(tmp_path: Path) -> None:
+    """As LeRobot writes its states and actions: fixed sizes in most files, free lists in older ones."""
+    fixed = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
+    free = pa.array([[5, 6, 7], [8, 9, None]], pa.list_(pa.int64()))
+    table = pa.table({"t": [0.5, 1.5], "observation.state": fixed, "action": free, "index": [0, 1]})
+    pq.write_table(table, tmp_path / "imu.parquet")
+    more = 'columns = ["action", "observation.state", "index"]'
+    stream = opened(tmp_path, imu('column = "t", unit = "s"', "imu.parquet", more=more))
+    assert isinstance(stream.source, TableSource)
+    elements = ["action.0", "action.1", "action.2", "observation.state.0", "observation.state.1"]
+    assert stream.source.columns() == (*elements, "index")
+    found = stream.source.values()
+    assert found[0].tolist() == [5, 6, 7, 1, 2, 0]
+    assert found[1, :2].tolist() == [8, 9]
+    assert np.isnan(found[1, 2])
+    assert found[1, 3:].tolist() == [3, 4, 1]
+
+
+@pytest.mark.parametrize("lists", [[[1.0], [2.0], [3.0, 4.0]], [[1.0], [1.0], None]], ids=["ragged", "none"])
+def test_lists_of_different_lengths_are_refused_if_they_are_wanted(tmp_path: Path, lists: list) -> None:
+    table = pa.table({"t": [1, 2, 3], "ax": [0.0, 1.0, 2.0], "odd": pa.array(lists, pa.list_(pa.float32()))})
+    pq.write_table(table, tmp_path / "imu.parquet")
+    with pytest.raises(DataError, match=r"'odd' holds lists of different lengths, as in row 2"):
+        values_of(opened(tmp_path, imu(path="imu.parquet")))
+    chosen = opened(tmp_path, imu(path="imu.parquet", more='columns = ["ax"]'))
+    assert values_of(chosen) == [[0.0], [1.0], [2.0]]
+
+
 def test_values_and_stamps_of_different_length_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.arange(3))
     np.save(tmp_path / "v.npy", np.arange(4))

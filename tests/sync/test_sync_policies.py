@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -14,8 +15,8 @@ from sync_made import BOOT_NS, MS, RIG, S, aligned, ascending, recording, regula
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.config import parse
-from mmpack.errors import ConfigError
-from mmpack.recording import Stream
+from mmpack.errors import ConfigError, DataError
+from mmpack.recording import Recording, Stream
 from mmpack.recording.images import ImageFiles
 from mmpack.sync import Status, StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.match import match
@@ -400,3 +401,17 @@ def test_a_camera_window_counts_its_frames() -> None:
     assert wide.count.tolist()[2:6] == [6, 6, 6, 6]
     assert (wide.first[3], wide.first[4]) == (6, 10)
     assert wide.aligned_ns[3] == BOOT_NS + 600 * MS
+
+
+def test_a_recording_states_its_own_ticks_and_the_config_may_overrule_them() -> None:
+    made = recording(stream(regular(40, 25 * MS), "camera", "cam"), stream(regular(100, 10 * MS), name="imu"))
+    own = replace(made, reference="rate:10")
+
+    def period_ns(reference: str, one: Recording = own) -> int:
+        return synchronise(one, SyncConfig(reference=reference)).ticks.period_ns
+
+    assert period_ns("auto", made) == period_ns("cam") == 25 * MS
+    assert period_ns("auto") == 100 * MS
+    assert period_ns("rate:5") == 200 * MS
+    with pytest.raises(DataError, match="no stream 'lidar'"):
+        synchronise(replace(made, reference="lidar"))
