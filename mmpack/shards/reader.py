@@ -68,7 +68,7 @@ class Shards:
         return self.read(found.slice(0, 1).to_pylist()[0])
 
 
-def sample_members(data: bytes, row: dict[str, Any]) -> dict[str, bytes]:
+def sample_members(data: bytes | memoryview, row: dict[str, Any]) -> dict[str, bytes]:
     """The members in a sample's stretch of tar, checked against its index row. Raises IntegrityError."""
     where = f"{row['shard']}, sample '{row['key']}'"
     if zlib.crc32(data) != row["crc32"]:
@@ -78,5 +78,5 @@ def sample_members(data: bytes, row: dict[str, Any]) -> dict[str, bytes]:
         key, _, extension = member.name.partition(".")
         if key != row["key"] or extension in found:
             raise IntegrityError(f"the member '{member.name}' does not belong to it", where=where)
-        found[extension] = data[member.content]
+        found[extension] = bytes(data[member.content])
     return found

@@ -6,6 +6,7 @@ their upload is complete.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,21 @@ from mmpack.errors import ConfigError, StorageError
 
 _REMOTE = ("s3://", "gs://", "gcs://", "az://", "azure://", "abfs://")
 _LOCK_PATIENCE_S = 10.0
+# What the system answers where no second try is answered otherwise.
+_LASTING = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+_LASTING_REMOTE = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError")
+
+
+class LastingStorageError(StorageError):
+    """A refusal that trying again does not change: no such file, no permission, a file that ends too early."""
 
 
 class Store(Protocol):
@@ -77,25 +93,29 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, client_retries: int | None = None) -> Store:
     """The store at `url`: a local path, or s3://, gs://, az:// with credentials and endpoint from the
     environment.
+
+    Args:
+        url: where.
+        client_retries: times that an object store's client itself tries a request again; None: its default.
 
     Raises:
         ConfigError: a URL of no known kind.
     """
     if url.startswith(_REMOTE):
-        return ObjectStore(url)
+        return ObjectStore(url, client_retries=client_retries)
     if "://" in url and not url.startswith("file://"):
         raise ConfigError("not a path or object store URL", where=url, mend=f"Known: {', '.join(_REMOTE)}.")
     return LocalStore(Path(url.removeprefix("file://")))
 
 
 def checked_name(name: str) -> str:
-    """`name` if it stays inside its store. Raises StorageError for absolute names and '..'."""
+    """`name` if it stays inside its store. Raises LastingStorageError for absolute names and '..'."""
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        raise StorageError(
+        raise LastingStorageError(
             f"the name '{name}' leaves its folder", mend="The manifest or index was tampered with."
         )
     return name
@@ -114,7 +134,8 @@ def storage_errors(where: str, doing: str) -> Iterator[None]:
             13: "Choose a target that you may write.",  # EACCES
             30: "The file system is read-only: choose another target.",  # EROFS
         }.get(error.errno or 0, "")
-        raise StorageError(f"{doing} failed ({reason})", where=where, mend=mend) from None
+        kind = LastingStorageError if error.errno in _LASTING else StorageError
+        raise kind(f"{doing} failed ({reason})", where=where, mend=mend) from None
 
 
 class LocalStore:
@@ -155,7 +176,7 @@ class LocalStore:
             finally:
                 os.close(handle)
         if len(data) != size:
-            raise StorageError(f"ends before byte {offset + size}: truncated", where=str(path))
+            raise LastingStorageError(f"ends before byte {offset + size}: truncated", where=str(path))
         return data
 
     def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
@@ -240,8 +261,9 @@ class LocalStore:
 class ObjectStore:
     """A bucket and prefix in S3, GCS, Azure or any store that speaks their protocol (through obstore)."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, client_retries: int | None = None) -> None:
         self.url = url.rstrip("/")
+        self._client_retries = client_retries
         self._opened: Any = None
 
     @property
@@ -249,12 +271,14 @@ class ObjectStore:
         if self._opened is None:
             from obstore.store import from_url
 
-            try:
+            options: dict[str, Any] = {}
+            if self.url.startswith("s3://"):
                 # An endpoint of one's own (AWS_ENDPOINT_URL) may be plain http on a private network.
-                is_s3 = self.url.startswith("s3://")
-                self._opened = (
-                    from_url(self.url, client_options={"allow_http": True}) if is_s3 else from_url(self.url)
-                )
+                options["client_options"] = {"allow_http": True}
+            if self._client_retries is not None:
+                options["retry_config"] = {"max_retries": self._client_retries}
+            try:
+                self._opened = from_url(self.url, **options)
             except Exception as error:
                 raise ConfigError(f"cannot be opened ({_brief(error)})", where=self.url) from None
         return self._opened
@@ -263,12 +287,16 @@ class ObjectStore:
     def _errors(self, name: str, doing: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # obstore's errors derive from OSError or ValueError
-            raise StorageError(f"{doing} failed ({_brief(error)})", where=f"{self.url}/{name}") from None
         except Exception as error:
-            if type(error).__module__.startswith("obstore"):
-                raise StorageError(f"{doing} failed ({_brief(error)})", where=f"{self.url}/{name}") from None
-            raise
+            # The client's errors are its own, or FileNotFoundError and other kinds of OSError and ValueError.
+            own = type(error).__module__.startswith("obstore")
+            if not own and not isinstance(error, (OSError, ValueError)):
+                raise
+            lasting = isinstance(error, (FileNotFoundError, PermissionError)) or (
+                own and type(error).__name__ in _LASTING_REMOTE
+            )
+            kind = LastingStorageError if lasting else StorageError
+            raise kind(f"{doing} failed ({_brief(error)})", where=f"{self.url}/{name}") from None
 
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
@@ -299,7 +327,9 @@ class ObjectStore:
         with self._errors(name, "reading"):
             data = bytes(self._store.get_range(checked_name(name), start=offset, length=size))
         if len(data) != size:
-            raise StorageError(f"ends before byte {offset + size}: truncated", where=f"{self.url}/{name}")
+            raise LastingStorageError(
+                f"ends before byte {offset + size}: truncated", where=f"{self.url}/{name}"
+            )
         return data
 
     def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:

@@ -1,8 +1,21 @@
-"""Samples that cannot be read: what is known of each."""
+"""Samples that cannot be read: what is known of each, and the file that records them."""
 
 from __future__ import annotations
 
+import datetime
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+
 from mmpack.config import Settings
+from mmpack.errors import DataError, QuarantineError
+from mmpack.shards.store import storage_errors
+
+MAX_QUARANTINE_BYTES = 64 << 20
+"""A file of more was not written by runs that stop after `max_corrupt`."""
+_MAX_TEXT = 1000
 
 
 class Fault(Settings, frozen=True, kw_only=True):
@@ -22,3 +35,97 @@ class Fault(Settings, frozen=True, kw_only=True):
     offset_bytes: int
     size_bytes: int
     reason: str
+
+
+class RecordedFault(Fault, frozen=True, kw_only=True):
+    """A line of a quarantine file.
+
+    Fields:
+        rank: that met it.
+        date: when, ISO 8601 in UTC.
+    """
+
+    rank: int
+    date: str
+
+
+class Quarantine:
+    """Records unreadable samples, and stops the run when there are too many.
+
+    The file may be shared by all ranks: a line is one write at its end. It is made when there is something to write.
+
+    Args:
+        path: of the file.
+        rank: of this process.
+        max_corrupt: faults that a run puts up with; 0: the first one stops it.
+
+    Attributes:
+        count: faults of this run so far.
+    """
+
+    def __init__(self, path: Path, rank: int, max_corrupt: int) -> None:
+        self._path = path
+        self._rank = rank
+        self._max_corrupt = max_corrupt
+        self.count = 0
+
+    def add(self, fault: Fault) -> None:
+        """Records `fault`.
+
+        Raises:
+            QuarantineError: there are more than `max_corrupt` in this run.
+            StorageError: the file cannot be written.
+        """
+        self.count += 1
+        line = RecordedFault(
+            row=fault.row,
+            key=fault.key[:_MAX_TEXT],
+            shard=fault.shard[:_MAX_TEXT],
+            offset_bytes=fault.offset_bytes,
+            size_bytes=fault.size_bytes,
+            reason=fault.reason[:_MAX_TEXT],
+            rank=self._rank,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+        )
+        with storage_errors(str(self._path), "writing"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                data = msgspec.json.encode(line) + b"\n"
+                if os.write(handle, data) != len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            finally:
+                os.close(handle)
+        if self.count > self._max_corrupt:
+            raise QuarantineError(
+                f"{self.count} samples cannot be read, the last one '{fault.key}': {fault.reason}",
+                where=str(self._path),
+                mend="Mend the shards (mmpack verify names what is wrong), or raise reader.max_corrupt.",
+            )
+
+
+def read_quarantine(path: Path) -> list[RecordedFault]:
+    """All lines of a quarantine file, in their order.
+
+    Raises:
+        DataError: a line is none that mmpack wrote, with its number; or the file is too large.
+        StorageError: it cannot be read.
+    """
+    with storage_errors(str(path), "reading"), path.open("rb") as file:
+        data = file.read(MAX_QUARANTINE_BYTES + 1)
+    if len(data) > MAX_QUARANTINE_BYTES:
+        raise DataError(
+            f"larger than {MAX_QUARANTINE_BYTES} bytes, so not a quarantine file", where=str(path)
+        )
+    decoder = msgspec.json.Decoder(RecordedFault)
+    faults: list[RecordedFault] = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line:
+            continue
+        try:
+            faults.append(decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(
+                f"not a recorded fault ({error})", where=f"{path}, line {number}", mend="Remove that line."
+            ) from None
+    return faults

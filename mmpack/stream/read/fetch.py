@@ -1,0 +1,235 @@
+"""The bytes of a planned row's samples: neighbours in one read, each sample checked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from mmpack.config import parse_size
+from mmpack.errors import IntegrityError, MmpackError, StorageError
+from mmpack.shards.reader import MAX_SAMPLE_BYTES, sample_members
+from mmpack.shards.store import LastingStorageError, LocalStore, Store, storage_errors
+from mmpack.stream.config import ReaderConfig
+from mmpack.stream.plan.types import PlannedRow, PlannedSample
+from mmpack.stream.read.cache import DiskCache, entry_name
+from mmpack.stream.read.open_files import OpenFiles
+from mmpack.stream.read.retry import retrying
+
+MAX_READ_BYTES = 8 << 20
+"""Samples are read together up to this size. More gains nothing: an object store serves several such requests at once
+faster than a single large one, and of local files this much still fits a processor's cache."""
+IN_FLIGHT = 16
+"""Requests to object stores at a time."""
+
+SampleKey: TypeAlias = tuple[int, int]
+"""(source, number) of a sample."""
+Members: TypeAlias = dict[str, bytes]
+"""A sample's members by their extension."""
+Found: TypeAlias = dict[SampleKey, Members | MmpackError]
+"""What became of each sample of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeRead:
+    """One stretch of one shard and the samples in it.
+
+    Attributes:
+        source, shard: where.
+        start, stop: bytes [start, stop).
+        samples: by their offset.
+    """
+
+    source: int
+    shard: str
+    start: int
+    stop: int
+    samples: tuple[PlannedSample, ...]
+
+
+def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRead]:
+    """The reads that bring all `samples`, by source, shard and offset.
+
+    Args:
+        samples: each once, in any order.
+        gap_bytes: what may lie between two samples of one read.
+    """
+    reads: list[RangeRead] = []
+    group: list[PlannedSample] = []
+    start = stop = 0
+    for sample in sorted(samples, key=lambda each: (each.source, each.shard, each.offset_bytes)):
+        end = sample.offset_bytes + sample.size_bytes
+        together = (
+            group
+            and (sample.source, sample.shard) == (group[0].source, group[0].shard)
+            and sample.offset_bytes - stop <= gap_bytes
+            and max(end, stop) - start <= MAX_READ_BYTES
+        )
+        if not together:
+            if group:
+                reads.append(RangeRead(group[0].source, group[0].shard, start, stop, tuple(group)))
+            group, start, stop = [], sample.offset_bytes, end
+        group.append(sample)
+        stop = max(stop, end)
+    if group:
+        reads.append(RangeRead(group[0].source, group[0].shard, start, stop, tuple(group)))
+    return reads
+
+
+class Fetcher:
+    """Reads the samples of rows; may be used by several threads at once.
+
+    Args:
+        stores: of the plan's builds, by `PlannedSample.source`.
+        settings: `gap`, `retries`, `cache` and `cache_size` are used.
+
+    Raises:
+        ConfigError: a size that cannot be read.
+    """
+
+    def __init__(self, stores: Sequence[Store], settings: ReaderConfig) -> None:
+        self._stores = tuple(stores)
+        self._gap_bytes = parse_size(settings.gap, where="reader.gap")
+        self._retries = settings.retries
+        self._cache: DiskCache | None = None
+        if settings.cache:
+            limit_bytes = parse_size(settings.cache_size, where="reader.cache_size")
+            self._cache = DiskCache(Path(settings.cache), limit_bytes)
+        self._files = OpenFiles()
+        self._stop = threading.Event()
+        self._requests: ThreadPoolExecutor | None = None
+        if any(not isinstance(store, LocalStore) for store in self._stores):
+            self._requests = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="mmpack-fetch")
+
+    def fetch(self, row: PlannedRow) -> Found:
+        """The members of every sample of `row`, or why it cannot be read.
+
+        A sample's error is an IntegrityError (its bytes are not those that were written) or a StorageError (they
+        cannot be had). A sample that occurs twice in the row is read once.
+
+        Raises:
+            ConfigError: an object store's settings are wrong.
+        """
+        wanted = {
+            (sample.source, sample.number): sample
+            for document in row.documents
+            for sample in document.samples
+        }
+        found: Found = {}
+        missing: list[PlannedSample] = []
+        for key, sample in wanted.items():
+            if not (0 <= sample.size_bytes <= MAX_SAMPLE_BYTES and sample.offset_bytes >= 0):
+                found[key] = IntegrityError(
+                    f"the index claims {sample.size_bytes} bytes at {sample.offset_bytes}", where=sample.key
+                )
+            elif (members := self._cached(sample)) is not None:
+                found[key] = members
+            else:
+                missing.append(sample)
+        local: list[RangeRead] = []
+        remote: list[RangeRead] = []
+        for read in plan_reads(missing, self._gap_bytes):
+            (local if isinstance(self._stores[read.source], LocalStore) else remote).append(read)
+        # Requests are under way while this thread reads local files.
+        answers = self._requests.map(self._outcome, remote) if self._requests and remote else ()
+        for read in local:
+            found.update(self._outcome(read))
+        for outcome in answers:
+            found.update(outcome)
+        return found
+
+    def close(self) -> None:
+        """Ends waits between tries and closes files. Reads that are under way end by themselves."""
+        self._stop.set()
+        if self._requests is not None:
+            self._requests.shutdown(wait=False, cancel_futures=True)
+        self._files.close()
+
+    def _cached(self, sample: PlannedSample) -> Members | None:
+        if self._cache is None:
+            return None
+        name = entry_name(self._stores[sample.source].url, sample)
+        data = self._cache.get(name, sample.size_bytes, sample.crc32)
+        if data is None:
+            return None
+        try:
+            return sample_members(data, _index_row(sample))
+        except IntegrityError:
+            return None  # no tar, as the shard holds no tar there: reading that says so
+
+    def _outcome(self, read: RangeRead) -> Found:
+        try:
+            data = self._read(read)
+        except StorageError as error:
+            return self._piecewise(read, error)
+        return dict(self._cut(read, data))
+
+    def _piecewise(self, read: RangeRead, error: StorageError) -> Found:
+        """Of a read that failed, the samples that can be had by themselves; `error` for the others."""
+        whole: Found = {(sample.source, sample.number): error for sample in read.samples}
+        store = self._stores[read.source]
+        try:
+            size_bytes = retrying(lambda: store.size(read.shard), retries=self._retries, stop=self._stop)
+        except StorageError:
+            return whole
+        for sample in read.samples:
+            key = (sample.source, sample.number)
+            start, stop = sample.offset_bytes, sample.offset_bytes + sample.size_bytes
+            if stop > size_bytes:
+                whole[key] = _truncated(store, sample)
+            elif len(read.samples) > 1:
+                alone = RangeRead(read.source, read.shard, start, stop, (sample,))
+                try:
+                    whole.update(self._cut(alone, self._read(alone)))
+                except StorageError as own:
+                    whole[key] = own
+        return whole
+
+    def _read(self, read: RangeRead) -> bytes:
+        """Bytes of the read; fewer where a local file ends before. Raises StorageError."""
+        store = self._stores[read.source]
+
+        def once() -> bytes:
+            if isinstance(store, LocalStore):
+                path = store.path(read.shard)
+                with storage_errors(str(path), "reading"):
+                    return self._files.read(path, read.start, read.stop)
+            return store.read_range(read.shard, read.start, read.stop - read.start)
+
+        return retrying(once, retries=self._retries, stop=self._stop)
+
+    def _cut(self, read: RangeRead, data: bytes) -> Iterator[tuple[SampleKey, Members | MmpackError]]:
+        view = memoryview(data)
+        store = self._stores[read.source]
+        for sample in read.samples:
+            start = sample.offset_bytes - read.start
+            own = view[start : start + sample.size_bytes]
+            key = (sample.source, sample.number)
+            if len(own) != sample.size_bytes:
+                yield key, _truncated(store, sample)
+                continue
+            try:
+                members = sample_members(own, _index_row(sample))
+            except IntegrityError as error:
+                yield key, error
+                continue
+            if self._cache is not None:
+                self._cache.put(entry_name(store.url, sample), own)
+            yield key, members
+
+
+def _index_row(sample: PlannedSample) -> dict[str, object]:
+    return {
+        "key": sample.key,
+        "shard": sample.shard,
+        "offset_bytes": sample.offset_bytes,
+        "crc32": sample.crc32,
+    }
+
+
+def _truncated(store: Store, sample: PlannedSample) -> StorageError:
+    stop = sample.offset_bytes + sample.size_bytes
+    return LastingStorageError(f"ends before byte {stop}: truncated", where=f"{store.url}/{sample.shard}")

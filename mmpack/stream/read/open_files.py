@@ -1,0 +1,94 @@
+"""Open local files, shared by threads: the most recently used stay open."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Far below the 1,024 that a process may have open by default.
+MAX_OPEN = 128
+# One call reads no more than 2 GiB less a page, whatever it is asked for.
+_MAX_CALL_BYTES = 0x7FFF_F000
+
+
+class _File:
+    __slots__ = ("handle", "kept", "users")
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.users = 0
+        self.kept = True
+
+
+class OpenFiles:
+    """Descriptors of files that are read again and again.
+
+    Args:
+        limit: files that stay open; those in use at this moment may be more.
+    """
+
+    def __init__(self, limit: int = MAX_OPEN) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._files: OrderedDict[Path, _File] = OrderedDict()
+
+    def read(self, path: Path, start: int, stop: int) -> bytes:
+        """Bytes [start, stop) of the file, fewer if it ends before. Raises OSError."""
+        with self._held(path) as handle:
+            # No more is asked for, and so allocated, than there is.
+            stop = min(stop, os.fstat(handle).st_size)
+            data = os.pread(handle, min(max(stop - start, 0), _MAX_CALL_BYTES), start)
+            if len(data) >= stop - start:
+                return data
+            pieces = [data]
+            while data and (start := start + len(data)) < stop:
+                data = os.pread(handle, min(stop - start, _MAX_CALL_BYTES), start)
+                pieces.append(data)
+            return b"".join(pieces)
+
+    def close(self) -> None:
+        """Closes what is not in use, and the rest when it no longer is."""
+        with self._lock:
+            for path in list(self._files):
+                self._drop(path)
+
+    @contextmanager
+    def _held(self, path: Path) -> Iterator[int]:
+        file = self._take(path)
+        try:
+            yield file.handle
+        except OSError:
+            # A handle may be what is wrong (a network file system's goes stale): the next try opens anew.
+            with self._lock:
+                if self._files.get(path) is file:
+                    self._drop(path)
+            raise
+        finally:
+            with self._lock:
+                file.users -= 1
+                _close_unused(file)
+
+    def _take(self, path: Path) -> _File:
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            self._files.move_to_end(path)
+            file.users += 1
+            while len(self._files) > self._limit:
+                self._drop(next(iter(self._files)))
+            return file
+
+    def _drop(self, path: Path) -> None:
+        file = self._files.pop(path)
+        file.kept = False
+        _close_unused(file)
+
+
+def _close_unused(file: _File) -> None:
+    if not file.kept and not file.users:
+        os.close(file.handle)
