@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 # Tests and tables of characters are no prose, and the last two folders are not the library's own.
@@ -24,6 +25,14 @@ def standard_library_texts(most: int) -> list[tuple[str, str]]:
     Docstrings stand as they read, definitions as they are written. Of more than `most` every so many-th is taken; a
     Python version always gives the same.
     """
+    texts = _library()
+    if len(texts) <= most:
+        return texts
+    return [texts[number * len(texts) // most] for number in range(most)]
+
+
+@cache
+def _library() -> list[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.py")):
@@ -32,10 +41,7 @@ def standard_library_texts(most: int) -> list[tuple[str, str]]:
             for name, text in _texts(path):
                 if _FEWEST_CHARACTERS <= len(text) <= _MOST_CHARACTERS:
                     found.setdefault(text, f"{'/'.join(parts)}:{name}")
-    texts = sorted((where, text) for text, where in found.items())
-    if len(texts) <= most:
-        return texts
-    return [texts[number * len(texts) // most] for number in range(most)]
+    return sorted((where, text) for text, where in found.items())
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
