@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from mmpack.config import Settings
+from mmpack.config import Settings, nearest
 from mmpack.errors import ConfigError
 
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGBT]?)\s*")
@@ -40,7 +40,8 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
     T = 1 keeps the data sets' sizes, T above 1 flattens them, T below 1 amplifies them.
 
     Raises:
-        ConfigError: a temperature is not above 0, a weight or share is negative, or shares stand beside weights.
+        ConfigError: a temperature is not above 0, a weight or share is negative, shares stand beside weights, or a data
+            set is named twice, or weighed though it is not among those named.
     """
 
     name: str
@@ -67,6 +68,22 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
             for name, value in table.items():
                 if not 0 <= value < float("inf"):
                     raise ConfigError(f"{value} is negative or not finite", where=f"{where}.{key}.{name}")
+        for name in self.datasets:
+            if self.datasets.count(name) > 1:
+                raise ConfigError(f"'{name}' is named twice", where=f"{where}.datasets")
+        if self.datasets:
+            for name in {**self.weights, **self.shares}:
+                if name not in self.datasets:
+                    raise ConfigError(
+                        f"'{name}' is weighed, and is none of the phase's datasets",
+                        where=where,
+                        mend=f"Add it to datasets. {nearest(name, self.datasets)}",
+                    )
+            for name in self.datasets:
+                if self.shares and name not in self.shares:
+                    raise ConfigError(
+                        f"'{name}' has no share", where=f"{where}.shares", mend="Give it one, or 0."
+                    )
         if self.shares and (self.weights or self.temperature != 1.0):
             raise ConfigError(
                 "shares are explicit, and weights or temperature would have no say", where=where
@@ -75,7 +92,9 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
     @property
     def temperatures(self) -> tuple[float, float]:
         """(first, last)."""
-        return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,) * 2
+        if isinstance(self.temperature, tuple):
+            return self.temperature
+        return self.temperature, self.temperature
 
     @property
     def length(self) -> int | None:

@@ -26,6 +26,9 @@ Deadlines are compared as whole tokens, rounded down. That changes nothing above
 before T + 1 at least one does so with a part of a token to spare, or all do at T; token counts are integers, so
 together they have T − t at most.
 
+*Phases.* What is due does not jump at a boundary, so a data set that the new phase lacks may still come once, if it is
+behind and no other document is released. It never comes before its first phase begins.
+
 *Repeat caps.* A data set has run out once its tokens have reached what is available. The document that crosses the
 cap is drawn whole, and what is beyond the cap is in no share: for the course it is not counted. With caps of whole
 epochs there is none. L is then the longest part that counts, and D_i stops at the cap.
@@ -97,7 +100,7 @@ def draw(
     count = len(course.available)
     if drawn.shape != (count,) or offsets.shape != (count + 1,) or offsets[-1] != lengths.size:
         raise DataError(f"tokens, buffers and offsets are not those of {count} data sets", where="draw")
-    if lengths.size and not (1 <= lengths.min() and lengths.max() <= _MAX_LENGTH):
+    if lengths.size and not (lengths.min() >= 1 and lengths.max() <= _MAX_LENGTH):
         wrong = int(np.flatnonzero((lengths < 1) | (lengths > _MAX_LENGTH))[0])
         raise DataError(
             f"a document has {lengths[wrong]} tokens, not 1 to {_MAX_LENGTH:,}",
