@@ -31,7 +31,7 @@ def derived(key: Any, number: int) -> Any:
 
 
 @njit(cache=True)
-def permuted(place: int, n: int, key: Any) -> int:
+def permuted(place: Any, n: int, key: Any) -> Any:
     """Where `place` in [0, n) goes: a bijection on [0, n) for each key (uint64)."""
     half = np.uint64(1)
     while np.uint64(1) << (np.uint64(2) * half) < np.uint64(n):

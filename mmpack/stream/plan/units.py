@@ -119,7 +119,7 @@ def _made(
     text_kind = catalog.kinds.index("text") if "text" in catalog.kinds else -1
     names = ("kind", "recording", "run", "ordinal", "residual_ns", "tokens", "tokens_text")
     arrays = [columns[name] for name in names]
-    scan = (*arrays, chosen, slice_kind, text_kind, gate, overhead, room, PAIR_OVERHEAD if contrastive else 0)
+    scan: tuple[Any, ...] = (*arrays, chosen, slice_kind, text_kind, gate, overhead, room, PAIR_OVERHEAD if contrastive else 0)
     count, samples, gated, too_long = _count(*scan)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])
@@ -130,7 +130,8 @@ def _made(
             "build again.",
         )
     start, stop, tokens = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int32)
-    _fill(*scan, start, stop, tokens)
+    filled: tuple[Any, ...] = (*scan, start, stop, tokens)
+    _fill(*filled)
     with written(folder) as writer:
         for name, values in (("start", start), ("stop", stop), ("tokens", tokens)):
             writer.append(name, values)
