@@ -113,7 +113,7 @@ def course_of(schedule: Schedule, available: Sequence[int | None]) -> Course:
         available: tokens that each data set may give in the whole run, its tokens times its repeat cap; None: no cap.
 
     Raises:
-        ConfigError: not one entry for each data set, or one is negative.
+        ConfigError: not one entry for each data set, one is negative, or those of the first phase are all 0.
     """
     if len(available) != len(schedule.datasets):
         raise ConfigError(f"{len(available)} caps for {len(schedule.datasets)} data sets", where="datasets")
@@ -126,6 +126,12 @@ def course_of(schedule: Schedule, available: Sequence[int | None]) -> Course:
         builder.stage(weights, phase, end)
         for weights, phase, end in zip(schedule.weights.tolist(), schedule.phase.tolist(), ends, strict=True)
     )
+    if not builder.starts:
+        raise ConfigError(
+            "none of its data sets may give a token",
+            where=f"phases.{schedule.phases[0]}",
+            mend="Raise max_epochs.",
+        )
     if not lasts:
         end_tokens, ends_by = builder.tokens, "data"
     else:
@@ -179,6 +185,7 @@ class _Builder:
         return True
 
     def _segment(self, weights: list[int], phase: int, length: int) -> None:
+        """Appends a segment of `length` tokens; of an infinite one, 0."""
         self.starts.append(self.tokens)
         self.weights.append(weights)
         self.phases.append(phase)

@@ -84,7 +84,7 @@ class Forecast:
 
 
 def capped(max_epochs: float | None, tokens: int) -> int | None:
-    """Tokens that a data set may give in the whole run; None: no cap.
+    """Tokens that a data set may give in the whole run, at least 1 if it has any; None: no cap.
 
     Args:
         max_epochs: repeat cap, taken as the decimal it is written as.
@@ -92,7 +92,7 @@ def capped(max_epochs: float | None, tokens: int) -> int | None:
     """
     if not tokens:
         return 0
-    return None if max_epochs is None else int(Fraction(repr(float(max_epochs))) * tokens)
+    return None if max_epochs is None else max(1, int(Fraction(repr(float(max_epochs))) * tokens))
 
 
 def forecast(
@@ -164,7 +164,6 @@ def _findings(
                 if drawn_from
                 else "no phase has it"
             )
-            why = "its cap leaves it no token" if size and not course.available[dataset] else why
             found.append(Finding("unseen", names[dataset], "", 0, f"'{names[dataset]}' gives nothing: {why}"))
         elif max_epochs[dataset] is None and total > FADING_EPOCHS * size * SCALE:
             _, tokens, _ = course.place(dataset, FADING_EPOCHS * size)

@@ -1,0 +1,111 @@
+"""Phases to stages; the statements on mixing of the recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmpack.config import canonical_json
+from mmpack.errors import ConfigError
+from mmpack.mixture import SCALE, PhaseConfig, schedule_of
+from mmpack.mixture.schedule import RAMP_STAGES
+from tests.mixture.mixture_made import SEED_PHASES, SIZES, T
+
+SCHEDULE = schedule_of(SEED_PHASES, SIZES)
+
+
+def shares_at(tokens: int) -> np.ndarray:
+    return SCHEDULE.weights[SCHEDULE.stage_at(tokens)] / SCALE
+
+
+def formula(temperature: float) -> np.ndarray:
+    powers = np.array(list(SIZES.values()), float) ** (1 / temperature)
+    return powers / powers.sum()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "temperature"),
+    [(0, 1.2), (T - 1, 1.2), (T, 3.0), (5 * T, 4.0), (9 * T - 1, 5.0), (9 * T, 1.5), (10 * T - 1, 1.5)],
+)
+def test_cold_mid_and_hot_follow_the_formula(tokens: int, temperature: float) -> None:
+    # A stage of the ramp has the temperature of its middle: at most half a stage off.
+    off = (5 - 3) / RAMP_STAGES / 2 if 3 <= temperature <= 5 else 0
+    near = [formula(temperature - off), formula(temperature + off)]
+    assert (shares_at(tokens) >= np.minimum(*near) - 2 / SCALE).all()
+    assert (shares_at(tokens) <= np.maximum(*near) + 2 / SCALE).all()
+
+
+def test_a_ramp_is_close_to_the_smooth_one_everywhere() -> None:
+    for part in np.linspace(0, 1, 500, endpoint=False):
+        assert shares_at(int((1 + 8 * part) * T)) == pytest.approx(formula(3 + 2 * part), rel=0.012)
+
+
+def test_phases_begin_at_their_tokens_and_a_ramp_has_equal_stages() -> None:
+    schedule = SCHEDULE
+    assert schedule.end_tokens == 10 * T
+    assert schedule.start_tokens.tolist() == [0, *(T + T * n // 8 for n in range(RAMP_STAGES)), 9 * T]
+    assert schedule.phase.tolist() == [0] + [1] * RAMP_STAGES + [2]
+    assert (schedule.weights.sum(axis=1) == SCALE).all()
+    assert schedule_of(
+        [PhaseConfig(name="a", tokens=3, temperature=(1, 2))], SIZES
+    ).start_tokens.tolist() == [0, 1, 2]
+
+
+def test_data_sets_by_phase_weights_and_shares() -> None:
+    phases = [
+        PhaseConfig(name="one", tokens=10, datasets=("speech",)),
+        PhaseConfig(name="two", tokens=10, shares={"web": 3, "video": 1}),
+        PhaseConfig(name="three", datasets=("web", "video"), weights={"video": 4.5}),
+    ]
+    weights = schedule_of(phases, SIZES).weights.tolist()
+    half = SCALE // 2
+    assert weights == [[0, 0, 0, SCALE, 0], [SCALE * 3 // 4, SCALE // 4, 0, 0, 0], [half, half, 0, 0, 0]]
+
+
+def test_a_data_set_without_tokens_has_no_share() -> None:
+    assert schedule_of([PhaseConfig(name="a")], {"full": 5, "empty": 0}).weights.tolist() == [[SCALE, 0]]
+
+
+def test_the_fingerprint_sees_what_matters_and_no_names_of_phases() -> None:
+    def printed(*phases: PhaseConfig) -> bytes:
+        return canonical_json(schedule_of(phases, SIZES).canonical())
+
+    whole = printed(PhaseConfig(name="a", temperature=2.0))
+    assert whole == printed(PhaseConfig(name="b", temperature=2.0))
+    assert whole != printed(PhaseConfig(name="a", temperature=2.1))
+    assert whole != printed(PhaseConfig(name="a", temperature=2.0, tokens=5))
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([PhaseConfig(name="a", datasets=("vidoe",))], r"phases\.a\.datasets.*'vidoe'.*Did you mean 'video'"),
+        ([PhaseConfig(name="a", weights={"wbe": 1.0})], r"phases\.a\.weights.*Did you mean 'web'"),
+        ([PhaseConfig(name="a", shares={"speeech": 1.0})], r"phases\.a\.shares.*Did you mean 'speech'"),
+        ([PhaseConfig(name="a"), PhaseConfig(name="b", tokens=5)], r"phases\.b: it never begins.*'a'"),
+        ([PhaseConfig(name="a", shares={"web": 0.0})], r"phases\.a: no data set has a share"),
+        ([PhaseConfig(name="a", datasets=("web",), weights={"web": 0.0})], "no data set has a share"),
+        ([PhaseConfig(name="a", tokens="9999999T")], r"phases\.a.*Check the unit"),
+        ([], "no phases"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(phases: list[PhaseConfig], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        schedule_of(phases, SIZES)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"datasets": ("a", "a")}, "named twice"),
+        ({"datasets": ("a",), "weights": {"b": 1.0}}, "'b' is weighed"),
+        ({"datasets": ("a", "b"), "shares": {"a": 1.0}}, "'b' has no share"),
+        ({"shares": {"a": 1.0}, "temperature": 2.0}, "shares are explicit"),
+        ({"temperature": (1.0, 2.0)}, "a ramp needs an end"),
+        ({"temperature": 0.0}, "not above 0"),
+        ({"weights": {"a": -1.0}}, "negative"),
+    ],
+)
+def test_a_phase_that_contradicts_itself_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PhaseConfig(name="p", **settings)
