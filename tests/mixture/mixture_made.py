@@ -55,7 +55,8 @@ def cases(draw: st.DrawFn, most_datasets: int = 8) -> Case:
             settings["shares"] = {name: max(draw(share), 1e-30) for name in members}
         else:
             settings["datasets"] = tuple(members)
-            settings["temperature"] = tuple(draw(st.floats(0.2, 6)) for _ in range(2))
+            heat = st.floats(0.2, 6)
+            settings["temperature"] = draw(heat | heat | st.tuples(heat, heat))
         phases.append(PhaseConfig(**settings))  # type: ignore[arg-type]
     if draw(st.booleans()):
         phases.append(PhaseConfig(name="rest"))

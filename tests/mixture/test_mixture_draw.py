@@ -28,7 +28,7 @@ def worst_after_every_draw(case: Case, chosen: np.ndarray) -> float:
     return worst / SCALE / case.longest
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(cases())
 def test_every_data_set_is_within_one_document_after_every_draw(case: Case) -> None:
     drawn = draw(case.course, zeros(case), *case.buffers(), until_tokens=FAR)
@@ -69,14 +69,14 @@ def test_half_of_the_data_sets_run_out_after_a_document() -> None:
     assert np.bincount(drawn.chosen)[:10].tolist() == [1] * 10
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(cases())
 def test_it_is_the_rule_as_it_is_written(case: Case) -> None:
     drawn = draw(case.course, zeros(case), *case.buffers(), until_tokens=FAR)
     assert drawn.chosen.tolist() == slow_draw(case, len(drawn.chosen) + 1)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(cases(), st.integers(1, 9), st.integers(1, 200))
 def test_small_buffers_and_stops_on_the_way_change_nothing(case: Case, most: int, steps: int) -> None:
     whole = draw(case.course, zeros(case), *case.buffers(), until_tokens=FAR)
@@ -99,6 +99,7 @@ def test_small_buffers_and_stops_on_the_way_change_nothing(case: Case, most: int
     assert part.stop == whole.stop
 
 
+@settings(max_examples=50)
 @given(cases(), st.data())
 def test_draws_taken_back_are_drawn_again(case: Case, data: st.DataObject) -> None:
     lengths, offsets = case.buffers()
@@ -115,6 +116,7 @@ def test_draws_taken_back_are_drawn_again(case: Case, data: st.DataObject) -> No
     )
 
 
+@settings(max_examples=50)
 @given(cases())
 def test_a_cap_is_met_within_the_document_that_crosses_it(case: Case) -> None:
     drawn = draw(case.course, zeros(case), *case.buffers(), until_tokens=FAR)
