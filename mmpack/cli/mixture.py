@@ -126,12 +126,12 @@ def table(seen: Forecast, caps: list[float | None], documents: list[int]) -> Ren
     spent = {dataset for dataset, tokens in seen.course.spent if tokens <= seen.edges[-1]}
     for i, name in enumerate(schedule.datasets):
         cells = [
-            f"{_short(tokens)}  {share:6.2%}  {epochs:6.3g} ep" if tokens else "–"
+            f"{_short(tokens):>5}  {share:6.2%}  {epochs:6.3g} ep" if tokens else "–"
             for tokens, share, epochs in zip(
                 seen.tokens[:, i].tolist(), seen.shares[:, i], seen.epochs[:, i], strict=True
             )
         ]
-        whole = f"{_short(int(seen.total_tokens[i]))}  {seen.total_epochs[i]:6.3g} ep"
+        whole = f"{_short(int(seen.total_tokens[i])):>5}  {seen.total_epochs[i]:6.3g} ep"
         cap = "–" if caps[i] is None else f"{caps[i]:g} ep{', reached' if i in spent else ''}"
         size = f"{_short(int(seen.sizes[i]))} in {documents[i]:,}"
         shown.add_row(Text(name), size, *cells, whole, cap)

@@ -198,7 +198,7 @@ def _cap(course: Course, dataset: int, tokens: int, max_epochs: Sequence[float |
     """The finding that a data set has run out, with who takes over."""
     schedule = course.schedule
     name, phase = schedule.datasets[dataset], _phase_at(course, tokens - 1)
-    message = f"'{name}' reaches its cap of {max_epochs[dataset]:g} epochs"
+    message = f"'{name}' reaches its cap (max_epochs {max_epochs[dataset]:g})"
     # Segments of one token, where a cap falls within a token, have shares of no meaning.
     before, after = _long_segments(course, tokens)
     ended = course.end_tokens is not None and tokens >= course.end_tokens

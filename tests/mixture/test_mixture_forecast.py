@@ -98,7 +98,7 @@ def test_caps_say_when_and_who_takes_over() -> None:
     assert instructions.phase == speech.phase == "mid"
     for finding, cap in ((instructions, 20), (speech, 4)):
         assert finding.message.startswith(
-            f"'{finding.dataset}' reaches its cap of {cap} epochs; its part goes to 'web'"
+            f"'{finding.dataset}' reaches its cap (max_epochs {cap}); its part goes to 'web'"
         )
         gained = sum(after - before for _, before, after in finding.takes_over)
         column = seen.course.schedule.datasets.index(finding.dataset)
