@@ -135,21 +135,19 @@ def _draw_epochs(
         axes.yaxis.set_major_locator(MaxNLocator(6))
     if axes.get_ylim()[1] > FADING_EPOCHS:
         axes.axhline(FADING_EPOCHS, color=_INK, linewidth=0.7, linestyle=":")
-        text = f"{FADING_EPOCHS} epochs: gains fade"
         axes.text(
-            0.995,
+            1.012,
             FADING_EPOCHS,
-            text,
+            f"⋯  {FADING_EPOCHS} epochs: gains fade",
             transform=axes.get_yaxis_transform(),
-            fontsize=7.5,
-            ha="right",
-            va="bottom",
+            fontsize=8,
+            va="center",
             color=_INK,
         )
     if any(tokens <= end for tokens in spent.values()):
         axes.text(
             1.012,
-            0.5,
+            0.03,
             "●  repeat cap reached",
             transform=axes.transAxes,
             fontsize=8,
