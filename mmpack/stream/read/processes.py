@@ -136,11 +136,15 @@ class _Lane:
     def __init__(self, worker: _Worker, number: int) -> None:
         self._worker = worker
         self._number = number
+        self._pipe: socket.socket | None = None
 
     def make(self, planned: PlannedRow) -> Made:
         asked = msgspec.msgpack.encode(planned)
         for _ in range(MAX_TRIES):
             life, pipe = self._worker.connection(self._number)
+            if self._pipe is not None and self._pipe is not pipe:
+                self._pipe.close()  # of a former life; here, where nobody can be waiting on it
+            self._pipe = pipe
             answer = _ask(pipe, asked)
             if answer is not None:
                 kind, data = answer
@@ -171,7 +175,6 @@ class _Worker:
         self._lock = threading.Lock()
         self._stopped = False
         self._life = 0
-        self._outlived: list[socket.socket] = []
         self.cause = ""
         self._start()
 
@@ -191,10 +194,9 @@ class _Worker:
             code = self._process.wait()
             self.cause = f"signal {-code}" if code < 0 else f"exit code {code}"
             logger.warning("a worker died (%s) while row %d was made; making it again", self.cause, row)
-            # Other threads still have to find these at their end; a number freed too early might be another's.
-            self._outlived += [self._control, *self._pipes]
-            self._life += 1
+            self._control.close()
             self._start()
+            self._life += 1
 
     def stop(self) -> None:
         """Ends the process, so that whoever waits for it waits no longer."""
@@ -205,7 +207,7 @@ class _Worker:
 
     def close(self) -> None:
         """Frees the sockets; nobody uses them any more."""
-        for pipe in (self._control, *self._pipes, *self._outlived):
+        for pipe in (self._control, *self._pipes):
             pipe.close()
 
     def _start(self) -> None:

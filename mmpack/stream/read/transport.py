@@ -60,16 +60,17 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
     arrays: tuple[tuple[str, tuple[int, ...], int], ...]
 
 
-def pack_row(row: Row, faults: Sequence[Fault]) -> list[bytes | NDArray]:
+def pack_row(row: Row, faults: Sequence[Fault]) -> list[bytes | memoryview]:
     """A row and its faults as buffers to be written one after the other: the header's size in 8 bytes, the header as
     msgpack, then the arrays as they lie in memory, each aligned.
     """
     laid: list[tuple[str, tuple[int, ...], int]] = []
-    buffers: list[bytes | NDArray] = []
+    buffers: list[bytes | memoryview] = []
     offset = 0
     for array in row.arrays().values():
         laid.append((array.dtype.str, array.shape, offset))
-        buffers += [np.ascontiguousarray(array), bytes(-array.nbytes % ALIGN_BYTES)]
+        flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        buffers += [flat.data, bytes(-array.nbytes % ALIGN_BYTES)]
         offset += array.nbytes + (-array.nbytes % ALIGN_BYTES)
     header = msgspec.msgpack.encode(_Header(row.number, row.keys, tuple(faults), tuple(laid)))
     start = len(header).to_bytes(8, "little") + header
@@ -100,7 +101,7 @@ def unpack_row(data: NDArray[np.uint8]) -> tuple[Row, list[Fault]]:
     return Row(number=header.number, keys=header.keys, **arrays), list(header.faults)
 
 
-def send(pipe: socket.socket, kind: bytes, buffers: Sequence[bytes | NDArray]) -> None:
+def send(pipe: socket.socket, kind: bytes, buffers: Sequence[bytes | memoryview]) -> None:
     """Sends a message.
 
     Raises:
@@ -133,9 +134,9 @@ def receive(pipe: socket.socket) -> tuple[bytes, NDArray[np.uint8]] | None:
         os.close(handles[0])
 
 
-def _write(handle: int, buffers: Sequence[bytes | NDArray]) -> None:
+def _write(handle: int, buffers: Sequence[bytes | memoryview]) -> None:
     # Written rather than mapped and copied: the system then neither clears the pages first nor faults on each.
-    views = [memoryview(buffer).cast("B") for buffer in buffers if len(memoryview(buffer).cast("B"))]
+    views = [memoryview(buffer) for buffer in buffers if len(buffer)]
     while views:
         written = os.writev(handle, views[:_MAX_BUFFERS])
         while views and written >= len(views[0]):

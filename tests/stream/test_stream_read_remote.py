@@ -1,0 +1,280 @@
+"""Bytes of planned rows from an object store, through a network that fails."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+from read_made import Made, make_store, row_of
+
+from mmpack.errors import IntegrityError, StorageError
+from mmpack.shards.store import LastingStorageError, LocalStore, ObjectStore
+from mmpack.stream.config import ReaderConfig
+from mmpack.stream.read import fetch as fetching
+from mmpack.stream.read.fetch import Fetcher
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Proxy(ThreadingHTTPServer):
+    """Passes requests on to a server, except that it spoils one GET in `spoils`, each in another way.
+
+    Attributes:
+        down: every request is answered with 503.
+        ranges: of all GETs, in the order they came.
+        spoiled: how many of them.
+        at_once: the most GETs that were under way together.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, behind: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.behind = behind
+        self.spoils = 0
+        self.down = False
+        self.slow_s = 0.0
+        self.clear()
+
+    def clear(self) -> None:
+        self.ranges: list[str] = []
+        self.spoiled = self.at_once = self.under_way = 0
+        self.lock = threading.Lock()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Proxy
+
+    def do_GET(self) -> None:
+        proxy = self.server
+        with proxy.lock:
+            proxy.ranges.append(self.headers.get("Range", ""))
+            spoil = bool(proxy.spoils) and len(proxy.ranges) % proxy.spoils == 0
+            way = 1 if proxy.down else proxy.spoiled % 3 if spoil else None
+            proxy.spoiled += spoil
+            proxy.under_way += 1
+            proxy.at_once = max(proxy.at_once, proxy.under_way)
+        time.sleep(proxy.slow_s)
+        try:
+            self._pass_on(way)
+        finally:
+            with proxy.lock:
+                proxy.under_way -= 1
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _pass_on(self, way: int | None) -> None:
+        if way == 0:  # hangs up
+            self.close_connection = True
+            return
+        if way == 1:
+            self.send_response(503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        server = http.client.HTTPConnection(*self.server.behind, timeout=20)
+        server.request(self.command, self.path, headers=dict(self.headers))
+        answer = server.getresponse()
+        body = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        if way == 2:  # half of what it promised
+            body = body[: len(body) // 2]
+            self.close_connection = True
+        self.wfile.write(body)
+        server.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return make_store(tmp_path_factory.mktemp("remote"), shards=4, per_shard=10)
+
+
+@pytest.fixture(scope="module")
+def s3(made: Made) -> Iterator[tuple[Any, tuple[str, int]]]:
+    """An S3 server that holds the store as s3://shards/build, and its address."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = boto3.client(
+        "s3",
+        endpoint_url=f"http://{host}:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    )
+    client.create_bucket(Bucket="shards")
+    for path in (made.folder / "shards").iterdir():
+        client.put_object(Bucket="shards", Key=f"build/shards/{path.name}", Body=path.read_bytes())
+    yield client, (host, port)
+    server.stop()
+
+
+@pytest.fixture
+def proxy(s3: tuple[Any, tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    proxy = Proxy(s3[1])
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield proxy
+    proxy.shutdown()
+    thread.join()
+    proxy.server_close()
+
+
+def fetcher(**settings: Any) -> Fetcher:
+    """On a client that itself tries nothing twice."""
+    return Fetcher([ObjectStore("s3://shards/build", client_retries=0)], ReaderConfig(**settings))
+
+
+def whole(made: Made) -> dict:
+    return {(0, number): members for number, members in enumerate(made.members)}
+
+
+def test_neighbours_in_one_request_and_several_in_flight(made: Made, proxy: Proxy) -> None:
+    proxy.slow_s = 0.2
+    row = row_of(*made.samples[::-1], *made.samples)
+    remote = fetcher(retries=0)
+    assert remote.fetch(row) == whole(made)
+    assert len(proxy.ranges) == 4  # one a shard
+    assert proxy.at_once >= 2
+    remote.close()
+
+
+def test_large_reads_are_split(made: Made, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "MAX_READ_BYTES", 16_384)
+    remote = fetcher(retries=0)
+    assert remote.fetch(row_of(*made.samples)) == whole(made)
+    sizes = [
+        1 + int(stop) - int(start) for start, _, stop in (each[6:].partition("-") for each in proxy.ranges)
+    ]
+    assert len(sizes) > 8
+    assert max(sizes) <= 16_384
+    remote.close()
+
+
+def test_one_request_in_ten_fails_and_no_sample_is_lost(made: Made, proxy: Proxy) -> None:
+    proxy.spoils = 10
+    remote = fetcher(retries=4, gap="0B")
+    for number in range(12):
+        some = made.samples[number::2]
+        assert remote.fetch(row_of(*some)) == {(0, each.number): made.members[each.number] for each in some}
+    assert proxy.spoiled >= 10
+    assert len(proxy.ranges) < 400
+    remote.close()
+
+
+def test_retries_are_what_brings_them(made: Made, proxy: Proxy) -> None:
+    """The same without retries loses samples, and names the shard."""
+    proxy.spoils = 2
+    remote = fetcher(retries=0, gap="0B")
+    found = remote.fetch(row_of(*made.samples[::2]))
+    errors = [each for each in found.values() if isinstance(each, StorageError)]
+    assert errors
+    assert "s3://shards/build/shards/0000" in str(errors[0])
+    remote.close()
+
+
+def test_a_store_that_is_away(made: Made, proxy: Proxy) -> None:
+    proxy.down = True
+    remote = fetcher(retries=1)
+    began = time.monotonic()
+    found = remote.fetch(row_of(*made.samples))
+    assert all(type(each) is StorageError for each in found.values())
+    assert len(found) == len(made.samples)
+    # Neither sample by sample nor for ever: two tries of each read, two of asking whether the store is there.
+    assert len(proxy.ranges) <= 4 * 4
+    assert time.monotonic() - began < 20
+    proxy.down = False
+    assert remote.fetch(row_of(*made.samples)) == whole(made)
+    remote.close()
+
+
+def test_a_missing_object_is_asked_for_once(made: Made, proxy: Proxy) -> None:
+    gone = [replace(sample, shard="shards/gone.tar") for sample in made.samples[:3]]
+    remote = fetcher(retries=90)
+    found = remote.fetch(row_of(*gone, *made.samples[10:12]))
+    for number in range(3):
+        error = found[0, number]
+        assert isinstance(error, LastingStorageError)
+        assert "shards/gone.tar" in str(error)
+    assert [found[0, number] for number in (10, 11)] == made.members[10:12]
+    assert len(proxy.ranges) <= 3
+    remote.close()
+
+
+def test_a_truncated_object_costs_only_what_is_gone(
+    made: Made, proxy: Proxy, s3: tuple[Any, tuple[str, int]]
+) -> None:
+    cut = made.samples[6]
+    data = (made.folder / cut.shard).read_bytes()
+    s3[0].put_object(Bucket="shards", Key="build/shards/cut.tar", Body=data[: cut.offset_bytes + 600])
+    samples = [replace(sample, shard="shards/cut.tar") for sample in made.samples[:10]]
+    remote = fetcher(retries=1, gap="1MB")
+    found = remote.fetch(row_of(*samples))
+    assert [found[0, number] for number in range(6)] == made.members[:6]
+    for number in range(6, 10):
+        assert isinstance(found[0, number], StorageError)
+        assert "truncated" in str(found[0, number])
+    remote.close()
+
+
+def test_a_wrong_checksum(made: Made, proxy: Proxy) -> None:
+    wrong = replace(made.samples[1], crc32=made.samples[1].crc32 ^ 1)
+    remote = fetcher(retries=1)
+    found = remote.fetch(row_of(made.samples[0], wrong))
+    assert found[0, 0] == made.members[0]
+    assert isinstance(found[0, 1], IntegrityError)
+    remote.close()
+
+
+def test_cached_objects_are_not_asked_for_again(made: Made, proxy: Proxy, tmp_path: Path) -> None:
+    for _ in range(2):
+        remote = fetcher(retries=0, cache=str(tmp_path / "cache"))
+        assert remote.fetch(row_of(*made.samples)) == whole(made)
+        remote.close()
+    assert len(proxy.ranges) == 4
+
+
+def test_local_and_remote_in_one_row(made: Made, proxy: Proxy) -> None:
+    stores = [ObjectStore("s3://shards/build", client_retries=0), LocalStore(made.folder)]
+    both = Fetcher(stores, ReaderConfig())
+    found = both.fetch(row_of(made.samples[0], replace(made.samples[1], source=1)))
+    assert found == {(0, 0): made.members[0], (1, 1): made.members[1]}
+    both.close()
+
+
+def test_closing_ends_the_waits(made: Made, proxy: Proxy) -> None:
+    proxy.down = True
+    remote = fetcher(retries=100)
+    thread = threading.Thread(target=remote.fetch, args=(row_of(*made.samples[:2]),))
+    thread.start()
+    time.sleep(1.0)
+    remote.close()
+    thread.join(15)
+    assert not thread.is_alive()
