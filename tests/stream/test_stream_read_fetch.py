@@ -71,13 +71,13 @@ def test_which_samples_share_a_read(made: Made, monkeypatch: pytest.MonkeyPatch)
 
 def test_reads_are_merged_and_done_once(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    real = os.pread
+    real = os.preadv
 
-    def counted(handle: int, size: int, offset: int) -> bytes:
-        asked.append((offset, size))
-        return real(handle, size, offset)
+    def counted(handle: int, rooms: list[memoryview], offset: int) -> int:
+        asked.append((offset, len(rooms[0])))
+        return real(handle, rooms, offset)
 
-    monkeypatch.setattr(os, "pread", counted)
+    monkeypatch.setattr(os, "preadv", counted)
     fetcher(tmp_path).fetch(row_of(*made.samples[:5], *made.samples[:5]))
     assert asked == [(0, sum(sample.size_bytes for sample in made.samples[:5]))]
 
@@ -185,9 +185,20 @@ def test_a_file_larger_than_one_call_reads(tmp_path: Path, monkeypatch: pytest.M
     data = os.urandom(5500)
     (tmp_path / "file").write_bytes(data)
     files = OpenFiles()
-    assert files.read(tmp_path / "file", 10, 5400) == data[10:5400]
-    assert files.read(tmp_path / "file", 10, 9999) == data[10:]
-    assert files.read(tmp_path / "file", 9999, 10_000) == b""
+    for start, size in ((10, 5390), (10, 9989), (9999, 1), (0, 0)):
+        room = bytearray(size)
+        assert files.read_into(str(tmp_path / "file"), start, memoryview(room)) == len(
+            data[start : start + size]
+        )
+        assert room.startswith(data[start : start + size])
+    assert files.size(str(tmp_path / "file")) == 5500
+
+
+def test_samples_larger_than_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_store(tmp_path, per_shard=3)
+    monkeypatch.setattr(fetching, "MAX_READ_BYTES", 2000)
+    found = fetcher(tmp_path).fetch(row_of(*made.samples))
+    assert found == {(0, number): members for number, members in enumerate(made.members)}
 
 
 def test_a_stale_handle_is_opened_anew(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +206,7 @@ def test_a_stale_handle_is_opened_anew(tmp_path: Path, made: Made, monkeypatch: 
     stale = fetcher(tmp_path, retries=1)
     row = row_of(made.samples[0])
     stale.fetch(row)
-    handle = stale._files._files[tmp_path / made.samples[0].shard].handle
+    handle = stale._files._files[str(tmp_path / made.samples[0].shard)].handle
     write = os.open(tmp_path / "elsewhere", os.O_WRONLY | os.O_CREAT)
     os.dup2(write, handle)  # not open for reading: EBADF
     os.close(write)

@@ -47,7 +47,8 @@ class DiskCache:
 
     Args:
         folder: made when the first entry is written.
-        limit_bytes: what the entries may take on the disk.
+        limit_bytes: what the entries may take on the disk. Those in the writing while another process evicts may
+            come on top.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:

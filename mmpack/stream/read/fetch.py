@@ -12,7 +12,7 @@ from typing import TypeAlias
 from mmpack.config import parse_size
 from mmpack.errors import IntegrityError, MmpackError, StorageError
 from mmpack.shards.reader import MAX_SAMPLE_BYTES, sample_members
-from mmpack.shards.store import LastingStorageError, LocalStore, Store, storage_errors
+from mmpack.shards.store import LastingStorageError, LocalStore, Store, checked_name, storage_errors
 from mmpack.stream.config import ReaderConfig
 from mmpack.stream.plan.types import PlannedRow, PlannedSample
 from mmpack.stream.read.cache import DiskCache, entry_name
@@ -79,6 +79,13 @@ def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRe
     return reads
 
 
+class _Scratch(threading.local):
+    """Memory that a thread reads into again and again: the system would clear new memory page by page each time."""
+
+    def __init__(self) -> None:
+        self.room = memoryview(bytearray(MAX_READ_BYTES))
+
+
 class Fetcher:
     """Reads the samples of rows; may be used by several threads at once.
 
@@ -99,6 +106,7 @@ class Fetcher:
             limit_bytes = parse_size(settings.cache_size, where="reader.cache_size")
             self._cache = DiskCache(Path(settings.cache), limit_bytes)
         self._files = OpenFiles()
+        self._scratch = _Scratch()
         self._stop = threading.Event()
         self._requests: ThreadPoolExecutor | None = None
         if any(not isinstance(store, LocalStore) for store in self._stores):
@@ -188,20 +196,32 @@ class Fetcher:
                     whole[key] = own
         return whole
 
-    def _read(self, read: RangeRead) -> bytes:
-        """Bytes of the read; fewer where a local file ends before. Raises StorageError."""
+    def _read(self, read: RangeRead) -> bytes | memoryview:
+        """Bytes of the read, good until this thread's next one; fewer where a local file ends before. Raises
+        StorageError.
+        """
         store = self._stores[read.source]
 
-        def once() -> bytes:
+        def once() -> bytes | memoryview:
             if isinstance(store, LocalStore):
-                path = store.path(read.shard)
-                with storage_errors(str(path), "reading"):
-                    return self._files.read(path, read.start, read.stop)
+                return self._read_local(_path(store, read.shard), read.start, read.stop)
             return store.read_range(read.shard, read.start, read.stop - read.start)
 
         return retrying(once, retries=self._retries, stop=self._stop)
 
-    def _cut(self, read: RangeRead, data: bytes) -> Iterator[tuple[SampleKey, Members | MmpackError]]:
+    def _read_local(self, path: str, start: int, stop: int) -> memoryview:
+        with storage_errors(path, "reading"):
+            size = stop - start
+            if size > MAX_READ_BYTES:
+                # A single large sample: no more memory is asked for than there are bytes.
+                room = memoryview(bytearray(max(0, min(stop, self._files.size(path)) - start)))
+            else:
+                room = self._scratch.room[:size]
+            return room[: self._files.read_into(path, start, room)]
+
+    def _cut(
+        self, read: RangeRead, data: bytes | memoryview
+    ) -> Iterator[tuple[SampleKey, Members | MmpackError]]:
         view = memoryview(data)
         store = self._stores[read.source]
         for sample in read.samples:
@@ -219,6 +239,11 @@ class Fetcher:
             if self._cache is not None:
                 self._cache.put(entry_name(store.url, sample), own)
             yield key, members
+
+
+def _path(store: LocalStore, shard: str) -> str:
+    # As text: hashing a Path costs more than reading a sample.
+    return f"{store.url}/{checked_name(shard)}"
 
 
 def _index_row(sample: PlannedSample) -> dict[str, object]:

@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 #: Far below the 1,024 that a process may have open by default.
 MAX_OPEN = 128
@@ -34,21 +33,23 @@ class OpenFiles:
     def __init__(self, limit: int = MAX_OPEN) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._files: OrderedDict[Path, _File] = OrderedDict()
+        self._files: OrderedDict[str, _File] = OrderedDict()
 
-    def read(self, path: Path, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of the file, fewer if it ends before. Raises OSError."""
+    def read_into(self, path: str, start: int, room: memoryview) -> int:
+        """Fills `room` with the file's bytes from `start` on; how many there were. Raises OSError."""
+        filled = 0
         with self._held(path) as handle:
-            # No more is asked for, and so allocated, than there is.
-            stop = min(stop, os.fstat(handle).st_size)
-            data = os.pread(handle, min(max(stop - start, 0), _MAX_CALL_BYTES), start)
-            if len(data) >= stop - start:
-                return data
-            pieces = [data]
-            while data and (start := start + len(data)) < stop:
-                data = os.pread(handle, min(stop - start, _MAX_CALL_BYTES), start)
-                pieces.append(data)
-            return b"".join(pieces)
+            while filled < len(room):
+                got = os.preadv(handle, [room[filled : filled + _MAX_CALL_BYTES]], start + filled)
+                if not got:
+                    break
+                filled += got
+        return filled
+
+    def size(self, path: str) -> int:
+        """Bytes of the file. Raises OSError."""
+        with self._held(path) as handle:
+            return os.fstat(handle).st_size
 
     def close(self) -> None:
         """Closes what is not in use, and the rest when it no longer is."""
@@ -57,7 +58,7 @@ class OpenFiles:
                 self._drop(path)
 
     @contextmanager
-    def _held(self, path: Path) -> Iterator[int]:
+    def _held(self, path: str) -> Iterator[int]:
         file = self._take(path)
         try:
             yield file.handle
@@ -72,7 +73,7 @@ class OpenFiles:
                 file.users -= 1
                 _close_unused(file)
 
-    def _take(self, path: Path) -> _File:
+    def _take(self, path: str) -> _File:
         with self._lock:
             file = self._files.get(path)
             if file is None:
@@ -83,7 +84,7 @@ class OpenFiles:
                 self._drop(next(iter(self._files)))
             return file
 
-    def _drop(self, path: Path) -> None:
+    def _drop(self, path: str) -> None:
         file = self._files.pop(path)
         file.kept = False
         _close_unused(file)
