@@ -1,0 +1,109 @@
+"""A picture resized straight into patches: a triangle filter in integers, the same to the bit on every machine.
+
+The filter is the antialiased bilinear one of Pillow: its width grows with the reduction, so that every pixel of the
+picture counts. Weights are integers that sum to 2**13. With them the three channels of a pixel go through the
+horizontal pass side by side in one 64-bit number, 21 bits each: 255 * 2**13 and the half for rounding fit.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmpack.layout import Grid
+
+_BITS = 13
+_LANE = 21
+
+
+class _Taps(NamedTuple):
+    """Where each pixel of one side comes from."""
+
+    first: NDArray[np.uint32]
+    """(n,): first source pixel of each."""
+    weights: NDArray[np.uint32]
+    """(n, taps): of the source pixels from there on; each row sums to 2**13."""
+
+
+def resize_to_patches(image: NDArray[np.uint8], grid: Grid, out: NDArray[np.uint8]) -> None:
+    """Writes `image`, resized to the grid's pixels, as its patches.
+
+    Args:
+        image: uint8, (height, width, 3), contiguous.
+        grid: of the picture.
+        out: uint8, (grid.tokens, side, side, 3): patches from left to right, then from top to bottom.
+    """
+    height, width = image.shape[:2]
+    lines = np.ascontiguousarray(image).reshape(height, width * 3)
+    down, across = _taps(height, grid.height), _taps(width, grid.width)
+    _resize(lines, down.first, down.weights, across.first, across.weights, grid.width // grid.cols, out)
+
+
+@lru_cache(maxsize=256)
+def _taps(source: int, target: int) -> _Taps:
+    scale = source / target
+    reach = max(scale, 1.0)
+    centre = (np.arange(target) + 0.5) * scale
+    # As many pixels as the filter can touch, moved inside where it hangs over an edge.
+    count = min(source, ceil(2 * reach) + 1)
+    first = np.clip(np.ceil(centre - reach - 0.5), 0, source - count).astype(np.int64)
+    distance = np.abs(first[:, None] + np.arange(count) + 0.5 - centre[:, None])
+    weights = np.maximum(0.0, 1.0 - distance / reach)
+    weights /= weights.sum(axis=1, keepdims=True)
+    whole = np.rint(weights * (1 << _BITS)).astype(np.int64)
+    # The largest takes what rounding left over: a plain area keeps its value.
+    whole[np.arange(target), whole.argmax(axis=1)] += (1 << _BITS) - whole.sum(axis=1)
+    return _Taps(first.astype(np.uint32), whole.astype(np.uint32))
+
+
+@njit(cache=True, nogil=True)
+def _resize(
+    lines: NDArray[np.uint8],
+    down_first: NDArray[np.uint32],
+    down_weights: NDArray[np.uint32],
+    across_first: NDArray[np.uint32],
+    across_weights: NDArray[np.uint32],
+    side: int,
+    out: NDArray[np.uint8],
+) -> None:
+    # Indices are unsigned: numba then leaves out what makes negative ones count from the end.
+    one, two, three = np.uint64(1), np.uint64(2), np.uint64(3)
+    bits, green, blue, byte = np.uint64(_BITS), np.uint64(_LANE), np.uint64(2 * _LANE), np.uint64(255)
+    half = one << np.uint64(_BITS - 1)
+    halves = half | half << green | half << blue
+    width = lines.shape[1] // 3
+    sums = np.empty(lines.shape[1], np.uint32)
+    packed = np.empty(width, np.uint64)
+    columns = len(across_first) // side
+    for y in range(len(down_first)):
+        sums[:] = 1 << (_BITS - 1)
+        for tap in range(down_weights.shape[1]):
+            weight = down_weights[y, tap]
+            if weight:
+                line = lines[down_first[y] + tap]
+                for x in range(len(sums)):
+                    sums[x] += weight * np.uint32(line[x])
+        for pixel in range(width):
+            x = np.uint64(pixel) * three
+            packed[pixel] = (
+                np.uint64(sums[x]) >> bits
+                | np.uint64(sums[x + one]) >> bits << green
+                | np.uint64(sums[x + two]) >> bits << blue
+            )
+        top, i = y // side, y % side
+        for column in range(columns):
+            patch = out[top * columns + column, i]
+            for j in range(side):
+                place = column * side + j
+                source = np.uint64(across_first[place])
+                total = halves
+                for tap in range(across_weights.shape[1]):
+                    total += np.uint64(across_weights[place, tap]) * packed[source + np.uint64(tap)]
+                patch[j, 0] = total >> bits & byte
+                patch[j, 1] = total >> green + bits & byte
+                patch[j, 2] = total >> blue + bits & byte
