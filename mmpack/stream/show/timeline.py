@@ -60,7 +60,13 @@ def _times(slices: Sequence[Slice], width: int, notes: Mapping[str, str]) -> Ite
             lines.append(tag("span", f"{one.t_ns:,} ns".replace(",", "\u202f"), class_="absolute"))
             lines += [tag("span", notes[one.key], class_="note")] if one.key in notes else []
         span = min(step, len(slices) - number)
-        title = f"{one.key}\n{one.t_ns} ns on its recording's clock\n{one.pieces[0].name}"
+        about = (
+            one.key,
+            f"{one.t_ns} ns on its recording's clock",
+            one.pieces[0].name,
+            notes.get(one.key, ""),
+        )
+        title = "\n".join(filter(None, about))
         yield tag("div", *lines, class_="cell time", style=f"grid-column: span {span}", title=title)
 
 
