@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmpack.layout import Layout, LayoutConfig
     from mmpack.recording import Recording, Stream, open_recordings
     from mmpack.shards import Shards, verify
+    from mmpack.stream import Plan, RowStream, open_plan
     from mmpack.sync import SyncConfig, SyncResult, synchronise
 
 _HOMES = {
@@ -25,12 +26,15 @@ _HOMES = {
     "Layout": "mmpack.layout",
     "LayoutConfig": "mmpack.layout",
     "MmpackError": "mmpack.errors",
+    "Plan": "mmpack.stream",
     "Recording": "mmpack.recording",
+    "RowStream": "mmpack.stream",
     "Shards": "mmpack.shards",
     "Stream": "mmpack.recording",
     "SyncConfig": "mmpack.sync",
     "SyncResult": "mmpack.sync",
     "build_shards": "mmpack.build",
+    "open_plan": "mmpack.stream",
     "open_recordings": "mmpack.recording",
     "synchronise": "mmpack.sync",
     "verify": "mmpack.shards",
@@ -43,12 +47,15 @@ __all__ = [
     "Layout",
     "LayoutConfig",
     "MmpackError",
+    "Plan",
     "Recording",
+    "RowStream",
     "Shards",
     "Stream",
     "SyncConfig",
     "SyncResult",
     "build_shards",
+    "open_plan",
     "open_recordings",
     "synchronise",
     "verify",

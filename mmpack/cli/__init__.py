@@ -8,9 +8,11 @@ import sys
 import typer
 
 from mmpack.cli.build_shards import build_shards
+from mmpack.cli.mixture import mixture
 from mmpack.cli.pack import pack
 from mmpack.cli.report import report
 from mmpack.cli.show_mask import show_mask
+from mmpack.cli.stream import stream
 from mmpack.cli.sync import sync
 from mmpack.cli.verify import verify
 from mmpack.errors import MmpackError
@@ -49,6 +51,8 @@ app.command("verify")(verify)
 app.command("report")(report)
 app.command("pack")(pack)
 app.command("show-mask")(show_mask)
+app.command("mixture")(mixture)
+app.command("stream")(stream)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,25 @@ def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
 
 
 def _read_array(content: bytes, *, where: str) -> NDArray:
-    buffer = io.BytesIO(content)
+    # Magic, version, and the header's length: 2 bytes up to version 1.0, 4 from 2.0 on.
+    wide = content[6:7] != b"\x01"
+    start = 12 if wide else 10
+    stop = start + int.from_bytes(content[8:start], "little")
+    shape, fortran, dtype = _header(content[:stop])
+    count = int(np.prod(shape, dtype=object))
+    # A header may claim a shape far larger than the bytes behind it.
+    if dtype.hasobject or count * dtype.itemsize > len(content) - stop:
+        raise IntegrityError("an array of objects, or one larger than its bytes", where=where)
+    array = np.frombuffer(content, dtype, count, stop)
+    return array.reshape(shape, order="F" if fortran else "C").copy()
+
+
+@lru_cache(maxsize=4096)
+def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, column-major, type) of an .npy's first bytes. Slices of a stream have the same ones again and again,
+    and numpy parses them as Python.
+    """
+    buffer = io.BytesIO(data)
     version = np.lib.format.read_magic(buffer)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = reader(buffer)
-    # A header may claim a shape far larger than the bytes behind it; reading would allocate it first.
-    if dtype.hasobject or int(np.prod(shape, dtype=object)) * dtype.itemsize > len(content):
-        raise IntegrityError("an array of objects, or one larger than its bytes", where=where)
-    buffer.seek(0)
-    return np.lib.format.read_array(buffer, allow_pickle=False)
+    return reader(buffer)

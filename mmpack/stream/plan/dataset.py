@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmpack.mixture.forecast import capped
 from mmpack.stream.config import DatasetConfig
 from mmpack.stream.plan.bijection import order
 from mmpack.stream.plan.catalog import Catalog
@@ -53,8 +53,7 @@ class Dataset:
     @property
     def available(self) -> int | None:
         """Tokens that may be drawn in the whole run; None: no cap."""
-        epochs = self.config.max_epochs
-        return None if epochs is None else max(1, int(Fraction(repr(epochs)) * self.tokens))
+        return capped(self.config.max_epochs, self.tokens)
 
     def drawn(self, first: int, count: int) -> NDArray[np.int64]:
         """The units drawn at the places first, ..., first + count - 1: int64 (count,)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
@@ -75,6 +76,8 @@ class Plan:
         self._windows: OrderedDict[int, Window] = OrderedDict()
         self._key = dataset_key(config.seed, "")
         self._last: Window | None = None
+        # Rows are asked for by whoever reads ahead, states by whoever trains.
+        self._lock = threading.RLock()
 
     @property
     def window_rows(self) -> int:
@@ -87,19 +90,20 @@ class Plan:
         Raises:
             DataError: the run ends before it.
         """
-        if number in self._windows:
-            self._windows.move_to_end(number)
-            return self._windows[number]
-        at, start = self._ledger.nearest(number)
-        while True:
-            if self._last is not None and at > self._last.number:
-                raise self._over(at)
-            window = self._planned(at, start)
-            if at == number:
-                return window
-            if window.end is None:
-                raise self._over(number)
-            at, start = at + 1, window.end
+        with self._lock:
+            if number in self._windows:
+                self._windows.move_to_end(number)
+                return self._windows[number]
+            at, start = self._ledger.nearest(number)
+            while True:
+                if self._last is not None and at > self._last.number:
+                    raise self._over(at)
+                window = self._planned(at, start)
+                if at == number:
+                    return window
+                if window.end is None:
+                    raise self._over(number)
+                at, start = at + 1, window.end
 
     def row(self, number: int) -> PlannedRow:
         """A row by its number in the run.

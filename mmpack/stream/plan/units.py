@@ -119,7 +119,16 @@ def _made(
     text_kind = catalog.kinds.index("text") if "text" in catalog.kinds else -1
     names = ("kind", "recording", "run", "ordinal", "residual_ns", "tokens", "tokens_text")
     arrays = [columns[name] for name in names]
-    scan: tuple[Any, ...] = (*arrays, chosen, slice_kind, text_kind, gate, overhead, room, PAIR_OVERHEAD if contrastive else 0)
+    scan: tuple[Any, ...] = (
+        *arrays,
+        chosen,
+        slice_kind,
+        text_kind,
+        gate,
+        overhead,
+        room,
+        PAIR_OVERHEAD if contrastive else 0,
+    )
     count, samples, gated, too_long = _count(*scan)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])

@@ -1,0 +1,71 @@
+"""From a planned row to a row: read, then decode. What threads and worker processes run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mmpack.layout import Layout, LayoutConfig
+from mmpack.shards.store import open_store
+from mmpack.stream.assemble import RowMaker
+from mmpack.stream.config import ReaderConfig, RowsConfig
+from mmpack.stream.plan import Plan, PlannedRow
+from mmpack.stream.read.faults import Fault
+from mmpack.stream.read.fetch import Fetcher
+from mmpack.stream.row import Row
+
+
+@dataclass(frozen=True)
+class MakingSpec:
+    """All that making rows needs, as plain data: it travels to worker processes, and calling it gives what makes them.
+
+    Attributes:
+        urls: of the builds, by `PlannedSample.source`.
+        statistics: of their numeric streams, from their manifests.
+        layout, rows, reader: settings.
+        max_seq_len: token places of a row.
+    """
+
+    urls: tuple[str, ...]
+    statistics: tuple[dict[str, dict[str, Any]], ...]
+    layout: LayoutConfig
+    rows: RowsConfig
+    reader: ReaderConfig
+    max_seq_len: int
+
+    @classmethod
+    def of(cls, plan: Plan, reader: ReaderConfig) -> MakingSpec:
+        """For the rows of a plan."""
+        return cls(
+            tuple(catalog.store.url for catalog in plan.catalogs),
+            tuple(catalog.manifest.numeric for catalog in plan.catalogs),
+            plan.layout.config,
+            plan.config.rows,
+            reader,
+            plan.config.max_seq_len,
+        )
+
+    def __call__(self) -> Making:
+        return Making(self)
+
+
+class Making:
+    """Makes rows; may be used by several threads at once.
+
+    Args:
+        spec: what is needed.
+
+    Raises:
+        ConfigError, MissingDependencyError: the codec or tokenizer cannot be opened.
+    """
+
+    def __init__(self, spec: MakingSpec) -> None:
+        self.fetcher = Fetcher([open_store(url) for url in spec.urls], spec.reader)
+        self.maker = RowMaker(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
+
+    def __call__(self, planned: PlannedRow) -> tuple[Row, list[Fault]]:
+        return self.maker.make(planned, self.fetcher.fetch(planned))
+
+    def close(self) -> None:
+        """Frees what reading holds open."""
+        self.fetcher.close()
