@@ -83,6 +83,8 @@ def decode_tubelet(
     try:
         with av.open(io.BytesIO(data), "r", format="mp4") as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise DataError("is of a codec that FFmpeg does not know", where=where)
             stream.thread_type = "NONE"  # one thread a tubelet costs the least; rows are made side by side
             # Damage is an error, not a smeared picture.
             stream.codec_context.options = {"err_detect": "explode"}
