@@ -26,7 +26,7 @@ from mmpack.stream.plan.dataset import Dataset, dataset_key
 from mmpack.stream.plan.draws import draw_window
 from mmpack.stream.plan.ledger import Ledger
 from mmpack.stream.plan.state import STATE_VERSION, Cursors, StreamState, require_equal
-from mmpack.stream.plan.types import PlannedDocument, PlannedRow
+from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow
 from mmpack.stream.plan.units import UNITS_VERSION, units_of
 from mmpack.stream.plan.window import Window, plan_window
 
@@ -119,7 +119,7 @@ class Plan:
         return PlannedRow(number, tuple(self._document(window, each) for each in documents))
 
     def step_rows(self, step: int, rank: int, ranks: int) -> list[int]:
-        """Numbers of a rank's rows in a step, in the order it does them.
+        """Numbers of a rank's rows in a step, in the order it does them: ascending.
 
         Which rows form a step does not depend on `ranks`; who does which of them does.
 
@@ -137,7 +137,7 @@ class Plan:
         if self.config.balance != "rank" or ranks == batch:
             return list(range(first + rank, first + batch, ranks))
         dealt = balance(window.cost[slot : slot + batch], global_batch=batch, ranks=ranks, steps="given").rows
-        return (first + dealt[0, rank]).tolist()
+        return sorted((first + dealt[0, rank]).tolist())
 
     def steps(self, first: int = 0) -> Iterator[int]:
         """Numbers of the run's steps from `first` on, until it ends."""
@@ -245,7 +245,8 @@ class Plan:
             and samples[0].kind != "text"
             and any(sample.tokens_text for sample in samples)
         )
-        return PlannedDocument(dataset.number, samples, int(window.tokens[number]), pair)
+        tokens = int(window.tokens[number]) - (PAIR_OVERHEAD if pair else 0)
+        return PlannedDocument(dataset.number, samples, tokens, pair)
 
     def _parts(self) -> dict[str, str]:
         config = self.config

@@ -39,8 +39,8 @@ class PlannedDocument:
     Attributes:
         dataset: which of the plan's data sets, from 0.
         samples: consecutive slices of one recording, or one stand-alone sample.
-        tokens: places, with what wraps it.
-        pair: it becomes two documents, its media and its texts, with `PAIR_OVERHEAD` more places.
+        tokens: places of it as one document, with what wraps it.
+        pair: it becomes two documents, its media and its texts, and takes `PAIR_OVERHEAD` more places.
     """
 
     dataset: int

@@ -125,4 +125,12 @@ def _steps(cost: NDArray[np.float64], config: PlanConfig, key: np.uint64, seed: 
     if config.balance == "step":
         return balance(cost, global_batch=batch, ranks=batch, seed=seed).rows.reshape(-1)
     whole = len(cost) // batch * batch
-    return order(0, len(cost), len(cost), 1, key)[:whole] if whole else np.empty(0, np.int64)
+    if not whole:
+        return np.empty(0, np.int64)
+    rows = order(0, len(cost), len(cost), 1, key)[:whole]
+    if config.balance == "off":
+        return rows
+    # The costliest first, as ranks do their rows: so a rank's rows come in the order of their numbers.
+    steps = rows.reshape(-1, batch)
+    by_cost = np.argsort(-cost[steps], axis=1, kind="stable")
+    return np.take_along_axis(steps, by_cost, axis=1).reshape(-1)
