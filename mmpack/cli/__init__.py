@@ -10,8 +10,10 @@ import typer
 from mmpack.cli.build_shards import build_shards
 from mmpack.cli.mixture import mixture
 from mmpack.cli.pack import pack
+from mmpack.cli.replay import replay
 from mmpack.cli.report import report
 from mmpack.cli.show_mask import show_mask
+from mmpack.cli.show_row import show_row
 from mmpack.cli.stream import stream
 from mmpack.cli.sync import sync
 from mmpack.cli.verify import verify
@@ -53,6 +55,8 @@ app.command("pack")(pack)
 app.command("show-mask")(show_mask)
 app.command("mixture")(mixture)
 app.command("stream")(stream)
+app.command("show-row")(show_row)
+app.command("replay")(replay)
 
 
 def main() -> None:

@@ -15,7 +15,8 @@ from mmpack.shards.store import storage_errors
 
 MAX_QUARANTINE_BYTES = 64 << 20
 """A file of more was not written by runs that stop after `max_corrupt`."""
-_MAX_TEXT = 1000
+MAX_TEXT = 1000
+"""Characters that are recorded of a key, shard or reason."""
 
 
 class Fault(Settings, frozen=True, kw_only=True):
@@ -79,11 +80,11 @@ class Quarantine:
         self.count += 1
         line = RecordedFault(
             row=fault.row,
-            key=fault.key[:_MAX_TEXT],
-            shard=fault.shard[:_MAX_TEXT],
+            key=fault.key[:MAX_TEXT],
+            shard=fault.shard[:MAX_TEXT],
             offset_bytes=fault.offset_bytes,
             size_bytes=fault.size_bytes,
-            reason=fault.reason[:_MAX_TEXT],
+            reason=fault.reason[:MAX_TEXT],
             rank=self._rank,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         )
