@@ -1,82 +1,27 @@
-"""Rows from planned rows and the bytes of their samples: decode, put in place, label."""
+"""Rows from planned rows and the bytes of their samples: decode, and put in place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError, IntegrityError, MmpackError
-from mmpack.layout import Layout, Modality, Segment
-from mmpack.layout.special import ACTION_VALUE, PAD, PATCH, VALUE
-from mmpack.masks import document_ids, position_ids
+from mmpack.layout import Layout, Segment
+from mmpack.layout.special import PAD
 from mmpack.stream.config import RowsConfig
 from mmpack.stream.media.numbers import Normaliser
 from mmpack.stream.media.pairs import PairPlaces, pair_ids, pair_places, text_places
-from mmpack.stream.media.sample import Numbers, Outline, SampleReader
-from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
+from mmpack.stream.media.sample import SampleReader
+from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow
 from mmpack.stream.read.faults import Fault
-from mmpack.stream.row import IGNORE, Row
+from mmpack.stream.row import Row
+from mmpack.stream.row_arrays import Places, Sample, finish_row
 
 Members = Mapping[tuple[int, int], dict[str, bytes] | MmpackError]
 """By (source, number) of each sample: its members by extension, or why they could not be read."""
-
-
-@dataclass(slots=True, eq=False)
-class _Sample:
-    """A sample on its way into the row.
-
-    Attributes:
-        planned: from the plan.
-        outline: None if it cannot be read, or belongs to a pair of which another cannot.
-        reason: why it cannot be read.
-        patches: where its patches lie in the row's.
-        frames: float32 (n, hop), of its sounds.
-    """
-
-    planned: PlannedSample
-    outline: Outline | None = None
-    reason: str = ""
-    patches: slice = field(default_factory=lambda: slice(0, 0))
-    frames: NDArray[np.float32] | None = None
-
-    def refuse(self, error: MmpackError) -> None:
-        """It cannot be read."""
-        self.outline, self.reason = None, " ".join(str(error).split())
-
-
-@dataclass(slots=True, eq=False)
-class _Places:
-    """The row's places as documents are put there, one after the other.
-
-    Attributes:
-        ids, slice_ids: int32 (L,), of the row.
-        ends, valid, datasets, keys: of each document; `ends` starts with 0.
-        t_ns: of each slice.
-        pairs, cls: of each pair.
-        read: samples that are in the row, in the order of their places.
-    """
-
-    ids: NDArray[np.int32]
-    slice_ids: NDArray[np.int32]
-    ends: list[int] = field(default_factory=lambda: [0])
-    valid: list[bool] = field(default_factory=list)
-    datasets: list[int] = field(default_factory=list)
-    keys: list[tuple[str, ...]] = field(default_factory=list)
-    t_ns: list[int] = field(default_factory=list)
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-    cls: list[tuple[int, int]] = field(default_factory=list)
-    read: list[_Sample] = field(default_factory=list)
-
-    def close(self, size: int, valid: bool, dataset: int, samples: Sequence[_Sample]) -> None:
-        """Ends a document `size` places behind the one before it."""
-        self.ends.append(self.ends[-1] + size)
-        self.valid.append(valid)
-        self.datasets.append(dataset)
-        self.keys.append(tuple(sample.planned.key for sample in samples))
 
 
 class RowMaker:
@@ -108,17 +53,6 @@ class RowMaker:
         self._normalisers = [Normaliser(each, layout.config.numeric) for each in statistics]
         self._side = layout.config.vision.token_side
         self._prefix, self._suffix = self._ids(layout.document_prefix), self._ids(layout.document_suffix)
-        self._widths = {
-            is_action: max(
-                (
-                    stream.width
-                    for stream in layout.config.numeric
-                    if stream.mode == "continuous" and (stream.role == "action") == is_action
-                ),
-                default=0,
-            )
-            for is_action in (False, True)
-        }
 
     def make(self, planned: PlannedRow, found: Members) -> tuple[Row, list[Fault]]:
         """A row, and what of it could not be read.
@@ -133,13 +67,13 @@ class RowMaker:
         Raises:
             DataError: the documents are not as long as planned, or do not fit into a row.
         """
-        documents = [[_Sample(sample) for sample in document.samples] for document in planned.documents]
+        documents = [[Sample(sample) for sample in document.samples] for document in planned.documents]
         self._check(planned)
         for document, samples in zip(planned.documents, documents, strict=True):
             self._outline(samples, found)
             _settle_pair(document, samples)
         patches = self._decode([sample for samples in documents for sample in samples])
-        places = _Places(
+        places = Places(
             np.full(self._max_seq_len, self._layout.vocabulary.id(PAD), np.int32),
             np.full(self._max_seq_len, -1, np.int32),
         )
@@ -149,7 +83,7 @@ class RowMaker:
         faults = [
             _fault(planned.number, sample) for samples in documents for sample in samples if sample.reason
         ]
-        return self._row(planned.number, places, patches), faults
+        return finish_row(self._layout, planned.number, places, patches), faults
 
     def _check(self, planned: PlannedRow) -> None:
         total = 0
@@ -167,7 +101,7 @@ class RowMaker:
                 f"documents of {total} places in a row of {self._max_seq_len}", where=f"row {planned.number}"
             )
 
-    def _outline(self, samples: Sequence[_Sample], found: Members) -> None:
+    def _outline(self, samples: Sequence[Sample], found: Members) -> None:
         last_ns: int | None = None
         for sample in samples:
             planned = sample.planned
@@ -185,7 +119,7 @@ class RowMaker:
             else:
                 sample.outline, last_ns = outline, outline.t_ns
 
-    def _decode(self, samples: Sequence[_Sample]) -> NDArray[np.uint8]:
+    def _decode(self, samples: Sequence[Sample]) -> NDArray[np.uint8]:
         """The patches of all samples, allocated once; those that fail on the way leave theirs unused."""
         count = 0
         for sample in samples:
@@ -201,7 +135,7 @@ class RowMaker:
                     sample.refuse(error)
         return patches
 
-    def _put(self, document: PlannedDocument, samples: Sequence[_Sample], places: _Places) -> None:
+    def _put(self, document: PlannedDocument, samples: Sequence[Sample], places: Places) -> None:
         if document.pair and samples[0].outline is not None:
             self._put_pair(document, samples, places)
             return
@@ -221,7 +155,7 @@ class RowMaker:
             places.slice_ids[start : start + len(ids)] = slice_ids
             places.close(len(ids), True, document.dataset, group)
 
-    def _put_pair(self, document: PlannedDocument, samples: Sequence[_Sample], places: _Places) -> None:
+    def _put_pair(self, document: PlannedDocument, samples: Sequence[Sample], places: Places) -> None:
         prefix, suffix = (self._prefix, self._suffix) if document.is_run else (self._prefix[:0],) * 2
         ids, slice_ids = self._content(document, samples, prefix, suffix, places)
         dealt: PairPlaces = pair_places(text_places(self._layout, ids))
@@ -236,10 +170,10 @@ class RowMaker:
     def _content(
         self,
         document: PlannedDocument,
-        samples: Sequence[_Sample],
+        samples: Sequence[Sample],
         prefix: NDArray[np.int32],
         suffix: NDArray[np.int32],
-        places: _Places,
+        places: Places,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ids of consecutive readable samples with what wraps them, and the slice of each place."""
         outlines = [sample.outline for sample in samples if sample.outline is not None]
@@ -258,118 +192,18 @@ class RowMaker:
         sizes = [len(prefix), *(len(outline.ids) for outline in outlines), len(suffix)]
         return ids, np.repeat(np.array([-1, *numbers, -1], np.int32), sizes)
 
-    def _row(self, number: int, places: _Places, patches: NDArray[np.uint8]) -> Row:
-        names, ids = self._layout.vocabulary, places.ids
-        cu_seqlens = np.array(places.ends, np.int32)
-        valid = np.array(places.valid, np.bool_)
-        documents = document_ids(cu_seqlens, len(ids))
-        documents[~np.append(valid, False)[documents]] = -1  # pads are -1 and find the False at the end
-        modality = names.modality(ids)
-        patch_index = np.flatnonzero(ids == names.id(PATCH)).astype(np.int32)
-        spans, grids = _pictures(places.read, patch_index)
-        values, value_mask, value_stream = self._numbers(places.read, is_action=False)
-        actions, action_mask, action_stream = self._numbers(places.read, is_action=True)
-        audio = self._layout.config.audio
-        frames = [sample.frames for sample in places.read if sample.frames is not None]
-        audio_frames = np.concatenate([np.empty((0, audio.hop), np.float32), *frames])
-        audio_index = np.flatnonzero(modality == Modality.AUDIO)[:: audio.codebooks]
-        return Row(
-            number=number,
-            input_ids=ids,
-            labels=self._labels(ids, documents),
-            position_ids=position_ids(cu_seqlens, len(ids)),
-            document_ids=documents,
-            cu_seqlens=cu_seqlens,
-            document_valid=valid,
-            datasets=np.array(places.datasets, np.int16),
-            keys=tuple(places.keys),
-            modality=modality,
-            slice_ids=places.slice_ids,
-            t_ns=np.array(places.t_ns, np.int64),
-            patches=_used(places.read, patches),
-            patch_index=patch_index,
-            image_spans=spans,
-            image_grids=grids,
-            values=values,
-            value_mask=value_mask,
-            value_index=np.flatnonzero(ids == names.id(VALUE)).astype(np.int32),
-            value_stream=value_stream,
-            actions=actions,
-            action_mask=action_mask,
-            action_index=np.flatnonzero(ids == names.id(ACTION_VALUE)).astype(np.int32),
-            action_stream=action_stream,
-            audio_frames=audio_frames,
-            audio_index=audio_index[: len(audio_frames)].astype(np.int32),
-            pairs=np.array(places.pairs, np.int32).reshape(-1, 2),
-            cls_index=np.array(places.cls, np.int32).reshape(-1, 2),
-        )
-
-    def _labels(self, ids: NDArray[np.int32], documents: NDArray[np.int32]) -> NDArray[np.int32]:
-        labels = np.full(len(ids), IGNORE, np.int32)
-        following = ids[1:]
-        held = [self._layout.vocabulary.id(token) for token in (PATCH, VALUE, ACTION_VALUE, PAD)]
-        predicted = (documents[1:] == documents[:-1]) & (documents[1:] >= 0) & ~np.isin(following, held)
-        labels[:-1][predicted] = following[predicted]
-        return labels
-
-    def _numbers(
-        self, samples: Sequence[_Sample], *, is_action: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int16]]:
-        found: list[Numbers] = [
-            each
-            for sample in samples
-            if sample.outline is not None
-            for each in sample.outline.numbers
-            if each.is_action == is_action
-        ]
-        total = sum(len(each.values) for each in found)
-        values = np.zeros((total, self._widths[is_action]), np.float32)
-        mask = np.zeros(values.shape, np.bool_)
-        stream = np.empty(total, np.int16)
-        start = 0
-        for each in found:
-            rows, width = slice(start, start + len(each.values)), each.values.shape[1]
-            values[rows, :width], mask[rows, :width], stream[rows] = each.values, each.mask, each.stream
-            start = rows.stop
-        return values, mask, stream
-
     def _ids(self, segments: Sequence[Segment]) -> NDArray[np.int32]:
         return np.array([self._layout.vocabulary.id(segment.token) for segment in segments], np.int32)
 
 
-def _settle_pair(document: PlannedDocument, samples: Sequence[_Sample]) -> None:
+def _settle_pair(document: PlannedDocument, samples: Sequence[Sample]) -> None:
     """A pair of which one sample cannot be read is left out as a whole."""
     if document.pair and any(sample.outline is None for sample in samples):
         for sample in samples:
             sample.outline = None
 
 
-def _pictures(
-    samples: Sequence[_Sample], patch_index: NDArray[np.int32]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """[start, stop) and (rows, columns) of each picture; a frame of a tubelet is one."""
-    grids = [
-        (shown.grid.rows, shown.grid.cols)
-        for sample in samples
-        if sample.outline is not None
-        for shown in sample.outline.shown
-        for _ in range(shown.frames)
-    ]
-    found = np.array(grids, np.int32).reshape(-1, 2)
-    sizes = found.prod(axis=1)
-    starts = patch_index[np.cumsum(sizes) - sizes]
-    return np.stack([starts, starts + sizes], axis=1).astype(np.int32), found
-
-
-def _used(samples: Sequence[_Sample], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The patches of samples that are in the row; only where one failed to decode is anything copied."""
-    spans = [patches[sample.patches] for sample in samples]
-    if sum(len(span) for span in spans) == len(patches):
-        return patches
-    return np.concatenate([patches[:0], *spans])
-
-
-def _fault(row: int, sample: _Sample) -> Fault:
+def _fault(row: int, sample: Sample) -> Fault:
     planned = sample.planned
     return Fault(
         row=row,
