@@ -1,0 +1,327 @@
+"""What a plan costs: opening an index of ten million samples, planning, a state, going on from one.
+
+    python -m benchmarks.plan [--samples 10000000] [--rows 1000000]
+
+Every figure of opening and resuming is taken in a fresh process. The index is made for it (no media); the mix at the
+end is of real recordings, if there are any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.measure import REAL_DATA, ROOT, machine
+from mmpack.mixture import PhaseConfig
+from mmpack.stream import PlanConfig, load_plan, open_plan
+from mmpack.stream.config import DatasetConfig
+from mmpack.stream.plan import read_state
+from mmpack.stream.plan.price import prices
+from tools.make_index import Source, make_index
+
+RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
+NAMES = ("drive", "robot", "texts", "speech")
+#: Phases so long that no run of the benchmark leaves the first.
+_LONG = "1T"
+
+
+def made(folder: Path, samples: int) -> Path:
+    """Half of all samples are texts; the others slices of two kinds in runs, and speech."""
+    random = np.random.default_rng(20260823)
+    drive, robot, speech = samples // 5, samples // 10, samples // 10
+    texts = samples - drive - robot - speech
+    return make_index(
+        folder,
+        [
+            Source("drive", "slice", np.full(drive, 1600), runs=np.arange(drive) // 40),
+            Source("robot", "slice", np.full(robot, 416), runs=np.arange(robot) // 300),
+            Source(
+                "texts",
+                "text",
+                np.clip(np.rint(random.lognormal(np.log(400) - 0.5, 1, texts)), 5, 8000).astype(np.int64),
+            ),
+            Source(
+                "speech",
+                "text",
+                np.rint(50 * np.clip(random.lognormal(np.log(8), 0.8, speech), 1, 60)).astype(np.int64) + 4,
+            ),
+        ],
+    )
+
+
+def config_of(folder: Path, datasets: int = len(NAMES)) -> PlanConfig:
+    """A plan of three phases over :func:`made`; with more data sets than it has, they share its sources."""
+    return PlanConfig(
+        max_seq_len=8192,
+        global_batch=24,
+        datasets=tuple(
+            DatasetConfig(name=f"{NAMES[i % 4]}{i // 4 or ''}", shards=str(folder), select=(NAMES[i % 4],))
+            for i in range(datasets)
+        ),
+        phases=(
+            PhaseConfig(name="cold", tokens=_LONG, temperature=1.2),
+            PhaseConfig(name="mid", tokens=_LONG, temperature=(3.0, 5.0)),
+            PhaseConfig(name="hot", temperature=1.5),
+        ),
+    )
+
+
+def resident() -> dict[str, int]:
+    """Bytes of this process in memory: its own, and pages of mapped files."""
+    lines = dict(
+        line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line
+    )
+    return {name: int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon", "RssFile")}
+
+
+def child_open(folder: str) -> dict[str, Any]:
+    """Opens the index, then plans."""
+    before = resident()
+    start, start_cpu = time.perf_counter(), time.process_time()
+    plan = open_plan(config_of(Path(folder)), ledger=False)
+    facts: dict[str, Any] = {
+        "samples": len(plan.catalogs[0]),
+        "open_s": time.perf_counter() - start,
+        "open_cpu_s": time.process_time() - start_cpu,
+        "before": before,
+        "opened": resident(),
+    }
+    start = time.perf_counter()
+    plan.row(0)
+    facts["first_row_s"] = time.perf_counter() - start
+    start, documents, tokens, rows = time.process_time(), 0, 0, 0
+    for number in range(1, 41):
+        window = plan.window(number)
+        documents, tokens, rows = (
+            documents + len(window.tokens),
+            tokens + int(window.tokens.sum()),
+            rows + window.rows,
+        )
+    taken = time.process_time() - start
+    facts |= {
+        "documents": documents,
+        "us_per_document": 1e6 * taken / documents,
+        "ms_per_window": 1e3 * taken / 40,
+        "fill": tokens / (rows * plan.config.max_seq_len),
+        "planned": resident(),
+    }
+    start = time.process_time()
+    for number in range(400):
+        plan.row(41 * plan.window_rows + number)
+    facts["ms_per_row_handed_out"] = 1e3 * (time.process_time() - start) / 400
+    return facts
+
+
+def child_resume(folder: str, state: str) -> dict[str, Any]:
+    """Opens the plan, takes a state in and makes the next row."""
+    start = time.perf_counter()
+    plan = open_plan(config_of(Path(folder)), ledger=False)
+    opened = time.perf_counter()
+    saved = read_state(msgspec.json.decode(Path(state).read_bytes()))
+    plan.load(saved)
+    row = plan.row(saved.row)
+    return {
+        "open_s": opened - start,
+        "resume_s": time.perf_counter() - opened,
+        "row": row.number,
+        "first": row.documents[0].samples[0].key,
+    }
+
+
+def child_past(folder: str, row: str) -> dict[str, Any]:
+    """A row of long ago, out of the ledger."""
+    plan = open_plan(config_of(Path(folder)))
+    plan.row(0)  # what numba compiled is loaded once a process
+    start = time.perf_counter()
+    found = plan.row(int(row))
+    return {"past_row_ms": 1e3 * (time.perf_counter() - start), "first": found.documents[0].samples[0].key}
+
+
+def fresh(*arguments: str) -> dict[str, Any]:
+    """What a child of this file in a fresh process found."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plan", "--child", *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(folder: Path, samples: int, rows: int) -> dict[str, Any]:
+    """Everything on a made index."""
+    made(folder, samples)
+    index_bytes = (folder / "index.parquet").stat().st_size
+    first = fresh("open", str(folder))
+    again = [fresh("open", str(folder)) for _ in range(3)]
+    plan = open_plan(config_of(folder))
+    half = rows // 2 // plan.config.global_batch * plan.config.global_batch
+    start = time.process_time()
+    wanted = plan.row(half)
+    forward_s = time.process_time() - start
+    state = msgspec.json.encode(plan.state(half, 1))
+    (folder / "state.json").write_bytes(state)
+    resumed = [fresh("resume", str(folder), str(folder / "state.json")) for _ in range(3)]
+    if any(each["first"] != wanted.documents[0].samples[0].key for each in resumed):
+        raise SystemExit("a resumed plan gives another row")
+    past = fresh("past", str(folder), str(half // 3))
+    sizes = {}
+    for count in (4, 10, 16, 50):
+        many = open_plan(config_of(folder, count), ledger=False)
+        many.row(0)
+        sizes[count] = len(msgspec.json.encode(many.state(many.window_rows, 8)))
+    columns = plan.catalogs[0].columns.arrays
+    return {
+        "index_bytes": index_bytes,
+        "bytes_per_sample": sum(array.itemsize for array in columns.values()),
+        "first_open": first,
+        "open": again,
+        "rows": rows,
+        "planned_to_half_cpu_s": forward_s,
+        "resume": resumed,
+        "past": past,
+        "state_bytes": {"4 data sets": len(state)}
+        | {f"{n} data sets, start": size for n, size in sizes.items()},
+    }
+
+
+def real_mix(folder: Path) -> dict[str, Any] | None:
+    """Fill, utilisation and the share of planning, on a mix of real recordings; None without them."""
+    if not REAL_DATA.is_dir():
+        return None
+    from mmpack.stream.profile import profile
+    from tools.real_mix import make_real_mix
+
+    make_real_mix(folder, REAL_DATA)
+    config = load_plan(folder / "plan.toml")
+    found: dict[str, Any] = {"windows": {}}
+    for steps in (config.window_steps, 64):
+        plan = open_plan(msgspec.structs.replace(config, window_steps=steps), ledger=False)
+        rows = tokens = documents = 0
+        for number in range(1000):
+            window = plan.window(number)
+            rows, tokens = rows + window.rows, tokens + int(window.tokens.sum())
+            documents += len(window.tokens)
+            if window.end is None:
+                break
+        entry: dict[str, Any] = {
+            "rows": rows,
+            "documents": documents,
+            "fill": tokens / rows / config.max_seq_len,
+            "balance": {},
+        }
+        for ranks in (24, 8, 4):
+            windows = -(-rows // plan.window_rows)
+            entry["balance"][str(ranks)] = [
+                {"mode": each.mode, "utilisation": each.utilisation, "worst": each.worst, "length_spread": each.length_spread,
+                 "share_error": each.share_error, "fill": each.fill}
+                for each in prices(plan, ranks=ranks, windows=windows)
+            ]  # fmt: skip
+        found["windows"][str(steps)] = entry
+    plan = open_plan(config, ledger=False)
+    spent = profile(plan, rows=24, first_step=10)
+    found["ms_per_row"] = spent
+    found["plan_share"] = spent["plan"] / sum(spent.values())
+    return found
+
+
+def show(console: Console, results: dict[str, Any]) -> None:
+    """The tables."""
+    made_, first = results["made"], results["made"]["first_open"]
+    middle = sorted(made_["open"], key=lambda each: each["open_s"])[1]
+    resumed = sorted(made_["resume"], key=lambda each: each["resume_s"])[1]
+    table = Table(title=f"A plan over {first['samples']:,} samples", show_header=False)
+    mb = 1e-6
+    for name, value in (
+        ("index.parquet", f"{mb * made_['index_bytes']:.0f} MB"),
+        ("first opening ever (read once into the cache)", f"{first['open_s']:.2f} s"),
+        ("opening, fresh process", f"{middle['open_s']:.3f} s"),
+        (
+            "resident, opened (of it imports)",
+            f"{mb * middle['opened']['VmRSS']:.0f} MB ({mb * middle['before']['VmRSS']:.0f})",
+        ),
+        (
+            "resident after 41 windows (own / pages of the index)",
+            f"{mb * middle['planned']['RssAnon']:.0f} / {mb * middle['planned']['RssFile']:.0f} MB",
+        ),
+        ("first row after opening", f"{middle['first_row_s']:.3f} s"),
+        ("planning, a document", f"{middle['us_per_document']:.2f} us CPU"),
+        ("planning, a window of 1,536 rows", f"{middle['ms_per_window']:.1f} ms CPU"),
+        ("naming the samples of a rank's own row", f"{middle['ms_per_row_handed_out']:.2f} ms CPU"),
+        ("fill", f"{middle['fill']:.3%}"),
+        (f"resume at 50 % of {made_['rows']:,} rows, after opening", f"{resumed['resume_s']:.3f} s"),
+        ("... opening included", f"{resumed['open_s'] + resumed['resume_s']:.3f} s"),
+        ("a past row by its number, out of the ledger", f"{made_['past']['past_row_ms']:.0f} ms"),
+        ("without a ledger: planning all rows before it", f"{made_['planned_to_half_cpu_s']:.1f} s CPU"),
+        *((f"state, {name}", f"{size} bytes") for name, size in made_["state_bytes"].items()),
+    ):
+        table.add_row(name, value)
+    console.print(table)
+    mix = results["real_mix"]
+    if mix is None:
+        console.print("no real recordings: the real mix was not measured")
+        return
+    table = Table(title="The mix of real recordings")
+    for column in (
+        "window",
+        "rows",
+        "fill",
+        "ranks",
+        "balance",
+        "ranks at work",
+        "worst step",
+        "length spread",
+        "share error",
+    ):
+        table.add_column(column, justify="right")
+    for steps, entry in mix["windows"].items():
+        for ranks, modes in entry["balance"].items():
+            for each in modes:
+                table.add_row(
+                    f"{steps} steps", f"{entry['rows']:,}", f"{each['fill']:.3%}", ranks, each["mode"],
+                    *(f"{each[name]:.4f}" for name in ("utilisation", "worst", "length_spread", "share_error")),
+                )  # fmt: skip
+    console.print(table)
+    told = ", ".join(f"{name} {ms:.2f} ms" for name, ms in mix["ms_per_row"].items())
+    console.print(f"one row, CPU of one thread: {told}; planning is {mix['plan_share']:.2%}")
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=10_000_000)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        job, *arguments = options.child
+        job_of = {"open": child_open, "resume": child_resume, "past": child_past}
+        print(json.dumps(job_of[job](*arguments)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MMPACK_CACHE"] = str(Path(folder) / "cache")
+        results = {
+            "machine": machine(),
+            "made": measure(Path(folder) / "index", options.samples, options.rows),
+            "real_mix": real_mix(Path(folder) / "mix"),
+        }
+    if options.samples >= 10_000_000:
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    show(Console(width=None if sys.stdout.isatty() else 160), results)
+
+
+if __name__ == "__main__":
+    main()
