@@ -1,4 +1,4 @@
-"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, on a generated drive or
+"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, stream, on a generated drive or
 on a recording of yours.
 
 python -m tools.demo --out demo
@@ -23,13 +23,24 @@ from tools.make_recording import make_recording
 
 _DRIVES = (("drive-000", True), ("drive-001", False))
 _SECONDS = 20.0
+_PLAN = """\
+# What `make demo` streams: everything that was built, four times.
+max_seq_len = 8192
+global_batch = 1
+window_steps = 16
+
+[[datasets]]
+name = "drives"
+shards = "shards"
+max_epochs = 4
+"""
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def main() -> None:
     """Runs the demo; exits with 1 if a step fails or a planted fault is not found."""
     parser = argparse.ArgumentParser(
-        description="Sync, build, verify and report, on a drive made for it or on your recording."
+        description="Sync, build, verify, report and stream, on a drive made for it or on your recording."
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that is made")
     parser.add_argument("--recording", help="a recording of yours in place of the generated drive")
@@ -53,12 +64,17 @@ def main() -> None:
 
 
 def _run(out: Path, recordings: list[str]) -> int:
-    shards = out / "shards"
+    shards, plan, page = out / "shards", out / "plan.toml", out / "row-0.html"
+    out.mkdir(parents=True, exist_ok=True)
+    plan.write_text(_PLAN)
     steps = (
         ("2. sync: do the streams agree in time?", ["sync", *recordings, "--out", str(out / "sync")]),
         ("3. build-shards", ["build-shards", *recordings, "--out", str(shards)]),
         ("4. verify", ["verify", str(shards)]),
         ("5. report", ["report", str(shards)]),
+        ("6. mixture: what the plan will draw", ["mixture", str(plan)]),
+        ("7. stream: packed rows, read and decoded", ["stream", str(plan), "--rows", "16", "--benchmark"]),
+        ("8. show-row: what a model sees", ["show-row", str(plan), "0", "--out", str(page)]),
     )
     for title, arguments in steps:
         _console.rule(title)
@@ -73,6 +89,8 @@ def _run(out: Path, recordings: list[str]) -> int:
         (shards / "quarantine.parquet", "what was set aside, and why"),
         (out / "sync" / "sync.png", "picture: residuals by stream, timeline with gaps"),
         (shards / "report.png", "picture: the same, of the finished shards"),
+        (plan, "what is streamed, and how it is mixed and packed"),
+        (page, "page: a training row, its sensors side by side, and who sees whom"),
     ):
         _console.print(f"{path}: {what}")
     return 0

@@ -12,7 +12,7 @@ from mmpack.cli import common
 
 def show_row(
     plan: Annotated[Path, typer.Argument(help="A PLAN.toml.")],
-    row: Annotated[int, typer.Option(min=0, help="Number of the row in the run, from 0.")] = 0,
+    row: Annotated[int, typer.Argument(min=0, help="Number of the row in the run, from 0.")] = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Where to write the page; default row-NUMBER.html.")
     ] = None,

@@ -223,11 +223,15 @@ class Plan:
         return window
 
     def _over(self, window: int) -> DataError:
-        rows = (
-            ""
-            if self._last is None
-            else f" after {self._last.number * self.window_rows + self._last.rows} rows"
-        )
+        if self._last is not None and not self._last.rows and not self._last.number:
+            return DataError(
+                f"its {self._last.left} documents fill no whole step of {self.config.global_batch} rows",
+                where="plan",
+                mend="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
+            )
+        rows = ""
+        if self._last is not None:
+            rows = f" after {self._last.number * self.window_rows + self._last.rows} rows"
         return DataError(
             f"the run ends{rows}, before window {window}",
             where="plan",
