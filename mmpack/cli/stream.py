@@ -104,7 +104,9 @@ def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
         "first_row_s": first_s,
         "rows_per_s": (count - 1) / steady_s if count > 1 else 1 / wall_s,
         "tokens_per_s": tokens * (count - 1) / count / steady_s if count > 1 else tokens / wall_s,
-        "mb_per_s": size_bytes / 1e6 * (count - 1) / count / steady_s if count > 1 else size_bytes / 1e6 / wall_s,
+        "mb_per_s": size_bytes / 1e6 * (count - 1) / count / steady_s
+        if count > 1
+        else size_bytes / 1e6 / wall_s,
     }
 
 
@@ -147,7 +149,9 @@ def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
 
     found = prices(plan, ranks=ranks, windows=4)
     if as_json:
-        common.print_json({"ranks": ranks, "in_force": plan.config.balance, "modes": [asdict(each) for each in found]})
+        common.print_json(
+            {"ranks": ranks, "in_force": plan.config.balance, "modes": [asdict(each) for each in found]}
+        )
         return
     from rich.table import Table
 
@@ -166,6 +170,6 @@ def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
         )
     common.console().print(table)
     typer.echo(
-        f"{ranks} ranks, {plan.config.global_batch} rows a step. Ranks at work: mean / largest cost of a step's ranks. Length spread: how "
-        "unlike steps are in document length. Share error: how far a step's shares are from its window's."
+        f"{ranks} ranks, {plan.config.global_batch} rows a step. Ranks at work: mean / largest cost of a step's ranks. "
+        "Length spread: how unlike steps are in document length. Share error: how far a step's shares are from its window's."
     )

@@ -60,7 +60,9 @@ class Making:
     """
 
     def __init__(self, spec: MakingSpec) -> None:
-        self.fetcher = Fetcher([open_store(url) for url in spec.urls], spec.reader)
+        # `reader.retries` is all there is: a client that tries again by itself would multiply it, and take minutes.
+        stores = [open_store(url, client_retries=0) for url in spec.urls]
+        self.fetcher = Fetcher(stores, spec.reader)
         self.maker = RowMaker(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
 
     def __call__(self, planned: PlannedRow) -> tuple[Row, list[Fault]]:

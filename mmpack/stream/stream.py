@@ -80,11 +80,18 @@ class RowStream:
     def __next__(self) -> Row:
         if self._made is None:
             self._made = self._start()
-        row, faults = next(self._made)
-        # Counted once they are handed out, not when they are met: reading ahead is no part of the run.
+        try:
+            row, faults = next(self._made)
+            # Counted once they are handed out, not when they are met: reading ahead is no part of the run.
+            for fault in faults:
+                self.quarantine.add(fault)
+        except StopIteration:
+            raise
+        except BaseException:
+            # The row was not handed out: whoever goes on, here or from the state, goes on with it.
+            self.close()
+            raise
         self._row += self.ranks
-        for fault in faults:
-            self.quarantine.add(fault)
         return row
 
     def state_dict(self) -> dict[str, Any]:

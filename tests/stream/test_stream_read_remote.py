@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+from flaky_store import Proxy, proxy_of, s3_server, upload
 from read_made import Made, make_store, row_of
 
 from mmpack.errors import IntegrityError, StorageError
@@ -25,85 +22,6 @@ from mmpack.stream.read.fetch import Fetcher
 pytestmark = pytest.mark.timeout(60)
 
 
-class Proxy(ThreadingHTTPServer):
-    """Passes requests on to a server, except that it spoils one GET in `spoils`, each in another way.
-
-    Attributes:
-        down: every request is answered with 503.
-        ranges: of all GETs, in the order they came.
-        spoiled: how many of them.
-        at_once: the most GETs that were under way together.
-    """
-
-    daemon_threads = True
-
-    def __init__(self, behind: tuple[str, int]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.behind = behind
-        self.spoils = 0
-        self.down = False
-        self.slow_s = 0.0
-        self.clear()
-
-    def clear(self) -> None:
-        self.ranges: list[str] = []
-        self.spoiled = self.at_once = self.under_way = 0
-        self.lock = threading.Lock()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Proxy
-
-    def do_GET(self) -> None:
-        proxy = self.server
-        with proxy.lock:
-            proxy.ranges.append(self.headers.get("Range", ""))
-            spoil = bool(proxy.spoils) and len(proxy.ranges) % proxy.spoils == 0
-            way = 1 if proxy.down else proxy.spoiled % 3 if spoil else None
-            proxy.spoiled += spoil
-            proxy.under_way += 1
-            proxy.at_once = max(proxy.at_once, proxy.under_way)
-        time.sleep(proxy.slow_s)
-        try:
-            self._pass_on(way)
-        finally:
-            with proxy.lock:
-                proxy.under_way -= 1
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def _pass_on(self, way: int | None) -> None:
-        if way == 0:  # hangs up
-            self.close_connection = True
-            return
-        if way == 1:
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        server = http.client.HTTPConnection(*self.server.behind, timeout=20)
-        server.request(self.command, self.path, headers=dict(self.headers))
-        answer = server.getresponse()
-        body = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.end_headers()
-        if way == 2:  # half of what it promised
-            body = body[: len(body) // 2]
-            self.close_connection = True
-        self.wfile.write(body)
-        server.close()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return make_store(tmp_path_factory.mktemp("remote"), shards=4, per_shard=10)
@@ -112,39 +30,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def s3(made: Made) -> Iterator[tuple[Any, tuple[str, int]]]:
     """An S3 server that holds the store as s3://shards/build, and its address."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = boto3.client(
-        "s3",
-        endpoint_url=f"http://{host}:{port}",
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket="shards")
-    for path in (made.folder / "shards").iterdir():
-        client.put_object(Bucket="shards", Key=f"build/shards/{path.name}", Body=path.read_bytes())
-    yield client, (host, port)
-    server.stop()
+    with s3_server() as (client, address):
+        upload(client, made.folder, "build")
+        yield client, address
 
 
 @pytest.fixture
-def proxy(s3: tuple[Any, tuple[str, int]], monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    proxy = Proxy(s3[1])
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.server_port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    yield proxy
-    proxy.shutdown()
-    thread.join()
-    proxy.server_close()
+def proxy(s3: tuple[Any, tuple[str, int]]) -> Iterator[Proxy]:
+    with proxy_of(s3[1]) as proxy:
+        yield proxy
 
 
 def fetcher(**settings: Any) -> Fetcher:
