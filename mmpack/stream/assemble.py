@@ -57,8 +57,9 @@ class RowMaker:
     def make(self, planned: PlannedRow, found: Members) -> tuple[Row, list[Fault]]:
         """A row, and what of it could not be read.
 
-        A sample that cannot be read keeps its places as an invalid document, together with those next to it in its run; a
-        run goes on behind it as another document, with time tokens and positions from 0. A pair is invalid as a whole.
+        A sample that cannot be read keeps its places as an invalid document, together with those next to it
+        in its run; a run goes on behind it as another document, with time tokens and positions from 0. A pair
+        is invalid as a whole.
 
         Args:
             planned: from the plan.

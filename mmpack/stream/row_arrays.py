@@ -1,4 +1,6 @@
-"""What a row's arrays are, once every place has its id: all of them follow from the ids and from what was read."""
+"""What a row's arrays are, once every place has its id: all of them follow from the ids and from what was
+read.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,9 @@ from tests.stream.rows_made import build_cameras, build_mixed, build_tubelets
 
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    """A drive of six cameras, sound, discrete and continuous streams and subtitles; texts, captions, speech."""
+    """A drive of six cameras, sound, discrete and continuous streams and subtitles; texts, captions,
+    speech.
+    """
     return build_mixed(tmp_path_factory.mktemp("mixed"))
 
 

@@ -1,4 +1,6 @@
-"""What the arrays of a row are, told slowly: each is derived once more from its definition, place by place."""
+"""What the arrays of a row are, told slowly: each is derived once more from its definition, place by
+place.
+"""
 
 from __future__ import annotations
 

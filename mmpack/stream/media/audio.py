@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from mmpack.errors import DataError
 from mmpack.layout import AudioLayout
 
-#: Of one stretch of sound, all channels together; 2**27 are 512 MB decoded. FLAC holds silence of any length in few bytes.
+#: Of one stretch of sound, all channels together; 2**27 are 512 MB decoded. FLAC holds silence of any length
+#: in few bytes.
 MAX_SAMPLES = 1 << 27
 #: Beyond what any converter samples at; a filter to the layout's rate from there is still small.
 MAX_RATE_HZ = 1 << 22
@@ -66,7 +67,7 @@ def read_sound(data: bytes, *, where: str) -> tuple[NDArray[np.float32], int]:
 
 
 def resample(samples: NDArray[np.float32], rate_hz: int, target_hz: int) -> NDArray[np.float32]:
-    """`samples` (n,) at another rate: float32, (ceil(n * target_hz / rate_hz),), as `AudioLayout.frames` counts."""
+    """`samples` (n,) at another rate: float32, ceil(n * target_hz / rate_hz) of them, as the layout counts."""
     if rate_hz == target_hz or not len(samples):
         return samples
     count = -(-len(samples) * target_hz // rate_hz)
@@ -89,17 +90,17 @@ def _to_length(samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
 class PcmFrames:
     """The built-in codec `pcm-frames`: no weights, a few numbers of each frame's power spectrum.
 
-    Of a frame of `hop` samples under a sine window, power is counted relative to full scale (a mean square of 1), so
-    that a full sine has -3 dB. Decibels are cut into equal steps from FLOOR_DB to 0; what lies outside takes the first or
-    last.
+    Of a frame of `hop` samples under a sine window, power is counted relative to full scale (a mean square of
+    1), so that a full sine has -3 dB. Decibels are cut into equal steps from FLOOR_DB to 0; what lies outside
+    takes the first or last.
 
-    Codebook 0 is level and brightness: code = level * shapes + brightness, with shapes = floor(sqrt(codebook_size)) and
-    levels = codebook_size // shapes. `level` is the frame's whole power in dB, `brightness` the centroid of its spectrum on
-    the mel scale (2595 log10(1 + f / 700)), in equal steps from 0 to half the rate. With 1,024 codes: 32 levels of 3 dB, 32
-    brightnesses.
+    Codebook 0 is level and brightness: code = level * shapes + brightness, with floor(sqrt(codebook_size)) shapes
+    and codebook_size // shapes levels. `level` is the frame's whole power in dB, `brightness` the centroid of its
+    spectrum on the mel scale (2595 log10(1 + f / 700)), in equal steps from 0 to half the rate. With 1,024 codes:
+    32 levels of 3 dB, 32 brightnesses.
 
-    Codebook b of the others is the power in band b of codebooks - 1 bands that part the mel scale evenly from 0 to half the
-    rate, in dB, in codebook_size steps.
+    Codebook b of the others is the power in band b of codebooks - 1 bands that part the mel scale evenly from
+    0 to half the rate, in dB, in codebook_size steps.
 
     A silent frame is code 0 in every codebook. Equal samples give equal codes.
 
@@ -136,10 +137,10 @@ class PcmFrames:
         spectrum = np.fft.rfft(frames * self._window, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2) * self._share
         whole = power.sum(axis=1)
-        # Decided by level alone, the centroid of next to nothing being noise.
-        centroid = (power @ self._height) / np.maximum(whole, np.finfo(np.float64).tiny)
+            centroid = (power @ self._height) / np.maximum(whole, np.finfo(np.float64).tiny)
         level = _steps(whole, self._levels)
         brightness = np.clip((centroid * self._shapes).astype(np.int64), 0, self._shapes - 1)
+        # Of next to nothing the centroid is noise.
         brightness[whole <= 10 ** (FLOOR_DB / 10)] = 0
         first = level * self._shapes + brightness
         return np.column_stack([first, _steps(power @ self._bands, self._layout.codebook_size)])

@@ -49,15 +49,17 @@ def open_codec(layout: AudioLayout, folder: str) -> AudioCodec:
 class TransformersCodec:
     """EnCodec or Mimi, mono, on the CPU. The model's first `layout.codebooks` codebooks are used.
 
-    Nothing is fetched, no code of the folder is run, and weights are read from safetensors alone. Codes are the same for
-    the same sound on one machine; another torch or processor may round a frame to a neighbouring code.
+    Nothing is fetched, no code of the folder is run, and weights are read from safetensors alone. Codes are
+    the same for the same sound on one machine; another torch or processor may round a frame to a neighbouring
+    code.
 
     Args:
         layout: what the model's numbers have to be.
         folder: with config.json and model.safetensors.
 
     Raises:
-        ConfigError: it is no such folder, or the model's rate, hop, codebooks or channels are not the layout's.
+        ConfigError: it is no such folder, or the model's rate, hop, codebooks or channels are not the
+            layout's.
         MissingDependencyError: `transformers` or torch is not installed.
     """
 
@@ -109,8 +111,8 @@ class TransformersCodec:
 
 
 def _to_frames(codes: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
-    """As many frames as the layout counts. Models round the end their own way: a frame too many is cut, a missing one
-    repeats the last.
+    """As many frames as the layout counts. Models round the end their own way: a frame too many is cut, a
+    missing one repeats the last.
     """
     if len(codes) < frames:
         codes = np.concatenate([codes, np.repeat(codes[-1:], frames - len(codes), axis=0)])
@@ -138,7 +140,9 @@ def _model_type(folder: Path) -> str:
 
 
 def _checked(model: Any, kind: str, layout: AudioLayout, folder: Path) -> dict[str, Any]:
-    """What `encode` is told beside the sound. Raises ConfigError if the model's numbers are not the layout's."""
+    """What `encode` is told beside the sound. Raises ConfigError if the model's numbers are not the
+    layout's.
+    """
     config = model.config
     if config.audio_channels != 1 or getattr(config, "chunk_length_s", None) is not None:
         raise ConfigError(

@@ -52,8 +52,8 @@ class Normaliser:
 def bins(stream: NumericLayout, rows: NDArray[np.float64]) -> NDArray[np.int32]:
     """Bin numbers of rows (n, width), row by row: (n * width,).
 
-    A value beyond the limits, infinity too, takes the outer bin, as the layout says. NaN has none: a bin that stands for it
-    would be a measurement that nobody took, so the sample counts as unreadable.
+    A value beyond the limits, infinity too, takes the outer bin, as the layout says. NaN has none: a bin that
+    stands for it would be a measurement that nobody took, so the sample counts as unreadable.
 
     Raises:
         DataError: a value is NaN.

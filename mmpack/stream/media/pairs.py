@@ -3,8 +3,8 @@
     media  ... all that is not text ... <|cls|> <|eos|>
     texts  <|bos|> every text, in slices each behind its <|text_start|> <|cls|> <|eos|>
 
-The media document is the document without its texts; `<|cls|>` goes before its last place. So whatever the texts are, a
-pair takes `PAIR_OVERHEAD` places more than the document.
+The media document is the document without its texts; `<|cls|>` goes before its last place. So whatever the
+texts are, a pair takes `PAIR_OVERHEAD` places more than the document.
 """
 
 from __future__ import annotations

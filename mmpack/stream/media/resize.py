@@ -1,8 +1,9 @@
-"""A picture resized straight into patches: a triangle filter in integers, the same to the bit on every machine.
+"""A picture resized straight into patches: a triangle filter in integers, equal to the bit everywhere.
 
-The filter is the antialiased bilinear one of Pillow: its width grows with the reduction, so that every pixel of the
-picture counts. Weights are integers that sum to 2**13. With them the three channels of a pixel go through the
-horizontal pass side by side in one 64-bit number, 21 bits each: 255 * 2**13 and the half for rounding fit.
+The filter is the antialiased bilinear one of Pillow: its width grows with the reduction, so that every pixel
+of the picture counts. Weights are integers that sum to 2**13. With them the three channels of a pixel go
+through the horizontal pass side by side in one 64-bit number, 21 bits each: 255 * 2**13 and the half for
+rounding fit.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """One sample: from its members to the ids of its places, and to the content beside them.
 
-It goes in two steps. The outline has all that takes no decoding of media: ids of texts, bins and tokens, values, and how
-many patches there will be, so that a row's patches are allocated once. `decode` then writes patches into their place and
-the codes of sounds into the outline's ids. Both believe nothing that a member says before it is checked.
+It goes in two steps. The outline has all that takes no decoding of media: ids of texts, bins and tokens,
+values, and how many patches there will be, so that a row's patches are allocated once. `decode` then writes
+patches into their place and the codes of sounds into the outline's ids. Both believe nothing that a member
+says before it is checked.
 """
 
 from __future__ import annotations
@@ -43,8 +44,11 @@ from mmpack.stream.plan.types import PlannedSample
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A picture or tubelet that is not decoded yet: its bytes, (height, width), frames, and the grid of each."""
+    """A picture or tubelet that is not decoded yet: its bytes, (height, width), frames, and the grid of
+    each.
+    """
 
+    name: str
     extension: str
     data: bytes
     size: tuple[int, int]
@@ -59,8 +63,11 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A sound that is not decoded yet: its bytes, samples and rate, and the places in the outline its codes take."""
+    """A sound that is not decoded yet: its bytes, samples and rate, and the places in the outline its
+    codes take.
+    """
 
+    name: str
     data: bytes
     samples: int
     rate_hz: int
@@ -69,7 +76,9 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Rows of a continuous stream: its number in the layout, float32 (n, width), and where they are finite."""
+    """Rows of a continuous stream: its number in the layout, float32 (n, width), and where they are
+    finite.
+    """
 
     stream: int
     is_action: bool
@@ -82,8 +91,8 @@ class Outline:
     """A sample before its media are decoded.
 
     Attributes:
-        ids: int32 (tokens,). Codes of sounds are `<|pad|>` until they are decoded; a slice's first place waits for its
-            time token, which depends on the document.
+        ids: int32 (tokens,). Codes of sounds are `<|pad|>` until they are decoded; a slice's first place
+            waits for its time token, which depends on the document.
         t_ns: the slice's tick; 0 for a stand-alone sample.
         shown, heard, numbers: its content in the order of its places.
     """
@@ -101,6 +110,7 @@ class Outline:
 
 
 class _Picture(NamedTuple):
+    name: str
     extension: str
     data: bytes
     size: tuple[int, int]
@@ -108,6 +118,7 @@ class _Picture(NamedTuple):
 
 
 class _Sound(NamedTuple):
+    name: str
     data: bytes
     samples: int
     rate_hz: int
@@ -115,8 +126,8 @@ class _Sound(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the members hold: facts, texts and tick; pictures and sounds as they are numbered in the facts; the arrays of
-    numeric streams.
+    """What the members hold: facts, texts and tick; pictures and sounds as they are numbered in the facts;
+    the arrays of numeric streams.
     """
 
     facts: Facts
@@ -156,8 +167,9 @@ class SampleReader:
             normaliser: of the build that it is from.
 
         Raises:
-            IntegrityError, DataError, ConfigError: a member is missing, damaged or not as described, a stream is not in the
-                layout, a value of a discrete stream is NaN, or the places are not as many as planned.
+            IntegrityError, DataError, ConfigError: a member is missing, damaged or not as described, a stream
+                is not in the layout, a value of a discrete stream is NaN, or the places are not as many as
+                planned.
         """
         found = _slice(members) if planned.kind == "slice" else _stand_alone(planned.kind, members)
         texts = [self._layout.tokenizer.encode(text) for text in found.texts]
@@ -186,10 +198,9 @@ class SampleReader:
             place = patches[first : first + shown.patches]
             if shown.extension == "mp4":
                 frames = place.reshape(shown.frames, shown.grid.tokens, *place.shape[1:])
-                decode_tubelet(shown.data, shown.size, shown.grid, frames, where="its tubelet")
+                decode_tubelet(shown.data, shown.size, shown.grid, frames, where=shown.name)
             else:
-                where = "its picture"
-                decode_picture(shown.data, shown.extension, shown.size, shown.grid, place, where=where)
+                decode_picture(shown.data, shown.extension, shown.size, shown.grid, place, where=shown.name)
             first += shown.patches
         return self._sounds(outline)
 
@@ -197,7 +208,7 @@ class SampleReader:
         target, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
         kept = [np.empty((0, hop), np.float32)]
         for heard in outline.heard:
-            samples, rate_hz = read_sound(heard.data, where="its sound")
+            samples, rate_hz = read_sound(heard.data, where=heard.name)
             if (len(samples), rate_hz) != (heard.samples, heard.rate_hz):
                 raise IntegrityError(
                     f"its sound has {len(samples)} samples at {rate_hz} Hz, not as described"
@@ -259,10 +270,13 @@ def _slice(members: Mapping[str, bytes]) -> _Found:
     content = slice_content(streams, members)
     names = {name: stream.member for name, stream in streams.items() if not isinstance(stream, Texts)}
     pictures = [
-        _Picture(names[name].rpartition(".")[2], members[names[name]], (height, width), frames)
+        _Picture(f"'{name}'", names[name].rpartition(".")[2], members[names[name]], (height, width), frames)
         for name, height, width, frames in content.cameras
     ]
-    sounds = [_Sound(members[names[name]], samples, rate_hz) for name, samples, rate_hz in content.audio]
+    sounds = [
+        _Sound(f"'{name}'", members[names[name]], samples, rate_hz)
+        for name, samples, rate_hz in content.audio
+    ]
     return _Found(content.facts, content.texts, description.t_ns, pictures, sounds, content.arrays)
 
 
@@ -274,10 +288,10 @@ def _stand_alone(kind: str, members: Mapping[str, bytes]) -> _Found:
     texts = (str(facts.text),)
     media = [(name, data) for name, data in members.items() if name not in ("txt", JSON_MEMBER)]
     if isinstance(facts, ImageTextFacts):
-        pictures = [_Picture(*each, (facts.height, facts.width), 1) for each in media]
+        pictures = [_Picture("its picture", *each, (facts.height, facts.width), 1) for each in media]
         return _Found(facts, texts, pictures=pictures)
     if isinstance(facts, SpeechFacts):
-        sounds = [_Sound(data, facts.samples, facts.rate_hz) for _, data in media]
+        sounds = [_Sound("its sound", data, facts.samples, facts.rate_hz) for _, data in media]
         return _Found(facts, texts, sounds=sounds)
     return _Found(facts, texts)
 

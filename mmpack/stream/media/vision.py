@@ -1,4 +1,6 @@
-"""Encoded pictures and tubelets to patches: RGB pixels, patch by patch in the order of the places they take."""
+"""Encoded pictures and tubelets to patches: RGB pixels, patch by patch in the order of the places they
+take.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ _PNG_ERRORS = (
 def decode_picture(
     data: bytes, extension: str, size: tuple[int, int], grid: Grid, out: NDArray[np.uint8], *, where: str
 ) -> None:
-    """Decodes one JPEG or PNG into its patches. Pixels lie as they are stored: EXIF's turns are left aside, as in `size`.
+    """Decodes one JPEG or PNG into its patches. Pixels lie as they are stored: EXIF's turns are left aside,
+    as in `size`.
 
     Gray becomes RGB, transparency is dropped, 16 bits lose their lower eight.
 
@@ -53,8 +56,8 @@ def decode_picture(
         where: for messages.
 
     Raises:
-        DataError: damaged in any way its decoder notices, of another size, of more than MAX_PIXELS, or in the colours of
-            print (CMYK), which no one translation to RGB fits.
+        DataError: damaged in any way its decoder notices, of another size, of more than MAX_PIXELS, or in the
+            colours of print (CMYK), which no one translation to RGB fits.
     """
     if picture_size(data, extension, where=where) != size or size[0] * size[1] > MAX_PIXELS:
         raise DataError(f"is not {size[1]} x {size[0]} pixels, or more than {MAX_PIXELS}", where=where)
