@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -122,7 +123,7 @@ class PcmFrames:
         self._height = mel / np.log10(1.0 + layout.sample_rate_hz / 2 / 700.0)
         bands = layout.codebooks - 1
         band = np.minimum((self._height * bands).astype(np.int64), bands - 1)
-        self._bands = (band[:, None] == np.arange(bands)).astype(np.float64)
+        self._edges = np.searchsorted(band, np.arange(bands + 1)).tolist()
 
     def encode(self, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.int64]:
         """See :class:`AudioCodec`."""
@@ -137,13 +138,15 @@ class PcmFrames:
         spectrum = np.fft.rfft(frames * self._window, axis=1)
         power = (spectrum.real**2 + spectrum.imag**2) * self._share
         whole = power.sum(axis=1)
-            centroid = (power @ self._height) / np.maximum(whole, np.finfo(np.float64).tiny)
+        centroid = (power * self._height).sum(axis=1) / np.maximum(whole, np.finfo(np.float64).tiny)
         level = _steps(whole, self._levels)
         brightness = np.clip((centroid * self._shapes).astype(np.int64), 0, self._shapes - 1)
         # Of next to nothing the centroid is noise.
         brightness[whole <= 10 ** (FLOOR_DB / 10)] = 0
         first = level * self._shapes + brightness
-        return np.column_stack([first, _steps(power @ self._bands, self._layout.codebook_size)])
+        # Sums and no matrix product: those of a BLAS depend on its threads in the last bit.
+        bands = (power[:, start:stop].sum(axis=1) for start, stop in pairwise(self._edges))
+        return np.column_stack([first, *(_steps(band, self._layout.codebook_size) for band in bands)])
 
 
 def _steps(power: NDArray[np.float64], count: int) -> NDArray[np.int64]:
