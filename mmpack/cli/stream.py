@@ -52,7 +52,7 @@ def stream(
         if benchmark:
             from mmpack.stream.profile import profile
 
-            facts["one_row_ms"] = profile(source.plan, rows=min(rows, 8), first_step=first_step)
+            facts["one_row_ms"] = profile(source.plan, rows=min(facts["rows"], 8), first_step=first_step)
     if as_json:
         common.print_json(facts)
     else:

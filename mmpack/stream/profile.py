@@ -15,21 +15,24 @@ def profile(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
 
     Args:
         plan: of the rows.
-        rows: how many are made, after one that is not counted.
+        rows: how many are made; the first of them once more before, which is not counted.
         first_step: where they begin.
+
+    Raises:
+        DataError: the run ends before the last of them.
     """
     first = first_step * plan.config.global_batch
     spent = {"plan": rows * _window_s(plan) / plan.window_rows, "read": 0.0, "decode": 0.0}
     making = Making(MakingSpec.of(plan, replace(plan.config.reader, workers=0)))
     try:
-        for number in range(first, first + rows + 1):
+        for count, number in enumerate([first, *range(first, first + rows)]):
             start = time.thread_time()
             planned = plan.row(number)
             planned_at = time.thread_time()
             found = making.fetcher.fetch(planned)
             read_at = time.thread_time()
             making.maker.make(planned, found)
-            if number > first:
+            if count:
                 spent["plan"] += planned_at - start
                 spent["read"] += read_at - planned_at
                 spent["decode"] += time.thread_time() - read_at

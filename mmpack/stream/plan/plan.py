@@ -172,6 +172,12 @@ class Plan:
         """The state after `row` rows."""
         number = row // self.window_rows
         start = self._start(number)
+        if start is None and row == number * self.window_rows:
+            # The last window is full, and none starts behind it.
+            number -= 1
+            start = self._start(number)
+        if start is None:
+            raise self._over(number)
         return StreamState(
             version=STATE_VERSION,
             row=row,
@@ -190,7 +196,8 @@ class Plan:
             DataError: its numbers contradict each other or this plan.
         """
         require_equal(state.parts, self.parts)
-        if len(state.documents) != len(self.datasets) or state.window != state.row // self.window_rows:
+        within = state.row - state.window * self.window_rows
+        if len(state.documents) != len(self.datasets) or not 0 <= within <= self.window_rows:
             raise DataError("its row and cursors do not fit together", where="state")
         known = self._ledger.get(state.window)
         if known is not None and known != state.cursors:
@@ -201,13 +208,10 @@ class Plan:
             )
         self._ledger.put(state.window, state.cursors)
 
-    def _start(self, number: int) -> Cursors:
+    def _start(self, number: int) -> Cursors | None:
+        """Where a window starts; None if the one before it is the last."""
         known = self._ledger.get(number)
-        if known is None and number:
-            known = self.window(number - 1).end
-        if known is None:
-            raise self._over(number)
-        return known
+        return self.window(number - 1).end if known is None else known
 
     def _planned(self, number: int, start: Cursors) -> Window:
         draws = draw_window(self.datasets, self.course, start, self.window_rows * self.config.max_seq_len)

@@ -49,8 +49,9 @@ def prices(plan: Plan, *, ranks: int, windows: int) -> list[Price]:
 
     Raises:
         ConfigError: the ranks cannot share a step's rows.
+        DataError: the run has not a single step.
     """
-    plan.check_ranks(0, ranks)
+    plan.step_rows(0, 0, ranks)
     return [_price(plan, mode, ranks, windows) for mode in MODES]
 
 
