@@ -19,6 +19,7 @@ from mmpack.mixture.weights import SCALE
 from mmpack.stream.config import DatasetConfig, PlanConfig
 from mmpack.stream.plan import Plan, PlannedRow, open_plan, read_state
 from tests.stream.plans_made import CAPACITY, NAMES, all_rows, made_index, plan_config
+from tools.make_index import Source, make_index
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_rows_hold_whole_documents_within_their_capacity(rows: list[PlannedRow])
 def test_nothing_is_lost_or_twice_within_an_epoch(index: Path, balance: str) -> None:
     """Every sample is seen as often as every other of its data set, give or take the epoch that is under way."""
     plan = open_plan(plan_config(index, balance=balance), ledger=False)
-    seen = {number: 0 for number in range(len(plan.catalogs[0]))}
+    seen = dict.fromkeys(range(len(plan.catalogs[0])), 0)
     for row in all_rows(plan):
         for document in row.documents:
             for sample in document.samples:
@@ -141,6 +142,22 @@ def test_a_state_of_another_plan_is_refused_with_the_difference(
     ):
         with pytest.raises(ConfigError, match=f"belongs to another plan.*{said}"):
             open_plan(changed, ledger=False).load(state)
+
+
+@pytest.mark.parametrize("window_steps", [1, 2, 3, 4, 100])
+def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> None:
+    """However full the last window is, there is a state behind its last row, and no step behind that."""
+    make_index(tmp_path, [Source("texts", "text", np.full(24, 1024))])
+    dataset = DatasetConfig(name="texts", shards=str(tmp_path), max_epochs=1)
+    config = PlanConfig(max_seq_len=1024, global_batch=4, window_steps=window_steps, datasets=(dataset,))
+    plan = open_plan(config, ledger=False)
+    assert list(plan.steps()) == list(range(6))
+    states = [plan.state(row, 2) for row in range(0, 25, 4)]
+    for state in states:
+        again = open_plan(config, ledger=False)
+        again.load(read_state(msgspec.to_builtins(state)))
+        assert again.state(state.row, 2) == state
+        assert list(again.steps(state.row // 4)) == list(range(state.row // 4, 6))
 
 
 @pytest.mark.parametrize(
@@ -239,8 +256,6 @@ def test_repeat_caps_hold(index: Path) -> None:
 
 
 def test_contrastive_units_are_not_cut_and_count_their_pair(tmp_path: Path) -> None:
-    from tools.make_index import Source, make_index
-
     tokens = np.full(90, 100)
     text = np.where(np.arange(90) % 5 == 0, 20, 0)
     folder = make_index(tmp_path, [Source("drive", "slice", tokens, np.arange(90) // 3, None, text)])
@@ -256,7 +271,6 @@ def test_contrastive_units_are_not_cut_and_count_their_pair(tmp_path: Path) -> N
 
 def test_builds_of_two_layouts_are_refused(index: Path, tmp_path: Path) -> None:
     from mmpack.layout import LayoutConfig
-    from tools.make_index import Source, make_index
 
     other = make_index(
         tmp_path, [Source("more", "text", np.arange(5, 50))], layout=LayoutConfig(cameras=("cam_back",))
@@ -268,8 +282,6 @@ def test_builds_of_two_layouts_are_refused(index: Path, tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_layout_make_one_plan(index: Path, tmp_path: Path) -> None:
-    from tools.make_index import Source, make_index
-
     other = make_index(tmp_path, [Source("more", "text", np.arange(5, 250))])
     config = plan_config(index, phases=(PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5}),))
     more = DatasetConfig(name="more", shards=str(other))
