@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,13 +11,15 @@ import msgspec
 
 from mmpack.config import load
 from mmpack.errors import ConfigError
-from mmpack.stream.config import PlanConfig, ReaderConfig
+from mmpack.layout import LayoutConfig
+from mmpack.stream.config import PlanConfig, ReaderConfig, RowsConfig
 from mmpack.stream.making import Making, MakingSpec
 from mmpack.stream.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.stream.read.ahead import Ahead
 from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.read.processes import ProcessAhead
 from mmpack.stream.row import Row
+from mmpack.stream.tars import TarStream
 
 
 class RowStream:
@@ -73,6 +75,35 @@ class RowStream:
             except msgspec.ValidationError as error:
                 raise ConfigError(str(error), where="reader") from None
         return cls(open_plan(config), rank=rank, ranks=ranks, reader=own)
+
+    @classmethod
+    def from_webdataset(
+        cls,
+        urls: str | Sequence[str],
+        layout: LayoutConfig | None = None,
+        *,
+        max_seq_len: int,
+        rank: int = 0,
+        ranks: int = 1,
+        epochs: int | None = 1,
+        rows: RowsConfig | None = None,
+        reader: ReaderConfig | None = None,
+    ) -> TarStream:
+        """Rows of stand-alone samples in tars that have no index of mmpack's, as `"s3://bucket/train-{000..255}.tar"`.
+
+        They are packed as they come, so there is no plan: no shuffle, mixture or balance. See :class:`TarStream` for
+        arguments and errors.
+        """
+        return TarStream(
+            urls,
+            layout,
+            max_seq_len=max_seq_len,
+            rank=rank,
+            ranks=ranks,
+            epochs=epochs,
+            rows=rows,
+            reader=reader,
+        )
 
     def __iter__(self) -> Iterator[Row]:
         return self

@@ -1,4 +1,9 @@
-"""Rows for PyTorch: tensors, and torchdata's StatefulDataLoader."""
+"""Rows for PyTorch: tensors, a dataset, and torchdata's StatefulDataLoader over it.
+
+Tensors have the arrays' types, see :class:`mmpack.stream.Row`, and lie on their memory: nothing is copied. Ids, labels and
+indices are int32, which embeddings and attention take as they are; `cross_entropy` wants `labels.long()`, and indexing
+with an index `index.long()`, best after the copy to the device.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,13 @@ import numpy as np
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.stream.collate import collate
 from mmpack.stream.row import Row
+from mmpack.stream.stream import RowStream
 
 if TYPE_CHECKING:
+    from torch.utils.data import IterableDataset
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    from mmpack.stream.stream import RowStream
+    from mmpack.stream.tars import TarStream
 
 
 def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,81 +35,103 @@ def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
     def tensor(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return torch.from_numpy(value)
-        if isinstance(value, list) and value and isinstance(value[0], np.ndarray):
-            return [torch.from_numpy(each) for each in value]
+        if isinstance(value, list):
+            return [tensor(each) for each in value]
         return value
 
     return {name: tensor(value) for name, value in arrays.items()}
 
 
 def row_tensors(row: Row) -> dict[str, Any]:
-    """A row's arrays as tensors on the same memory, with `number` and `keys`. Raises MissingDependencyError."""
-    return {**to_tensors(row.arrays()), "number": row.number, "keys": row.keys}
+    """A row's arrays as tensors, with its `number` and `keys`. Raises MissingDependencyError."""
+    return to_tensors({**row.arrays(), "number": row.number, "keys": row.keys})
 
 
 def collate_tensors(rows: Sequence[Row]) -> dict[str, Any]:
-    """A batch of rows, see :func:`mmpack.stream.collate`, as tensors."""
+    """A batch of rows, see :func:`mmpack.stream.collate`, as tensors. Raises DataError, MissingDependencyError."""
     return to_tensors(collate(rows))
 
 
-def stateful_loader(stream: RowStream, *, batch_size: int | None = None) -> StatefulDataLoader:
-    """torchdata's loader over a row stream: its `state_dict` holds the stream's.
+def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
+    """The stream as torch knows it, for loaders of one's own: it yields :class:`mmpack.stream.Row`, and has `state_dict`
+    and `load_state_dict`.
+
+    Iterating again goes on behind the rows handed out. A loader with workers of its own is refused with a ConfigError
+    when it iterates: each of them would read all rows.
+
+    Args:
+        stream: of this rank. Whoever opened it closes it.
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    torch = _torch()
+
+    class RowDataset(torch.utils.data.IterableDataset):
+        """Yields the rows of one stream."""
+
+        def __iter__(self) -> Iterator[Row]:
+            if torch.utils.data.get_worker_info() is not None:
+                raise ConfigError(
+                    "every worker of the loader would read all rows",
+                    where="num_workers",
+                    mend="Use num_workers=0; reader.workers of the plan reads in processes.",
+                )
+            # Not `yield from`, which would close the stream together with this iterator.
+            for row in stream:  # noqa: UP028
+                yield row
+
+        def state_dict(self) -> dict[str, Any]:
+            return stream.state_dict()
+
+        def load_state_dict(self, state: Mapping[str, Any]) -> None:
+            stream.load_state_dict(state)
+
+    return RowDataset()
+
+
+def stateful_loader(
+    stream: RowStream | TarStream, *, batch_size: int | None = None
+) -> StatefulDataLoader[dict[str, Any]]:
+    """torchdata's loader over a row stream: its `state_dict` holds the stream's, that of the rows handed out.
 
     The stream reads ahead in threads or processes of its own (`reader.workers`), which its order and its state do not
     depend on; so the loader has none.
 
     Args:
-        stream: of this rank.
-        batch_size: rows of a batch, see :func:`collate_tensors`; None: single rows, see :func:`row_tensors`.
+        stream: of this rank. Whoever opened it closes it.
+        batch_size: rows of a batch, see :func:`collate_tensors`; None: single rows, see :func:`row_tensors`. The last
+            batch of a :class:`TarStream` may have fewer.
 
     Raises:
         ConfigError: a rank's rows of a step are not a multiple of `batch_size`.
         MissingDependencyError: torch or torchdata is not installed.
     """
-    _torch()
+    dataset = row_dataset(stream)
     try:
         from torchdata.stateful_dataloader import StatefulDataLoader
     except ImportError:
         raise MissingDependencyError(
             "StatefulDataLoader is of the package torchdata", mend="pip install 'mmpack[torch]'"
         ) from None
-    share = stream.plan.config.global_batch // stream.ranks
-    if batch_size is not None and (batch_size < 1 or share % batch_size):
-        raise ConfigError(
-            f"batches of {batch_size} do not divide a rank's {share} rows of a step",
-            where="batch_size",
-            mend="Choose a divisor: a state then always lies at the end of a batch.",
-        )
-    return StatefulDataLoader(
-        _dataset(stream),
-        batch_size=batch_size,
-        collate_fn=row_tensors if batch_size is None else collate_tensors,
-        num_workers=0,
-    )
+    if batch_size is not None:
+        _check(stream, batch_size)
+    # torchdata's annotation of `collate_fn` knows lists alone; without a batch size it gets the row itself.
+    collate_fn: Any = row_tensors if batch_size is None else collate_tensors
+    return StatefulDataLoader(dataset, batch_size=batch_size, collate_fn=collate_fn, num_workers=0)
 
 
-def _dataset(stream: RowStream) -> Any:
-    torch = _torch()
-
-    class Rows(torch.utils.data.IterableDataset):
-        """The stream as torch knows it."""
-
-        def __iter__(self) -> Iterator[Row]:
-            if torch.utils.data.get_worker_info() is not None:
-                raise ConfigError(
-                    "a row stream would be read once in every worker of the loader",
-                    where="num_workers",
-                    mend="Use num_workers=0 and set reader.workers of the plan.",
-                )
-            return iter(stream)
-
-        def state_dict(self) -> dict[str, Any]:
-            return stream.state_dict()
-
-        def load_state_dict(self, state: dict[str, Any]) -> None:
-            stream.load_state_dict(state)
-
-    return Rows()
+def _check(stream: RowStream | TarStream, batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"{batch_size} is not 1 or more", where="batch_size")
+    if isinstance(stream, RowStream):
+        share = stream.plan.config.global_batch // stream.ranks
+        if share % batch_size:
+            raise ConfigError(
+                f"batches of {batch_size} do not divide a rank's {share} rows of a step",
+                where="batch_size",
+                mend="Choose a divisor: a step then ends with a batch.",
+            )
 
 
 def _torch() -> Any:

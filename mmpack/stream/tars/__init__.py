@@ -1,0 +1,11 @@
+"""Rows from WebDataset tars that have no index of ours: read in order, packed as they come, resumable.
+
+`urls` says which tars there are, `source` gives their bytes, `members` finds files in them, `samples` makes samples of
+these, `flow` packs samples into rows, and `stream` hands them out.
+"""
+
+from mmpack.stream.tars.flow import TarState
+from mmpack.stream.tars.stream import TarStream
+from mmpack.stream.tars.urls import expand_urls
+
+__all__ = ["TarState", "TarStream", "expand_urls"]

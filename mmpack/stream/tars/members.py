@@ -1,0 +1,131 @@
+"""The files in a tar of any writer: v7, ustar, GNU and pax, read in one pass as untrusted input.
+
+Python's `tarfile` reads headers of any claimed size into memory and keeps every member it met; this keeps nothing, and
+bounds what it reads. Names are labels here: nothing is ever written where they point.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mmpack.errors import IntegrityError
+from mmpack.shards.tar import BLOCK
+from mmpack.stream.tars.source import Forward
+
+MAX_NAME_BYTES = 4096
+"""Of a member's name, as of a path in Linux."""
+MAX_EXTENDED_BYTES = 1 << 20
+"""Of a GNU long name or pax header; the largest real ones hold a file's extended attributes."""
+
+_HEADER = struct.Struct("100s24s12s12s8sc100s8s80s155s12x")
+_ZEROS = bytes(BLOCK)
+_USTAR = b"ustar\x0000"
+_LONG_NAME, _PAX, _SPARSE = b"L", b"x", b"S"
+_FILES = (b"0", b"\0", b"7")
+#: Links, devices, folders and pipes have no content, whatever their size says.
+_EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """A regular file in a tar.
+
+    Attributes:
+        name: as it is stored; bytes that are not UTF-8 as `\\xNN`.
+        offset_bytes: where its (first) header starts; of a gzipped tar, when unpacked.
+        size_bytes: of its content.
+    """
+
+    name: str
+    offset_bytes: int
+    size_bytes: int
+
+
+def members(source: Forward) -> Iterator[TarMember]:
+    """Every regular file, in order. Its content lies next in `source`: read it, or part of it, before going on.
+
+    Raises:
+        IntegrityError: it is no tar, is cut short, has no end mark, or a header is damaged or beyond the bounds.
+        StorageError: as `source` does.
+    """
+    start, told = source.offset, {}
+    while (block := source.read(BLOCK)) != _ZEROS:
+        name, size, kind = _header(block, source)
+        if kind in (_LONG_NAME, _PAX):
+            if size > MAX_EXTENDED_BYTES:
+                raise _refused(f"a header claims {size} bytes", source)
+            data = source.read(size)
+            told |= _records(data, source) if kind == _PAX else {"path": data.partition(b"\0")[0]}
+            source.skip(-size % BLOCK)
+            continue
+        name = told.get("path", name)
+        if "size" in told:
+            size = _decimal(told["size"], source)
+        if len(name) > MAX_NAME_BYTES:
+            raise _refused(f"a name of {len(name)} bytes", source)
+        if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in told):
+            raise _refused("holds a sparse file", source)
+        is_file = kind in _FILES and not name.endswith(b"/")
+        stop = source.offset + (0 if kind in _EMPTY else size + -size % BLOCK)
+        if is_file:
+            yield TarMember(name.decode("utf-8", "backslashreplace"), start, size)
+        source.skip(stop - source.offset)
+        start, told = stop, {}
+
+
+def _header(block: bytes, source: Forward) -> tuple[bytes, int, bytes]:
+    """Name, size and kind."""
+    name, _, size, _, checksum, kind, _, magic, _, prefix = _HEADER.unpack(block)
+    unsigned = sum(block) - sum(checksum) + 8 * ord(" ")
+    high = sum(byte >= 128 for byte in block) - sum(byte >= 128 for byte in checksum)
+    # Some old writers summed signed bytes.
+    if _octal(checksum, source) not in (unsigned, unsigned - 256 * high):
+        raise _refused("a header's checksum is wrong: it is damaged, or no tar", source)
+    name, prefix = name.partition(b"\0")[0], prefix.partition(b"\0")[0]
+    # GNU keeps other things where ustar has the prefix.
+    if magic == _USTAR and prefix:
+        name = prefix + b"/" + name
+    return name, _number(size, source), kind
+
+
+def _number(field: bytes, source: Forward) -> int:
+    """A size: octal, or with the first bit set the bytes of a large number (GNU)."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    return _octal(field, source)
+
+
+def _octal(field: bytes, source: Forward) -> int:
+    digits = field.partition(b"\0")[0].strip(b" ")
+    if digits.strip(b"01234567"):
+        raise _refused("a header holds no number where one belongs: it is damaged, or no tar", source)
+    return int(digits or b"0", 8)
+
+
+def _records(data: bytes, source: Forward) -> dict[str, bytes]:
+    """What a pax header says: records of `LENGTH KEY=VALUE\\n`, the length counting all of itself."""
+    found: dict[str, bytes] = {}
+    place = 0
+    while place < len(data) and data[place]:
+        digits = data[place : place + 8].partition(b" ")[0]
+        stop = place + _decimal(digits, source)
+        record = data[place + len(digits) + 1 : stop]
+        key, equals, value = record.partition(b"=")
+        if stop > len(data) or not equals or not value.endswith(b"\n"):
+            raise _refused("a pax header is damaged", source)
+        found[key.decode("utf-8", "replace")] = value[:-1]
+        place = stop
+    return found
+
+
+def _decimal(digits: bytes, source: Forward) -> int:
+    # Sizes have at most 20 digits; isdigit() of bytes knows ASCII alone.
+    if not digits.isdigit() or len(digits) > 20:
+        raise _refused("a pax header is damaged", source)
+    return int(digits)
+
+
+def _refused(what: str, source: Forward) -> IntegrityError:
+    return IntegrityError(what, where=f"{source.where}, before byte {source.offset}")

@@ -1,0 +1,75 @@
+"""Which tars are meant: braces and patterns, spelled out."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Sequence
+
+from mmpack.errors import ConfigError
+
+MAX_URLS = 1 << 20
+"""More tars than a data set of petabytes has; a pattern that gives more is a slip."""
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_PATTERN = re.compile(r"[*?\[]")
+
+
+def expand_urls(urls: str | Sequence[str]) -> list[str]:
+    """Every tar that `urls` names, in order.
+
+    `{000..012}` is every number from the first to the last, as wide as the wider of the two is written; `{a,b}` is
+    either. In a local path `*`, `?` and `[...]` match the files that are there, sorted by name.
+
+    Args:
+        urls: paths or object store URLs.
+
+    Raises:
+        ConfigError: a pattern matches no file, there are none at all, or more than MAX_URLS.
+    """
+    found: list[str] = []
+    for url in [urls] if isinstance(urls, str) else urls:
+        for each in _braces(url, MAX_URLS - len(found)):
+            found += _files(each)
+    if not found:
+        raise ConfigError("no tars", where="urls", mend="Name at least one.")
+    return found
+
+
+def _braces(url: str, most: int) -> list[str]:
+    """All spellings of `url`, its first braces varying slowest."""
+    spelled, parts = [""], _BRACES.split(url)
+    # Between two texts, three groups: the ends of a range, or a list.
+    for place in range(0, len(parts), 4):
+        spelled = [each + parts[place] for each in spelled]
+        if place + 1 == len(parts):
+            break
+        choices = _choices(*parts[place + 1 : place + 4])
+        if len(spelled) * len(choices) > most:
+            raise ConfigError(
+                f"more than {MAX_URLS} tars", where=url, mend="Check the numbers in its braces."
+            )
+        spelled = [each + choice for each in spelled for choice in choices]
+    return spelled
+
+
+def _choices(first: str | None, last: str | None, listed: str | None) -> Sequence[str]:
+    if first is None or last is None:
+        return (listed or "").split(",")
+    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    start, stop = int(first), int(last)
+    numbers = range(start, stop + 1) if start <= stop else range(start, stop - 1, -1)
+    if len(numbers) > MAX_URLS:
+        raise ConfigError(
+            f"more than {MAX_URLS} tars", where=f"{{{first}..{last}}}", mend="Check the numbers."
+        )
+    return [f"{number:0{width}d}" for number in numbers]
+
+
+def _files(url: str) -> list[str]:
+    if "://" in url or not _PATTERN.search(url):
+        return [url]
+    found = sorted(glob.glob(url))
+    if not found:
+        raise ConfigError("matches no file", where=url, mend="Check the path.")
+    return found
