@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mmpack.layout import Layout, LayoutConfig
     from mmpack.recording import Recording, Stream, open_recordings
     from mmpack.shards import Shards, verify
-    from mmpack.stream import Plan, RowStream, open_plan
+    from mmpack.stream import Plan, RowStream, SampleStream, open_plan
     from mmpack.sync import SyncConfig, SyncResult, synchronise
 
 _HOMES = {
@@ -29,6 +29,7 @@ _HOMES = {
     "Plan": "mmpack.stream",
     "Recording": "mmpack.recording",
     "RowStream": "mmpack.stream",
+    "SampleStream": "mmpack.stream",
     "Shards": "mmpack.shards",
     "Stream": "mmpack.recording",
     "SyncConfig": "mmpack.sync",
@@ -50,6 +51,7 @@ __all__ = [
     "Plan",
     "Recording",
     "RowStream",
+    "SampleStream",
     "Shards",
     "Stream",
     "SyncConfig",

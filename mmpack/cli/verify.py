@@ -20,8 +20,8 @@ def verify(
 ) -> None:
     """Check every digest, every member, index against tar, token counts and the sync gate."""
     from mmpack.cli.progress import Bar
-    from mmpack.shards.verify import to_json
-    from mmpack.shards.verify import verify as check
+    from mmpack.shards.verification import to_json
+    from mmpack.shards.verification import verify as check
 
     with Bar("verify", "MB", 1e6) as bar:
         verdict = check(out, tell=bar.update)

@@ -1,7 +1,23 @@
 """Shards: plain WebDataset tars with a Parquet index and a manifest; writing, reading and verifying them."""
 
-from mmpack.shards.manifest import Manifest
-from mmpack.shards.reader import Shards
-from mmpack.shards.verify import Verdict, verify
+from typing import TYPE_CHECKING
+
+from mmpack.lazy import loader
+
+if TYPE_CHECKING:
+    from mmpack.shards.manifest import Manifest
+    from mmpack.shards.reader import Shards
+    from mmpack.shards.verification import Verdict, verify
 
 __all__ = ["Manifest", "Shards", "Verdict", "verify"]
+
+# Who reads samples needs neither decoders nor Parquet.
+__getattr__ = loader(
+    globals(),
+    {
+        "Manifest": "mmpack.shards.manifest",
+        "Shards": "mmpack.shards.reader",
+        "Verdict": "mmpack.shards.verification",
+        "verify": "mmpack.shards.verification",
+    },
+)

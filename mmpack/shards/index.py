@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from mmpack.errors import IntegrityError
 from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TokenCounts
+from mmpack.shards.manifest import INDEX_NAME as INDEX_NAME
 from mmpack.shards.store import Store
 
-INDEX_NAME = "index.parquet"
 QUARANTINE_NAME = "quarantine.parquet"
 SYNC_NAME = "sync.parquet"
 #: 10**9 rows of 250 bytes; larger is not an index of ours.

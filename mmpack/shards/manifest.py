@@ -12,6 +12,7 @@ from mmpack.shards.decode import Count, Int64, decode
 from mmpack.shards.store import Store
 
 MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.parquet"
 FORMAT_VERSION = 1
 #: What each recording's sync found, a list of reports.
 SYNC_REPORTS_NAME = "sync.json"

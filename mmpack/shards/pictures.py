@@ -8,6 +8,7 @@ import io
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -17,7 +18,9 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from mmpack.errors import DataError
-from mmpack.recording import Frame
+
+if TYPE_CHECKING:
+    from mmpack.recording import Frame
 
 # Pixel formats whose planes libjpeg-turbo takes as they are, by chroma subsampling.
 _FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}

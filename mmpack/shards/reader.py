@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import cached_property
 from typing import Any
 
@@ -10,12 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mmpack.errors import DataError, IntegrityError
-from mmpack.shards import index, tar
+from mmpack.shards import index
 from mmpack.shards.manifest import Manifest, read_manifest
+from mmpack.shards.sample import MAX_SAMPLE_BYTES, members_at
 from mmpack.shards.store import Store, open_store
-
-#: A slice of six 8K pictures is 100 MB.
-MAX_SAMPLE_BYTES = 4 << 30
 
 
 class Shards:
@@ -70,13 +67,4 @@ class Shards:
 
 def sample_members(data: bytes | memoryview, row: dict[str, Any]) -> dict[str, bytes]:
     """The members in a sample's stretch of tar, checked against its index row. Raises IntegrityError."""
-    where = f"{row['shard']}, sample '{row['key']}'"
-    if zlib.crc32(data) != row["crc32"]:
-        raise IntegrityError("its bytes differ from what was written (crc32)", where=where)
-    found: dict[str, bytes] = {}
-    for member in tar.members(data, where=where, base=row["offset_bytes"]):
-        key, _, extension = member.name.partition(".")
-        if key != row["key"] or extension in found:
-            raise IntegrityError(f"the member '{member.name}' does not belong to it", where=where)
-        found[extension] = bytes(data[member.content])
-    return found
+    return members_at(data, row["key"], row["shard"], row["offset_bytes"], row["crc32"])

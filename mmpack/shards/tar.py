@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from struct import Struct
+from typing import NamedTuple
 
 from mmpack.errors import DataError, IntegrityError
 
@@ -34,6 +35,9 @@ _REST = b"".join(
         bytes(155 + 12),  # prefix, unused
     )
 )
+#: Name, size, checksum, kind and prefix.
+_FIELDS = Struct("100s 24x 12s 12x 8s s 188x 155s 12x")
+_ADLER = 65521
 #: Sum of their bytes; the checksum's own eight count as spaces.
 _FIXED_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_REST)
 
@@ -58,7 +62,7 @@ def header(name: str, size: int) -> bytes:
 
 
 def _climbs_out(name: str) -> bool:
-    return not name or name[0] == "/" or "\\" in name or ".." in name.split("/")
+    return not name or name[0] == "/" or "\\" in name or (".." in name and ".." in name.split("/"))
 
 
 def padding(size: int) -> bytes:
@@ -71,8 +75,7 @@ def encoded_size(members: list[tuple[str, bytes]]) -> int:
     return sum(BLOCK + len(data) + (-len(data) % BLOCK) for _, data in members)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A file in a tar.
 
     Attributes:
@@ -106,41 +109,40 @@ def parse_header(block: bytes, offset: int, *, where: str, base: int = 0) -> Mem
             absurd size.
     """
 
-    def refused(what: str, mend: str = "") -> IntegrityError:
-        return IntegrityError(what, where=f"{where}, byte {base + offset}", mend=mend)
-
+    place = base + offset
     if len(block) != BLOCK:
-        raise refused("the tar ends within a header: truncated")
+        raise _refused("the tar ends within a header: truncated", where, place)
     if block == _ZEROS:
         return None
+    field, size_field, checksum, kind, prefix = _FIELDS.unpack(block)
     try:
-        stated = int(block[148:156].strip(b" \0"), 8)
-        size = int(block[124:136].strip(b" \0"), 8)
+        stated = int(checksum.strip(b" \0"), 8)
+        size = int(size_field.strip(b" \0"), 8)
     except ValueError:
-        raise refused("not a tar header") from None
-    if _sum(block) - sum(block[148:156]) + 8 * 32 != stated:
-        raise refused("the header's checksum is wrong")
-    name = block[:100].rstrip(b"\0").decode("utf-8", errors="replace")
-    if block[345]:
-        prefix = block[345:500].rstrip(b"\0").decode("utf-8", errors="replace")
-        name = f"{prefix}/{name}"
+        raise _refused("not a tar header", where, place) from None
+    # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521: the sum at the speed of C.
+    if ((zlib.adler32(block) & 0xFFFF) - 1 - sum(checksum) + 8 * 32 - stated) % _ADLER:
+        raise _refused("the header's checksum is wrong", where, place)
+    name = field.rstrip(b"\0").decode("utf-8", errors="replace")
+    if prefix[0]:
+        folder = prefix.rstrip(b"\0").decode("utf-8", errors="replace")
+        name = f"{folder}/{name}"
     if _climbs_out(name):
-        raise refused(
+        raise _refused(
             f"the member '{name}' would leave the folder it is unpacked to",
+            where,
+            place,
             mend="Do not use this archive: mmpack writes no such names.",
         )
-    if block[156] not in b"0\0":
-        raise refused(f"the member '{name}' is no regular file")
-    if size > MAX_MEMBER_BYTES:
-        raise refused(f"the member '{name}' claims {size} bytes")
+    if kind not in b"0\0":
+        raise _refused(f"the member '{name}' is no regular file", where, place)
+    if not 0 <= size <= MAX_MEMBER_BYTES:
+        raise _refused(f"the member '{name}' claims {size} bytes", where, place)
     return Member(name, offset, size)
 
 
-def _sum(block: bytes) -> int:
-    # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521, which 256 bytes cannot reach: the sum at the
-    # speed of C.
-    half = BLOCK // 2
-    return (zlib.adler32(block[:half]) & 0xFFFF) + (zlib.adler32(block[half:]) & 0xFFFF) - 2
+def _refused(what: str, where: str, place: int, mend: str = "") -> IntegrityError:
+    return IntegrityError(what, where=f"{where}, byte {place}", mend=mend)
 
 
 def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[Member]:

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
+from isal.isal_zlib import crc32
 
 from mmpack.config import Settings, canonical_json
 from mmpack.layout import Layout
@@ -118,7 +118,7 @@ class ShardWriter:
             for piece in pieces:
                 file.write(piece)
                 self._hash.update(piece)
-                crc = zlib.crc32(piece, crc)
+                crc = crc32(piece, crc)
                 size += len(piece)
         self._rows.append(row)
         self._places.append(index.Place(self._shard, self._offset, size, crc))

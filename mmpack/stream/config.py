@@ -77,7 +77,7 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
     workers: int = 0
     """Processes that read and decode; 0: threads of this process."""
     threads: int = 2
-    """Threads that read and decode, in this process or in each worker."""
+    """Threads that read and decode, in this process or in each worker; 0: nothing is made before it is asked for."""
     prefetch: int = 8
     """Rows made ahead of the one that is asked for."""
     gap: str = "64kB"
@@ -96,7 +96,7 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for key, low, high in (
             ("workers", 0, 1024),
-            ("threads", 1, 1024),
+            ("threads", 0, 1024),
             ("prefetch", 1, 65536),
             ("retries", 0, 100),
         ):
@@ -104,6 +104,8 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
                 raise ConfigError(
                     f"{getattr(self, key)} is not within {low} and {high}", where=f"reader.{key}"
                 )
+        if self.workers and not self.threads:
+            raise ConfigError("0, and workers need at least 1", where="reader.threads")
         if self.max_corrupt < 0:
             raise ConfigError(f"{self.max_corrupt} is negative", where="reader.max_corrupt")
         for key in ("gap", "cache_size"):

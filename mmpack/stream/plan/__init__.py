@@ -6,9 +6,14 @@
 No media are read here, and nothing depends on the number of ranks or workers.
 """
 
-from mmpack.stream.plan.plan import PLAN_VERSION, Plan, open_plan
-from mmpack.stream.plan.state import Cursors, StreamState, read_state
+from typing import TYPE_CHECKING
+
+from mmpack.lazy import loader
 from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
+
+if TYPE_CHECKING:
+    from mmpack.stream.plan.plan import PLAN_VERSION, Plan, open_plan
+    from mmpack.stream.plan.state import Cursors, StreamState, read_state
 
 __all__ = [
     "PAIR_OVERHEAD",
@@ -22,3 +27,16 @@ __all__ = [
     "open_plan",
     "read_state",
 ]
+
+# Worker processes and streams of samples plan nothing.
+__getattr__ = loader(
+    globals(),
+    {
+        "PLAN_VERSION": "mmpack.stream.plan.plan",
+        "Cursors": "mmpack.stream.plan.state",
+        "Plan": "mmpack.stream.plan.plan",
+        "StreamState": "mmpack.stream.plan.state",
+        "open_plan": "mmpack.stream.plan.plan",
+        "read_state": "mmpack.stream.plan.state",
+    },
+)

@@ -48,8 +48,8 @@ def permuted(place: Any, n: int, key: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def order(first: int, count: int, n: int, block: int, key: Any) -> Any:
-    """Things at the places first, ..., first + count - 1 of an endless series of epochs.
+def order(first: int, count: int, n: int, block: int, key: Any, step: int = 1) -> Any:
+    """Things at the places first, first + step, ..., first + (count - 1) * step of an endless series of epochs.
 
     Epoch e holds the places [e·n, (e + 1)·n), each thing once, in an order of its own.
 
@@ -59,6 +59,7 @@ def order(first: int, count: int, n: int, block: int, key: Any) -> Any:
         n: things, at least 1.
         block: neighbours that stay together; the last block may be shorter.
         key: uint64.
+        step: from place to place.
 
     Returns:
         int64 (count,), in [0, n).
@@ -66,7 +67,7 @@ def order(first: int, count: int, n: int, block: int, key: Any) -> Any:
     found = np.empty(count, np.int64)
     full, rest = n // block, n % block
     for i in range(count):
-        epoch, place = (first + i) // n, (first + i) % n
+        epoch, place = (first + i * step) // n, (first + i * step) % n
         own = derived(key, epoch)
         # The short block lies anywhere among the others.
         short = np.int64(derived(own, 0) % np.uint64(full + 1)) * block

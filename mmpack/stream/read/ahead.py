@@ -96,6 +96,12 @@ class _Line(Generic[T, R]):
             raise slot.error
         return slot.result  # pyright: ignore[reportReturnType]
 
+    def make(self) -> R:
+        """The next result, made here and now."""
+        if self._closed:
+            raise StopIteration
+        return self._make(next(self._items))
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
@@ -112,7 +118,7 @@ class Ahead(Generic[T, R]):
     Args:
         make: called in any of the threads, by several at a time.
         items: advanced in any of the threads, by one at a time.
-        threads: how many.
+        threads: how many; 0: each result is made when it is asked for.
         depth: at most so many items are made or in the making ahead of the consumer.
     """
 
@@ -131,7 +137,7 @@ class Ahead(Generic[T, R]):
         return self
 
     def __next__(self) -> R:
-        return self._line.take()
+        return self._line.take() if self._threads else self._line.make()
 
     def close(self) -> None:
         """Ends the iteration and its threads. Waits for what is in the making, but not for ever."""

@@ -9,10 +9,11 @@ import os
 import re
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from isal.isal_zlib import crc32 as crc32_of
 
 from mmpack.config import canonical_json
 from mmpack.stream.plan.types import PlannedSample
@@ -67,7 +68,7 @@ class DiskCache:
                     os.utime(file.fileno())
         except OSError:
             return None
-        if data is not None and zlib.crc32(data) == crc32:
+        if data is not None and crc32_of(data) == crc32:
             return data
         with suppress(OSError):
             path.unlink()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from mmpack.config import parse_size
 from mmpack.errors import IntegrityError, MmpackError, StorageError
-from mmpack.shards.reader import MAX_SAMPLE_BYTES, sample_members
+from mmpack.shards.sample import MAX_SAMPLE_BYTES, members_at
 from mmpack.shards.store import LastingStorageError, LocalStore, Store, checked_name, storage_errors
 from mmpack.stream.config import ReaderConfig
 from mmpack.stream.plan.types import PlannedRow, PlannedSample
 from mmpack.stream.read.cache import DiskCache, entry_name
+from mmpack.stream.read.memory import keep_freed_memory
 from mmpack.stream.read.open_files import OpenFiles
 from mmpack.stream.read.retry import retrying
 
@@ -33,8 +36,7 @@ Found: TypeAlias = dict[SampleKey, Members | MmpackError]
 """What became of each sample of a row."""
 
 
-@dataclass(frozen=True, slots=True)
-class RangeRead:
+class RangeRead(NamedTuple):
     """One stretch of one shard and the samples in it.
 
     Attributes:
@@ -50,6 +52,9 @@ class RangeRead:
     samples: tuple[PlannedSample, ...]
 
 
+_PLACE = attrgetter("source", "shard", "offset_bytes")
+
+
 def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRead]:
     """The reads that bring all `samples`, by source, shard and offset.
 
@@ -57,10 +62,13 @@ def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRe
         samples: each once, in any order.
         gap_bytes: what may lie between two samples of one read.
     """
+    samples = list(samples)
+    if len(samples) == 1:
+        return [_alone(samples[0])]
     reads: list[RangeRead] = []
     group: list[PlannedSample] = []
     start = stop = 0
-    for sample in sorted(samples, key=lambda each: (each.source, each.shard, each.offset_bytes)):
+    for sample in sorted(samples, key=_PLACE):
         end = sample.offset_bytes + sample.size_bytes
         together = (
             group
@@ -79,11 +87,17 @@ def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRe
     return reads
 
 
+def _alone(sample: PlannedSample) -> RangeRead:
+    start = sample.offset_bytes
+    return RangeRead(sample.source, sample.shard, start, start + sample.size_bytes, (sample,))
+
+
 class _Scratch(threading.local):
     """Memory that a thread reads into again and again: the system would clear new memory page by page each time."""
 
     def __init__(self) -> None:
-        self.room = memoryview(bytearray(MAX_READ_BYTES))
+        # Not cleared: of this much only what is read into is ever there.
+        self.room = np.empty(MAX_READ_BYTES, np.uint8).data
 
 
 class Fetcher:
@@ -98,6 +112,7 @@ class Fetcher:
     """
 
     def __init__(self, stores: Sequence[Store], settings: ReaderConfig) -> None:
+        keep_freed_memory()
         self._stores = tuple(stores)
         self._gap_bytes = parse_size(settings.gap, where="reader.gap")
         self._retries = settings.retries
@@ -106,6 +121,7 @@ class Fetcher:
             limit_bytes = parse_size(settings.cache_size, where="reader.cache_size")
             self._cache = DiskCache(Path(settings.cache), limit_bytes)
         self._files = OpenFiles()
+        self._paths: dict[tuple[str, str], str] = {}
         self._scratch = _Scratch()
         self._stop = threading.Event()
         self._requests: ThreadPoolExecutor | None = None
@@ -126,15 +142,19 @@ class Fetcher:
             for document in row.documents
             for sample in document.samples
         }
+        return self.read(wanted.values())
+
+    def read(self, samples: Iterable[PlannedSample]) -> Found:
+        """The same of any samples, each of them once."""
         found: Found = {}
         missing: list[PlannedSample] = []
-        for key, sample in wanted.items():
+        for sample in samples:
             if not (0 <= sample.size_bytes <= MAX_SAMPLE_BYTES and sample.offset_bytes >= 0):
-                found[key] = IntegrityError(
+                found[sample.source, sample.number] = IntegrityError(
                     f"the index claims {sample.size_bytes} bytes at {sample.offset_bytes}", where=sample.key
                 )
-            elif (members := self._cached(sample)) is not None:
-                found[key] = members
+            elif self._cache is not None and (members := self._cached(self._cache, sample)) is not None:
+                found[sample.source, sample.number] = members
             else:
                 missing.append(sample)
         local: list[RangeRead] = []
@@ -144,9 +164,9 @@ class Fetcher:
         # Requests are under way while this thread reads local files.
         answers = self._requests.map(self._outcome, remote) if self._requests and remote else ()
         for read in local:
-            found.update(self._outcome(read))
+            found |= self._outcome(read)
         for outcome in answers:
-            found.update(outcome)
+            found |= outcome
         return found
 
     def close(self) -> None:
@@ -156,15 +176,13 @@ class Fetcher:
             self._requests.shutdown(wait=False, cancel_futures=True)
         self._files.close()
 
-    def _cached(self, sample: PlannedSample) -> Members | None:
-        if self._cache is None:
-            return None
+    def _cached(self, cache: DiskCache, sample: PlannedSample) -> Members | None:
         name = entry_name(self._stores[sample.source].url, sample)
-        data = self._cache.get(name, sample.size_bytes, sample.crc32)
+        data = cache.get(name, sample.size_bytes, sample.crc32)
         if data is None:
             return None
         try:
-            return sample_members(data, _index_row(sample))
+            return _members(data, sample)
         except IntegrityError:
             return None  # no tar, as the shard holds no tar there: reading that says so
 
@@ -185,11 +203,10 @@ class Fetcher:
             return whole
         for sample in read.samples:
             key = (sample.source, sample.number)
-            start, stop = sample.offset_bytes, sample.offset_bytes + sample.size_bytes
-            if stop > size_bytes:
+            if sample.offset_bytes + sample.size_bytes > size_bytes:
                 whole[key] = _truncated(store, sample)
             elif len(read.samples) > 1:
-                alone = RangeRead(read.source, read.shard, start, stop, (sample,))
+                alone = _alone(sample)
                 try:
                     whole.update(self._cut(alone, self._read(alone)))
                 except StorageError as own:
@@ -204,13 +221,13 @@ class Fetcher:
 
         def once() -> bytes | memoryview:
             if isinstance(store, LocalStore):
-                return self._read_local(_path(store, read.shard), read.start, read.stop)
+                return self._read_local(self._path(store, read.shard), read.start, read.stop)
             return store.read_range(read.shard, read.start, read.stop - read.start)
 
         return retrying(once, retries=self._retries, stop=self._stop)
 
     def _read_local(self, path: str, start: int, stop: int) -> memoryview:
-        with storage_errors(path, "reading"):
+        try:
             size = stop - start
             if size > MAX_READ_BYTES:
                 # A single large sample: no more memory is asked for than there are bytes.
@@ -218,6 +235,16 @@ class Fetcher:
             else:
                 room = self._scratch.room[:size]
             return room[: self._files.read_into(path, start, room)]
+        except OSError:
+            with storage_errors(path, "reading"):
+                raise
+
+    def _path(self, store: LocalStore, shard: str) -> str:
+        # As text, and once for each shard: checking a name costs as much as reading a small sample.
+        path = self._paths.get((store.url, shard))
+        if path is None:
+            path = self._paths[store.url, shard] = f"{store.url}/{checked_name(shard)}"
+        return path
 
     def _cut(
         self, read: RangeRead, data: bytes | memoryview
@@ -232,7 +259,7 @@ class Fetcher:
                 yield key, _truncated(store, sample)
                 continue
             try:
-                members = sample_members(own, _index_row(sample))
+                members = _members(own, sample)
             except IntegrityError as error:
                 yield key, error
                 continue
@@ -241,18 +268,8 @@ class Fetcher:
             yield key, members
 
 
-def _path(store: LocalStore, shard: str) -> str:
-    # As text: hashing a Path costs more than reading a sample.
-    return f"{store.url}/{checked_name(shard)}"
-
-
-def _index_row(sample: PlannedSample) -> dict[str, object]:
-    return {
-        "key": sample.key,
-        "shard": sample.shard,
-        "offset_bytes": sample.offset_bytes,
-        "crc32": sample.crc32,
-    }
+def _members(data: bytes | memoryview, sample: PlannedSample) -> Members:
+    return members_at(data, sample.key, sample.shard, sample.offset_bytes, sample.crc32)
 
 
 def _truncated(store: Store, sample: PlannedSample) -> StorageError:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 #: Far below the 1,024 that a process may have open by default.
 MAX_OPEN = 128
@@ -37,19 +35,30 @@ class OpenFiles:
 
     def read_into(self, path: str, start: int, room: memoryview) -> int:
         """Fills `room` with the file's bytes from `start` on; how many there were. Raises OSError."""
-        filled = 0
-        with self._held(path) as handle:
-            while filled < len(room):
-                got = os.preadv(handle, [room[filled : filled + _MAX_CALL_BYTES]], start + filled)
-                if not got:
-                    break
+        file = self._take(path)
+        try:
+            filled = os.preadv(file.handle, [room[:_MAX_CALL_BYTES]], start)
+            got = filled
+            while got and filled < len(room):
+                got = os.preadv(file.handle, [room[filled : filled + _MAX_CALL_BYTES]], start + filled)
                 filled += got
-        return filled
+            return filled
+        except OSError:
+            self._distrust(path, file)
+            raise
+        finally:
+            self._release(file)
 
     def size(self, path: str) -> int:
         """Bytes of the file. Raises OSError."""
-        with self._held(path) as handle:
-            return os.fstat(handle).st_size
+        file = self._take(path)
+        try:
+            return os.fstat(file.handle).st_size
+        except OSError:
+            self._distrust(path, file)
+            raise
+        finally:
+            self._release(file)
 
     def close(self) -> None:
         """Closes what is not in use, and the rest when it no longer is."""
@@ -57,21 +66,16 @@ class OpenFiles:
             for path in list(self._files):
                 self._drop(path)
 
-    @contextmanager
-    def _held(self, path: str) -> Iterator[int]:
-        file = self._take(path)
-        try:
-            yield file.handle
-        except OSError:
-            # A handle may be what is wrong (a network file system's goes stale): the next try opens anew.
-            with self._lock:
-                if self._files.get(path) is file:
-                    self._drop(path)
-            raise
-        finally:
-            with self._lock:
-                file.users -= 1
-                _close_unused(file)
+    def _distrust(self, path: str, file: _File) -> None:
+        # A handle may be what is wrong (a network file system's goes stale): the next try opens anew.
+        with self._lock:
+            if self._files.get(path) is file:
+                self._drop(path)
+
+    def _release(self, file: _File) -> None:
+        with self._lock:
+            file.users -= 1
+            _close_unused(file)
 
     def _take(self, path: str) -> _File:
         with self._lock:
