@@ -109,8 +109,10 @@ class Plan:
         """A row by its number in the run.
 
         Raises:
-            DataError: the run ends before it.
+            DataError: the run ends before it, or the number is negative.
         """
+        if number < 0:
+            raise DataError(f"there is no row {number}", where="plan", mend="Rows count from 0.")
         window = self.window(number // self.window_rows)
         slot = number % self.window_rows
         if slot >= window.rows:
