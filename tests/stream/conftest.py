@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from faults_made import Sound, sound_run
 
 from mmpack import Shards
 from tests.stream.rows_made import build_cameras, build_mixed, build_tubelets
@@ -28,3 +29,9 @@ def tubelets(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 def cameras(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Shards:
     """Slices of six real 1600 x 900 pictures."""
     return build_cameras(tmp_path_factory.mktemp("cameras"), real_data)
+
+
+@pytest.fixture(scope="session")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    """A run without faults, to be compared with."""
+    return sound_run(tmp_path_factory.mktemp("sound"), tmp_path_factory.mktemp("inputs"))

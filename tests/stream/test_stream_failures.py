@@ -1,0 +1,177 @@
+"""A run in a failing environment: stores that fail, disks that fill, processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults_made import Sound, assert_equal, assert_masked, of_shard, read
+from flaky_store import Proxy, proxy_of, s3_server, upload
+
+from mmpack.errors import QuarantineError
+from mmpack.stream import RowStream
+from tests.build.inputs import children, wait_gone
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def s3(sound: Sound) -> Iterator[tuple[Any, tuple[str, int]]]:
+    """A server that holds the build as s3://shards/sound."""
+    with s3_server() as (client, address):
+        upload(client, sound.folder / "out", "sound")
+        yield client, address
+
+
+@pytest.fixture
+def proxy(s3: tuple[Any, tuple[str, int]]) -> Iterator[Proxy]:
+    with proxy_of(s3[1]) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def remote(sound: Sound, proxy: Proxy, tmp_path: Path) -> Path:
+    """A folder with the plan, whose shards are the server's."""
+    text = (sound.folder / "plan.toml").read_text()
+    (tmp_path / "plan.toml").write_text(text.replace('shards = "out"', 'shards = "s3://shards/sound"'))
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_store_that_fails_one_read_in_ten(sound: Sound, remote: Path, proxy: Proxy, workers: int) -> None:
+    stream = RowStream.open(remote / "plan.toml", reader={"workers": workers, "retries": 6})
+    proxy.clear()
+    proxy.spoils = 10
+    with stream:
+        assert_equal(list(stream), sound.rows)
+    assert proxy.spoiled >= 3
+    assert stream.quarantine.count == 0
+    assert not (remote / "quarantine.jsonl").exists()
+
+
+def test_a_missing_object(sound: Sound, remote: Path, s3: tuple[Any, tuple[str, int]]) -> None:
+    client, _ = s3
+    upload(client, sound.folder / "out", "less")
+    rows = of_shard(sound.folder / "out", "drive-000-00010")
+    client.delete_object(Bucket="shards", Key=f"less/{rows[0]['shard']}")
+    plan = remote / "plan.toml"
+    plan.write_text(plan.read_text().replace("shards/sound", "shards/less"))
+    losses = {row["key"]: r"s3://shards/less/shards/drive-000-00010\.tar: " for row in rows}
+    assert_masked(remote, read(remote), sound, losses)
+
+
+def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None:
+    stream = RowStream.open(remote / "plan.toml", reader={"retries": 2, "max_corrupt": 5})
+    began = time.monotonic()
+    with stream:
+        next(stream)
+        proxy.down = True
+        with pytest.raises(QuarantineError, match=r"6 samples cannot be read.*503"):
+            list(stream)
+    assert time.monotonic() - began < 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 400 kB, less than the run's samples."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_cache_on_a_full_disk(
+    sound: Sound, small_disk: Path, caplog: pytest.LogCaptureFixture, workers: int
+) -> None:
+    cache = str(small_disk / "cache")
+    settings = {"cache": cache, "cache_size": "1GB", "workers": workers, "threads": 1}
+    assert_equal(read(sound.folder, **settings), sound.rows)
+    free = os.statvfs(small_disk)
+    assert free.f_bavail * free.f_bsize < 40_000
+    assert list((small_disk / "cache").glob("*/aside-*")) == []
+    if not workers:
+        assert caplog.text.count("No space left on device") == 1
+    # What fitted serves the next run.
+    assert_equal(read(sound.folder, cache=cache, cache_size="1GB"), sound.rows)
+
+
+def stat_of(pid: int) -> str:
+    """State of a process, as 'R' or 'Z'; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def named_memory(*pids: int) -> list[str]:
+    """What of the processes' memory has a name, so that it could outlive them: files of /dev/shm."""
+    return [
+        line
+        for pid in pids
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+        if "/dev/shm" in line
+    ]
+
+
+def test_a_worker_that_is_killed_is_replaced(sound: Sound) -> None:
+    own = set(children(os.getpid()))
+    with RowStream.open(sound.folder / "plan.toml", reader={"workers": 2, "prefetch": 2}) as stream:
+        rows = [next(stream)]
+        victim, other = sorted(set(children(os.getpid())) - own)
+        os.kill(victim, signal.SIGKILL)
+        rows += list(stream)
+        assert stat_of(victim) == ""
+        assert stat_of(other) not in ("", "Z")
+        assert named_memory(other) == []
+    assert_equal(rows, sound.rows)
+    assert set(children(os.getpid())) <= own
+
+
+_CONSUMER = """
+import sys
+from mmpack.stream import RowStream
+stream = RowStream.open(sys.argv[1], reader={"workers": 2, "prefetch": 4})
+kept = [next(stream) for _ in range(3)]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_nothing_is_left_of_a_consumer_that_is_killed(sound: Sound) -> None:
+    before = set(os.listdir("/dev/shm"))
+    consumer = subprocess.Popen(
+        [sys.executable, "-c", _CONSUMER, str(sound.folder / "plan.toml")],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert consumer.stdout is not None
+    assert consumer.stdin is not None
+    assert consumer.stdout.readline() == b"ready\n"
+    workers = children(consumer.pid)
+    assert len(workers) == 2
+    # Nothing has a name in /dev/shm, whoever else uses the folder, so nothing there can be left.
+    assert named_memory(consumer.pid, *workers) == []
+    consumer.send_signal(signal.SIGKILL)
+    assert consumer.wait(timeout=10) == -signal.SIGKILL
+    assert wait_gone(workers, within_s=5) == []
+    assert [pid for pid in children(os.getpid()) if stat_of(pid) == "Z"] == []
+    owned = {str(pid) for pid in (consumer.pid, *workers)}
+    new = set(os.listdir("/dev/shm")) - before
+    assert [name for name in new if "mmpack" in name or any(pid in name for pid in owned)] == []
+    consumer.stdin.close()
+    consumer.stdout.close()
