@@ -59,6 +59,10 @@ class Samples:
         """In the order of their numbers."""
         return [self.folder / "tars" / f"{number:06d}.tar" for number in range(SHARDS)]
 
+    def number(self, key: str) -> int:
+        """Id of the sample whose key, or path that ends in it, is `key`."""
+        return int(key.rpartition("-")[2])
+
     def open_files(self) -> list[int]:
         """File descriptors of the tars."""
         return [os.open(path, os.O_RDONLY) for path in self.tars]
@@ -135,7 +139,7 @@ def _write(folder: Path, kind: str, samples: list[Members], origin: str) -> Samp
             for number in range(tar * len(samples) // SHARDS, (tar + 1) * len(samples) // SHARDS):
                 places: list[tuple[str, int, int]] = []
                 for extension, data in samples[number].items():
-                    info = tarfile.TarInfo(f"{number:08d}.{extension}")
+                    info = tarfile.TarInfo(f"{kind}-{number:08d}.{extension}")
                     info.size = len(data)
                     places.append((extension, file.tell() + tarfile.BLOCKSIZE, len(data)))
                     out.addfile(info, io.BytesIO(data))

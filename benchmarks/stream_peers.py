@@ -87,13 +87,68 @@ class Floor(Loader):
     def _read(self, order: list[int]) -> Iterator[Delivered]:
         files = self.samples.open_files()
         for number in order:
-            yield number, decode(self.samples.kind, self.samples.read(files, number))
+            yield number, decode(self.samples.kind, self._members(files, number))
         for file in files:
             os.close(file)
+
+    def _members(self, files: list[int], number: int) -> Members:
+        return self.samples.read(files, number)
 
     def _send(self, order: list[int], numbers: SimpleQueue[int]) -> None:
         for number, _ in self._read(order):
             numbers.put(number)
+
+
+class CheckedFloor(Floor):
+    """The floor that also checks the bytes, as mmpack does: what the checksum costs."""
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__(samples)
+        self._crc32 = import_module("isal.isal_zlib").crc32
+
+    def _members(self, files: list[int], number: int) -> Members:
+        members = super()._members(files, number)
+        for data in members.values():
+            self._crc32(data)
+        return members
+
+
+class Mmpack(Loader):
+    """The same tars with mmpack's index; threads in place of workers, none without."""
+
+    package = "mmpack"
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__(samples)
+        os.environ["MMPACK_CACHE"] = str(self.home / "cache")
+        self._samples = import_module("mmpack.stream.samples")
+
+    def prepare(self) -> None:
+        import_module("benchmarks.stream_index").write_build(self.samples, self.home)
+        import_module("mmpack.stream.plan.catalog").Catalog(str(self.home))  # derives its columns, once
+
+    def open(self, workers: int) -> None:
+        settings = import_module("mmpack.stream.config").ReaderConfig
+        reader = settings(threads=workers, prefetch=max(1, 2 * workers))
+        self._stream = self._samples.SampleStream(str(self.home), self._decoded, seed=SEED, reader=reader)
+        self._left = self.count
+
+    def epoch(self) -> Iterator[Delivered]:
+        while self._left:
+            delivered = next(self._stream)
+            self._left -= 1
+            yield delivered
+        self._left = self.count
+
+    def state(self) -> Any:
+        return self._stream.state_dict()
+
+    def resume(self, state: Any) -> None:
+        self._stream.load_state_dict(state)
+        self._left = self.count - state["place"] % self.count
+
+    def _decoded(self, key: str, members: Members) -> Delivered:
+        return self.samples.number(key), decode(self.samples.kind, members)
 
 
 class Torchdata(Loader):
@@ -154,7 +209,7 @@ class Webdataset(Loader):
         yield from self._loader
 
     def _decoded(self, sample: dict[str, Any]) -> Delivered:
-        return int(sample["__key__"]), _tensor(self.samples.kind, sample)
+        return self.samples.number(sample["__key__"]), _tensor(self.samples.kind, sample)
 
 
 class Energon(Loader):
@@ -206,7 +261,7 @@ class Energon(Loader):
 
     def epoch(self) -> Iterator[Delivered]:
         for sample in self._loader:
-            yield int(sample.__key__.rpartition("/")[2]), sample.image
+            yield self.samples.number(sample.__key__), sample.image
 
     def state(self) -> Any:
         return self._loader.save_state_rank()
@@ -372,6 +427,8 @@ class _FromRecord:
 
 LOADERS: dict[str, type[Loader]] = {
     "floor": Floor,
+    "floor+crc32": CheckedFloor,
+    "mmpack": Mmpack,
     "torchdata": Torchdata,
     "webdataset": Webdataset,
     "Energon": Energon,

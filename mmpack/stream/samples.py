@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
@@ -233,10 +235,12 @@ class _Pace:
 
     Attributes:
         size: of the next piece.
+        by_turns: whether threads take turns: a sample takes so little that they would only wait for the interpreter.
     """
 
     def __init__(self, size: int, most: int) -> None:
         self.size = size
+        self.by_turns = False
         self._most = most
 
     @classmethod
@@ -246,12 +250,13 @@ class _Pace:
         """
         if not isinstance(store, LocalStore):
             return cls(reader.prefetch, reader.prefetch)
-        return cls(1, _MOST_TOGETHER if reader.threads else 1)
+        return cls(1, _MOST_TOGETHER)
 
     def took(self, count: int, seconds: float) -> None:
         """A piece of `count` samples took so long."""
         if count == self.size < self._most and seconds < _TOGETHER_S / 2:
             self.size = 2 * count
+            self.by_turns = self.size == self._most
 
 
 class _Order:
@@ -269,11 +274,12 @@ class _Order:
             # No further than the epoch: a piece has each of its samples once.
             count = min(looked_up, -((first % n - n) // step))
             numbers = order(first, count, n, self._block, self._key, step)
-            first += count * step
             samples = catalog.samples(numbers, 0)
-            at = 0
+            before, at = first % n // step, 0
+            first += count * step
             while at < count:
-                yield samples[at : (at := at + pace.size)]
+                # Pieces end where blocks of neighbours do: these come in one read.
+                yield samples[at : (at := at + pace.size - (before + at) % pace.size)]
             # The first sample does not wait for a thousand others to be looked up.
             looked_up = _LOOKED_UP
 
@@ -292,14 +298,16 @@ class _Making(Generic[T]):
         self._fetcher = Fetcher([open_store(catalog.store.url, client_retries=0)], reader)
         self._decode = decode
         self._pace = pace
+        self._turn = threading.Lock()
 
     def __call__(self, piece: list[PlannedSample]) -> list[T | _Unreadable]:
         """What was made, the first sample last."""
-        start_s = time.perf_counter()
-        found = self._fetcher.read(piece)
-        made = [self._made(sample, found.pop((0, sample.number))) for sample in piece]
+        with self._turn if self._pace.by_turns else nullcontext():
+            start_s = time.perf_counter()
+            found = self._fetcher.read(piece)
+            made = [self._made(sample, found.pop((0, sample.number))) for sample in piece]
+            self._pace.took(len(piece), time.perf_counter() - start_s)
         made.reverse()
-        self._pace.took(len(piece), time.perf_counter() - start_s)
         return made
 
     def close(self) -> None:
