@@ -86,6 +86,7 @@ class RowStream:
         rank: int = 0,
         ranks: int = 1,
         epochs: int | None = 1,
+        pool: int = 256,
         rows: RowsConfig | None = None,
         reader: ReaderConfig | None = None,
     ) -> TarStream:
@@ -101,6 +102,7 @@ class RowStream:
             rank=rank,
             ranks=ranks,
             epochs=epochs,
+            pool=pool,
             rows=rows,
             reader=reader,
         )

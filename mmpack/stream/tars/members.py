@@ -78,16 +78,24 @@ def members(source: Forward) -> Iterator[TarMember]:
 def _header(block: bytes, source: Forward) -> tuple[bytes, int, bytes]:
     """Name, size and kind."""
     name, _, size, _, checksum, kind, _, magic, _, prefix = _HEADER.unpack(block)
-    unsigned = sum(block) - sum(checksum) + 8 * ord(" ")
-    high = sum(byte >= 128 for byte in block) - sum(byte >= 128 for byte in checksum)
+    stated, found = _octal(checksum, source), _sum(block, checksum)
     # Some old writers summed signed bytes.
-    if _octal(checksum, source) not in (unsigned, unsigned - 256 * high):
+    if stated != found and stated != found - 256 * (_high(block) - _high(checksum)):
         raise _refused("a header's checksum is wrong: it is damaged, or no tar", source)
     name, prefix = name.partition(b"\0")[0], prefix.partition(b"\0")[0]
     # GNU keeps other things where ustar has the prefix.
     if magic == _USTAR and prefix:
         name = prefix + b"/" + name
     return name, _number(size, source), kind
+
+
+def _sum(block: bytes, checksum: bytes) -> int:
+    """Of a header's bytes, those of the checksum taken for spaces."""
+    return sum(block) - sum(checksum) + len(checksum) * ord(" ")
+
+
+def _high(data: bytes) -> int:
+    return sum(byte >= 128 for byte in data)
 
 
 def _number(field: bytes, source: Forward) -> int:

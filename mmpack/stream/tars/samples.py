@@ -172,7 +172,7 @@ class TarSamples:
     def _store(self, url: str) -> Store:
         folder = url.rpartition("/")[0] or ("/" if url.startswith("/") else ".")
         if folder not in self._stores:
-            self._stores[folder] = open_store(folder)
+            self._stores[folder] = open_store(folder, client_retries=0)  # `retries` are tried here
         return self._stores[folder]
 
     def _read(self, url: str, wanted: Container[int]) -> Iterator[tuple[int, _Found]]:
@@ -216,9 +216,9 @@ class TarSamples:
         if JSON_MEMBER in held:
             self._look_at_json(held.pop(JSON_MEMBER), found.key, url)
         kind = next((_KINDS[name] for name in held if name in _KINDS), "text")
+        if kind == "text" and not held.get("txt"):
+            raise DataError("holds no text, picture or clip")
         [count] = self._layout.count_many([stand_alone_facts(kind, held)])
-        if not count.total:
-            raise DataError("holds nothing that takes a place in a row")
         if count.total > self._capacity:
             raise DataError(
                 f"{count.total} tokens do not fit a row of {self._capacity}",

@@ -18,8 +18,8 @@ _PATTERN = re.compile(r"[*?\[]")
 def expand_urls(urls: str | Sequence[str]) -> list[str]:
     """Every tar that `urls` names, in order.
 
-    `{000..012}` is every number from the first to the last, as wide as the wider of the two is written; `{a,b}` is
-    either. In a local path `*`, `?` and `[...]` match the files that are there, sorted by name.
+    `{000..012}` is every number from the first to the last, as wide as the wider of the two if one begins with zeros;
+    `{a,b}` is either. In a local path `*`, `?` and `[...]` match the files that are there, sorted by name.
 
     Args:
         urls: paths or object store URLs.
@@ -56,7 +56,8 @@ def _braces(url: str, most: int) -> list[str]:
 def _choices(first: str | None, last: str | None, listed: str | None) -> Sequence[str]:
     if first is None or last is None:
         return (listed or "").split(",")
-    width = max(len(first), len(last)) if "0" in (first[0], last[0]) else 0
+    padded = any(end.startswith("0") and end != "0" for end in (first, last))
+    width = max(len(first), len(last)) if padded else 0
     start, stop = int(first), int(last)
     numbers = range(start, stop + 1) if start <= stop else range(start, stop - 1, -1)
     if len(numbers) > MAX_URLS:

@@ -1,0 +1,508 @@
+"""Rows from tars without an index: what is read, what is recorded, and exact resume."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import tarfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import webdataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmpack import Shards
+from mmpack.errors import ConfigError, DataError, MmpackError, QuarantineError
+from mmpack.layout import Layout, Modality
+from mmpack.masks import check_spans
+from mmpack.stream.config import ReaderConfig
+from mmpack.stream.tars import flow
+from tests.stream.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.stream.row_checks import check_row_arrays
+from tests.stream.tars_made import (
+    CAPACITY,
+    LAYOUT,
+    assert_same_rows,
+    broken_jpeg,
+    jpeg,
+    keys_of,
+    png,
+    rows_of,
+    sound,
+    stream_of,
+    tar_bytes,
+    text,
+    texts,
+    told_in,
+    write_tar,
+)
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def test_every_kind_of_sample_becomes_a_document(tmp_path: Path) -> None:
+    members = [
+        ("a.txt", text(20)),
+        ("b.jpg", jpeg(1)),
+        ("b.txt", text(5)),
+        ("c.jpeg", jpeg(2)),
+        ("d.png", png(3)),
+        ("d.txt", text(4)),
+        ("e.flac", sound(4, "FLAC")),
+        ("f.txt", text(3)),
+        ("f.wav", sound(5)),
+        ("g.ogg", sound(6, "OGG")),
+    ]
+    quarantine = tmp_path / "q.jsonl"
+    rows = rows_of([write_tar(tmp_path / "a.tar", members)], quarantine)
+    assert sorted(keys_of(rows)) == list("abcdefg")
+    assert not quarantine.exists()
+    for row in rows:
+        check_row_arrays(row, Layout(LAYOUT))
+        check_spans(row.cu_seqlens, CAPACITY)
+    assert sum(len(row.image_spans) for row in rows) == 3
+    assert sum(len(row.t_ns) for row in rows) == 0
+
+
+def test_tars_of_webdataset_give_its_keys_and_texts(tmp_path: Path) -> None:
+    with webdataset.ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=7, verbose=0) as writer:
+        for number in range(20):
+            writer.write(
+                {
+                    "__key__": f"folder.v1/{number:05d}",
+                    "txt": f"text {number}",
+                    "jpg": jpeg(number),
+                    "cls": number,
+                }
+            )
+    urls = str(tmp_path / "s-{000..002}.tar")
+    theirs = [
+        (sample["__key__"], sample["txt"])
+        for sample in webdataset.WebDataset(urls, shardshuffle=False).decode()
+    ]
+    tokenizer = Layout(LAYOUT).tokenizer
+    ours = []
+    for row in rows_of(urls, tmp_path / "q.jsonl"):
+        for number, keys in enumerate(row.keys):
+            ids = row.input_ids[(row.document_ids == number) & (row.modality == Modality.TEXT)]
+            ours.append((keys[0], tokenizer.decode(ids)))
+    assert sorted(ours) == sorted(theirs)
+    assert len(ours) == 20
+
+
+def test_stand_alone_samples_of_mmpack_are_read_and_its_slices_refused(
+    tmp_path: Path, mixed: Shards, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = mixed.index.select(["key", "kind", "shard"]).to_pylist()
+    of_slices = {row["shard"] for row in index if row["kind"] == "slice"}
+    others = {row["shard"] for row in index} - of_slices
+    url = mixed.store.url
+    settings: dict[str, Any] = {"max_seq_len": 1024}
+    rows = rows_of([f"{url}/{name}" for name in sorted(others)], tmp_path / "q.jsonl", **settings)
+    assert sorted(keys_of(rows)) == sorted(row["key"] for row in index if row["shard"] in others)
+    assert not caplog.records
+    with (
+        stream_of([f"{url}/{min(of_slices)}"], tmp_path / "q.jsonl", **settings) as stream,
+        pytest.raises(ConfigError, match=r"time slice.*Stream the build by its index"),
+    ):
+        next(stream)
+
+
+def test_unknown_members_are_left_aside_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = []
+    for number in range(5):
+        members += [
+            (f"{number}.CLS", b"3"),
+            (f"{number}.JSON", b'{"version": "1.0"}'),
+            (f"{number}.seg.png", png()),
+            (f"{number}.txt", text(9)),
+        ]
+    members += [("README", b"about"), ("._0.txt", b"of a Mac")]
+    with caplog.at_level(logging.WARNING):
+        rows = rows_of([write_tar(tmp_path / "a.tar", members)], tmp_path / "q.jsonl")
+    assert sorted(keys_of(rows)) == list("01234")
+    told = [record.getMessage() for record in caplog.records]
+    assert [message.split(" are left")[0] for message in told] == [
+        "members '.cls'",
+        "members '.seg.png'",
+        "members '.json'",
+        "members without an extension",
+    ]
+    assert "'0' in" in told[0]
+
+
+def test_what_makes_no_sample_is_recorded_by_key_and_passed_over(tmp_path: Path) -> None:
+    members = [
+        ("good-1.txt", text(9)),
+        ("long.txt", text(CAPACITY + 1)),
+        ("header.jpg", b"\xff\xd8 no picture"),
+        ("pixels.jpg", broken_jpeg()),
+        ("pixels.txt", text(4)),
+        ("latin.txt", b"caf\xe9"),
+        ("two.jpg", jpeg()),
+        ("two.jpeg", jpeg()),
+        ("both.jpg", jpeg()),
+        ("both.wav", sound()),
+        ("video.mp4", b"video"),
+        ("empty.txt", b""),
+        ("good-1.jpg", jpeg()),
+        ("good-2.txt", text(9)),
+    ]
+    quarantine = tmp_path / "q.jsonl"
+    rows = rows_of([write_tar(tmp_path / "a.tar", members)], quarantine)
+    assert sorted(keys_of(rows)) == ["good-1", "good-2"]
+    reasons = {told.key: told.reason for told in told_in(quarantine)}
+    assert "do not fit a row of 128. Raise max_seq_len" in reasons.pop("long")
+    assert "its picture: is not a JPG picture" in reasons.pop("header")
+    assert "cannot be decoded as JPEG" in reasons.pop("pixels")
+    assert "not UTF-8" in reasons.pop("latin")
+    assert "two members '.jpg'" in reasons.pop("two")
+    assert "2 media members" in reasons.pop("both")
+    assert "holds no text, picture or clip" in reasons.pop("video")
+    assert "holds no text, picture or clip" in reasons.pop("empty")
+    assert "not next to each other" in reasons.pop("good-1")
+    assert reasons == {}
+    [place] = [number for row in rows for number, keys in enumerate(row.keys) if keys == ("pixels",)]
+    assert not rows[0].document_valid[place], "damage that decoding shows keeps its places"
+
+
+def test_broken_and_missing_tars_are_passed_over(tmp_path: Path) -> None:
+    whole = write_tar(tmp_path / "whole.tar", texts("whole-", [20] * 10))
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(tar_bytes(texts("cut-", [20] * 10))[: 512 * 2 * 6 + 700])
+    noise = tmp_path / "noise.tar"
+    noise.write_bytes(b"no tar at all" * 1000)
+    gz = write_tar(tmp_path / "cut.tar.gz", texts("gz-", range(1, 99)))
+    gz.write_bytes(gz.read_bytes()[:-200])
+    last = write_tar(tmp_path / "last.tar", texts("last-", [20] * 10))
+    quarantine = tmp_path / "q.jsonl"
+    urls = [noise, whole, cut, tmp_path / "none.tar", gz, last, tmp_path / "none-2.tar"]
+    found = Counter(key.partition("-")[0] for key in keys_of(rows_of(urls, quarantine)))
+    assert found["whole"] == found["last"] == 10
+    # The sample at the cut may lack members that were to come, so it is left out with the rest.
+    assert found["cut"] == 6
+    told = {each.shard: each for each in told_in(quarantine)}
+    assert set(told) == {"noise.tar", "cut.tar", "none.tar", "cut.tar.gz", "none-2.tar"}
+    assert told["cut.tar"].key == "from sample 6 on"
+    assert "cut short" in told["cut.tar"].reason
+    assert "no tar" in told["noise.tar"].reason
+    assert "gzip is cut short" in told["cut.tar.gz"].reason
+    assert "No such file" in told["none.tar"].reason
+
+
+def test_too_many_faults_stop_the_run_and_the_state_lies_before_them(tmp_path: Path) -> None:
+    names = [tmp_path / f"{number}.tar" for number in range(12)]
+    for name in (names[0], names[-1]):
+        write_tar(name, texts(name.stem, [100] * 4))
+    quarantine = tmp_path / "q.jsonl"
+    with stream_of(names, quarantine, max_corrupt=5, pool=2) as stream:
+        read = [next(stream) for _ in range(3)]
+        for count in (6, 7):  # it is met again if it is asked again
+            with pytest.raises(QuarantineError, match=f"{count} samples cannot be read"):
+                next(stream)
+        state = stream.state_dict()
+    with stream_of(names, tmp_path / "other.jsonl", max_corrupt=99, pool=2) as stream:
+        stream.load_state_dict(state)
+        read += stream
+    assert sorted(keys_of(read)) == sorted(f"{tar}{number:04d}" for tar in (0, 11) for number in range(4))
+
+
+def test_tars_without_samples_end_an_endless_run(tmp_path: Path) -> None:
+    empty = write_tar(tmp_path / "a.tar", [("a.mp4", b"")])
+    (tmp_path / "b.tar").write_bytes(bytes(1024))
+    with (
+        stream_of([empty, tmp_path / "b.tar"], tmp_path / "q.jsonl", epochs=None) as stream,
+        pytest.raises(DataError, match="no tar holds a sample"),
+    ):
+        next(stream)
+    assert [told.key for told in told_in(tmp_path / "q.jsonl")] == ["a"]
+
+
+def test_epochs_repeat_and_none_is_without_end(tmp_path: Path) -> None:
+    tars = [write_tar(tmp_path / f"{name}.tar", texts(name, range(5, 25))) for name in "ab"]
+    counts = Counter(keys_of(rows_of(tars, tmp_path / "q.jsonl", epochs=3)))
+    assert len(counts) == 40
+    assert set(counts.values()) == {3}
+    with stream_of(tars, tmp_path / "q.jsonl", epochs=None, pool=4) as stream:
+        for _ in range(60):
+            row = next(stream)
+        assert row.number == 59
+        assert stream.state_dict()["place"][0] > 8
+
+
+def test_ranks_share_the_tars(tmp_path: Path) -> None:
+    for number in range(5):
+        write_tar(tmp_path / f"{number}.tar", texts(f"{number}-", [30] * 10))
+    read = [rows_of(f"{tmp_path}/*.tar", tmp_path / "q.jsonl", rank=rank, ranks=2) for rank in range(2)]
+    assert {key[0] for key in keys_of(read[0])} == {"0", "2", "4"}
+    assert {key[0] for key in keys_of(read[1])} == {"1", "3"}
+    assert [row.number for row in read[1]] == list(range(1, 2 * len(read[1]), 2))
+    assert len(list(keys_of(read[0] + read[1]))) == 50
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ranks": 3}, "rank 0 of 3 ranks on 1 tars"),
+        ({"rank": -1}, "rank -1"),
+        ({"epochs": 0}, "epochs: 0 is not"),
+        ({"max_seq_len": 7}, "max_seq_len: 7 is not"),
+        ({"pool": 0}, "pool: 0 is not"),
+        ({"reader": ReaderConfig(workers=2)}, "reader.workers: .* reads in threads"),
+        ({"reader": ReaderConfig(cache="cache")}, "reader.cache: .* nothing on disk"),
+    ],
+)
+def test_settings_are_checked(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        stream_of([tmp_path / "a.tar"], tmp_path / "q.jsonl", **settings)
+
+
+def test_urls_of_no_known_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a path or object store URL"):
+        stream_of("https://example.org/a.tar", tmp_path / "q.jsonl")
+
+
+# What a tar may hold, and how a tar may be damaged.
+_SAMPLES = st.sampled_from(["text", "text", "text", "picture", "long", "header", "pixels", "empty"])
+_TARS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(_SAMPLES, st.integers(1, CAPACITY - 1)), max_size=14),
+        st.sampled_from(["whole", "whole", "gz", "pax", "cut", "missing"]),
+        st.floats(0, 1),
+    ),
+    min_size=1,
+    max_size=4,
+)
+_JPEG, _BROKEN = jpeg(), broken_jpeg()
+
+
+def _write(folder: Path, tars: list[Any]) -> tuple[list[Path], Counter[str]]:
+    """The tars, and how often each key has to be met, as sample or fault, in one epoch; of cut tars none are counted."""
+    paths, expected = [], Counter[str]()
+    for number, (samples, damage, where) in enumerate(tars):
+        members = []
+        for count, (kind, length) in enumerate(samples):
+            key = f"{damage}-{number}-{count:03d}"
+            if kind in ("picture", "header", "pixels"):
+                picture = {"picture": _JPEG, "header": b"\xff\xd8\xff", "pixels": _BROKEN}[kind]
+                members.append((f"{key}.jpg", picture))
+                members.append((f"{key}.txt", text(min(length, CAPACITY - 9))))
+            else:
+                words = {"text": length, "long": CAPACITY + length, "empty": 0}[kind]
+                members.append((f"{key}.txt", text(words)))
+            expected[key] += damage in ("whole", "gz", "pax")
+        path = folder / (f"{number}.tar.gz" if damage == "gz" else f"{number}.tar")
+        form = tarfile.PAX_FORMAT if damage == "pax" else tarfile.GNU_FORMAT
+        if damage != "missing":
+            write_tar(path, members, form)
+        if damage == "cut":
+            data = path.read_bytes()
+            path.write_bytes(data[: int(where * len(data))])
+        paths.append(path)
+    return paths, expected
+
+
+@settings(max_examples=25)
+@given(tars=_TARS, epochs=st.integers(1, 3), pool=st.integers(1, 8), stops=st.data())
+def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
+    tars: list[Any], epochs: int, pool: int, stops: st.DataObject
+) -> None:
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        paths, expected = _write(folder, tars)
+        settings: dict[str, Any] = {"epochs": epochs, "pool": pool}
+        # So that there is a row.
+        paths.append(write_tar(folder / "last.tar", texts("last-", [7])))
+        whole = rows_of(paths, folder / "whole.jsonl", **settings)
+        read, state, met = [], None, 0
+        while len(read) < len(whole):
+            stop = stops.draw(st.integers(len(read) + 1, len(whole)), label="stop at")
+            with stream_of(paths, folder / "parts.jsonl", **settings) as stream:
+                if state is not None:
+                    stream.load_state_dict(json.loads(state))
+                read += [next(stream) for _ in range(stop - len(read))]
+                state = json.dumps(stream.state_dict())
+                if len(read) == len(whole):
+                    assert list(stream) == []  # the faults behind the last row
+                met += stream.quarantine.count
+        assert_same_rows(read, whole)
+        told = told_in(folder / "whole.jsonl")
+        assert told_in(folder / "parts.jsonl") == told
+        assert met == len(told)
+        # Nothing lost, nothing twice.
+        found = Counter(keys_of(whole)) + Counter(each.key for each in told)
+        for key, count in expected.items():
+            assert found[key] == count * epochs or key.startswith(("cut", "missing"))
+
+
+def test_a_state_is_of_the_rows_handed_out_however_far_it_was_read_ahead(tmp_path: Path) -> None:
+    tars = [write_tar(tmp_path / f"{name}.tar", texts(name, [60, 90, 30] * 20)) for name in "abc"]
+    reader = ReaderConfig(quarantine=str(tmp_path / "q.jsonl"), prefetch=64, threads=3)
+    states, rows = [], []
+    with stream_of(tars, tmp_path / "q.jsonl", reader=reader, pool=8) as stream:
+        states.append(stream.state_dict())
+        for row in stream:
+            rows.append(row)
+            states.append(stream.state_dict())
+    for number in range(0, len(states), 7):
+        with stream_of(tars, tmp_path / "q.jsonl", pool=8) as stream:
+            stream.load_state_dict(states[number])
+            assert stream.state_dict() == states[number]
+            assert_same_rows(stream, rows[number:])
+
+
+def test_going_back_and_closing_do_not_change_the_rows(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", texts("a", range(1, 100)))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+        first = [next(stream), next(stream)]
+        state = stream.state_dict()
+        rest = [next(stream)]
+        stream.close()
+        rest += stream
+        assert list(stream) == []
+        stream.load_state_dict(state)
+        assert_same_rows(stream, rest)
+    assert_same_rows([*first, *rest], rows_of([tar], tmp_path / "q.jsonl", pool=8))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": -1}, "no state of a tar stream"),
+        ({"place": [1]}, "no state of a tar stream"),
+        ({"waiting": "all"}, "no state of a tar stream"),
+        ({"more": 1}, "no state of a tar stream"),
+        ({"waiting": [[0, 2], [0, 1]]}, "places do not ascend"),
+        ({"waiting": [[7, 0]]}, "places do not ascend"),
+        ({"version": 2}, "version 2"),
+        ({"fingerprint": "0"}, "of other tars"),
+    ],
+)
+def test_damaged_states_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    tar = write_tar(tmp_path / "a.tar", texts("a", [50] * 20))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=4) as stream:
+        next(stream)
+        with pytest.raises(MmpackError, match=message):
+            stream.load_state_dict(stream.state_dict() | change)
+
+
+def test_a_state_of_another_share_is_refused(tmp_path: Path) -> None:
+    tars = [write_tar(tmp_path / f"{name}.tar", texts(name, [50] * 20)) for name in "ab"]
+    state = stream_of(tars, tmp_path / "q.jsonl", rank=0, ranks=2).state_dict()
+    for other in ({"rank": 1, "ranks": 2}, {}, {"rank": 0, "ranks": 2, "max_seq_len": 256}):
+        with pytest.raises(ConfigError, match="another rank"):
+            stream_of(tars, tmp_path / "q.jsonl", **other).load_state_dict(state)
+
+
+def test_tars_that_changed_under_a_state_are_named(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", texts("a", [50, 100] * 10))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+        next(stream)
+        state = stream.state_dict()
+    assert state["waiting"]
+    write_tar(tar, texts("a", [50] * 2))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+        stream.load_state_dict(state)
+        with pytest.raises(DataError, match=r"a.tar: a sample that waited.*it has no sample"):
+            next(stream)
+
+
+def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # JPEG passes over what lies behind its end.
+    padded = [(f"{number:03d}.jpg", jpeg(number) + bytes(30_000)) for number in range(60)]
+    tar = write_tar(tmp_path / "a.tar", padded)
+    monkeypatch.setattr(flow, "POOL_BYTES", 400_000)
+    with stream_of([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
+        rows = [next(stream)]
+        state = stream.state_dict()
+        assert len(state["waiting"]) + len(rows[0].keys) == 13
+        rows += stream
+    assert sorted(keys_of(rows)) == [f"{number:03d}" for number in range(60)]
+    with stream_of([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
+        stream.load_state_dict(state)
+        assert_same_rows(stream, rows[1:])
+
+
+def test_a_stream_that_is_forgotten_ends_its_threads(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "a.tar", texts("a", [50] * 200))
+    before = set(threading.enumerate())
+    stream = stream_of([tar], tmp_path / "q.jsonl", epochs=None)
+    next(stream)
+    mine = set(threading.enumerate()) - before
+    assert mine
+    del stream
+    gc.collect()
+    for thread in mine:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, tuple[str, int]]]:
+    folder = tmp_path_factory.mktemp("s3")
+    for number in range(3):
+        pictures = [(f"{number}-{count:03d}.png", png(count, (200, 300))) for count in range(16)]
+        write_tar(folder / f"{number}.tar{'.gz' * (number == 1)}", pictures)
+    with s3_server() as (client, address):
+        upload(client, folder, "foreign")
+        yield folder, address
+
+
+@pytest.fixture
+def proxy(s3: tuple[Path, tuple[str, int]]) -> Iterator[Proxy]:
+    with proxy_of(s3[1]) as proxy:
+        yield proxy
+
+
+def test_tars_in_an_object_store_through_a_bad_network(
+    tmp_path: Path, s3: tuple[Path, tuple[str, int]], proxy: Proxy
+) -> None:
+    names = ["0.tar", "1.tar.gz", "2.tar", "3.tar"]
+    expected = rows_of([s3[0] / name for name in names], tmp_path / "local.jsonl", pool=4)
+    proxy.spoils = 3
+    urls = [f"s3://shards/foreign/{name}" for name in names]
+    with stream_of(urls, tmp_path / "q.jsonl", pool=4) as stream:
+        rows = [next(stream) for _ in range(4)]
+        state = stream.state_dict()
+    with stream_of(urls, tmp_path / "q.jsonl", pool=4) as stream:
+        stream.load_state_dict(state)
+        rows += stream
+    assert_same_rows(rows, expected)
+    assert proxy.spoiled > 0
+    assert [each.shard for each in told_in(tmp_path / "q.jsonl")] == ["3.tar"]
+
+
+def test_names_that_climb_out_are_labels_and_nothing_else(tmp_path: Path) -> None:
+    inside = tmp_path / "in" / "side"
+    inside.mkdir(parents=True)
+    members = [
+        ("../../evil.txt", text(5)),
+        ("/evil.txt", text(5)),
+        ("../q.txt", b"\xff"),
+        ("a\n\x1b.txt", text(5)),
+    ]
+    write_tar(inside / "a.tar", members)
+    rows = rows_of([inside / "a.tar"], inside / "q.jsonl")
+    assert sorted(keys_of(rows)) == sorted(["../../evil", "/evil", "a\n\x1b"])
+    assert [told.key for told in told_in(inside / "q.jsonl")] == ["../q"]
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"a.tar", "q.jsonl"}
+    assert not Path("/evil.txt").exists()
+
+
+def test_faults_are_told_with_the_row_they_were_met_on_the_way_to(tmp_path: Path) -> None:
+    lengths = [100, 100, 300, 100, 100]
+    tar = write_tar(tmp_path / "a.tar", texts("a", lengths))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=1) as stream:
+        for row in stream:
+            assert len(told_in(tmp_path / "q.jsonl")) == (row.number >= 2)
+    [told] = told_in(tmp_path / "q.jsonl")
+    assert (told.row, told.key, told.shard) == (2, "a0002", "a.tar")
