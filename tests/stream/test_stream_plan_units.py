@@ -103,9 +103,9 @@ def _told_slowly(
     found: list[list[int]] = []
     for i, tokens in enumerate(source.tokens.tolist()):
         is_slice = source.kind == "slice"
-        if is_slice and tolerance_ns is not None and source.residual_ns is not None:
-            if source.residual_ns[i] > tolerance_ns:
-                continue
+        residual_ns = 0 if source.residual_ns is None else source.residual_ns[i]
+        if is_slice and tolerance_ns is not None and residual_ns > tolerance_ns:
+            continue
         goes_on = (
             is_slice
             and found
