@@ -66,6 +66,9 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
     """Whether places of one picture see each other both ways."""
     contrastive_dim: int = 0
     """Width of contrastive embeddings; 0: no head."""
+    vocabulary: int | None = None
+    """Ids that the recipe was written for; a layout of more is refused. The embedding has the layout's own number of
+    rows, whatever is stated."""
     moe: MoeConfig | None = None
     """Mixture of experts; none: dense."""
 

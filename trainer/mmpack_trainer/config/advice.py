@@ -1,0 +1,64 @@
+"""What can run and is seldom meant: warnings, one sentence each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmpack.mixture.config import token_count
+from mmpack.stream import Plan
+from mmpack_trainer.accounting import Batch
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.parameters import Parameters
+
+#: Usual peaks by size: (least parameters, most, name, low, high).
+_PEAKS = (
+    (500_000_000, 3_000_000_000, "1B", 3e-4, 6e-4),
+    (5_000_000_000, 20_000_000_000, "10B", 1e-4, 2e-4),
+)
+#: A peak of fine-tuning small models, and the batch at which it stands still.
+_FINE_TUNING_LR = 5e-5
+_LARGE_BATCH = token_count("4M", where="")
+
+
+def advice(config: TrainConfig, plan: Plan, batch: Batch, parameters: Parameters) -> Iterator[str]:
+    """Warnings of settings that passed all checks."""
+    yield from _warmup(config)
+    yield from _peak(config, batch, parameters)
+    yield from _data(config, plan, batch)
+
+
+def _warmup(config: TrainConfig) -> Iterator[str]:
+    if config.schedule.kind == "one-cycle":  # its way up is a third of the run by design
+        return
+    share = config.schedule.warmup_steps / config.steps
+    if not 0.01 <= share <= 0.05:
+        yield (
+            f"warmup is {share:.2%} of {config.steps:,} steps; 1 to 5 % is usual, "
+            f"{config.steps // 100:,} to {config.steps // 20:,} steps"
+        )
+
+
+def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator[str]:
+    lr = config.optimizer.lr
+    if lr <= _FINE_TUNING_LR and batch.tokens >= _LARGE_BATCH:
+        yield (
+            f"a peak learning rate of {lr:g} is one of fine-tuning: at {batch.tokens:,} tokens a step training "
+            "hardly moves"
+        )
+    for least, most, name, low, high in _PEAKS:
+        if least <= parameters.total <= most and not low <= lr <= high:
+            yield f"a peak learning rate of {lr:g} is outside {low:g} to {high:g}, usual for {name} parameters"
+
+
+def _data(config: TrainConfig, plan: Plan, batch: Batch) -> Iterator[str]:
+    end, places = plan.course.end_tokens, config.steps * batch.tokens
+    if end is not None and end < places:
+        yield (
+            f"the plan ends after {end:,} tokens, and {config.steps:,} steps have places for {places:,}: "
+            f"about {end // batch.tokens:,} steps will run"
+        )
+    streams = plan.layout.config.numeric
+    if config.loss.action and not any(s.role == "action" and s.mode == "continuous" for s in streams):
+        yield "loss.action has nothing to learn from: the layout has no continuous actions"
+    if config.loss.contrastive and not any(each.contrastive for each in plan.config.datasets):
+        yield "loss.contrastive has nothing to learn from: no data set of the plan is contrastive"
