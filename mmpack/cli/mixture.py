@@ -29,14 +29,13 @@ def mixture(
     ] = False,
 ) -> None:
     """Forecast tokens, shares and epochs of each data set in each phase, and where repeat caps bite."""
-    from mmpack.config import load
     from mmpack.mixture.config import token_count
     from mmpack.mixture.forecast import forecast
-    from mmpack.stream.config import PlanConfig
+    from mmpack.stream import load_plan
     from mmpack.stream.plan import open_plan
 
     until = None if tokens is None else token_count(tokens, where="--tokens")
-    config = load(plan, PlanConfig).located(plan.parent)
+    config = load_plan(plan)
     opened = open_plan(config)
     caps = [each.max_epochs for each in config.datasets]
     seen = forecast(opened.schedule, [each.tokens for each in opened.datasets], caps, until_tokens=until)

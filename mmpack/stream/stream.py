@@ -207,5 +207,5 @@ def _planned(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow
 
 
 def load_plan(path: str | Path) -> PlanConfig:
-    """A PLAN.toml, its paths made relative to where it lies. Raises ConfigError."""
-    return load(Path(path), PlanConfig).located(Path(path).parent)
+    """A PLAN.toml, its paths made absolute from where it lies: what is recorded holds elsewhere too. Raises ConfigError."""
+    return load(Path(path), PlanConfig).located(Path(path).absolute().parent)

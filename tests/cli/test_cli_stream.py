@@ -226,6 +226,20 @@ def test_replay_ends_well_when_all_is_mended(folder: Path, damaged: Path, tmp_pa
     assert told("replay", tmp_path / "none.jsonl", plan) == []
 
 
+def test_a_record_holds_in_another_folder(damaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was given a relative path records where its shards are, not where it stood."""
+    (damaged / "quarantine.jsonl").unlink()
+    monkeypatch.chdir(damaged)
+    done = mmpack("stream", "plan.toml", "--rows", 100)
+    assert (done.returncode, done.stderr) == (0, "")
+    monkeypatch.chdir("/")
+    faults = read_quarantine(damaged / "quarantine.jsonl")
+    missing = next(fault for fault in faults if "captions" in fault.key)
+    assert missing.reason.startswith(f"{damaged / 'out' / 'shards' / 'captions-00000.tar'}: ")
+    found = replay(open_plan(load_plan(damaged / "plan.toml")), faults)
+    assert {each.outcome for each in found} == {"same"}
+
+
 def test_a_cache_does_not_hide_the_damage(damaged: Path, folder: Path, tmp_path: Path) -> None:
     text = (folder / "plan.toml").read_text().replace("[reader]\n", f'[reader]\ncache = "{tmp_path}/cache"\n')
     for place in (folder, damaged):
