@@ -57,7 +57,7 @@ def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
     and `load_state_dict`.
 
     Iterating again goes on behind the rows handed out. A loader with workers of its own is refused with a ConfigError
-    when it iterates: each of them would read all rows.
+    once it iterates: each of them would read all rows.
 
     Args:
         stream: of this rank. Whoever opened it closes it.
@@ -72,14 +72,14 @@ def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
 
         def __iter__(self) -> Iterator[Row]:
             if torch.utils.data.get_worker_info() is not None:
-                raise ConfigError(
-                    "every worker of the loader would read all rows",
-                    where="num_workers",
-                    mend="Use num_workers=0; reader.workers of the plan reads in processes.",
-                )
+                raise _workers()
             # Not `yield from`, which would close the stream together with this iterator.
             for row in stream:  # noqa: UP028
                 yield row
+
+        def __reduce__(self) -> Any:
+            # Workers that are not forked are sent the data set.
+            raise _workers()
 
         def state_dict(self) -> dict[str, Any]:
             return stream.state_dict()
@@ -119,6 +119,14 @@ def stateful_loader(
     # torchdata's annotation of `collate_fn` knows lists alone; without a batch size it gets the row itself.
     collate_fn: Any = row_tensors if batch_size is None else collate_tensors
     return StatefulDataLoader(dataset, batch_size=batch_size, collate_fn=collate_fn, num_workers=0)
+
+
+def _workers() -> ConfigError:
+    return ConfigError(
+        "every worker of the loader would read all rows",
+        where="num_workers",
+        mend="Use num_workers=0; reader.workers of the plan reads in processes.",
+    )
 
 
 def _check(stream: RowStream | TarStream, batch_size: int) -> None:

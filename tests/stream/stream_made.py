@@ -1,0 +1,51 @@
+"""A stream of every kind of document, pairs too, over the build of the fixture `mixed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmpack import Shards
+from mmpack.stream import RowStream
+
+_PLAN = """
+max_seq_len = 512
+global_batch = 8
+window_steps = 2
+seed = 3
+
+[rows]
+audio_frames = true
+
+[reader]
+threads = 2
+prefetch = 4
+
+[[datasets]]
+name = "drive"
+shards = "{shards}"
+select = ["drive*"]
+
+[[datasets]]
+name = "texts"
+shards = "{shards}"
+select = ["texts"]
+
+[[datasets]]
+name = "pairs"
+shards = "{shards}"
+select = ["captions", "speech"]
+contrastive = true
+
+[[phases]]
+name = "all"
+tokens = 20_000
+temperature = 2.0
+"""
+
+
+def stream_over(shards: Shards, folder: Path, **settings: Any) -> RowStream:
+    """A stream of some forty rows; `settings` as :meth:`RowStream.open` takes them."""
+    path = folder / "plan.toml"
+    path.write_text(_PLAN.format(shards=shards.store.url))
+    return RowStream.open(path, **settings)
