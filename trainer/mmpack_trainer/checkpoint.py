@@ -1,0 +1,122 @@
+"""Checkpoints of a run: model and optimizer as distributed checkpoints, and beside them where the run is.
+
+    out/checkpoints/step-00000500/    files of torch.distributed.checkpoint, readable on any number of ranks
+                                  run.json    step, row state, loss, the model's settings
+
+A checkpoint is written under another name and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.optim import Optimizer
+
+from mmpack.errors import ConfigError, DataError
+from mmpack_trainer.parallel import World
+
+_RUN = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where a run is.
+
+    Attributes:
+        step: steps done.
+        rows: state of the row stream, equal on all ranks.
+        loss: mean over the steps since the checkpoint before.
+        settings: of the model.
+    """
+
+    step: int
+    rows: dict[str, Any]
+    loss: float
+    settings: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: of the run.
+        keep: how many of the last are kept, beside the one of the lowest loss.
+        world: all processes; all of them call :meth:`save` and :meth:`load`.
+    """
+
+    def __init__(self, folder: Path, *, keep: int, world: World) -> None:
+        self._folder = folder / "checkpoints"
+        self._keep, self._world = keep, world
+
+    def steps(self) -> list[int]:
+        """Steps that there are whole checkpoints of, ascending."""
+        found = [path.parent.name.removeprefix("step-") for path in self._folder.glob(f"step-*/{_RUN}")]
+        return sorted(int(name) for name in found if name.isdigit())
+
+    def save(self, model: nn.Module, optimizer: Optimizer, run: Run) -> None:
+        """Writes a checkpoint, then removes those that are no longer kept."""
+        final = self._path(run.step)
+        partial = final.with_name(final.name + ".partial")
+        if self._world.is_first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        dist.barrier()
+        weights, moments = get_state_dict(model, optimizer)
+        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
+        if self._world.is_first:
+            table = {"step": run.step, "rows": run.rows, "loss": run.loss, "model": run.settings}
+            (partial / _RUN).write_text(json.dumps(table))
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            self._prune()
+        dist.barrier()
+
+    def load(self, model: nn.Module, optimizer: Optimizer, settings: dict[str, Any]) -> Run | None:
+        """Puts the last checkpoint into model and optimizer, whatever layout wrote it; None if there is none.
+
+        Raises:
+            ConfigError: it is of another model.
+            DataError: it is damaged.
+        """
+        steps = self.steps()
+        if not steps:
+            return None
+        path = self._path(steps[-1])
+        run = self._read(steps[-1])
+        if run.settings != settings:
+            keys = sorted(key for key in settings if settings[key] != run.settings.get(key))
+            raise ConfigError(
+                f"the checkpoint is of a model with another {', '.join(keys)}",
+                where=str(path),
+                mend="Give the run another `out`, or set checkpoint.resume to false.",
+            )
+        weights, moments = get_state_dict(model, optimizer)
+        dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=path)
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+        return run
+
+    def _read(self, step: int) -> Run:
+        path = self._path(step) / _RUN
+        try:
+            table = json.loads(path.read_text())
+            return Run(table["step"], table["rows"], table["loss"], table["model"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"cannot be read ({error})", where=str(path)) from None
+
+    def _prune(self) -> None:
+        steps = self.steps()
+        best = min(steps, key=lambda step: self._read(step).loss)
+        for step in steps[: -self._keep]:
+            if step != best:
+                shutil.rmtree(self._path(step))
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step:08d}"

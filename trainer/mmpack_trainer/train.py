@@ -1,0 +1,284 @@
+"""A training run: steps over packed rows, from the first or the last checkpoint on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from mmpack.config import to_builtins
+from mmpack.errors import DataError
+from mmpack.stream import RowStream
+from mmpack_trainer.accounting import batch_of
+from mmpack_trainer.batch import Batch, Batches
+from mmpack_trainer.checkpoint import Checkpoints, Run
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.contrastive import Contrast, contrast
+from mmpack_trainer.data import RowLoader
+from mmpack_trainer.losses import PARTS, loss_of, totals
+from mmpack_trainer.model.build import decoder_config
+from mmpack_trainer.model.inputs import Outputs, Routing
+from mmpack_trainer.model.masks import Backend
+from mmpack_trainer.optimizer import adamw, balance, set_lr
+from mmpack_trainer.parallel import World, build, start
+from mmpack_trainer.schedule import learning_rate
+from mmpack_trainer.titan import clip_grad_norm_
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What a step did, equal on all ranks but for the times.
+
+    Attributes:
+        number: from 1.
+        loss: what was differentiated.
+        parts: ce, action, aux, z, contrastive; without their factors.
+        gradient_norm: before clipping.
+        lr: learning rate.
+        tokens: places of documents, over all ranks; `places` with the pads.
+        seconds: of the step on this rank, `waited` of them for data.
+        chosen: int64 (layers, E), tokens that chose each expert; (0, 0) without experts.
+        dropped: choices beyond capacity.
+        gate: float32 (layers, 5), means over tokens, see :class:`Routing`.
+    """
+
+    number: int
+    loss: float
+    parts: dict[str, float]
+    gradient_norm: float
+    lr: float
+    tokens: int
+    places: int
+    seconds: float
+    waited: float
+    chosen: Tensor
+    dropped: int
+    gate: Tensor
+
+    @property
+    def fill(self) -> float:
+        """Tokens / places."""
+        return self.tokens / self.places
+
+
+class Trainer:
+    """A run of one configuration, over all processes that torchrun started, or in this one.
+
+    Args:
+        config: the run.
+
+    Raises:
+        ConfigError: settings contradict each other, the plan or the number of processes.
+        DataError, StorageError: the rows cannot be read.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.world = world = start(config.parallel)
+        reader = {
+            key: value for key in ("workers", "threads") if (value := getattr(config.data, key)) is not None
+        }
+        self.stream = RowStream.open(
+            config.data.plan, rank=world.data_rank, ranks=world.data_ranks, reader=reader
+        )
+        plan = self.stream.plan
+        self.batch = batch_of(
+            plan.config.global_batch,
+            seq_len=plan.config.max_seq_len,
+            micro_batch=config.micro_batch,
+            ranks=world.data_ranks,
+        )
+        backend = _backend(config, world.device)
+        self.batches = Batches(
+            plan.layout,
+            config.loss,
+            backend=backend,
+            both_ways=config.model.image_attention == "both",
+            device=world.device,
+        )
+        tree = decoder_config(
+            config.model,
+            config.loss,
+            self.batches.widths,
+            max_seq_len=plan.config.max_seq_len,
+            backend=backend,
+            expert_parallel=config.parallel.expert > 1,
+        )
+        self.model = build(tree, world, config.compute, seed=config.seed)
+        self.optimizer = adamw(self.model, config.optimizer)
+        self.loader = RowLoader(RowLoader.Config(micro_batch=config.micro_batch), stream=self.stream)
+        self.checkpoints = Checkpoints(Path(config.out), keep=config.checkpoint.keep, world=world)
+        self.done = 0
+        """Steps."""
+        self._lr = learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
+        self._settings = to_builtins(config.model)
+        self._data: Iterator | None = None
+        self._losses: list[float] = []
+
+    def fit(self, log: Callable[[Step], None] = lambda step: None) -> None:
+        """Trains to the last step, from the last checkpoint on if there is one and it is to be used.
+
+        Args:
+            log: called with every step.
+        """
+        if self.config.checkpoint.resume:
+            self.resume()
+        while self.done < self.config.steps:
+            step = self.step()
+            log(step)
+            if self.done % self.config.checkpoint.every_steps == 0 or self.done == self.config.steps:
+                self.save()
+
+    def resume(self) -> None:
+        """Goes on from the last checkpoint, if there is one. Raises ConfigError, DataError."""
+        run = self.checkpoints.load(self.model, self.optimizer, self._settings)
+        if run is not None:
+            self.loader.load_state_dict(run.rows)
+            self.done, self._data = run.step, None
+
+    def save(self) -> None:
+        """Writes a checkpoint of the steps done."""
+        loss = sum(self._losses) / max(len(self._losses), 1)
+        self._losses.clear()
+        run = Run(self.done, self.loader.state_dict(), loss, self._settings)
+        self.checkpoints.save(self.model, self.optimizer, run)
+
+    def close(self) -> None:
+        """Ends reading ahead."""
+        self.stream.close()
+
+    def step(self) -> Step:
+        """One optimizer step.
+
+        Raises:
+            DataError: the plan has no more rows.
+        """
+        begun = perf_counter()
+        batches = self._take()
+        waited = perf_counter() - begun
+        sums = totals(batches, self.world)
+        ready, contrasted = self._contrast(batches)
+        parts = torch.zeros(len(PARTS), device=self.world.device)
+        routings: list[tuple[Routing, ...]] = []
+        pairs = 0
+        for number, batch in enumerate(batches):
+            outputs = ready[number] if ready else self.model(batch.inputs)
+            loss = loss_of(
+                outputs,
+                batch.targets,
+                self.config.loss,
+                sums,
+                contrasted,
+                first=pairs,
+                shares=len(batches) * self.world.data_ranks,
+            )
+            loss.value.backward()
+            parts += loss.parts
+            pairs += len(batch.targets.pair_valid)
+            routings.append(
+                tuple(
+                    each._replace(balance=each.balance.detach(), z=each.z.detach())
+                    for each in outputs.routing
+                )
+            )
+        norm = clip_grad_norm_(
+            list(self.model.parameters()),
+            self.config.optimizer.max_norm,
+            ep_enabled=self.world.dims.ep_enabled,
+        )
+        lr = self._lr(self.done)
+        set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        chosen, dropped, gate = self._routed(routings)
+        self.done += 1
+        named = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
+        named["contrastive"] = contrasted.loss.item() if contrasted is not None else 0.0
+        step = Step(
+            number=self.done,
+            loss=_total(named, self.config),
+            parts=named,
+            gradient_norm=float(norm),
+            lr=lr,
+            tokens=sums.tokens,
+            places=self.batch.tokens,
+            seconds=perf_counter() - begun,
+            waited=waited,
+            chosen=chosen,
+            dropped=dropped,
+            gate=gate / max(sums.tokens, 1),
+        )
+        self._losses.append(step.loss)
+        return step
+
+    def _take(self) -> list[Batch]:
+        if self._data is None:
+            self._data = iter(self.loader)
+        found = []
+        for _ in range(self.batch.accumulation):
+            taken = next(self._data, None)
+            if taken is None:
+                raise DataError(
+                    f"the plan ends after {self.done} steps",
+                    where=self.config.data.plan,
+                    mend="Give its phases more tokens, or the run fewer steps.",
+                )
+            arrays, labels = taken
+            found.append(self.batches({**arrays, "labels": labels}))
+        return found
+
+    def _contrast(self, batches: list[Batch]) -> tuple[list[Outputs], Contrast | None]:
+        """The contrastive loss, which needs the embeddings of all micro-batches before the first is differentiated.
+
+        With one micro-batch its forward pass is the only one; with more, all are run first without gradients.
+        """
+        if not self.config.loss.contrastive or not self.config.model.contrastive_dim:
+            return [], None
+        with torch.set_grad_enabled(len(batches) == 1):
+            outputs = [self.model(batch.inputs) for batch in batches]
+        embeddings = torch.cat([each.embeddings for each in outputs]).detach()
+        tau = outputs[0].temperature
+        found = contrast(
+            embeddings,
+            torch.cat([batch.targets.pair_valid for batch in batches]),
+            tau if tau is not None else embeddings.new_full((1,), self.config.loss.temperature),
+            self.world,
+        )
+        return (outputs if len(batches) == 1 else []), found
+
+    def _routed(self, routings: list[tuple[Routing, ...]]) -> tuple[Tensor, int, Tensor]:
+        """Statistics over micro-batches and ranks; moves the balancing bias."""
+        if not routings[0]:
+            return torch.zeros(0, 0, dtype=torch.int64), 0, torch.zeros(0, 5)
+        chosen = torch.stack([torch.stack([each.chosen for each in routing]) for routing in routings]).sum(0)
+        dropped = torch.stack([torch.stack([each.dropped for each in routing]) for routing in routings]).sum()
+        gate = torch.stack([torch.stack([each.gate for each in routing]) for routing in routings]).sum(0)
+        chosen = self.world.add(chosen)
+        layers = [layer.moe for layer in self.model.layers.values() if layer.moe_enabled]
+        for moe, counts in zip(layers, chosen, strict=True):
+            if moe.expert_bias_E is not None:
+                balance(moe.expert_bias_E, counts, moe.load_balance_coeff)
+        return chosen.cpu(), int(self.world.add(dropped)), self.world.add(gate).cpu()
+
+
+def _total(parts: dict[str, float], config: TrainConfig) -> float:
+    loss = config.loss
+    factors = {
+        "ce": 1.0,
+        "action": loss.action,
+        "aux": loss.aux,
+        "z": loss.z,
+        "contrastive": loss.contrastive,
+    }
+    return sum(factors[name] * value for name, value in parts.items())
+
+
+def _backend(config: TrainConfig, device: torch.device) -> Backend:
+    chosen = config.model.attention
+    if chosen == "auto":
+        return "flex" if device.type == "cuda" else "sdpa"
+    return chosen
