@@ -18,33 +18,34 @@ class Row:
     A label is the id that the *next* place of the same document holds, so labels are shifted already.
 
     Attributes:
-        number: of the row in the run.
+        number: of the row in the run, over all ranks.
         input_ids: int32 (L,); `<|pad|>` behind the last document and where a sample could not be read.
         labels: int32 (L,); IGNORE at pads, at a document's last place, and where the next place holds no id to be
             predicted: a patch, a continuous value, `<|pad|>`.
-        position_ids: int32 (L,), distance from the document's start; 0 at pads.
-        document_ids: int32 (L,); -1 at pads and at the places of unreadable samples.
+        position_ids: int32 (L,), distance from the document's start, in unreadable ones too; 0 behind the last document.
+        document_ids: int32 (L,), from 0; -1 behind the last document and at the places of unreadable samples.
         cu_seqlens: int32 (D + 1,), first place of each document and the end of the last. What the attention is
             confined to: the places of an unreadable sample are a document of their own, which nothing else sees.
         document_valid: bool (D,); False for the places of an unreadable sample.
-        datasets: int16 (D,), number of the document's data set in the plan.
-        keys: of each document, the keys of its samples.
-        modality: int8 (L,), numbers of :class:`mmpack.layout.Modality`.
-        slice_ids: int32 (L,), the slice a place belongs to, from 0 in the row; -1 outside of slices.
+        datasets: int16 (D,), number of the document's data set in the plan; 0 in rows of tars.
+        keys: of each document, the keys of its samples, read or not; both documents of a pair have all of its.
+        modality: int8 (L,), numbers of :class:`mmpack.layout.Modality`; pads are SPECIAL.
+        slice_ids: int32 (L,), the slice a place belongs to, from 0 in the row; -1 outside of slices. In a pair both
+            documents have places of the same slices.
         t_ns: int64 (S,), tick of each slice on its recording's clock.
-        patches: uint8 (P, side, side, 3), RGB pixels of each patch place.
+        patches: uint8 (P, side, side, 3), RGB pixels of each patch place; side is `layout.vision.token_side`.
         patch_index: int32 (P,), the place of each patch, ascending.
-        image_spans: int32 (I, 2), [start, stop) of the places of each picture.
+        image_spans: int32 (I, 2), [start, stop) of the places of each picture; each frame of a tubelet is one.
         image_grids: int32 (I, 2), rows and columns of its patches.
         values: float32 (V, width), continuous observations, normalised by their stream's mean and deviation; 0 where
-            `value_mask` is False.
+            `value_mask` is False. The width is that of the layout's widest such stream.
         value_mask: bool (V, width), True where there is a finite value: columns beyond the stream's width and values
             that are not finite are False.
         value_index: int32 (V,), the place of each row of values.
         value_stream: int16 (V,), its stream's number in `layout.numeric`.
-        actions, action_mask, action_index, action_stream: likewise for continuous actions.
+        actions, action_mask, action_index, action_stream: likewise for continuous actions, with a width of their own.
         audio_frames: float32 (A, hop), samples in [-1, 1] of each codec frame; A is 0 unless `rows.audio_frames`.
-        audio_index: int32 (A,), the first place of each frame.
+        audio_index: int32 (A,), the first of the `layout.audio.codebooks` places of each frame.
         pairs: int32 (K, 2), documents (media, text) of each contrastive pair.
         cls_index: int32 (K, 2), the places of their `<|cls|>`.
     """
