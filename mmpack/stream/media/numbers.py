@@ -46,7 +46,8 @@ class Normaliser:
         with np.errstate(over="ignore", invalid="ignore"):
             values = ((rows - mean) / deviation).astype(np.float32)
         finite = np.isfinite(values)
-        return np.where(finite, values, np.float32(0)), finite
+        values[~finite] = 0
+        return values, finite
 
 
 def bins(stream: NumericLayout, rows: NDArray[np.float64]) -> NDArray[np.int32]:

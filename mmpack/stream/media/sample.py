@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -109,6 +110,9 @@ class Outline:
         return sum(each.patches for each in self.shown)
 
 
+_CONTENT = ("text", "image", "audio", "numeric")
+
+
 class _Picture(NamedTuple):
     name: str
     extension: str
@@ -138,6 +142,15 @@ class _Found:
     arrays: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
+class _Laid(NamedTuple):
+    """The places of samples with the same facts: their ids as far as these tell, and the segments whose content is each
+    sample's own.
+    """
+
+    ids: NDArray[np.int32]
+    content: tuple[tuple[Segment, slice], ...]
+
+
 class SampleReader:
     """Reads samples under one layout. One reader serves several threads at once.
 
@@ -155,6 +168,8 @@ class SampleReader:
         self._keep_frames = rows.audio_frames
         self._pad = layout.vocabulary.id(PAD)
         self._streams = {stream.name: number for number, stream in enumerate(layout.config.numeric)}
+        # Slices of a recording have the same sizes again and again.
+        self._laid = lru_cache(maxsize=4096)(self._lay)
 
     def outline(
         self, planned: PlannedSample, members: Mapping[str, bytes], normaliser: Normaliser
@@ -174,11 +189,10 @@ class SampleReader:
         found = _slice(members) if planned.kind == "slice" else _stand_alone(planned.kind, members)
         texts = [self._layout.tokenizer.encode(text) for text in found.texts]
         facts = _with_counts(found.facts, [len(ids) for ids in texts])
-        segments = self._layout.segments(facts)
-        tokens = sum(segment.tokens for segment in segments)
-        if tokens != planned.tokens:
-            raise IntegrityError(f"takes {tokens} places, and the index has {planned.tokens}")
-        return self._outline(segments, found, texts, normaliser)
+        laid = self._laid(facts)
+        if len(laid.ids) != planned.tokens:
+            raise IntegrityError(f"takes {len(laid.ids)} places, and the index has {planned.tokens}")
+        return self._outline(laid, found, texts, normaliser)
 
     def decode(self, outline: Outline, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Decodes a sample's media: patches into their place, codes of sounds into the outline's ids.
@@ -220,23 +234,31 @@ class SampleReader:
                 kept.append(to_frames(sound, hop))
         return np.concatenate(kept)
 
+    def _lay(self, facts: Facts) -> _Laid:
+        names = self._layout.vocabulary
+        segments = self._layout.segments(facts)
+        tokens = [names.id(segment.token) if segment.token else self._pad for segment in segments]
+        sizes = np.array([segment.tokens for segment in segments])
+        stops = np.cumsum(sizes)
+        ids = np.repeat(np.array(tokens, np.int32), sizes)
+        places = map(slice, (stops - sizes).tolist(), stops.tolist())
+        content = [
+            (segment, own) for segment, own in zip(segments, places, strict=True) if segment.kind in _CONTENT
+        ]
+        return _Laid(ids, tuple(content))
+
     def _outline(
         self,
-        segments: Sequence[Segment],
+        laid: _Laid,
         found: _Found,
         texts: Sequence[NDArray[np.int32]],
         normaliser: Normaliser,
     ) -> Outline:
-        names = self._layout.vocabulary
-        tokens = [names.id(segment.token) if segment.token else self._pad for segment in segments]
-        ids = np.repeat(np.array(tokens, np.int32), [segment.tokens for segment in segments])
+        names, ids = self._layout.vocabulary, laid.ids.copy()
         shown: dict[int, Shown] = {}
         heard: list[Heard] = []
         numbers: list[Numbers] = []
-        place = 0
-        for kind, _, count, token, name, index in segments:
-            places = slice(place, place + count)
-            place += count
+        for (kind, _, _, token, name, index), places in laid.content:
             if kind == "text":
                 ids[places] = texts[index]
             elif kind == "image" and index not in shown:  # a tubelet has a segment for each frame
