@@ -25,7 +25,6 @@ class Targets:
     weights: float32 (B, L), of each label in the cross-entropy; 0 where nothing is predicted.
     actions: float32 (A, width), continuous actions.
     action_mask: bool (A, width).
-    action_stream: int64 (A,), which of the continuous action streams each is of, from 0.
     pair_valid: bool (K,), contrastive pairs whose two documents could be read.
     """
 
@@ -33,7 +32,6 @@ class Targets:
     weights: Tensor
     actions: Tensor
     action_mask: Tensor
-    action_stream: Tensor
     pair_valid: Tensor
 
 
@@ -74,6 +72,8 @@ class Batches:
         found = {name: value.to(self._device) for name, value in arrays.items() if isinstance(value, Tensor)}
         widths = self.widths
         seq_len = found["input_ids"].shape[1]
+        value_stream = _places(found["value_stream"], widths.value_streams)
+        action_stream = _places(found["action_stream"], widths.action_streams)
         inputs = Inputs(
             tokens=found["input_ids"].long(),
             positions=found["position_ids"].long(),
@@ -88,20 +88,13 @@ class Batches:
             numbers=tuple(arrays["numbers"].tolist()),
             patches=found["patches"].flatten(1) / 127.5 - 1,
             patch_index=found["patch_index"].long(),
-            values=by_stream(
-                found["values"],
-                found["value_mask"],
-                _places(found["value_stream"], widths.value_streams),
-                len(widths.value_streams),
-            ),
+            values=by_stream(found["values"], found["value_mask"], value_stream, len(widths.value_streams)),
             value_index=found["value_index"].long(),
             actions=by_stream(
-                found["actions"],
-                found["action_mask"],
-                _places(found["action_stream"], widths.action_streams),
-                len(widths.action_streams),
+                found["actions"], found["action_mask"], action_stream, len(widths.action_streams)
             ),
             action_index=found["action_index"].long(),
+            action_stream=action_stream,
             cls_index=found["cls_index"].long(),
         )
         labels = found["labels"].long()
@@ -110,7 +103,6 @@ class Batches:
             weights=torch.where(labels == IGNORE, 0.0, self._weights[labels.clamp(min=0)]),
             actions=found["actions"],
             action_mask=found["action_mask"],
-            action_stream=_places(found["action_stream"], widths.action_streams),
             pair_valid=found["document_valid"][found["pairs"].long()].all(1),
         )
         return Batch(inputs, targets)

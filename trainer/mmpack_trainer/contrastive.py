@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from mmpack_trainer.parallel import World
 
@@ -40,7 +40,7 @@ def info_nce(media: Tensor, text: Tensor, temperature: Tensor) -> Tensor:
     """
     logits = media @ text.T / temperature
     own = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)) / 2
 
 
 def contrast(embeddings: Tensor, valid: Tensor, temperature: Tensor, world: World) -> Contrast:

@@ -61,8 +61,8 @@ def totals(batches: Sequence[Batch], world: World) -> Totals:
 @dataclass(frozen=True, slots=True, eq=False)
 class Loss:
     """Attributes:
-    value: float32 (), what is differentiated.
-    parts: float32 (len(PARTS),), the parts without their factors; no gradient.
+    value: float64 (), what is differentiated.
+    parts: float64 (len(PARTS),), the parts without their factors; no gradient.
     """
 
     value: Tensor
@@ -91,8 +91,11 @@ def loss_of(
         shares: micro-batches of a step, over all data-parallel ranks.
     """
     layers = max(len(outputs.routing), 1)
-    zero = targets.weights.new_zeros(())
-    ce = (token_losses(outputs.logits, targets.labels) * targets.weights).sum() / max(sums.weight, 1e-9)
+    zero = torch.zeros((), dtype=torch.float64, device=targets.weights.device)
+    # Sums of many numbers are made in float64, so that what is logged does not depend on their order.
+    ce = (token_losses(outputs.logits, targets.labels) * targets.weights).double().sum() / max(
+        sums.weight, 1e-9
+    )
     action = _action(outputs.actions, targets) / max(sums.actions, 1) if outputs.actions is not None else zero
     aux = sum((each.balance for each in outputs.routing), zero) / (sums.rows * layers)
     z = sum((each.z for each in outputs.routing), zero) / (max(sums.tokens, 1) * layers)
@@ -107,5 +110,4 @@ def loss_of(
 
 def _action(predicted: Tensor, targets: Targets) -> Tensor:
     """Sum of squared differences over the numbers that there are."""
-    own = predicted[torch.arange(len(predicted), device=predicted.device), targets.action_stream]
-    return ((own - targets.actions).square() * targets.action_mask).sum()
+    return ((predicted - targets.actions).square() * targets.action_mask).double().sum()

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.optim import AdamW, Optimizer
 
 from mmpack_trainer.config.schema import OptimizerConfig
-from mmpack_trainer.titan import like
+from mmpack_trainer.titan import like, local
 
 
 def adamw(model: nn.Module, config: OptimizerConfig) -> AdamW:
@@ -34,6 +35,34 @@ def adamw(model: nn.Module, config: OptimizerConfig) -> AdamW:
     if config.bf16_states:
         optimizer.register_step_pre_hook(_make_states_bf16)
     return optimizer
+
+
+@torch.no_grad()
+def clip(model: nn.Module, max_norm: float) -> float:
+    """Scales all gradients so that their common norm is at most `max_norm`; returns the norm before.
+
+    Squares are added in float64, shards of one layout together and then over their ranks, so that the norm is the same
+    on any layout. (In float32, the norm of a large tensor is off by some 1e-5.)
+    """
+    gradients = [each.grad for each in model.parameters() if each.grad is not None]
+    sums: dict[tuple[Any, ...], Tensor] = {}
+    for gradient in gradients:
+        key = (gradient.device_mesh, gradient.placements) if isinstance(gradient, DTensor) else ()
+        square = torch.linalg.vector_norm(local(gradient), dtype=torch.float64).square()
+        sums[key] = sums[key] + square if key in sums else square
+    total = 0.0
+    for key, square in sums.items():
+        if key:
+            mesh, placements = key
+            partial = [Replicate() if each.is_replicate() else Partial() for each in placements]
+            square = DTensor.from_local(square, mesh, partial, run_check=False).full_tensor()
+        total += square.item()
+    norm = total**0.5
+    factor = max_norm / (norm + 1e-6)
+    if factor < 1:
+        for gradient in gradients:
+            gradient.mul_(factor)
+    return norm
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

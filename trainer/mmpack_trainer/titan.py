@@ -23,7 +23,6 @@ from torchtitan.components.loss import _LossParallelCrossEntropy
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC
 from torchtitan.distributed.fsdp import apply_fsdp_to_decoder
-from torchtitan.distributed.utils import clip_grad_norm_
 from torchtitan.models.common.attention import FlexAttention, GQAttention, QKVLinear
 from torchtitan.models.common.config_utils import make_ffn_config
 from torchtitan.models.common.decoder import Decoder, TransformerBlock
@@ -69,7 +68,6 @@ __all__ = [
     "TokenChoiceTopKRouter",
     "TransformerBlock",
     "apply_fsdp_to_decoder",
-    "clip_grad_norm_",
     "dense_activation_placement",
     "dense_param_placement",
     "fill",

@@ -23,10 +23,9 @@ from mmpack_trainer.losses import PARTS, loss_of, totals
 from mmpack_trainer.model.build import decoder_config
 from mmpack_trainer.model.inputs import Outputs, Routing
 from mmpack_trainer.model.masks import Backend
-from mmpack_trainer.optimizer import adamw, balance, set_lr
-from mmpack_trainer.parallel import World, build, start
+from mmpack_trainer.optimizer import adamw, balance, clip, set_lr
+from mmpack_trainer.parallel import build, start
 from mmpack_trainer.schedule import learning_rate
-from mmpack_trainer.titan import clip_grad_norm_
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,7 +161,7 @@ class Trainer:
         waited = perf_counter() - begun
         sums = totals(batches, self.world)
         ready, contrasted = self._contrast(batches)
-        parts = torch.zeros(len(PARTS), device=self.world.device)
+        parts = torch.zeros(len(PARTS), dtype=torch.float64, device=self.world.device)
         routings: list[tuple[Routing, ...]] = []
         pairs = 0
         for number, batch in enumerate(batches):
@@ -185,24 +184,20 @@ class Trainer:
                     for each in outputs.routing
                 )
             )
-        norm = clip_grad_norm_(
-            list(self.model.parameters()),
-            self.config.optimizer.max_norm,
-            ep_enabled=self.world.dims.ep_enabled,
-        )
+        norm = clip(self.model, self.config.optimizer.max_norm)
         lr = self._lr(self.done)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         chosen, dropped, gate = self._routed(routings)
         self.done += 1
-        named = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
+        named: dict[str, float] = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
         named["contrastive"] = contrasted.loss.item() if contrasted is not None else 0.0
         step = Step(
             number=self.done,
             loss=_total(named, self.config),
             parts=named,
-            gradient_norm=float(norm),
+            gradient_norm=norm,
             lr=lr,
             tokens=sums.tokens,
             places=self.batch.tokens,

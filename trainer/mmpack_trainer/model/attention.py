@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from mmpack_trainer.model.masks import Backend, Dense, Documents
 from mmpack_trainer.titan import FlexAttention, Module
@@ -42,7 +42,7 @@ class DocumentAttention(Module):
             *(each.transpose(1, 2) for each in (q_BLNH, k_BLNH, v_BLNH)), attention_masks.rows, strict=True
         ):
             pieces = [
-                F.scaled_dot_product_attention(
+                functional.scaled_dot_product_attention(
                     query[None, :, part.start : part.stop],
                     key[None, :, part.start : part.stop],
                     value[None, :, part.start : part.stop],
@@ -79,7 +79,7 @@ class DenseAttention(Module):
         enable_gqa: bool,
     ) -> Tensor:
         query, key, value = (each.transpose(1, 2) for each in (q_BLNH, k_BLNH, v_BLNH))
-        out = F.scaled_dot_product_attention(
+        out = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_masks.mask, scale=scale, enable_gqa=enable_gqa
         )
         return out.transpose(1, 2) * attention_masks.valid

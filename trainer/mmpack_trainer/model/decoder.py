@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mmpack_trainer.model.inputs import Inputs, Outputs, Routing
 from mmpack_trainer.model.moe import MultimodalMoE
@@ -85,10 +85,11 @@ class MultimodalDecoder(Decoder):
         if self.action_head is None:
             return None
         found = whole(self.action_head(flat[inputs.action_index - 1]))
-        return found.float().unflatten(-1, (-1, self.config.action_width))
+        by_stream = found.unflatten(-1, (-1, self.config.action_width))
+        return by_stream[torch.arange(len(found), device=found.device), inputs.action_stream].float()
 
     def _embeddings(self, flat: Tensor, inputs: Inputs) -> Tensor | None:
         if self.contrastive_head is None:
             return None
-        found = whole(self.contrastive_head(flat[inputs.cls_index.flatten()]))
-        return F.normalize(found.float(), dim=-1).unflatten(0, (-1, 2))
+        found = whole(self.contrastive_head(flat[inputs.cls_index.flatten()])).unflatten(0, (-1, 2))
+        return functional.normalize(found.float(), dim=-1)

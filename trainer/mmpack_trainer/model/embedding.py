@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Shard
+from torch.nn import functional
 
 from mmpack_trainer.model.inputs import Inputs
 from mmpack_trainer.titan import Embedding, Linear, Module, ParallelDims, local
@@ -47,16 +47,13 @@ class MultimodalEmbedding(Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         found = self.tokens(inputs.tokens)
-        flat = found.flatten(0, 1).index_copy(
-            0, inputs.patch_index, self._patches(inputs.patches).type_as(found)
-        )
+        found = _put(found, inputs.patch_index, self._patches(inputs.patches))
         for linear, vectors, index in (
             (self.values, inputs.values, inputs.value_index),
             (self.actions, inputs.actions, inputs.action_index),
         ):
             if linear is not None:
-                flat = flat.index_copy(0, index, self._columns(_product(linear, vectors)).type_as(found))
-        found = flat.view_as(found)
+                found = _put(found, index, self._columns(_product(linear, vectors)))
         if self._mesh is None:
             return found
         return DTensor.from_local(found, self._mesh, [Partial()], run_check=False).redistribute(
@@ -67,7 +64,7 @@ class MultimodalEmbedding(Module):
         first = _product(self.patches, pixels)
         if self.patches_out is None:
             return self._columns(first)
-        return F.linear(F.gelu(first), local(self.patches_out.weight))
+        return functional.linear(functional.gelu(first), local(self.patches_out.weight))
 
     def _columns(self, part: Tensor) -> Tensor:
         """(n, dim) with this rank's columns in their place."""
@@ -75,9 +72,15 @@ class MultimodalEmbedding(Module):
             return part
         size = -(-self.dim // self._mesh.size())  # DTensor's chunks
         start = self._mesh.get_local_rank() * size
-        return F.pad(part, (start, self.dim - start - part.shape[1]))
+        return functional.pad(part, (start, self.dim - start - part.shape[1]))
+
+
+def _put(embedded: Tensor, index: Tensor, vectors: Tensor) -> Tensor:
+    """(B, L, dim) with `vectors` in the flat places `index`."""
+    places = embedded.shape[1]
+    return embedded.index_put((index // places, index % places), vectors.type_as(embedded))
 
 
 def _product(linear: Linear, vectors: Tensor) -> Tensor:
     weight = local(linear.weight)
-    return F.linear(vectors.to(weight.dtype), weight)
+    return functional.linear(vectors.to(weight.dtype), weight)

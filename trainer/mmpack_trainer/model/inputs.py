@@ -23,6 +23,7 @@ class Inputs:
         patches: float (P, pixels), in [-1, 1].
         patch_index, value_index, action_index: int64, flat places of the batch that hold no id but what lies beside.
         values, actions: float (V, streams · 2 · width), see :func:`mmpack_trainer.batch.by_stream`.
+        action_stream: int64 (A,), which of the continuous action streams each is of, from 0.
         cls_index: int64 (K, 2), flat places of the two `<|cls|>` of each contrastive pair.
     """
 
@@ -37,6 +38,7 @@ class Inputs:
     value_index: Tensor
     actions: Tensor
     action_index: Tensor
+    action_stream: Tensor
     cls_index: Tensor
 
 
@@ -63,7 +65,7 @@ class Routing(NamedTuple):
 class Outputs(NamedTuple):
     """Attributes:
     logits: (B, L, ids); under tensor parallelism a DTensor cut along the ids.
-    actions: float (A, streams, width), predictions of continuous actions, made at the place before each.
+    actions: float (A, width), predictions of continuous actions, made at the place before each.
     embeddings: float (K, 2, contrastive_dim), of length 1; None without a contrastive head.
     temperature: float (1,), τ; None unless it is learned.
     routing: of each layer with experts, in order.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate
+from torch.nn import functional
 
 from mmpack_trainer.model.inputs import Inputs, Routing
 from mmpack_trainer.titan import (
@@ -19,7 +20,7 @@ from mmpack_trainer.titan import (
     whole,
 )
 
-# Letters of shapes are torchtitan's: B rows, L places, E experts, K choices of a token, D width, R tokens of an expert.
+# Letters of shapes are torchtitan's: B rows, L places, E experts, K choices of a token, D width.
 
 
 class Experts(GroupedExperts):
@@ -32,15 +33,13 @@ class Experts(GroupedExperts):
     class Config(GroupedExperts.Config):
         pass
 
-    def forward(self, x_RD: Tensor, num_tokens_per_expert_E: Tensor) -> Tensor:  # noqa: N803
-        if x_RD.is_cuda and x_RD.dtype == torch.bfloat16:
-            return super().forward(x_RD, num_tokens_per_expert_E)
+    def forward(self, tokens: Tensor, counts: Tensor) -> Tensor:
+        if tokens.is_cuda and tokens.dtype == torch.bfloat16:
+            return super().forward(tokens, counts)
         gates, downs, ups = local(self.w1_EFD), local(self.w2_EDF), local(self.w3_EFD)
         parts = [
-            F.linear(F.silu(F.linear(x, gate)) * F.linear(x, up), down)
-            for x, gate, down, up in zip(
-                x_RD.split(num_tokens_per_expert_E.tolist()), gates, downs, ups, strict=True
-            )
+            functional.linear(functional.silu(functional.linear(x, gate)) * functional.linear(x, up), down)
+            for x, gate, down, up in zip(tokens.split(counts.tolist()), gates, downs, ups, strict=True)
         ]
         return torch.cat(parts)
 
@@ -54,14 +53,14 @@ class Dispatcher(AllToAllTokenDispatcher):
 
     def _local_reorder(
         self,
-        x_TD: Tensor,  # noqa: N803
-        topk_scores_TK: Tensor,  # noqa: N803
-        topk_expert_ids_TK: Tensor,  # noqa: N803
+        tokens: Tensor,
+        scores: Tensor,
+        choices: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        experts = topk_expert_ids_TK.flatten()
-        order = torch.argsort(experts, stable=True)[: int((experts < self.num_experts).sum())]
-        tokens = order // self.top_k
-        return x_TD[tokens], tokens, topk_scores_TK.flatten()[order]
+        chosen = choices.flatten()
+        order = torch.argsort(chosen, stable=True)[: int((chosen < self.num_experts).sum())]
+        places = order // self.top_k
+        return tokens[places], places, scores.flatten()[order]
 
 
 class Router(TokenChoiceTopKRouter):
@@ -77,18 +76,18 @@ class Router(TokenChoiceTopKRouter):
         super().__init__(config)
         self.noise, self.layer = config.noise, config.layer
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
-        x_BLD: Tensor,
-        bias_E: Tensor | None,
-        numbers: tuple[int, ...],  # noqa: N803
+        hidden: Tensor,
+        bias: Tensor | None,
+        numbers: tuple[int, ...],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scores (B, L, K), experts (B, L, K), logits and probabilities (B, L, E); float32."""
-        logits = self.gate(x_BLD).float()
+        logits = self.gate(hidden).float()
         if self.training and self.noise:
-            logits = logits + like(self._noise(numbers, x_BLD.shape[1], local(logits).device), logits)
+            logits = logits + like(self._noise(numbers, hidden.shape[1], local(logits).device), logits)
         probabilities = logits.softmax(-1)
-        ranked = probabilities.detach() if bias_E is None else probabilities.detach() + bias_E
+        ranked = probabilities.detach() if bias is None else probabilities.detach() + bias
         experts = ranked.topk(self.top_k, dim=-1).indices
         scores = probabilities.gather(-1, experts)
         return scores / scores.sum(-1, keepdim=True), experts, logits, probabilities
@@ -126,7 +125,7 @@ class MultimodalMoE(MoE):
             raise RuntimeError("the layer was not run")
         return routing
 
-    def forward(self, x_BLD: Tensor, inputs: Inputs) -> Tensor:  # type: ignore[override]  # noqa: N803
+    def forward(self, x_BLD: Tensor, inputs: Inputs) -> Tensor:  # noqa: N803 - sharding goes by the name
         scores, experts, logits, probabilities = self.router(x_BLD, self.expert_bias_E, inputs.numbers)
         valid = like(inputs.valid, probabilities)
         kept = self._kept(experts, inputs.valid)
@@ -147,7 +146,7 @@ class MultimodalMoE(MoE):
         capacity = torch.ceil(valid.sum(1) * (self.capacity_factor * top_k / total))
         # All first choices, then all second ones: (B, K · L).
         chosen = whole(experts).masked_fill(~valid[..., None], total).transpose(1, 2).flatten(1)
-        before = F.one_hot(chosen, total + 1).cumsum(1).gather(-1, chosen[..., None])[..., 0]
+        before = functional.one_hot(chosen, total + 1).cumsum(1).gather(-1, chosen[..., None])[..., 0]
         kept = (before <= capacity[:, None]) & (chosen < total)
         return like(kept.unflatten(1, (top_k, -1)).transpose(1, 2), experts)
 
@@ -177,8 +176,6 @@ class MultimodalMoE(MoE):
 
 def _summed(part: Tensor, reference: Tensor) -> Tensor:
     """A count made from the local part of `reference`: partial along the mesh axes that cut it."""
-    from torch.distributed.tensor import DTensor, Partial, Replicate
-
     if not isinstance(reference, DTensor):
         return part
     placements = [Replicate() if place.is_replicate() else Partial() for place in reference.placements]
