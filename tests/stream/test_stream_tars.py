@@ -320,8 +320,8 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
         folder = Path(name)
         paths, expected = _write(folder, tars)
         settings: dict[str, Any] = {"epochs": epochs, "pool": pool}
-        # So that there is a row.
-        paths.append(write_tar(folder / "last.tar", texts("last-", [7])))
+        # So that there is a row; in front, so that faults may be the last that is met.
+        paths.insert(0, write_tar(folder / "first.tar", texts("first-", [7])))
         whole = rows_of(paths, folder / "whole.jsonl", **settings)
         read, state, met = [], None, 0
         while len(read) < len(whole):
@@ -419,7 +419,9 @@ def test_tars_that_changed_under_a_state_are_named(tmp_path: Path) -> None:
 def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # JPEG passes over what lies behind its end.
     padded = [(f"{number:03d}.jpg", jpeg(number) + bytes(30_000)) for number in range(60)]
-    tar = write_tar(tmp_path / "a.tar", padded)
+    captions = [(f"{number:03d}.txt", text(number * 7 % 40)) for number in range(60)]
+    both = [each for pair in zip(padded, captions, strict=True) for each in pair]
+    tar = write_tar(tmp_path / "a.tar", both)
     monkeypatch.setattr(flow, "POOL_BYTES", 400_000)
     with stream_of([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
         rows = [next(stream)]
@@ -506,3 +508,16 @@ def test_faults_are_told_with_the_row_they_were_met_on_the_way_to(tmp_path: Path
             assert len(told_in(tmp_path / "q.jsonl")) == (row.number >= 2)
     [told] = told_in(tmp_path / "q.jsonl")
     assert (told.row, told.key, told.shard) == (2, "a0002", "a.tar")
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_faults_behind_the_last_sample_are_told_once(tmp_path: Path, stop: int) -> None:
+    tar = write_tar(tmp_path / "a.tar", texts("a", [100, 100, 100, 300]))
+    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+        rows = [next(stream) for _ in range(stop)]
+        state = stream.state_dict()
+    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+        stream.load_state_dict(state)
+        rows += stream
+    assert len(rows) == 3
+    assert [told.key for told in told_in(tmp_path / "q.jsonl")] == ["a0003"]
