@@ -39,7 +39,7 @@ class StepMetrics:
     rates: Rates
     wall_s: float
     data_wait_s: float
-    """Of `wall_s`, the time in which the slowest rank waited for rows."""
+    """Of `wall_s`, the time in which the process that writes it down waited for rows."""
     extra: Mapping[str, float] = field(default_factory=dict)
     """Anything else to keep, as `{"moe/dropped": 0.0}`."""
 

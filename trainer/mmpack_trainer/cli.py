@@ -1,0 +1,143 @@
+"""The command `mmpack-train`: settings checked, told, and then trained with, alone or under torchrun."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmpack.errors import ConfigError, MmpackError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmpack_trainer.config.check import Checked
+    from mmpack_trainer.config.schema import TrainConfig
+    from mmpack_trainer.hardware import Device
+
+app = typer.Typer(
+    name="mmpack-train",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.toml", help="The run's settings.")],
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Stop once settings, plan and shards are checked.")
+    ] = False,
+) -> None:
+    """Train a model on the rows of a plan. Run it again after a kill: it resumes.
+
+    Settings are overruled by `--section.key=value`, as in `--optimizer.lr=3e-4`.
+    """
+    from mmpack_trainer.config.check import check
+    from mmpack_trainer.config.load import load_config
+    from mmpack_trainer.hardware import find_device
+
+    settings = load_config(config, context.args)
+    world, device = _number("WORLD_SIZE", 1), find_device()
+    checked = check(settings, world=world, device=device)
+    console = _console() if _number("RANK", 0) == 0 else None
+    if console is not None:
+        _tell(console, settings, checked, world, device)
+    if check_only:
+        return
+    from mmpack_trainer.run import run
+
+    done = run(settings, checked, world=world, device=device, console=console)
+    if console is not None:
+        _sum_up(console, settings, done)
+
+
+def main() -> None:
+    """Runs the command line; every error raised on purpose becomes one line and exit code 1."""
+    try:
+        app()
+    except MmpackError as error:
+        _fail(f"error: {' '.join(str(error).split())}", 1)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command resumes", 130)
+    except Exception as error:
+        if os.environ.get("MMPACK_DEBUG"):
+            raise
+        _fail(
+            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}. MMPACK_DEBUG=1 shows where it "
+            "happened.",
+            70,  # EX_SOFTWARE of sysexits.h
+        )
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stdout.flush()
+    rank = f"rank {os.environ['RANK']}: " if _is_shared() else ""
+    print(f"{rank}{line}", file=sys.stderr, flush=True)
+    if not _is_shared():
+        sys.exit(code)
+    # Threads of a process group may wait for peers that wait for this process: torchrun ends those once it is gone.
+    os._exit(code)
+
+
+def _is_shared() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(f"'{text}' is no number", where=f"${name}", mend="torchrun sets it.")
+    return int(text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def _tell(console: Console, config: TrainConfig, checked: Checked, world: int, device: Device) -> None:
+    from mmpack.config import to_builtins
+
+    for name, value in _flat(to_builtins(config), ""):
+        console.print(f"{name} = {value}", style="dim")
+    count = checked.parameters
+    known = f", {count.active:,} of them active" if count.active != count.total else ""
+    console.print(f"device      {world} × {device.name}")
+    console.print(f"vocabulary  {checked.plan.layout.vocabulary.size:,} ids")
+    console.print(f"parameters  {count.total:,}{known}")
+    console.print(f"batch       {checked.batch}")
+    console.print(f"run         {config.steps:,} steps, {config.steps * checked.batch.tokens:,} tokens")
+    for warning in checked.warnings:
+        console.print(f"warning: {warning}", style="yellow")
+
+
+def _flat(table: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        found += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return found
+
+
+def _sum_up(console: Console, config: TrainConfig, done: int) -> None:
+    from mmpack_trainer.curve import curve
+    from mmpack_trainer.metrics import METRICS_NAME, read_metrics
+
+    if not done:
+        console.print(f"all {config.steps} steps are done already; --checkpoint.resume=false starts anew")
+        return
+    losses = [record["loss"] for record in read_metrics(Path(config.out) / METRICS_NAME)]
+    known = [float("nan") if loss is None else loss for loss in losses]
+    console.print(f"loss {known[0]:.4f} to {known[-1]:.4f}  {curve(known)}")
+    console.print(f"written to {config.out}")
+
+
+if __name__ == "__main__":
+    main()

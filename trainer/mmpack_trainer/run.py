@@ -1,0 +1,116 @@
+"""A checked run from its first step or last checkpoint to its end, written down as it goes."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmpack_trainer.config.check import Checked
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.flops import Work, planned_work, rates_of
+from mmpack_trainer.hardware import Device, peak_flops
+from mmpack_trainer.metrics import MetricsLog, StepMetrics
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mmpack_trainer.train import Step
+
+
+def run(config: TrainConfig, checked: Checked, *, world: int, device: Device, console: Console | None) -> int:
+    """Trains.
+
+    Args:
+        config, checked: see :func:`mmpack_trainer.config.check.check`.
+        world: processes of the run.
+        device: of each.
+        console: of the process that speaks for all, which also writes `metrics.jsonl`; None in the others.
+
+    Returns:
+        Steps that were done now: 0 if a checkpoint of the last one was there.
+
+    Raises:
+        MmpackError: rows cannot be read, the plan ends, or a checkpoint does not fit.
+    """
+    import torch.distributed as dist
+
+    from mmpack_trainer.train import Trainer
+
+    with (
+        closing(Trainer(config)) as trainer,
+        closing(_Diary(config, checked, world, device, console)) as diary,
+    ):
+        trainer.fit(diary.add)
+    # Not in a `finally`: where this process failed, its peers may be waiting, and so would it.
+    dist.destroy_process_group()
+    return diary.steps
+
+
+class _Diary:
+    """Turns a trainer's steps into metrics. The log is opened with the first: only then is it known where a run goes on."""
+
+    def __init__(
+        self, config: TrainConfig, checked: Checked, world: int, device: Device, console: Console | None
+    ) -> None:
+        self.steps = 0
+        self._config, self._checked, self._world, self._console = config, checked, world, console
+        # Products of float32 have another peak, and which one depends on what torch allows: no share of it is told.
+        is_float32 = config.compute.precision == "float32"
+        self._peak = None if is_float32 else peak_flops(device, fp8=config.compute.fp8)
+        self._log: MetricsLog | None = None
+
+    def add(self, step: Step) -> None:
+        self.steps += 1
+        if self._console is None:
+            return
+        if self._log is None:
+            self._log = MetricsLog(
+                Path(self._config.out),
+                steps=self._config.steps,
+                first_step=step.number,
+                console=self._console,
+            )
+        if step.number % self._config.log_every_steps == 0 or step.number == self._config.steps:
+            self._log.log(self._metrics(step))
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()
+
+    def _metrics(self, step: Step) -> StepMetrics:
+        model, plan = self._config.model, self._checked.plan
+        planned = planned_work(plan, step.number - 1)
+        work = Work(
+            planned.rows, step.places, step.tokens, planned.squares, planned.squares_rows, planned.patches
+        )
+        extra: dict[str, float] = {}
+        if step.chosen.numel():
+            counts = step.chosen.double()
+            extra["experts/dropped"] = step.dropped / max(float(counts.sum()), 1.0)
+            # 1 is even; the mean over layers of the fullest expert's load.
+            extra["experts/fullest"] = float((counts.amax(1) / counts.mean(1).clamp(min=1.0)).mean())
+        return StepMetrics(
+            step=step.number,
+            loss=step.loss,
+            parts=_used(step.parts, self._config),
+            grad_norm=step.gradient_norm,
+            lr=step.lr,
+            rates=rates_of(
+                work,
+                wall_s=step.seconds,
+                devices=self._world,
+                peak_flops=self._peak,
+                model=model,
+                parameters=self._checked.parameters,
+                recompute=self._config.compute.recompute,
+            ),
+            wall_s=step.seconds,
+            data_wait_s=step.waited,
+            extra=extra,
+        )
+
+
+def _used(parts: dict[str, float], config: TrainConfig) -> dict[str, float]:
+    """The parts that are minimised: those without a factor stay unsaid."""
+    return {name: value for name, value in parts.items() if name == "ce" or getattr(config.loss, name)}
