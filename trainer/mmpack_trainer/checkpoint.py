@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from mmpack.errors import ConfigError, DataError
@@ -70,7 +71,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
         dist.barrier()
         weights, moments = get_state_dict(model, optimizer)
-        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
+        save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
         if self._world.is_first:
             table = {"step": run.step, "rows": run.rows, "loss": run.loss, "model": run.settings}
             (partial / _RUN).write_text(json.dumps(table))
@@ -99,7 +100,7 @@ class Checkpoints:
                 mend="Give the run another `out`, or set checkpoint.resume to false.",
             )
         weights, moments = get_state_dict(model, optimizer)
-        dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=path)
+        load({"model": weights, "optimizer": moments}, checkpoint_id=path)
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
         return run
 

@@ -6,6 +6,7 @@ Nothing else of this package imports torchtitan but :mod:`mmpack_trainer.titan`,
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from functools import cache
 from types import ModuleType

@@ -86,7 +86,8 @@ def start(config: ParallelConfig) -> World:
         if "WORLD_SIZE" in os.environ:
             dist.init_process_group(backend)
         else:
-            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+            dist.init_process_group(backend, store=store, rank=0, world_size=1)
     dims = ParallelDims(
         dp_replicate=config.replicate,
         dp_shard=-1,

@@ -253,9 +253,8 @@ class Trainer:
         dropped = torch.stack([torch.stack([each.dropped for each in routing]) for routing in routings]).sum()
         gate = torch.stack([torch.stack([each.gate for each in routing]) for routing in routings]).sum(0)
         chosen = self.world.add(chosen)
-        layers = [layer.moe for layer in self.model.layers.values() if layer.moe_enabled]
-        for moe, counts in zip(layers, chosen, strict=True):
-            if moe.expert_bias_E is not None:
+        for moe, counts in zip(self.model.experts(), chosen, strict=True):
+            if moe.expert_bias_E is not None and moe.load_balance_coeff is not None:
                 balance(moe.expert_bias_E, counts, moe.load_balance_coeff)
         return chosen.cpu(), int(self.world.add(dropped)), self.world.add(gate).cpu()
 

@@ -100,7 +100,7 @@ def decoder_config(
             for number in range(model.layers)
         ],
         norm=_norm(model),
-        lm_head=_linear(model.dim, widths.vocabulary),
+        lm_head=Linear.Config(in_features=model.dim, out_features=widths.vocabulary, param_init=_NORMAL),
         action_head=_linear(model.dim, len(widths.action_streams) * widths.action_width),
         action_width=widths.action_width,
         contrastive_head=_linear(model.dim, model.contrastive_dim),

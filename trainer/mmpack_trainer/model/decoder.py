@@ -58,11 +58,16 @@ class MultimodalDecoder(Decoder):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.action_head = config.action_head.build() if config.action_head else None
+        self.action_width = config.action_width
         self.contrastive_head = config.contrastive_head.build() if config.contrastive_head else None
         self.log_temperature: nn.Parameter | None = None
         if config.temperature is not None:
             # One dimension and not none, since FSDP shards along the first.
             self.log_temperature = nn.Parameter(torch.empty(1))
+
+    def experts(self) -> list[MultimodalMoE]:
+        """The layers with experts, in order."""
+        return [module for module in self.modules() if isinstance(module, MultimodalMoE)]
 
     def forward(self, inputs: Inputs) -> Outputs:  # type: ignore[override]
         hidden = self.tok_embeddings(inputs)
@@ -85,7 +90,7 @@ class MultimodalDecoder(Decoder):
         if self.action_head is None:
             return None
         found = whole(self.action_head(flat[inputs.action_index - 1]))
-        by_stream = found.unflatten(-1, (-1, self.config.action_width))
+        by_stream = found.unflatten(-1, (-1, self.action_width))
         return by_stream[torch.arange(len(found), device=found.device), inputs.action_stream].float()
 
     def _embeddings(self, flat: Tensor, inputs: Inputs) -> Tensor | None:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 from mmpack.masks import block_mask, check_spans, dense_mask
-
-if TYPE_CHECKING:
-    from torch.nn.attention.flex_attention import BlockMask
 
 Backend = Literal["flex", "sdpa", "dense"]
 
@@ -43,7 +41,7 @@ class Dense:
     valid: Tensor
 
 
-Mask = "BlockMask | Documents | Dense"
+Mask = BlockMask | Documents | Dense
 
 
 def attention_mask(
@@ -52,7 +50,7 @@ def attention_mask(
     image_spans: Sequence[NDArray[np.int32]] | None,
     seq_len: int,
     device: torch.device,
-) -> BlockMask | Documents | Dense:
+) -> Mask:
     """The mask of a batch of rows.
 
     Args:
