@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -16,7 +18,7 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.mixture.config import PhaseConfig
 from mmpack.mixture.draw import behind
 from mmpack.mixture.weights import SCALE
-from mmpack.stream.config import DatasetConfig, PlanConfig
+from mmpack.stream.config import CostConfig, DatasetConfig, PlanConfig
 from mmpack.stream.plan import Plan, PlannedRow, open_plan, read_state
 from tests.stream.plans_made import CAPACITY, NAMES, all_rows, made_index, plan_config
 from tools.make_index import Source, make_index
@@ -96,6 +98,83 @@ def test_a_torn_or_foreign_ledger_does_no_harm(index: Path, rows: list[PlannedRo
     assert open_plan(plan_config(index, seed=11)).row(300) == wanted
 
 
+@pytest.mark.parametrize("damage", [lambda content: bytes(len(content)), lambda content: content[::-1]])
+def test_a_ledger_that_says_something_else_is_not_believed(
+    index: Path, damage: Callable[[bytes], bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash of the machine leaves a file of the right size, full of zeros."""
+    monkeypatch.setenv("MMPACK_CACHE", str(tmp_path))
+    plan = open_plan(plan_config(index))
+    wanted = plan.row(400)
+    path = plan._ledger._path
+    assert path is not None
+    content = path.read_bytes()
+    path.write_bytes(damage(content))
+    assert open_plan(plan_config(index)).row(400) == wanted
+    assert path.read_bytes() == content
+
+
+def test_a_forged_state_does_not_outlive_its_process(
+    index: Path, rows: list[PlannedRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMPACK_CACHE", str(tmp_path))
+    state = open_plan(plan_config(index), ledger=False).state(96, 1)
+    forged = msgspec.structs.replace(state, documents=tuple(n + 1 for n in state.documents))
+    open_plan(plan_config(index)).load(forged)
+    later = open_plan(plan_config(index))
+    later.load(state)
+    assert [later.row(number) for number in range(96, 192)] == rows[96:192]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"tokens": (2**63 - 1,) * 4, "documents": (2**63 - 1,) * 4},
+        {"tokens": (2**60,) * 4},
+        {"documents": (2**63 - 1,) * 4},
+    ],
+)
+def test_a_state_whose_numbers_cannot_be_is_refused(index: Path, forged: dict[str, tuple[int, ...]]) -> None:
+    state = open_plan(plan_config(index), ledger=False).state(96, 1)
+    with pytest.raises(DataError, match="do not fit together"):
+        open_plan(plan_config(index), ledger=False).load(msgspec.structs.replace(state, **forged))
+
+
+def test_rows_that_cannot_be_reached_are_refused_at_once(index: Path) -> None:
+    endless = open_plan(plan_config(index, phases=(PhaseConfig(name="all"),)), ledger=False)
+    with pytest.raises(DataError, match="lies 10416666666666 windows behind"):
+        endless.row(10**15)
+    with pytest.raises(DataError, match=r"the run ends after \d+ rows"):
+        open_plan(plan_config(index), ledger=False).row(10**15)
+    for ask in (endless.window, endless.steps, lambda step: endless.step_rows(step, 0, 1)):
+        with pytest.raises(DataError, match="count from 0"):
+            list(ask(-1))  # type: ignore[arg-type]
+
+
+def test_a_run_without_a_step_is_refused(index: Path) -> None:
+    phases = (PhaseConfig(name="all", tokens=5000),)
+    with pytest.raises(DataError, match="fill no whole step of 24 rows"):
+        list(open_plan(plan_config(index, phases=phases), ledger=False).steps())
+
+
+def test_settings_that_mean_the_same_have_one_fingerprint(index: Path) -> None:
+    def printed(**settings: object) -> str:
+        return open_plan(plan_config(index, **settings), ledger=False).fingerprint
+
+    assert printed(tolerance="1ms") == printed(tolerance="1000us") != printed()
+    assert printed(cost=CostConfig(linear=24576.04)) != printed()
+    assert printed(balance="off", cost=CostConfig(linear=1.0)) == printed(balance="off")
+
+
+def test_other_statistics_are_another_plan(tmp_path: Path) -> None:
+    made_index(tmp_path)
+    before = open_plan(plan_config(tmp_path), ledger=False)
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    manifest["numeric"] = {"imu": {"count": 5, "mean": [0.5], "std": [1.0], "min": [0.0], "max": [1.0]}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert open_plan(plan_config(tmp_path), ledger=False).fingerprint != before.fingerprint
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 24), st.sampled_from([1, 2, 3, 4, 8, 24]), st.sampled_from(["rank", "step", "off"]))
 def test_ranks_share_the_rows_of_a_step(index: Path, step: int, ranks: int, balance: str) -> None:
@@ -137,7 +216,7 @@ def test_a_state_of_another_plan_is_refused_with_the_difference(
             plan_config(index, names=NAMES[:3], phases=(PhaseConfig(name="a"),)),
             "dataset speech was .*, is absent",
         ),
-        (plan_config(index, tolerance="1ms"), "tolerance was None, is 1ms"),
+        (plan_config(index, tolerance="1ms"), "tolerance was none, is 1000000 ns"),
         (plan_config(made_index(tmp_path_factory.mktemp("other"), scale=2)), "dataset drive was"),
     ):
         with pytest.raises(ConfigError, match=f"belongs to another plan.*{said}"):

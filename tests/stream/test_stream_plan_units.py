@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack.errors import ConfigError, DataError, IntegrityError
+from mmpack.errors import ConfigError, DataError, IntegrityError, StorageError
 from mmpack.stream.config import DatasetConfig
 from mmpack.stream.plan.bijection import order, permuted
 from mmpack.stream.plan.catalog import Catalog
@@ -164,6 +168,51 @@ def test_a_catalog_is_read_from_the_cache_and_mended_if_it_is_damaged(
     again = Catalog(str(folder))
     assert np.array_equal(again.columns["tokens"], np.arange(1, 50))
     assert again.key(7) == "texts-00000007"
+
+
+def test_a_manifest_of_another_count_is_refused_from_the_cache_too(tmp_path: Path) -> None:
+    folder = make_index(tmp_path, [Source("texts", "text", np.arange(1, 50))])
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"samples": 50}))
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="49 samples, the manifest says 50"):
+            Catalog(str(folder))
+
+
+def test_more_text_than_tokens_is_refused(tmp_path: Path) -> None:
+    for text in (-1, 6):
+        source = Source("drive", "slice", np.full(3, 5), tokens_text=np.array([1, text, 1]))
+        with pytest.raises(IntegrityError, match="drive-00000001"):
+            Catalog(str(make_index(tmp_path / str(text), [source])))
+
+
+def test_something_else_where_the_cache_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
+    folder = make_index(tmp_path / "out", [Source("texts", "text", np.arange(1, 50))])
+    first = Catalog(str(folder)).folder
+    shutil.rmtree(first)
+    first.write_bytes(b"in the way")
+    assert len(Catalog(str(folder))) == 49
+    assert "cannot be renewed" in caplog.text
+    assert [path.name for path in first.parent.iterdir()] == [first.name]
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
+    folder = make_index(tmp_path / "out", [Source("texts", "text", np.full(20_000, 7))])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match=r"tables cannot be written.*MMPACK_CACHE"):
+            Catalog(str(folder))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert not list((tmp_path / "cache").iterdir())
+    assert len(Catalog(str(folder))) == 20_000
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

@@ -1,10 +1,12 @@
 """Derived tables on disk: a folder of flat arrays, written once, memory-mapped ever after.
 
-They are a cache: whatever is in them follows from an index whose digest names the folder. Delete them at will.
+They are a cache: whatever is in them follows from an index whose digest names the folder. Delete them at will. Their
+sizes are checked, their content is trusted: who can write to the cache folder can change rows.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -17,6 +19,8 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from mmpack.errors import StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +45,14 @@ class Tables:
 
 
 class TableWriter:
-    """Takes arrays piece by piece; made by :func:`written`."""
+    """Takes arrays piece by piece; made by :func:`written`.
+
+    Attributes:
+        meta: plain data, set by whoever writes.
+        tables: what was written, once the block has ended well.
+    """
+
+    tables: Tables
 
     def __init__(self, folder: Path | None) -> None:
         self.meta: dict[str, Any] = {}
@@ -63,16 +74,19 @@ class TableWriter:
         self._files[name].write(part.data)
 
     def close(self) -> None:
-        """Ends all files."""
+        """Ends all files, and opens the tables."""
         for file in self._files.values():
             file.close()
-        if self._folder is not None:
-            content = {"arrays": self._facts, "meta": self.meta}
-            (self._folder / _META).write_bytes(msgspec.json.encode(content))
-
-    def in_memory(self) -> Tables:
-        """What was taken, if there is no folder."""
-        return Tables({name: np.concatenate(parts) for name, parts in self._parts.items()}, self.meta)
+        if self._folder is None:
+            arrays = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+            self.tables = Tables(arrays, self.meta)
+            return
+        content = {"arrays": self._facts, "meta": self.meta}
+        (self._folder / _META).write_bytes(msgspec.json.encode(content))
+        tables = opened(self._folder)
+        if tables is None:
+            raise OSError(errno.EIO, "what was written cannot be read back")
+        self.tables = tables
 
 
 def cache_folder() -> Path:
@@ -102,11 +116,32 @@ def opened(folder: Path) -> Tables | None:
         return None
 
 
+def _move(aside: Path, folder: Path) -> None:
+    # A temporary folder is its maker's alone; others may read it, and none may write.
+    aside.chmod(0o755)
+    try:
+        os.replace(aside, folder)
+        return
+    except OSError:
+        # Another process was first, with the same content; or something broken is in the way.
+        if opened(folder) is not None:
+            return
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        os.replace(aside, folder)
+    except OSError as error:
+        logger.warning("the cache %s cannot be renewed (%s): tables are not kept", folder, error.strerror)
+
+
 @contextmanager
 def written(folder: Path) -> Iterator[TableWriter]:
     """A writer whose tables appear at `folder` whole, when the block ends well.
 
-    If nothing can be written there, they are kept in memory, and a warning says so.
+    If no folder can be made there, they are kept in memory, and a warning says so. If only the name `folder` cannot be
+    taken, they stay open under a name that is gone.
+
+    Raises:
+        StorageError: the disk is full, or fails.
     """
     aside: Path | None = None
     try:
@@ -119,13 +154,13 @@ def written(folder: Path) -> Iterator[TableWriter]:
         yield writer
         writer.close()
         if aside is not None:
-            try:
-                os.replace(aside, folder)
-            except OSError:
-                # Another process was first, with the same content; or a broken folder is in the way.
-                if opened(folder) is None:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    os.replace(aside, folder)
+            _move(aside, folder)
+    except OSError as error:
+        raise StorageError(
+            f"tables cannot be written ({error.strerror})",
+            where=str(folder.parent),
+            mend="Free some space, or set MMPACK_CACHE to another folder.",
+        ) from None
     finally:
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)

@@ -64,6 +64,12 @@ class Catalog:
         self.folder: Path = cache_folder() / f"index-{self.digest[:32]}-v{_VERSION}"
         tables = opened(self.folder)
         self.columns: Tables = tables if tables is not None else self._read()
+        if len(self) != self.manifest.samples:
+            raise IntegrityError(
+                f"{len(self)} samples, the manifest says {self.manifest.samples}",
+                where=f"{self.store.url}/{INDEX_NAME}",
+                mend="Build the shards again.",
+            )
         names = self.columns.meta["names"]
         self.shards: list[str] = names["shard"]
         self.kinds: list[str] = names["kind"]
@@ -117,10 +123,4 @@ class Catalog:
 
         with written(self.folder) as writer:
             write_columns(writer, self.store, self.digest)
-        tables = opened(self.folder) or writer.in_memory()
-        if len(tables["tokens"]) != self.manifest.samples:
-            raise IntegrityError(
-                f"{len(tables['tokens'])} samples, the manifest says {self.manifest.samples}",
-                where=f"{self.store.url}/{INDEX_NAME}",
-            )
-        return tables
+        return writer.tables

@@ -91,6 +91,7 @@ def _append(writer: TableWriter, batch: pa.RecordBatch, names: dict[str, dict[st
     size, offset = numbers["size_bytes"], numbers["offset_bytes"]
     wrong = (size < 0) | (size > MAX_SAMPLE_BYTES) | (offset < 0) | (offset > 1 << 60)
     wrong |= (numbers["tokens"] < 1) | (numbers["ordinal"] < 0) | (numbers["residual_ns"] < 0)
+    wrong |= (numbers["tokens_text"] < 0) | (numbers["tokens_text"] > numbers["tokens"])
     padded = pc.utf8_lpad(batch.column("ordinal").cast(pa.string()), 8, "0")  # pyright: ignore
     recording = batch.column("recording").cast(pa.string())
     expected = pc.binary_join_element_wise(recording, padded, "-")  # pyright: ignore

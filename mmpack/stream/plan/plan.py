@@ -16,7 +16,7 @@ from mmpack.config import canonical_json, parse, to_builtins
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.mixture.course import Course, course_of
-from mmpack.mixture.schedule import Schedule, schedule_of
+from mmpack.mixture.schedule import MAX_TOKENS, Schedule, schedule_of
 from mmpack.packing import balance
 from mmpack.stream.config import PlanConfig
 from mmpack.stream.plan.arrays import cache_folder
@@ -37,6 +37,12 @@ PLAN_VERSION = 1
 
 #: Windows kept at hand: the reader is at the end of one while the next is begun.
 _KEPT = 4
+#: Windows that are planned to reach one further on; it takes an hour or more, and a wrong number would for ever.
+_REACH = 1 << 20
+
+
+class RunOverError(DataError):
+    """The run ends before what was asked for."""
 
 
 class Plan:
@@ -88,13 +94,21 @@ class Plan:
         """A window's rows; those before it are planned too where it is not known where this one starts.
 
         Raises:
-            DataError: the run ends before it.
+            DataError: the run ends before it, the number is negative, or too many windows would have to be planned.
         """
+        if number < 0:
+            raise DataError(f"there is no window {number}", where="plan", mend="Windows count from 0.")
         with self._lock:
             if number in self._windows:
                 self._windows.move_to_end(number)
                 return self._windows[number]
             at, start = self._ledger.nearest(number)
+            if self._reached(number) - at > _REACH:
+                raise DataError(
+                    f"window {number} lies {number - at} windows behind the last that is known",
+                    where="plan",
+                    mend="Check the number, or load a state near it.",
+                )
             while True:
                 if self._last is not None and at > self._last.number:
                     raise self._over(at)
@@ -109,7 +123,7 @@ class Plan:
         """A row by its number in the run.
 
         Raises:
-            DataError: the run ends before it, or the number is negative.
+            DataError: as :meth:`window`.
         """
         if number < 0:
             raise DataError(f"there is no row {number}", where="plan", mend="Rows count from 0.")
@@ -142,15 +156,21 @@ class Plan:
         return sorted((first + dealt[0, rank]).tolist())
 
     def steps(self, first: int = 0) -> Iterator[int]:
-        """Numbers of the run's steps from `first` on, until it ends."""
+        """Numbers of the run's steps from `first` on, until it ends.
+
+        Raises:
+            DataError: the run has not a single step, or as :meth:`window`.
+        """
         step = first
         per_window = self.config.window_steps
         while True:
             try:
                 window = self.window(step // per_window)
-            except DataError:
+            except RunOverError:
                 return
             count = window.rows // self.config.global_batch
+            if not count and not window.number:
+                raise self._over(0)
             if step % per_window >= count:
                 return
             yield from range(step, step - step % per_window + count)
@@ -171,7 +191,11 @@ class Plan:
             )
 
     def state(self, row: int, ranks: int) -> StreamState:
-        """The state after `row` rows."""
+        """The state after `row` rows.
+
+        Raises:
+            DataError: as :meth:`window`.
+        """
         number = row // self.window_rows
         start = self._start(number)
         if start is None and row == number * self.window_rows:
@@ -199,7 +223,11 @@ class Plan:
         """
         require_equal(state.parts, self.parts)
         within = state.row - state.window * self.window_rows
-        if len(state.documents) != len(self.datasets) or not 0 <= within <= self.window_rows:
+        if (
+            len(state.documents) != len(self.datasets)
+            or not 0 <= within <= self.window_rows
+            or not self._can_be(state.cursors, state.window)
+        ):
             raise DataError("its row and cursors do not fit together", where="state")
         known = self._ledger.get(state.window)
         if known is not None and known != state.cursors:
@@ -208,7 +236,23 @@ class Plan:
                 where="state",
                 mend="The checkpoint is damaged, or was edited.",
             )
-        self._ledger.put(state.window, state.cursors)
+        self._ledger.believe(state.window, state.cursors)
+
+    def _can_be(self, start: Cursors, window: int) -> bool:
+        """Whether a window may start there, as far as epochs and places tell."""
+        epochs = all(
+            drawn // each.documents * each.tokens <= tokens <= -(-drawn // each.documents) * each.tokens
+            for each, drawn, tokens in zip(self.datasets, start.documents, start.tokens, strict=True)
+        )
+        places = window * self.window_rows * self.config.max_seq_len
+        return epochs and start.total_tokens <= min(places, MAX_TOKENS)
+
+    def _reached(self, number: int) -> int:
+        """At most the window `number`, and not far beyond the last one of a run that ends."""
+        if self.course.end_tokens is None:
+            return number
+        # Windows but the last are more than half full.
+        return min(number, 2 * self.course.end_tokens // (self.window_rows * self.config.max_seq_len) + 1)
 
     def _start(self, number: int) -> Cursors | None:
         """Where a window starts; None if the one before it is the last."""
@@ -228,9 +272,9 @@ class Plan:
             logger.info("the plan ends in window %d; %d documents fill no whole step", number, window.left)
         return window
 
-    def _over(self, window: int) -> DataError:
+    def _over(self, window: int) -> RunOverError:
         if self._last is not None and not self._last.rows and not self._last.number:
-            return DataError(
+            return RunOverError(
                 f"its {self._last.left} documents fill no whole step of {self.config.global_batch} rows",
                 where="plan",
                 mend="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
@@ -238,7 +282,7 @@ class Plan:
         rows = ""
         if self._last is not None:
             rows = f" after {self._last.number * self.window_rows + self._last.rows} rows"
-        return DataError(
+        return RunOverError(
             f"the run ends{rows}, before window {window}",
             where="plan",
             mend="Lengthen the last phase, or raise max_epochs.",
@@ -262,16 +306,20 @@ class Plan:
         config = self.config
         parts = {
             name: str(getattr(config, name))
-            for name in ("max_seq_len", "global_batch", "seed", "window_steps", "balance", "tolerance")
+            for name in ("max_seq_len", "global_batch", "seed", "window_steps", "balance")
         }
+        parts["tolerance"] = "none" if config.tolerance_ns is None else f"{config.tolerance_ns} ns"
         parts["version"] = f"{PLAN_VERSION}.{UNITS_VERSION}"
-        parts["cost"] = f"{config.cost.quadratic:g} {config.cost.linear:g}"
+        if config.balance != "off":
+            parts["cost"] = f"{config.cost.quadratic!r} {config.cost.linear!r}"
         parts["layout"] = self.layout.fingerprint[:8]
         parts["mixture"] = _digest(self.schedule.canonical())
         for each in self.datasets:
             settings = to_builtins(each.config)
             del settings["shards"]  # the same build may lie elsewhere
-            parts[f"dataset {each.name}"] = _digest([each.number, each.catalog.digest, settings])
+            # Of the manifest, statistics alone change what a row holds.
+            numeric = each.catalog.manifest.numeric
+            parts[f"dataset {each.name}"] = _digest([each.number, each.catalog.digest, numeric, settings])
         return parts
 
     @cached_property

@@ -150,7 +150,7 @@ def _made(
             "samples": int(samples),
             "gated": int(gated),
         }
-    return opened(folder) or writer.in_memory()
+    return writer.tables
 
 
 @njit(cache=True)
