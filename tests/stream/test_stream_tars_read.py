@@ -26,7 +26,7 @@ from mmpack.stream.tars.samples import MAX_SAMPLE_BYTES, Place, TarItem, TarSamp
 from mmpack.stream.tars.source import open_source
 from tests.stream.tars_made import LAYOUT, sound, tar_bytes, text, write_tar
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def files_in(path: Path, store: LocalStore | None = None) -> list[tuple[str, bytes]]:

@@ -24,7 +24,7 @@ from tests.stream.tars_made import stream_of, texts, write_tar
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchdata")
 pytestmark = [
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(120),
     pytest.mark.filterwarnings("ignore:'set_vital' is deprecated"),  # torchdata's own
 ]
 
