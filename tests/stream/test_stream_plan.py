@@ -144,6 +144,8 @@ def test_rows_that_cannot_be_reached_are_refused_at_once(index: Path) -> None:
     endless = open_plan(plan_config(index, phases=(PhaseConfig(name="all"),)), ledger=False)
     with pytest.raises(DataError, match="lies 10416666666666 windows behind"):
         endless.row(10**15)
+    with pytest.raises(DataError, match="windows behind"):
+        open_plan(endless.config).row(10**30)
     with pytest.raises(DataError, match=r"the run ends after \d+ rows"):
         open_plan(plan_config(index), ledger=False).row(10**15)
     for ask in (endless.window, endless.steps, lambda step: endless.step_rows(step, 0, 1)):

@@ -38,7 +38,7 @@ class Ledger:
 
     def get(self, window: int) -> Cursors | None:
         """Where a window starts, if that is known."""
-        if window not in self._known and self._path is not None:
+        if window not in self._known and self._path is not None and window <= self._written():
             self._read(self._path, window)
         return self._known.get(window)
 
