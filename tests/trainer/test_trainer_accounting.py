@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mmpack_trainer.accounting import Batch, batch_of, solved
 from mmpack_trainer.config.schema import ModelConfig, MoeConfig
-from mmpack_trainer.flops import Work, rates_of, slot_flops, useful_flops
+from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
 from mmpack_trainer.hardware import Device, peak_flops
 from mmpack_trainer.parameters import Parameters, parameters_of
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
+from mmpack.stream import load_plan, open_plan
+from tests.trainer.settings_made import make_run
 
 SMALL = st.integers(1, 64)
 DENSE = ModelConfig(dim=64, layers=2, heads=4, kv_heads=2, hidden_dim=96)
@@ -101,6 +105,16 @@ def test_work_of_rows_counts_documents_and_not_rows() -> None:
     assert Work.sum([work, work]) == Work(4, 40, 30, 178, 400, 10)
     long = Work.of([np.array([0, 100_000], np.int32)], seq_len=100_000, patches=0)
     assert long.squares == 10**10
+
+
+def test_work_of_a_step_is_known_from_its_plan(tmp_path: Path) -> None:
+    run = make_run(tmp_path, window_steps=3)
+    plan = open_plan(load_plan(run / "plan.toml"))
+    for step in (0, 2, 4):
+        rows = [plan.row(number) for number in range(step * 16, (step + 1) * 16)]
+        sizes = [[document.tokens for document in row.documents] for row in rows]
+        spans = [np.concatenate([[0], np.cumsum(each)]) for each in sizes]
+        assert planned_work(plan, step) == Work.of(spans, seq_len=128, patches=0)
 
 
 def test_flops_are_six_a_weight_and_token_and_the_causal_half_of_attention(layout: Layout) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from mmpack_trainer.curve import curve
 from mmpack_trainer.flops import Rates
 from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, StepMetrics, line_of, read_metrics
 from rich.console import Console
@@ -153,3 +154,12 @@ def test_tensorboard_has_each_step_once(tmp_path: Path) -> None:
     assert list(found) == list(range(1, 21))
     assert found[12] == 1.0
     assert "useful_mfu" not in seen.Tags()["scalars"]
+
+
+def test_a_curve_goes_from_its_highest_bar_to_its_lowest() -> None:
+    assert curve([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == "█▇▆▅▄▃▂▁"
+    assert curve([float(100 - number) for number in range(100)], width=10)[0::9] == "█▁"
+    assert curve([3.0, math.nan, 1.0]) == "█·▁"
+    assert curve([2.0, 2.0]) == "▁▁"
+    assert curve([math.nan]) == "·"
+    assert curve([]) == ""

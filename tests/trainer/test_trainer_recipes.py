@@ -58,7 +58,7 @@ def test_every_recipe_names_a_plan_that_is_there() -> None:
 def test_the_cpu_recipe_passes_without_a_warning(shards: Path, tmp_path: Path) -> None:
     found = checked("cpu_demo", shards, tmp_path, 1)
     assert found.warnings == ()
-    assert (found.batch.tokens, found.batch.accumulation) == (8192, 2)
+    assert (found.batch.tokens, found.batch.accumulation) == (4096, 2)
     assert found.parameters.total < 5_000_000
     assert checked("cpu_demo", shards, tmp_path, 2).batch.accumulation == 1
 

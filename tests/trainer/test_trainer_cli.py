@@ -1,0 +1,71 @@
+"""The command mmpack-train: what it tells, and how it refuses: one line, exit code 1, no traceback, no process group."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.trainer.settings_made import make_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("torch")
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def mmpack_train(*arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mmpack_trainer.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=os.environ | env,
+    )
+
+
+def test_checking_tells_settings_batch_and_warnings_and_trains_nothing(run: Path) -> None:
+    done = mmpack_train(run / "run.toml", "--steps=50", "--check", "--model.dim=128")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "steps = 50" in lines
+    assert "model.dim = 128" in lines
+    assert any(
+        line.endswith("2 rows × 128 places × 8 accumulated × 1 data-parallel ranks = 2,048 tokens a step")
+        for line in lines
+    )
+    assert lines[-1].startswith("warning: warmup is 6.00% of 50 steps")
+    assert not (run / "run").exists()
+
+
+def test_other_ranks_check_and_say_nothing(run: Path) -> None:
+    done = mmpack_train(run / "run.toml", "--check", WORLD_SIZE="2", RANK="1")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "message"),
+    [
+        (["--model.layrs=3"], {}, "unknown key 'model.layrs'. Did you mean 'layers'?"),
+        (["--chek"], {}, "error: --chek: is no setting. Write --section.key=value"),
+        (
+            ["--parallel.tensor=3"],
+            {"WORLD_SIZE": "3", "RANK": "0"},
+            "rank 0: error: parallel.tensor: 3 does not divide",
+        ),
+        ([], {"WORLD_SIZE": "many"}, "error: $WORLD_SIZE: 'many' is no number"),
+    ],
+)
+def test_faults_are_one_line_and_exit_code_1(
+    run: Path, arguments: list[str], env: dict[str, str], message: str
+) -> None:
+    done = mmpack_train(run / "run.toml", *arguments, **env)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert message in done.stderr
