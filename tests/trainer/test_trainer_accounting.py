@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mmpack_trainer.accounting import Batch, batch_of, solved
-from mmpack_trainer.config.schema import ModelConfig, MoeConfig
+from mmpack_trainer.config.schema import LossConfig, ModelConfig, MoeConfig
 from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
 from mmpack_trainer.hardware import Device, peak_flops
 from mmpack_trainer.parameters import Parameters, parameters_of
+from msgspec.structs import replace
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
@@ -96,6 +97,19 @@ def test_parameters_of_a_mixture_of_experts(layout: Layout) -> None:
     assert found.router == 2 * 64 * 8
     assert (found.shared, found.routed, found.routed_active) == (2 * expert, 2 * 8 * expert, 2 * 2 * expert)
     assert found.total - found.active == 2 * 6 * expert
+
+
+@pytest.mark.parametrize("model", [DENSE, MOE])
+def test_counted_parameters_are_those_of_the_built_model(model: ModelConfig, layout: Layout) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchtitan")
+    from mmpack_trainer.model.build import Widths, decoder_config
+
+    wide = replace(model, dim=512, hidden_dim=1536)
+    with torch.device("meta"):
+        built = decoder_config(wide, LossConfig(), Widths.of(layout), max_seq_len=128, backend="sdpa").build()
+    stored = sum(parameter.numel() for parameter in built.parameters())
+    assert parameters_of(wide, layout).total == pytest.approx(stored, rel=0.01)
 
 
 def test_work_of_rows_counts_documents_and_not_rows() -> None:
