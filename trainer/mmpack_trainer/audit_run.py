@@ -1,0 +1,39 @@
+"""The leak audit of a run: its model, with its last checkpoint's weights or its first ones, on rows of its plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from msgspec.structs import replace
+
+from mmpack_trainer.audit import AuditReport, audit
+from mmpack_trainer.config.check import check
+from mmpack_trainer.config.schema import ComputeConfig, ParallelConfig, TrainConfig
+from mmpack_trainer.hardware import find_device
+from mmpack_trainer.train import Trainer
+
+
+def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Iterator[AuditReport]:
+    """A report for each of the next rows, in this process alone and in float32, whatever the run is spread over.
+
+    Args:
+        config: of the run.
+        rows: how many, behind those of the checkpoint.
+        fresh: start from first weights and the first row, even if there is a checkpoint.
+
+    Raises:
+        ConfigError, DataError, IntegrityError, StorageError: as training would.
+    """
+    alone = replace(
+        config, micro_batch=1, parallel=ParallelConfig(), compute=ComputeConfig(precision="float32")
+    )
+    check(alone, world=1, device=find_device())
+    trainer = Trainer(alone)
+    try:
+        if not fresh:
+            trainer.resume()
+        for arrays, labels in islice(trainer.loader, rows):
+            yield audit(trainer.model, trainer.batches, {**arrays, "labels": labels})
+    finally:
+        trainer.close()
