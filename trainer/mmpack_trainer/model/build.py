@@ -16,7 +16,7 @@ from mmpack_trainer.model.attention import inner_attention
 from mmpack_trainer.model.decoder import Block, MultimodalDecoder
 from mmpack_trainer.model.embedding import MultimodalEmbedding
 from mmpack_trainer.model.masks import Backend
-from mmpack_trainer.model.moe import Dispatcher, Experts, MultimodalMoE, Router
+from mmpack_trainer.model.moe import Dispatcher, Experts, Gate, MultimodalMoE, Router
 from mmpack_trainer.titan import (
     CosSinRoPE,
     Embedding,
@@ -202,7 +202,7 @@ def _moe(model: ModelConfig, number: int, residual: Init) -> MultimodalMoE.Confi
         capacity_factor=moe.capacity_factor,
         router=Router.Config(
             num_experts=moe.experts,
-            gate=Linear.Config(in_features=model.dim, out_features=moe.experts, param_init=_NORMAL),
+            gate=Gate.Config(in_features=model.dim, out_features=moe.experts, param_init=_NORMAL),
             top_k=moe.top_k,
             noise=moe.noise,
             layer=number,

@@ -13,6 +13,7 @@ from mmpack_trainer.model.inputs import Inputs, Routing
 from mmpack_trainer.titan import (
     AllToAllTokenDispatcher,
     GroupedExperts,
+    Linear,
     MoE,
     TokenChoiceTopKRouter,
     like,
@@ -63,6 +64,17 @@ class Dispatcher(AllToAllTokenDispatcher):
         return tokens[places], places, scores.flatten()[order]
 
 
+class Gate(Linear):
+    """Logits in float32: what they choose must not hang on how they were rounded."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Linear.Config):
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        return functional.linear(input.float(), self.weight.float())
+
+
 class Router(TokenChoiceTopKRouter):
     """Softmax over all experts, the best K by probability + bias, their probabilities made to sum to 1."""
 
@@ -83,7 +95,7 @@ class Router(TokenChoiceTopKRouter):
         numbers: tuple[int, ...],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scores (B, L, K), experts (B, L, K), logits and probabilities (B, L, E); float32."""
-        logits = self.gate(hidden).float()
+        logits = self.gate(hidden)
         if self.training and self.noise:
             logits = logits + like(self._noise(numbers, hidden.shape[1], local(logits).device), logits)
         probabilities = logits.softmax(-1)
