@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.mixture.schedule import Schedule
+from mmpack.mixture.schedule import MAX_TOKENS, Schedule
 from mmpack.mixture.weights import SCALE, integer_weights, split
 
 NEVER = (1 << 63) - 1
@@ -119,7 +119,8 @@ def course_of(schedule: Schedule, available: Sequence[int | None]) -> Course:
         raise ConfigError(f"{len(available)} caps for {len(schedule.datasets)} data sets", where="datasets")
     if any(tokens is not None and tokens < 0 for tokens in available):
         raise ConfigError("a data set has less than no tokens", where="datasets")
-    caps = [NEVER if tokens is None else min(tokens, NEVER) for tokens in available]
+    # No run reaches a cap beyond MAX_TOKENS, and sums of such would pass 64 bits.
+    caps = [NEVER if tokens is None or tokens > MAX_TOKENS else tokens for tokens in available]
     builder = _Builder(caps)
     ends = [*schedule.start_tokens[1:].tolist(), schedule.end_tokens]
     lasts = all(

@@ -127,9 +127,11 @@ def _steps(
     if kind == "given":
         rows = np.arange(costs.size)
         return rows[: steps * batch].reshape(steps, batch), rows[steps * batch :]
-    rng = np.random.default_rng(seed)
-    left = np.sort(rng.choice(costs.size, rest, replace=False))
+    from mmpack.packing.shuffle import permutation
+
+    left = np.sort(permutation(costs.size, seed)[:rest])
     rows = np.delete(np.arange(costs.size), left)
     rows = rows[np.argsort(costs[rows], kind="stable")].reshape(steps, batch)
     # Within a step costs still ascend: shuffled, so that no rank has always the cheapest row.
-    return rng.permuted(rows[rng.permutation(steps)], axis=1), left
+    within = np.argsort(permutation(rows.size, seed + 1).reshape(steps, batch), axis=1)
+    return np.take_along_axis(rows[permutation(steps, seed + 2)], within, axis=1), left

@@ -79,6 +79,7 @@ def cut_chains(
     extra = _checked(slices, offsets, overhead, capacity)
 
     from mmpack.packing.cuts import cut_to_complete, cut_to_fit
+    from mmpack.packing.shuffle import permutation
 
     before = np.concatenate(([0], np.cumsum(slices)))  # tokens before each slice
     start, stop, chain = cut_to_fit(before, offsets, extra, capacity)
@@ -91,7 +92,7 @@ def cut_chains(
     best = ChainPacking(start, stop, chain, lengths, packing, forced, forced)
     if packing.fill >= fill or packing.rows == least or slices.size == start.size:
         return best
-    mixed = np.random.default_rng(seed).permutation(start.size)
+    mixed = permutation(start.size, seed)
     start, stop, chain, row = cut_to_complete(
         before, extra, start[mixed], stop[mixed], chain[mixed], capacity, (1 - fill) * capacity, effort
     )

@@ -64,7 +64,9 @@ class Packing:
 
     def shuffled(self, seed: int) -> Packing:
         """The same packing with its rows in a random order."""
-        return self.take(np.random.default_rng(seed).permutation(self.rows))
+        from mmpack.packing.shuffle import permutation
+
+        return self.take(permutation(self.rows, seed))
 
     def __str__(self) -> str:
         text = f"{self.ids.size:,} items in {self.rows:,} rows of {self.capacity:,}, fill {self.fill:.3%}"

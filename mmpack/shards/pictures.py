@@ -136,11 +136,22 @@ def encode_tubelet(
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = _TUBELET_TIME_BASE
+        # What the planes mean: without it a decoder takes full-range or BT.709 colours for others.
+        stream.codec_context.color_range = frames[0].color_range
+        stream.codec_context.colorspace = frames[0].colorspace
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "veryfast", "crf": str(crf), "x264-params": "mbtree=0:threads=1"}
         for frame, stamp in zip(frames, t_ns, strict=True):
-            picture = frame.reformat(width=width, height=height, format="yuv420p")
+            picture = frame.reformat(
+                width=width,
+                height=height,
+                format="yuv420p",
+                src_color_range=frame.color_range,
+                dst_color_range=frame.color_range,
+                src_colorspace=frame.colorspace,
+                dst_colorspace=frame.colorspace,
+            )
             picture.pts = (stamp - t_ns[0]) // 1000
             picture.time_base = _TUBELET_TIME_BASE
             picture.pict_type = PictureType.NONE

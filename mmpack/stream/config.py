@@ -13,6 +13,9 @@ from mmpack.mixture.config import PhaseConfig
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
+#: Of a window: planned together, in memory.
+_MOST_ROWS = 1 << 22
+
 
 class DatasetConfig(Settings, frozen=True, kw_only=True):
     """One `[[datasets]]` table: samples of one build that are mixed as one.
@@ -149,6 +152,12 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
         ):
             if not low <= getattr(self, key) <= high:
                 raise ConfigError(f"{getattr(self, key)} is not within {low} and {high}", where=key)
+        if self.window_steps * self.global_batch > _MOST_ROWS:
+            raise ConfigError(
+                f"a window of {self.window_steps * self.global_batch:,} rows is more than {_MOST_ROWS:,}",
+                where="window_steps",
+                mend="Use fewer steps a window.",
+            )
         if self.tolerance is not None and parse_duration(self.tolerance) < 0:
             raise ConfigError(f"{self.tolerance} is negative", where="tolerance")
         if not self.datasets:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import msgspec
 
 from mmpack.config import load
-from mmpack.errors import ConfigError
+from mmpack.errors import ConfigError, DataError
 from mmpack.layout import LayoutConfig
 from mmpack.stream.config import PlanConfig, ReaderConfig, RowsConfig
 from mmpack.stream.making import Making, MakingSpec
@@ -30,6 +30,8 @@ class RowStream:
 
     The state is that of the rows handed out, wherever reading ahead is by then. It is equal on all ranks that are in
     step with each other, and a few hundred bytes. On another number of ranks a run goes on from the end of any step.
+
+    It has one consumer: what iterates it, and asks for its state, is one thread.
 
     Args:
         plan: which rows there are.
@@ -141,6 +143,8 @@ class RowStream:
         """
         found = read_state(state)
         batch = self.plan.config.global_batch
+        if not found.ranks or found.row % batch % found.ranks:
+            raise DataError(f"{found.ranks} ranks do not have {found.row} rows together", where="state")
         if found.row % batch and found.ranks != self.ranks:
             step = found.row // batch
             raise ConfigError(

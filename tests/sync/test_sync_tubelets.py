@@ -12,13 +12,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from media_made import MS, S, describe, shade, write_video
 from numpy.typing import NDArray
 
 from mmpack import Shards, verify
 from mmpack.build import BuildConfig, Outcome, build_shards
 from mmpack.config import parse
 from mmpack.errors import DataError
+from tests.recording.media_made import MS, S, describe, shade, write_video
 from tools.make_recording import make_recording
 
 

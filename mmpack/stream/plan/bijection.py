@@ -12,22 +12,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from mmpack.packing.histogram import mixed
+
 #: Four rounds make a pseudorandom permutation of a pseudorandom round function (Luby and Rackoff, 1988).
 _ROUNDS = 4
-
-
-@njit(cache=True, inline="always")
-def _mixed(x: Any) -> Any:
-    """splitmix64's finaliser (Steele, Lea and Flood, 2014)."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 @njit(cache=True)
 def derived(key: Any, number: int) -> Any:
     """Another key, uint64, for each number."""
-    return _mixed(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(number + 1))
+    return mixed(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(number + 1))
 
 
 @njit(cache=True)
@@ -41,7 +35,7 @@ def permuted(place: Any, n: int, key: Any) -> Any:
     while True:
         left, right = value >> half, value & low
         for number in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(right ^ derived(key, number)) & low)
+            left, right = right, left ^ (mixed(right ^ derived(key, number)) & low)
         value = left << half | right
         if value < np.uint64(n):
             return np.int64(value)

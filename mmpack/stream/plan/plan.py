@@ -313,6 +313,7 @@ class Plan:
         if config.balance != "off":
             parts["cost"] = f"{config.cost.quadratic!r} {config.cost.linear!r}"
         parts["layout"] = self.layout.fingerprint[:8]
+        parts["rows"] = _digest([config.rows.audio_frames, _codec_facts(config.rows.codec)])
         parts["mixture"] = _digest(self.schedule.canonical())
         for each in self.datasets:
             settings = to_builtins(each.config)
@@ -388,3 +389,14 @@ def _layout(catalogs: list[Catalog]) -> Layout:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()[:8]
+
+
+def _codec_facts(folder: str) -> list[object]:
+    """What tells one codec's folder from another without reading its weights: names, sizes, and the settings."""
+    if not folder:
+        return []
+    try:
+        files = sorted((path.name, path.stat().st_size) for path in Path(folder).iterdir() if path.is_file())
+        return [files, hashlib.sha256((Path(folder) / "config.json").read_bytes()).hexdigest()]
+    except OSError:
+        return []  # whoever opens the codec says what is wrong with it

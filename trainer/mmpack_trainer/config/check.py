@@ -103,11 +103,9 @@ def _divides(key: str, degree: int, size: int, what: str) -> None:
 
 
 def _check_device(config: TrainConfig, device: Device) -> None:
-    if config.compute.fp8 and not device.has_fp8:
+    if config.compute.fp8:
         raise ConfigError(
-            f"{device.name} has no FP8 products",
-            where="compute.fp8",
-            mend="Set it to false; compute capability 8.9 or later has them.",
+            "this version trains in float32 and bfloat16 only", where="compute.fp8", mend="Set it to false."
         )
     if config.optimizer.bf16_states and not device.is_gpu:
         raise ConfigError(

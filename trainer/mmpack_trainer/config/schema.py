@@ -136,7 +136,7 @@ class ComputeConfig(Settings, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of matrix products; master weights and reductions are float32."""
     fp8: bool = False
-    """FP8 linear layers through torchao, where the hardware has it."""
+    """FP8 linear layers: not in this version, and refused."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation checkpointing."""
     compile: bool = False

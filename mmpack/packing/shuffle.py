@@ -1,0 +1,38 @@
+"""Random orders that are the same in every version of every library.
+
+numpy says of its generators that their streams may change from release to release (NEP 19). Which documents meet in
+a row must not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from mmpack.packing.histogram import mixed
+
+
+def permutation(n: int, seed: int) -> NDArray[np.int64]:
+    """0, ..., n - 1 in a random order: int64 (n,).
+
+    Args:
+        n: how many.
+        seed: in [0, 2**64).
+    """
+    return _shuffled(n, np.uint64(seed))
+
+
+@njit(cache=True, nogil=True)
+def _shuffled(n: int, seed: Any) -> Any:
+    """Durstenfeld's shuffle (Communications of the ACM 7, 1964), its numbers by splitmix64."""
+    found = np.arange(n)
+    state = seed
+    for last in range(n - 1, 0, -1):
+        state += np.uint64(0x9E3779B97F4A7C15)
+        # The remainder favours low places by less than n / 2**64.
+        chosen = np.int64(mixed(state) % np.uint64(last + 1))
+        found[last], found[chosen] = found[chosen], found[last]
+    return found
