@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmpack import Shards
+from mmpack.stream.row import Row
+from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batches
 from mmpack_trainer.config.schema import ComputeConfig, LossConfig, ModelConfig, MoeConfig, ParallelConfig
 from mmpack_trainer.model.build import decoder_config
 from mmpack_trainer.model.decoder import MultimodalDecoder
 from mmpack_trainer.model.masks import Backend
 from mmpack_trainer.parallel import build, start
-
-from mmpack import Shards
-from mmpack.stream.row import Row
-from mmpack.stream.torch import collate_tensors
 from tests.stream.rows_made import layout_of, maker_of, members_of, planned_row
 
 SEQ_LEN = 176

@@ -11,10 +11,9 @@ import json
 import sys
 from pathlib import Path
 
+from mmpack.config import parse
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.train import Step, Trainer
-
-from mmpack.config import parse
 
 
 def main(cases: Path, out: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmpack_trainer.config.load import load_config
-from mmpack_trainer.config.schema import TrainConfig
 
 from mmpack.layout import LayoutConfig
+from mmpack_trainer.config.load import load_config
+from mmpack_trainer.config.schema import TrainConfig
 from tools.make_index import Source, make_index
 
 RECIPE = """

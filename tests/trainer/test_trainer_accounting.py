@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mmpack_trainer.accounting import Batch, batch_of, solved
-from mmpack_trainer.config.schema import LossConfig, ModelConfig, MoeConfig
-from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
-from mmpack_trainer.hardware import Device, peak_flops
-from mmpack_trainer.parameters import Parameters, parameters_of
 from msgspec.structs import replace
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.stream import load_plan, open_plan
+from mmpack_trainer.accounting import Batch, batch_of, solved
+from mmpack_trainer.config.schema import LossConfig, ModelConfig, MoeConfig
+from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
+from mmpack_trainer.hardware import Device, peak_flops
+from mmpack_trainer.parameters import Parameters, parameters_of
 from tests.trainer.settings_made import make_run
 
 SMALL = st.integers(1, 64)

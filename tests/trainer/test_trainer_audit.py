@@ -15,15 +15,15 @@ from mmpack import Shards
 pytest.importorskip("torchtitan")
 
 import torch
+from msgspec.structs import replace as with_settings
+from torch.nn import functional
+from typer.testing import CliRunner
+
 from mmpack_trainer.audit import AuditReport, audit
 from mmpack_trainer.audit_cli import app
 from mmpack_trainer.batch import Batch
 from mmpack_trainer.model.attention import DenseAttention, DocumentAttention
 from mmpack_trainer.model.masks import Backend, Dense, Document, Documents
-from msgspec.structs import replace as with_settings
-from torch.nn import functional
-from typer.testing import CliRunner
-
 from tests.trainer.model_made import MOE, make_arrays, make_model
 from tests.trainer.runs_made import settings, write_plan
 

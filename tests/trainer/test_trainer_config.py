@@ -27,7 +27,6 @@ from tests.trainer.settings_made import (
 
 CPU = Device("cpu")
 H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 80 << 30)
-A100 = Device("NVIDIA A100-SXM4-80GB", (8, 0), 80 << 30)
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from mmpack_trainer.curve import curve
-from mmpack_trainer.flops import Rates
-from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, StepMetrics, line_of, read_metrics
 from rich.console import Console
 
 from mmpack.errors import DataError, StorageError
+from mmpack_trainer.curve import curve
+from mmpack_trainer.flops import Rates
+from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, StepMetrics, line_of, read_metrics
 
 CPU = Rates(tokens_per_s=1234.5, fill=0.75, useful_mfu=None, slot_mfu=None, hfu=None)
 GPU = Rates(tokens_per_s=98_765.4, fill=0.98, useful_mfu=0.41, slot_mfu=0.52, hfu=0.41)

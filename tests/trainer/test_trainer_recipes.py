@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmpack_trainer.config.check import Checked, check
-from mmpack_trainer.config.load import load_config
-from mmpack_trainer.config.schema import TrainConfig
-from mmpack_trainer.hardware import Device
 
 from mmpack.errors import ConfigError
 from mmpack.layout import LayoutConfig
 from mmpack.layout.numeric import NumericLayout
+from mmpack_trainer.config.check import Checked, check
+from mmpack_trainer.config.load import load_config
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.hardware import Device
 from tools.make_index import Source, make_index
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"

@@ -1,8 +1,10 @@
-"""A run that is killed goes on from its checkpoint: bitwise on the same layout, with the same rows on another."""
+"""Killed runs go on as if nothing had been: to the bit on one layout, and on another with the same rows."""
 
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,97 +15,145 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from tests.trainer.runs_made import MOE, ROOT, environment, settings, torchrun, write_plan
+from tests.build.inputs import children, wait_gone
+from tests.trainer.runs_made import ROOT, environment, settings, torchrun
 
 pytest.importorskip("torchtitan")
 
-STEPS = 6
-BEFORE = 3
+STEPS, EVERY = 20, 5
+_PLAN = """
+max_seq_len = 128
+global_batch = 2
+window_steps = 4
+
+[[datasets]]
+name = "pairs"
+shards = "{shards}"
+select = ["drive*", "captions"]
+contrastive = true
+
+[[datasets]]
+name = "rest"
+shards = "{shards}"
+select = ["texts", "speech"]
+"""
 
 
-def _start(folder: Path, table: dict[str, Any], name: str, world: int = 1) -> subprocess.Popen[str]:
-    """Trains to the end, from a checkpoint on if there is one; steps go to `name`.jsonl as they are done."""
-    config = folder / f"{name}.json"
-    config.write_text(json.dumps(table))
-    arguments = ["-m", "tests.trainer.resume_run", str(config), str(folder / f"{name}.jsonl")]
-    command = [sys.executable, *arguments] if world == 1 else torchrun(world, *arguments)
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+class Running:
+    """A run in a folder, whose settings all its processes share."""
 
+    def __init__(self, folder: Path, shards: Shards) -> None:
+        self.folder = folder
+        folder.mkdir()
+        plan = folder / "plan.toml"
+        plan.write_text(_PLAN.format(shards=shards.store.url))
+        table = settings(
+            plan,
+            folder / "out",
+            steps=STEPS,
+            micro_batch=1,
+            model={"dim": 32, "hidden_dim": 64, "heads": 2, "kv_heads": 1},
+            checkpoint={"every_steps": EVERY, "keep": 2},
+        )
+        table["model"]["moe"] = {"experts": 4, "top_k": 2, "hidden_dim": 32, "noise": 0.1, "bias_rate": 0.01}
+        (folder / "run.json").write_text(json.dumps(table))
 
-def _finish(process: subprocess.Popen[str]) -> None:
-    _, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors[-4000:]
+    def start(self, *options: str, world: int = 1) -> subprocess.Popen[bytes]:
+        """Its processes."""
+        arguments = [
+            "-m",
+            "tests.trainer.resume_run",
+            str(self.folder / "run.json"),
+            str(self.folder),
+            *options,
+        ]
+        command = [sys.executable, *arguments] if world == 1 else torchrun(world, *arguments)
+        with (self.folder / "errors.txt").open("ab") as errors:
+            return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=errors, stdout=errors)
 
+    def finish(self, process: subprocess.Popen[bytes]) -> None:
+        """Waits for its end, which must be a good one."""
+        assert process.wait(timeout=300) == 0, (self.folder / "errors.txt").read_text()[-3000:]
 
-def _steps(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    def kill_behind(self, step: int, process: subprocess.Popen[bytes], within_s: float) -> None:
+        """kill -9 of all its processes at a random moment behind the checkpoint of `step`."""
+        until = time.monotonic() + 300
+        while step not in self.checkpoints():
+            assert process.poll() is None, (self.folder / "errors.txt").read_text()[-3000:]
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, within_s))
+        workers = children(process.pid)
+        for pid in (process.pid, *workers):
+            os.kill(pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert wait_gone(workers) == []
 
+    def checkpoints(self) -> list[int]:
+        """Steps of whole checkpoints."""
+        found = (self.folder / "out" / "checkpoints").glob("step-????????/run.json")
+        return sorted(int(path.parent.name.removeprefix("step-")) for path in found)
 
-def _kill_behind_checkpoint(process: subprocess.Popen[str], out: Path) -> None:
-    """kill -9 as soon as a checkpoint is whole."""
-    until = time.monotonic() + 200
-    while not list(out.glob("checkpoints/step-*/run.json")):
-        assert process.poll() is None, process.stderr and process.stderr.read()[-4000:]
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    def losses(self) -> dict[int, set[str]]:
+        """Every loss told for a step, in all its processes' lives."""
+        found: dict[int, set[str]] = {}
+        for line in (self.folder / "steps.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            found.setdefault(record["step"], set()).add(record["loss"])
+        return found
+
+    def rows(self) -> dict[int, list[str]]:
+        """Keys of the samples of every row; a row read twice must have had the same ones."""
+        found: dict[int, list[str]] = {}
+        for path in self.folder.glob("rows-*.jsonl"):
+            for line in path.read_text().splitlines():
+                record = json.loads(line)
+                (number,) = record["rows"]
+                assert found.setdefault(number, record["keys"]) == record["keys"]
+        return found
+
+    def digests(self) -> dict[str, Any]:
+        """Of parameters and buffers at the end."""
+        return json.loads((self.folder / "done.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Path:
-    """A run of six steps that nothing disturbed, and one of as many that was killed in the middle and goes on twice."""
-    folder = tmp_path_factory.mktemp("resume")
-    plan = write_plan(folder, mixed)
-    common = {"steps": STEPS, "model": {"moe": MOE}, "checkpoint": {"every_steps": BEFORE}}
-    whole = settings(plan, folder / "whole", **common)
-    _finish(_start(folder, whole, "whole"))
-    cut = settings(plan, folder / "cut", **common)
-    _kill_behind_checkpoint(_start(folder, cut, "killed"), folder / "cut")
-    (folder / "cut.json").write_text(json.dumps(cut))
-    return folder
+def whole(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """Twenty steps in one go."""
+    running = Running(tmp_path_factory.mktemp("resume") / "whole", mixed)
+    running.finish(running.start())
+    return running
 
 
-def test_same_layout_goes_on_bitwise(runs: Path) -> None:
-    table = json.loads((runs / "cut.json").read_text())
-    _copy(runs, table, "same")
-    _finish(_start(runs, table, "same"))
-    steps = _steps(runs, "same")
-    assert [step["number"] for step in steps] == list(range(BEFORE + 1, STEPS + 1))
-    assert steps == _steps(runs, "whole")[BEFORE:]
+def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path: Path) -> None:
+    running = Running(tmp_path / "killed", mixed)
+    running.kill_behind(10, running.start(), within_s=0.5)
+    told = max(running.losses())
+    assert 10 <= told < STEPS
+    # The same command goes on, and is killed once more, in the middle of writing the last checkpoint.
+    second = running.start(str(STEPS))
+    assert second.wait(timeout=300) == -signal.SIGKILL
+    partial = running.folder / "out" / "checkpoints" / f"step-{STEPS:08d}.partial"
+    assert any(partial.iterdir())
+    assert running.checkpoints()[-1] == STEPS - EVERY
+    running.finish(running.start())
+    assert running.checkpoints()[-1] == STEPS
+    # Steps done several times, before and after kills, gave one and the same loss.
+    losses = running.losses()
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert losses == whole.losses()
+    assert running.rows() == whole.rows()
+    assert running.digests() == whole.digests()
 
 
-def test_two_ranks_go_on_from_one(runs: Path) -> None:
-    table = json.loads((runs / "cut.json").read_text())
-    _copy(runs, table, "two")
-    table["parallel"] = {"expert": 2}
-    _finish(_start(runs, table, "two", world=2))
-    steps, expected = _steps(runs, "two"), _steps(runs, "whole")[BEFORE:]
-    assert [step["rows"] for step in steps] == [step["rows"] for step in expected]
-    assert [step["tokens"] for step in steps] == [step["tokens"] for step in expected]
-    for step, other in zip(steps, expected, strict=True):
-        assert step["loss"] == pytest.approx(other["loss"], abs=1e-4)
-
-
-def test_another_model_is_refused(runs: Path) -> None:
-    table = json.loads((runs / "cut.json").read_text())
-    table["model"] = {**table["model"], "layers": 3}
-    process = _start(runs, table, "other")
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode != 0
-    assert "ConfigError" in errors
-    assert "another layers" in errors
-
-
-def test_kept_are_the_last_and_the_best(runs: Path) -> None:
-    names = sorted(path.name for path in (runs / "whole" / "checkpoints").iterdir())
-    assert names == [f"step-{BEFORE:08d}", f"step-{STEPS:08d}"]
-
-
-def _copy(folder: Path, table: dict[str, Any], name: str) -> None:
-    """Gives the run its own copy of the checkpoints of the one that was killed."""
-    from shutil import copytree
-
-    first = f"step-{BEFORE:08d}"
-    copytree(folder / "cut" / "checkpoints" / first, folder / name / "checkpoints" / first)
-    table["out"] = str(folder / name)
+def test_a_run_of_two_processes_goes_on_in_one(mixed: Shards, whole: Running, tmp_path: Path) -> None:
+    running = Running(tmp_path / "shrunk", mixed)
+    running.kill_behind(10, running.start(world=2), within_s=0.2)
+    assert (running.folder / "rows-1.jsonl").is_file()
+    running.finish(running.start())
+    assert running.rows() == whole.rows()
+    expected = whole.losses()
+    for step, told in running.losses().items():
+        (loss,) = expected[step]
+        for each in told:
+            assert abs(float.fromhex(each) - float.fromhex(loss)) <= 1e-4, step

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mmpack_trainer.config.schema import ScheduleConfig
 from mmpack_trainer.schedule import START, factor, learning_rate
 

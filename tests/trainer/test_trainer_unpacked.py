@@ -12,14 +12,14 @@ from mmpack import Shards
 pytest.importorskip("torchtitan")
 
 import torch
-from mmpack_trainer.batch import Batches
-from mmpack_trainer.model.decoder import MultimodalDecoder
-from mmpack_trainer.titan import token_losses
 from torch import Tensor
 
 from mmpack.layout import Modality
 from mmpack.stream.row import Row
 from mmpack.stream.torch import collate_tensors
+from mmpack_trainer.batch import Batches
+from mmpack_trainer.model.decoder import MultimodalDecoder
+from mmpack_trainer.titan import token_losses
 from tests.trainer.model_made import MOE, Wanted, make_model, make_row, mixed_rows
 
 TOLERANCE = 1e-5
