@@ -1,5 +1,5 @@
-"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, stream, on a generated drive or
-on a recording of yours.
+"""The main job from end to end, as `make demo` runs it: sync, build, verify, report, stream, train, on a generated
+drive or on a recording of yours.
 
 python -m tools.demo --out demo
 python -m tools.demo --out demo --recording path/to/recording
@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mmpack import Shards
 from tools.compare_faults import compare
 from tools.make_recording import make_recording
 
@@ -34,13 +35,25 @@ name = "drives"
 shards = "shards"
 max_epochs = 4
 """
+_TRAIN_PLAN = """\
+# What `make demo` trains on.
+max_seq_len = {max_seq_len}
+global_batch = 2
+window_steps = 8
+
+[[datasets]]
+name = "drives"
+shards = "shards"
+"""
+#: Tokens around a run of slices, and a few to spare.
+_WRAPPING = 8
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def main() -> None:
     """Runs the demo; exits with 1 if a step fails or a planted fault is not found."""
     parser = argparse.ArgumentParser(
-        description="Sync, build, verify, report and stream, on a drive made for it or on your recording."
+        description="Sync, build, verify, report, stream and train, on a drive made for it or on your recording."
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything that is made")
     parser.add_argument("--recording", help="a recording of yours in place of the generated drive")
@@ -78,9 +91,13 @@ def _run(out: Path, recordings: list[str]) -> int:
     )
     for title, arguments in steps:
         _console.rule(title)
-        status = _mmpack(*arguments)
+        status = _command("mmpack", *arguments)
         if status:
             return status
+    _console.rule("9. train: a small decoder on a CPU")
+    status = _train(out, shards)
+    if status:
+        return status
     _console.rule("what was made")
     for path, what in (
         (shards / "shards", "WebDataset tars"),
@@ -91,15 +108,26 @@ def _run(out: Path, recordings: list[str]) -> int:
         (shards / "report.png", "picture: the same, of the finished shards"),
         (plan, "what is streamed, and how it is mixed and packed"),
         (page, "page: a training row, its sensors side by side, and who sees whom"),
+        (out / "train" / "metrics.jsonl", "the training run, a line a step"),
     ):
         _console.print(f"{path}: {what}")
     return 0
 
 
-def _mmpack(*arguments: str) -> int:
-    _console.print(f"[bold]$ mmpack {shlex.join(arguments)}[/]")
+def _train(out: Path, shards: Path) -> int:
+    """Trains the recipe for CPUs, on rows long enough for any slice that was built."""
+    plan = out / "train.plan.toml"
+    slices = Shards(str(shards)).index["tokens"].to_numpy()
+    longest = int(slices.max(initial=0)) + _WRAPPING
+    plan.write_text(_TRAIN_PLAN.format(max_seq_len=max(2048, -(-longest // 128) * 128)))
+    recipe = Path(__file__).parents[1] / "trainer" / "recipes" / "cpu_demo.toml"
+    return _command("mmpack-train", str(recipe), f"--data.plan={plan}", f"--out={out / 'train'}")
+
+
+def _command(name: str, *arguments: str) -> int:
+    _console.print(f"[bold]$ {name} {shlex.join(arguments)}[/]")
     sys.stdout.flush()
-    command = Path(sysconfig.get_path("scripts")) / "mmpack"
+    command = Path(sysconfig.get_path("scripts")) / name
     return subprocess.run([command, *arguments], check=False).returncode
 
 
