@@ -54,6 +54,12 @@ def writing(path: Path) -> Iterator[None]:
         raise StorageError(f"cannot be written ({error.strerror or error})", where=str(path)) from None
 
 
+def check_png(path: Path | None, *, option: str) -> None:
+    """Raises ConfigError if a picture is to be written that is no PNG, before anything is worked out."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ConfigError(f"'{path.name}' is no name of a PNG", where=option, mend="Let it end in .png.")
+
+
 def sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:
     """The [sync] table of a file, with what the command line says in its place. Raises ConfigError."""
     from mmpack.sync import SyncConfig

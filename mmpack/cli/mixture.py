@@ -34,6 +34,7 @@ def mixture(
     from mmpack.stream import load_plan
     from mmpack.stream.plan import open_plan
 
+    common.check_png(plot, option="--plot")
     until = None if tokens is None else token_count(tokens, where="--tokens")
     config = load_plan(plan)
     opened = open_plan(config)
@@ -112,6 +113,8 @@ def table(seen: Forecast, caps: list[float | None], documents: list[int]) -> Ren
     from rich.table import Table
     from rich.text import Text
 
+    from mmpack.mixture.forecast import epochs_text
+
     schedule = seen.course.schedule
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("data set", "one epoch"):
@@ -125,12 +128,12 @@ def table(seen: Forecast, caps: list[float | None], documents: list[int]) -> Ren
     spent = {dataset for dataset, tokens in seen.course.spent if tokens <= seen.edges[-1]}
     for i, name in enumerate(schedule.datasets):
         cells = [
-            f"{_short(tokens):>5}  {share:6.2%}  {epochs:6.3g} ep" if tokens else "–"
+            f"{_short(tokens):>5}  {share:6.2%}  {epochs_text(epochs):>6} ep" if tokens else "–"
             for tokens, share, epochs in zip(
                 seen.tokens[:, i].tolist(), seen.shares[:, i], seen.epochs[:, i], strict=True
             )
         ]
-        whole = f"{_short(int(seen.total_tokens[i])):>5}  {seen.total_epochs[i]:6.3g} ep"
+        whole = f"{_short(int(seen.total_tokens[i])):>5}  {epochs_text(seen.total_epochs[i]):>6} ep"
         cap = "–" if caps[i] is None else f"{caps[i]:g} ep{', reached' if i in spent else ''}"
         size = f"{_short(int(seen.sizes[i]))} in {documents[i]:,}"
         shown.add_row(Text(name), size, *cells, whole, cap)

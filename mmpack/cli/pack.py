@@ -46,6 +46,7 @@ def pack(
     from mmpack.shards import Shards
     from mmpack.shards.chains import chains_of
 
+    common.check_png(plot, option="--plot")
     shards = Shards(out)
     index = shards.index
     chains = chains_of(index, shards.manifest)

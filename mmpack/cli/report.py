@@ -24,6 +24,7 @@ def report(
     from mmpack.build.report import build_report, draw_build, render_build
     from mmpack.shards import Shards
 
+    common.check_png(picture, option="--picture")
     shards = Shards(out)
     facts = build_report(shards)
     target = picture or (Path(out) / "report.png" if "://" not in out else None)

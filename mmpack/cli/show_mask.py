@@ -43,6 +43,7 @@ def show_mask(
     """Show which places of a row attend to which, and check the places where documents meet."""
     from mmpack.masks import block_index, check_row
 
+    common.check_png(picture, option="--picture")
     view = _view(out, lengths, row, max_seq_len, images)
     index = block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
     checks = check_row(view, index)

@@ -50,8 +50,8 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
     """How long it lasts, as in `"1T"`; left out in the last phase, which then goes on while there is data."""
     temperature: float | tuple[float, float] = 1.0
     """T, or (first, last): a ramp over the phase, linear in tokens; needs `tokens`."""
-    datasets: tuple[str, ...] = ()
-    """Data sets of this phase; none named: all, or those that `shares` names."""
+    datasets: tuple[str, ...] | None = None
+    """Data sets of this phase; left out: all, or those that `shares` names."""
     weights: dict[str, float] = {}
     """Factor of a data set beside its size; 1 where it is not named."""
     shares: dict[str, float] = {}
@@ -68,8 +68,15 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
             for name, value in table.items():
                 if not 0 <= value < float("inf"):
                     raise ConfigError(f"{value} is negative or not finite", where=f"{where}.{key}.{name}")
-        for name in self.datasets:
-            if self.datasets.count(name) > 1:
+        if self.datasets == ():
+            raise ConfigError(
+                "an empty list names no data set",
+                where=f"{where}.datasets",
+                mend="Name some, or leave it out for all.",
+            )
+        names = self.datasets or ()
+        for name in names:
+            if names.count(name) > 1:
                 raise ConfigError(f"'{name}' is named twice", where=f"{where}.datasets")
         if self.datasets:
             for name in {**self.weights, **self.shares}:

@@ -148,6 +148,11 @@ def tokens_text(tokens: float) -> str:
     return f"{tokens:.3g}"
 
 
+def epochs_text(epochs: float) -> str:
+    """Three figures: 0.648, 70.6, 1,010."""
+    return f"{epochs:.3g}" if epochs < 999.5 else f"{epochs:,.0f}"
+
+
 def _findings(
     course: Course, sizes: Sequence[int], max_epochs: Sequence[float | None], end: int
 ) -> list[Finding]:
@@ -173,8 +178,8 @@ def _findings(
                     names[dataset],
                     _phase_at(course, tokens),
                     tokens,
-                    f"'{names[dataset]}' is seen {total / SCALE / size:.3g} times, and gains fade after about "
-                    f"{FADING_EPOCHS}: a max_epochs would cap it",
+                    f"'{names[dataset]}' has been seen {FADING_EPOCHS} times, after which gains fade, and will be "
+                    f"{epochs_text(total / SCALE / size)} times: a max_epochs would cap it",
                 )
             )
     if course.ends_by == "data" and course.end_tokens is not None and end == course.end_tokens:

@@ -109,7 +109,11 @@ def schedule_of(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> Sch
 def _stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, list[int]]]:
     """(tokens from the phase's start, weights) of each stage."""
     where = f"phases.{phase.name}"
-    for key, names in (("datasets", phase.datasets), ("weights", phase.weights), ("shares", phase.shares)):
+    for key, names in (
+        ("datasets", phase.datasets or ()),
+        ("weights", phase.weights),
+        ("shares", phase.shares),
+    ):
         for name in names:
             if name not in tokens:
                 raise ConfigError(

@@ -11,7 +11,7 @@ IGNORE = -100
 """Label of a place where nothing is predicted (torch's `cross_entropy` leaves it out by default)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Row:
     """One training sequence of L places, D documents, S slices.
 
@@ -94,6 +94,13 @@ class Row:
     def fill(self) -> float:
         """`tokens` / places."""
         return self.tokens / self.seq_len
+
+    def __repr__(self) -> str:
+        # Without the arrays: a row has megabytes of them.
+        return (
+            f"Row {self.number}: {self.tokens:,} of {self.seq_len:,} places, {len(self.keys)} documents, "
+            f"{len(self.t_ns)} slices, {len(self.patches):,} patches"
+        )
 
     def arrays(self) -> dict[str, NDArray]:
         """Every array by its name, in the order above."""

@@ -126,7 +126,7 @@ def test_data_that_end_before_the_phases() -> None:
 
 def test_repeats_without_a_cap_and_data_sets_that_give_nothing() -> None:
     phases = [
-        PhaseConfig(name="a", tokens=1000, datasets=("x",)),
+        PhaseConfig(name="a", tokens=123_456, datasets=("x",)),
         PhaseConfig(name="b", tokens=9, datasets=("x", "z")),
     ]
     seen = forecast(schedule_of(phases, {"x": 100, "y": 40, "z": 0}), [100, 40, 0], [None] * 3)
@@ -135,6 +135,8 @@ def test_repeats_without_a_cap_and_data_sets_that_give_nothing() -> None:
         ("unseen", "y", 0),
         ("unseen", "z", 0),
     }
+    repeated = next(f.message for f in seen.findings if f.dataset == "x")
+    assert repeated.startswith("'x' has been seen 4 times, after which gains fade, and will be 1,235 times")
     assert "no phase has it" in next(f.message for f in seen.findings if f.dataset == "y")
     assert "no tokens" in next(f.message for f in seen.findings if f.dataset == "z")
 

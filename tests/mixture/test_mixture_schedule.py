@@ -97,6 +97,7 @@ def test_what_cannot_be_meant_is_refused(phases: list[PhaseConfig], message: str
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"datasets": ()}, r"phases\.p\.datasets: an empty list"),
         ({"datasets": ("a", "a")}, "named twice"),
         ({"datasets": ("a",), "weights": {"b": 1.0}}, "'b' is weighed"),
         ({"datasets": ("a", "b"), "shares": {"a": 1.0}}, "'b' has no share"),

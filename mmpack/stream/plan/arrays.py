@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.errors import StorageError
+from mmpack.errors import ConfigError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +90,22 @@ class TableWriter:
 
 
 def cache_folder() -> Path:
-    """`$MMPACK_CACHE`, or `mmpack` in the user's cache folder."""
+    """`$MMPACK_CACHE`, or `mmpack` in the user's cache folder.
+
+    Raises:
+        ConfigError: the user has no home folder, as in a container that runs under a number without a name.
+    """
     stated = os.environ.get("MMPACK_CACHE")
     if stated:
         return Path(stated)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpack"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmpack"
+    except RuntimeError:
+        raise ConfigError(
+            "this user has no home folder",
+            where="MMPACK_CACHE",
+            mend="Set it to a folder for derived tables.",
+        ) from None
 
 
 def opened(folder: Path) -> Tables | None:
