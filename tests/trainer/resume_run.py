@@ -57,8 +57,9 @@ def _told(make: Callable[[Any], Batch], path: Path) -> Callable[[Any], Batch]:
 
 
 def _append(path: Path, record: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    # One write of a short line: a kill leaves all of it or nothing.
+    with path.open("ab", buffering=0) as file:
+        file.write(json.dumps(record).encode() + b"\n")
 
 
 def _die_in_checkpoint(step: int) -> None:

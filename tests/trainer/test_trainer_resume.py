@@ -75,14 +75,14 @@ class Running:
         """Waits for its end, which must be a good one."""
         assert process.wait(timeout=300) == 0, (self.folder / "errors.txt").read_text()[-3000:]
 
-    def kill_behind(self, step: int, process: subprocess.Popen[bytes], within_s: float) -> None:
-        """kill -9 of all its processes at a random moment behind the checkpoint of `step`."""
-        until = time.monotonic() + 300
-        while step not in self.checkpoints():
+    def kill_behind(self, step: int, process: subprocess.Popen[bytes]) -> None:
+        """kill -9 of all its processes at a random moment behind the checkpoint of `step`, and well before the end."""
+        until, last = time.monotonic() + 300, random.randint(step, step + EVERY - 1)
+        while step not in self.checkpoints() or max(self.losses()) < last:
             assert process.poll() is None, (self.folder / "errors.txt").read_text()[-3000:]
             assert time.monotonic() < until
             time.sleep(0.002)
-        time.sleep(random.uniform(0, within_s))
+        time.sleep(random.uniform(0, 0.02))
         workers = children(process.pid)
         for pid in (process.pid, *workers):
             os.kill(pid, signal.SIGKILL)
@@ -97,7 +97,8 @@ class Running:
     def losses(self) -> dict[int, set[str]]:
         """Every loss told for a step, in all its processes' lives."""
         found: dict[int, set[str]] = {}
-        for line in (self.folder / "steps.jsonl").read_text().splitlines():
+        # A line is whole once its end is there: a process may be at it.
+        for line in (self.folder / "steps.jsonl").read_text().split("\n")[:-1]:
             record = json.loads(line)
             found.setdefault(record["step"], set()).add(record["loss"])
         return found
@@ -106,7 +107,7 @@ class Running:
         """Keys of the samples of every row; a row read twice must have had the same ones."""
         found: dict[int, list[str]] = {}
         for path in self.folder.glob("rows-*.jsonl"):
-            for line in path.read_text().splitlines():
+            for line in path.read_text().split("\n")[:-1]:
                 record = json.loads(line)
                 (number,) = record["rows"]
                 assert found.setdefault(number, record["keys"]) == record["keys"]
@@ -127,7 +128,7 @@ def whole(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Running:
 
 def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path: Path) -> None:
     running = Running(tmp_path / "killed", mixed)
-    running.kill_behind(10, running.start(), within_s=0.5)
+    running.kill_behind(10, running.start())
     told = max(running.losses())
     assert 10 <= told < STEPS
     # The same command goes on, and is killed once more, in the middle of writing the last checkpoint.
@@ -148,7 +149,7 @@ def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path
 
 def test_a_run_of_two_processes_goes_on_in_one(mixed: Shards, whole: Running, tmp_path: Path) -> None:
     running = Running(tmp_path / "shrunk", mixed)
-    running.kill_behind(10, running.start(world=2), within_s=0.2)
+    running.kill_behind(10, running.start(world=2))
     assert (running.folder / "rows-1.jsonl").is_file()
     running.finish(running.start())
     assert running.rows() == whole.rows()
