@@ -1,0 +1,86 @@
+"""What is kept of a run, and what it refuses to go on from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpack import Shards
+from mmpack.config import parse
+from mmpack.errors import ConfigError, DataError
+from mmpack_trainer.config.schema import TrainConfig
+from tests.trainer.runs_made import settings, write_plan
+
+pytest.importorskip("torchtitan")
+
+MODEL = {"dim": 32, "heads": 2, "kv_heads": 1, "hidden_dim": 32}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Path:
+    return write_plan(tmp_path_factory.mktemp("checkpoint"), mixed)
+
+
+def _trainer(plan: Path, out: Path, **tables: Any) -> Any:
+    from mmpack_trainer.train import Trainer
+
+    table = settings(plan, out, **({"model": MODEL, "micro_batch": 4} | tables))
+    return Trainer(parse(table, TrainConfig, where="run"))
+
+
+def test_the_last_are_kept_and_the_best(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path, steps=1, checkpoint={"keep": 2})
+    for done, loss in enumerate([3.0, 1.0, 2.0, 4.0, 5.0], 1):
+        trainer.done = done
+        trainer._losses = [loss, loss + 1]
+        trainer.save()
+    trainer.close()
+    assert trainer.checkpoints.steps() == [2, 4, 5]
+
+
+def test_a_checkpoint_that_was_not_finished_is_none(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path)
+    trainer.step()
+    trainer.save()
+    os.rename(tmp_path / "checkpoints" / "step-00000001", tmp_path / "checkpoints" / "step-00000001.partial")
+    trainer.resume()
+    trainer.close()
+    assert trainer.checkpoints.steps() == []
+    assert trainer.done == 1
+
+
+def test_another_model_is_refused(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path)
+    trainer.save()
+    trainer.close()
+    other = _trainer(plan, tmp_path, model={**MODEL, "layers": 1})
+    with pytest.raises(ConfigError, match="another layers"):
+        other.resume()
+    other.close()
+
+
+def test_a_damaged_record_is_told(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path)
+    trainer.save()
+    (tmp_path / "checkpoints" / "step-00000000" / "run.json").write_text("[1]")
+    with pytest.raises(DataError, match=r"run\.json"):
+        trainer.resume()
+    trainer.close()
+
+
+def test_the_end_of_the_plan_is_told(mixed: Shards, tmp_path: Path) -> None:
+    path = write_plan(tmp_path, mixed)
+    path.write_text(path.read_text().replace("select = ", "max_epochs = 1\nselect = "))
+    trainer = _trainer(path, tmp_path / "out")
+    with pytest.raises(DataError, match=r"the plan ends after \d+ steps"):
+        _step_for_ever(trainer)
+    assert trainer.done > 1
+    trainer.close()
+
+
+def _step_for_ever(trainer: Any) -> None:
+    while True:
+        trainer.step()
