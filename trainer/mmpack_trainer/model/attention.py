@@ -27,6 +27,8 @@ class DocumentAttention(Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
 
+    # Every batch has other documents, and a compiler would compile for each of them anew.
+    @torch.compiler.disable
     def forward(
         self,
         q_BLNH: Tensor,  # noqa: N803
