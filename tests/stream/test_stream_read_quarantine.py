@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpack.errors import DataError, QuarantineError, StorageError
+from mmpack.errors import ConfigError, DataError, QuarantineError, StorageError
 from mmpack.stream.read import faults as module
 from mmpack.stream.read.faults import Fault, Quarantine, read_quarantine
 
@@ -122,3 +122,11 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
             _add(disk / "q", rank=0)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", [".", "file/below.jsonl"])
+def test_a_quarantine_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"reader\.quarantine"):
+        Quarantine(tmp_path / name, 0, 10)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -279,11 +279,13 @@ class Plan:
                 where="plan",
                 mend="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
             )
-        rows = ""
-        if self._last is not None:
-            rows = f" after {self._last.number * self.window_rows + self._last.rows} rows"
+        if self._last is None:
+            what = f"the run ends before window {window}"
+        else:
+            rows = self._last.number * self.window_rows + self._last.rows
+            what = f"the run ends after {rows} rows, {rows // self.config.global_batch} steps"
         return RunOverError(
-            f"the run ends{rows}, before window {window}",
+            what,
             where="plan",
             mend="Lengthen the last phase, or raise max_epochs.",
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mmpack.config import Settings
-from mmpack.errors import DataError, QuarantineError
+from mmpack.errors import ConfigError, DataError, QuarantineError
 from mmpack.shards.store import storage_errors
 
 MAX_QUARANTINE_BYTES = 64 << 20
@@ -60,12 +60,15 @@ class Quarantine:
         rank: of this process.
         max_corrupt: faults that a run puts up with; 0: the first one stops it.
 
+    Raises:
+        ConfigError: it could not be written. That is looked at now: the first fault may be hours away.
+
     Attributes:
         count: faults of this run so far.
     """
 
     def __init__(self, path: Path, rank: int, max_corrupt: int) -> None:
-        self._path = path
+        self._path = _writable(path)
         self._rank = rank
         self._max_corrupt = max_corrupt
         self.count = 0
@@ -103,6 +106,21 @@ class Quarantine:
                 where=str(self._path),
                 mend="Mend the shards (mmpack verify names what is wrong), or raise reader.max_corrupt.",
             )
+
+
+def _writable(path: Path) -> Path:
+    """`path` if it is, or could be made, a file that this process may write; nothing is made."""
+    folder = path
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    is_file = folder == path and path.is_file()
+    if not (is_file or (folder != path and folder.is_dir())) or not os.access(folder, os.W_OK):
+        raise ConfigError(
+            "is no file that can be written",
+            where=f"reader.quarantine: {path}",
+            mend="Name one that you may write.",
+        )
+    return path
 
 
 def read_quarantine(path: Path) -> list[RecordedFault]:
