@@ -107,6 +107,12 @@ def _check_device(config: TrainConfig, device: Device) -> None:
         raise ConfigError(
             "this version trains in float32 and bfloat16 only", where="compute.fp8", mend="Set it to false."
         )
+    if config.compute.compile and config.model.moe is not None:
+        raise ConfigError(
+            "a model with experts is not compiled in reasonable time",
+            where="compute.compile",
+            mend="Set it to false.",
+        )
     if config.optimizer.bf16_states and not device.is_gpu:
         raise ConfigError(
             "moments in bf16 need a GPU", where="optimizer.bf16_states", mend="Set it to false."

@@ -140,7 +140,7 @@ class ComputeConfig(Settings, frozen=True, kw_only=True):
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation checkpointing."""
     compile: bool = False
-    """torch.compile of each block."""
+    """torch.compile of each block; not with experts."""
 
 
 class CheckpointConfig(Settings, frozen=True, kw_only=True):
