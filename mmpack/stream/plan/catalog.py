@@ -83,12 +83,8 @@ class Catalog:
         recording = self.recordings[self.columns["recording"][number]]
         return f"{recording}-{int(self.columns['ordinal'][number]):08d}"
 
-    def sample(self, number: int, source: int) -> PlannedSample:
-        """What the reader needs of a sample."""
-        return self.samples([number], source)[0]
-
     def samples(self, numbers: Sequence[int] | NDArray[np.int64], source: int) -> list[PlannedSample]:
-        """The same of several at once."""
+        """What the reader needs of samples."""
         shards, kinds, recordings = self.shards, self.kinds, self.recordings
         columns = (self.columns[name][numbers].tolist() for name in _PLANNED)
         return [

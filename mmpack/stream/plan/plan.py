@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from mmpack.stream.plan.dataset import Dataset, dataset_key
 from mmpack.stream.plan.draws import draw_window
 from mmpack.stream.plan.ledger import Ledger
 from mmpack.stream.plan.state import STATE_VERSION, Cursors, StreamState, require_equal
-from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow
+from mmpack.stream.plan.types import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
 from mmpack.stream.plan.units import UNITS_VERSION, units_of
 from mmpack.stream.plan.window import Window, plan_window
 
@@ -131,8 +132,28 @@ class Plan:
         slot = number % self.window_rows
         if slot >= window.rows:
             raise self._over(window.number)
-        documents = range(int(window.offsets[slot]), int(window.offsets[slot + 1]))
-        return PlannedRow(number, tuple(self._document(window, each) for each in documents))
+        places = slice(int(window.offsets[slot]), int(window.offsets[slot + 1]))
+        owners = [self.datasets[each] for each in window.dataset[places].tolist()]
+        ranges = list(zip(window.first[places].tolist(), window.stop[places].tolist(), strict=True))
+        # Samples of one build are looked up together: a lookup costs more than what it finds.
+        found: list[Iterator[PlannedSample]] = []
+        for source, catalog in enumerate(self.catalogs):
+            mine = [
+                sample
+                for owner, (first, stop) in zip(owners, ranges, strict=True)
+                if owner.source == source
+                for sample in range(first, stop)
+            ]
+            found.append(iter(catalog.samples(mine, source) if mine else ()))
+        return PlannedRow(
+            number,
+            tuple(
+                _document(owner, tuple(islice(found[owner.source], stop - first)), tokens)
+                for owner, (first, stop), tokens in zip(
+                    owners, ranges, window.tokens[places].tolist(), strict=True
+                )
+            ),
+        )
 
     def step_rows(self, step: int, rank: int, ranks: int) -> list[int]:
         """Numbers of a rank's rows in a step, in the order it does them: ascending.
@@ -290,20 +311,6 @@ class Plan:
             mend="Lengthen the last phase, or raise max_epochs.",
         )
 
-    def _document(self, window: Window, number: int) -> PlannedDocument:
-        dataset = self.datasets[int(window.dataset[number])]
-        samples = tuple(
-            dataset.catalog.sample(sample, dataset.source)
-            for sample in range(int(window.first[number]), int(window.stop[number]))
-        )
-        pair = (
-            dataset.config.contrastive
-            and samples[0].kind != "text"
-            and any(sample.tokens_text for sample in samples)
-        )
-        tokens = int(window.tokens[number]) - (PAIR_OVERHEAD if pair else 0)
-        return PlannedDocument(dataset.number, samples, tokens, pair)
-
     def _parts(self) -> dict[str, str]:
         config = self.config
         parts = {
@@ -402,3 +409,12 @@ def _codec_facts(folder: str) -> list[object]:
         return [files, hashlib.sha256((Path(folder) / "config.json").read_bytes()).hexdigest()]
     except OSError:
         return []  # whoever opens the codec says what is wrong with it
+
+
+def _document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
+    pair = (
+        dataset.config.contrastive
+        and samples[0].kind != "text"
+        and any(sample.tokens_text for sample in samples)
+    )
+    return PlannedDocument(dataset.number, samples, tokens - (PAIR_OVERHEAD if pair else 0), pair)
