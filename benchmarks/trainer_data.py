@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps, nothing is written")
     arguments = parser.parse_args()
-    steps, rows, repetitions = (3, 3, 1) if arguments.quick else (24, 12, 5)
+    steps, rows, repetitions = (3, 3, 1) if arguments.quick else (12, 6, 3)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         config = config_of(make_plan(Path(folder)), steps)
