@@ -127,3 +127,7 @@ def main() -> None:
         sys.stdout.flush()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
