@@ -35,16 +35,9 @@ name = "drives"
 shards = "shards"
 max_epochs = 4
 """
-_TRAIN_PLAN = """\
-# What `make demo` trains on.
-max_seq_len = {max_seq_len}
-global_batch = 2
-window_steps = 8
-
-[[datasets]]
-name = "drives"
-shards = "shards"
-"""
+_RECIPES = Path(__file__).parents[1] / "trainer" / "recipes"
+#: Of a row in the recipe's plan.
+_PLACES = 2048
 #: Tokens around a run of slices, and a few to spare.
 _WRAPPING = 8
 _console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -116,11 +109,15 @@ def _run(out: Path, recordings: list[str]) -> int:
 
 def _train(out: Path, shards: Path) -> int:
     """Trains the recipe for CPUs, on rows long enough for any slice that was built."""
+    longest = int(Shards(str(shards)).index["tokens"].to_numpy().max(initial=0)) + _WRAPPING
+    # The recipe's own plan, for these shards and rows that hold the longest slice.
+    told = (_RECIPES / "cpu_demo.plan.toml").read_text()
+    told = told.replace('"../../demo/shards"', '"shards"')
+    if longest > _PLACES:
+        told = told.replace(f"max_seq_len = {_PLACES}", f"max_seq_len = {-(-longest // 128) * 128}")
     plan = out / "train.plan.toml"
-    slices = Shards(str(shards)).index["tokens"].to_numpy()
-    longest = int(slices.max(initial=0)) + _WRAPPING
-    plan.write_text(_TRAIN_PLAN.format(max_seq_len=max(2048, -(-longest // 128) * 128)))
-    recipe = Path(__file__).parents[1] / "trainer" / "recipes" / "cpu_demo.toml"
+    plan.write_text(told)
+    recipe = _RECIPES / "cpu_demo.toml"
     return _command("mmpack-train", str(recipe), f"--data.plan={plan}", f"--out={out / 'train'}")
 
 
