@@ -126,6 +126,7 @@ def whole(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Running:
     return running
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path: Path) -> None:
     running = Running(tmp_path / "killed", mixed)
     running.kill_behind(10, running.start())
@@ -147,6 +148,7 @@ def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path
     assert running.digests() == whole.digests()
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_goes_on_in_one(mixed: Shards, whole: Running, tmp_path: Path) -> None:
     running = Running(tmp_path / "shrunk", mixed)
     running.kill_behind(10, running.start(world=2))

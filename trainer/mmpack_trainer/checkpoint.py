@@ -75,7 +75,7 @@ class Checkpoints:
         if self._world.is_first:
             table = {"step": run.step, "rows": run.rows, "loss": run.loss, "model": run.settings}
             (partial / _RUN).write_text(json.dumps(table))
-            shutil.rmtree(final, ignore_errors=True)
+            _remove(final)
             partial.rename(final)
             self._prune()
         dist.barrier()
@@ -117,7 +117,13 @@ class Checkpoints:
         best = min(steps, key=lambda step: self._read(step).loss)
         for step in steps[: -self._keep]:
             if step != best:
-                shutil.rmtree(self._path(step))
+                _remove(self._path(step))
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}"
+
+
+def _remove(folder: Path) -> None:
+    """Removes a checkpoint. What says that it is whole goes first: a kill halfway leaves none that looks so."""
+    (folder / _RUN).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
