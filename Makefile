@@ -9,7 +9,7 @@ OUT ?= demo
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format bench readme clean
+.PHONY: help venv demo test test-slow lint format bench peers readme clean
 
 help: ## What can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,7 +44,12 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## All benchmarks; tables to the screen, JSON to benchmarks/results
-	@for file in benchmarks/*.py; do case $$file in */_*) ;; *) $(BIN)/python $$file || exit 1;; esac; done
+	@for name in build_shards packing masks plan trainer_data; do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+peers: $(STAMP) ## The streaming benchmark beside other loaders, which need an environment of their own
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement benchmarks/peers.txt --editable .
+	$(BIN)/python -m benchmarks.stream --python .peers/bin/python
 
 readme: $(STAMP) ## Every command of the README, as CI runs it
 	$(BIN)/python -m tools.check_readme README.md
