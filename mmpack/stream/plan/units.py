@@ -129,7 +129,9 @@ def _made(
         room,
         PAIR_OVERHEAD if contrastive else 0,
     )
-    count, samples, gated, too_long = _count(*scan)
+    # Once to count them, once to write them.
+    counting: tuple[Any, ...] = (*scan, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
+    count, samples, gated, too_long = _fill(*counting)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])
         raise DataError(
@@ -215,43 +217,3 @@ def _fill(
         if used > room:
             return units, samples, gated, i
     return units, samples, gated, -1
-
-
-@njit(cache=True, nogil=True)
-def _count(
-    kind: Any,
-    recording: Any,
-    run: Any,
-    ordinal: Any,
-    residual_ns: Any,
-    tokens: Any,
-    tokens_text: Any,
-    chosen: Any,
-    slice_kind: int,
-    text_kind: int,
-    gate: int,
-    overhead: int,
-    room: int,
-    pair: int,
-) -> Any:
-    none = np.empty(0, np.int64)
-    nothing = np.empty(0, np.int32)
-    return _fill(
-        kind,
-        recording,
-        run,
-        ordinal,
-        residual_ns,
-        tokens,
-        tokens_text,
-        chosen,
-        slice_kind,
-        text_kind,
-        gate,
-        overhead,
-        room,
-        pair,
-        none,
-        none,
-        nothing,
-    )
