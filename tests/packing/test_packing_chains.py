@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packing_made import check_packing
 
@@ -23,6 +23,11 @@ def chains(draw):
     return np.array([length for chain in made for length in chain], np.int64), offsets, capacity, overhead
 
 
+#: Its cuts add overhead that the lower bound does not count.
+_OVER_THE_BOUND = (np.array([1, 1, 1, 7, 20, 17, 3, 15, 16, 4, 20]), np.array([0, 6, 11]), 32, 3)
+
+
+@example(_OVER_THE_BOUND, 0.9, 0, 10)
 @given(chains(), st.sampled_from([0.0, 0.9, 1.0]), st.integers(0, 9), st.sampled_from([0, 10, 10**6]))
 def test_documents_are_runs_of_slices_and_every_slice_is_in_one(case, fill, seed, effort):
     slices, offsets, capacity, overhead = case
