@@ -35,11 +35,6 @@ class Device:
         """Whether it is an accelerator."""
         return self.capability is not None
 
-    @property
-    def has_fp8(self) -> bool:
-        """Whether its tensor cores multiply FP8 (compute capability 8.9 on)."""
-        return self.capability is not None and self.capability >= (8, 9)
-
 
 def find_device() -> Device:
     """The first accelerator of this machine, or its CPU. Starts no process group."""
