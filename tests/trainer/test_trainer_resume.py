@@ -23,7 +23,7 @@ pytest.importorskip("torchtitan")
 STEPS, EVERY = 20, 5
 _PLAN = """
 max_seq_len = 128
-global_batch = 2
+global_batch = 8
 window_steps = 4
 
 [[datasets]]
@@ -47,19 +47,26 @@ class Running:
         folder.mkdir()
         plan = folder / "plan.toml"
         plan.write_text(_PLAN.format(shards=shards.store.url))
-        table = settings(
+        self.settings = settings(
             plan,
             folder / "out",
             steps=STEPS,
             micro_batch=1,
-            model={"dim": 32, "hidden_dim": 64, "heads": 2, "kv_heads": 1},
+            model={"dim": 32, "hidden_dim": 64, "heads": 2, "kv_heads": 2},
             checkpoint={"every_steps": EVERY, "keep": 2},
         )
-        table["model"]["moe"] = {"experts": 4, "top_k": 2, "hidden_dim": 32, "noise": 0.1, "bias_rate": 0.01}
-        (folder / "run.json").write_text(json.dumps(table))
+        self.settings["model"]["moe"] = {
+            "experts": 4,
+            "top_k": 2,
+            "hidden_dim": 32,
+            "noise": 0.1,
+            "bias_rate": 0.01,
+        }
 
-    def start(self, *options: str, world: int = 1) -> subprocess.Popen[bytes]:
-        """Its processes."""
+    def start(self, *options: str, world: int = 1, **parallel: int) -> subprocess.Popen[bytes]:
+        """Its processes, on a layout."""
+        table = self.settings | {"parallel": parallel}
+        (self.folder / "run.json").write_text(json.dumps(table))
         arguments = [
             "-m",
             "tests.trainer.resume_run",
@@ -149,13 +156,15 @@ def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_goes_on_in_one(mixed: Shards, whole: Running, tmp_path: Path) -> None:
+def test_a_run_of_eight_processes_goes_on_in_four(mixed: Shards, whole: Running, tmp_path: Path) -> None:
     running = Running(tmp_path / "shrunk", mixed)
-    running.kill_behind(10, running.start(world=2))
-    assert (running.folder / "rows-1.jsonl").is_file()
-    running.finish(running.start())
+    running.kill_behind(10, running.start(world=8, expert=4))
+    assert (running.folder / "rows-7.jsonl").is_file()
+    # Fewer processes, and other shards of every weight: tensor parallel ones, and experts in two parts.
+    running.finish(running.start(world=4, tensor=2, expert=2))
     assert running.rows() == whole.rows()
     expected = whole.losses()
+    assert running.losses().keys() == expected.keys()
     for step, told in running.losses().items():
         (loss,) = expected[step]
         for each in told:
