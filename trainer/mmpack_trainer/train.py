@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 
@@ -151,14 +152,26 @@ class Trainer:
         self.stream.close()
 
     def step(self) -> Step:
-        """One optimizer step.
+        """One optimizer step on the rows that come next.
 
         Raises:
-            DataError: the plan has no more rows.
+            DataError: the plan has no more rows; or see :meth:`learn`.
         """
         begun = perf_counter()
         batches = self._take()
-        waited = perf_counter() - begun
+        return self.learn(batches, waited_s=perf_counter() - begun)
+
+    def learn(self, batches: list[Batch], *, waited_s: float = 0.0) -> Step:
+        """One optimizer step on these micro-batches, this rank's of the step.
+
+        Args:
+            batches: as many on every rank, with the batch's rows in all.
+            waited_s: how long they were waited for.
+
+        Raises:
+            DataError: the gradient is not finite. The weights are still those of the step before.
+        """
+        begun = perf_counter()
         sums = totals(batches, self.world)
         ready, contrasted = self._contrast(batches)
         parts = torch.zeros(len(PARTS), dtype=torch.float64, device=self.world.device)
@@ -184,15 +197,18 @@ class Trainer:
                     for each in outputs.routing
                 )
             )
+        named: dict[str, float] = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
+        named["contrastive"] = contrasted.loss.item() if contrasted is not None else 0.0
         norm = clip(self.model, self.config.optimizer.max_norm)
+        if not isfinite(norm):
+            self.optimizer.zero_grad()
+            raise self._not_finite(norm, named, batches)
         lr = self._lr(self.done)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad()
         chosen, dropped, gate = self._routed(routings)
         self.done += 1
-        named: dict[str, float] = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
-        named["contrastive"] = contrasted.loss.item() if contrasted is not None else 0.0
         step = Step(
             number=self.done,
             loss=_total(named, self.config),
@@ -201,8 +217,8 @@ class Trainer:
             lr=lr,
             tokens=sums.tokens,
             places=self.batch.tokens,
-            seconds=perf_counter() - begun,
-            waited=waited,
+            seconds=waited_s + perf_counter() - begun,
+            waited=waited_s,
             chosen=chosen,
             dropped=dropped,
             gate=gate / max(sums.tokens, 1),
@@ -225,6 +241,17 @@ class Trainer:
             arrays, labels = taken
             found.append(self.batches({**arrays, "labels": labels}))
         return found
+
+    def _not_finite(self, norm: float, parts: dict[str, float], batches: list[Batch]) -> DataError:
+        rows = [number for batch in batches for number in batch.inputs.numbers]
+        told = ", ".join(f"{name} {value:g}" for name, value in parts.items())
+        saved = self.checkpoints.steps()
+        kept = f"the last checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
+        return DataError(
+            f"the gradient of step {self.done + 1} has a norm of {norm} ({told})",
+            where=f"rows {min(rows)} to {max(rows)}",
+            mend=f"Lower optimizer.lr, or look at the rows (mmpack show-row); {kept}.",
+        )
 
     def _contrast(self, batches: list[Batch]) -> tuple[list[Outputs], Contrast | None]:
         """The contrastive loss, which needs the embeddings of all micro-batches before the first is differentiated.

@@ -1,0 +1,57 @@
+"""A step on batches that are handed over, and the end of a run whose gradient is no number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmpack import Shards
+from mmpack.config import parse
+from mmpack.errors import DataError
+from tests.trainer.runs_made import settings, write_plan
+
+pytest.importorskip("torchtitan")
+
+import torch
+
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.train import Trainer
+
+
+def _trainer(folder: Path, shards: Shards, **tables: Any) -> Trainer:
+    table = settings(write_plan(folder, shards), folder / "out", **tables)
+    return Trainer(parse(table, TrainConfig, where="test"))
+
+
+def test_the_same_batches_teach(mixed: Shards, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, mixed)
+    rows = [trainer.batches({**arrays, "labels": labels}) for arrays, labels in _taken(trainer, 4)]
+    steps = [trainer.learn(rows, waited_s=0.25) for _ in range(6)]
+    assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
+    assert steps[-1].loss < steps[0].loss - 0.3
+    assert all(step.waited == 0.25 < step.seconds for step in steps)
+    trainer.close()
+
+
+def _taken(trainer: Trainer, count: int) -> list[Any]:
+    data = iter(trainer.loader)
+    return [next(data) for _ in range(count)]
+
+
+def test_a_gradient_that_is_no_number_ends_the_run(mixed: Shards, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, mixed, checkpoint={"every_steps": 1})
+    trainer.step()
+    trainer.save()
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(float("nan"))
+    before = [each.detach().clone() for each in trainer.model.parameters()]
+    with pytest.raises(DataError, match="gradient of step 2 .*ce nan") as raised:
+        trainer.step()
+    assert raised.value.where == "rows 4 to 7"
+    assert "checkpoint is of step 1" in raised.value.mend
+    for parameter, kept in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, kept) or parameter.isnan().all()
+    assert trainer.done == 1
+    trainer.close()
