@@ -51,9 +51,9 @@ def batch_of(global_batch: int, *, seq_len: int, micro_batch: int, ranks: int) -
     sizes = f"{below} or {below + unit}" if below else f"{unit}"
     mend = f"Set the plan's global_batch to {sizes}"
     if global_batch % ranks:
-        mend += f", or use {_largest_divisor(global_batch, ranks)} data-parallel ranks."
+        mend += f", or use {largest_divisor(global_batch, ranks)} data-parallel ranks."
     else:
-        mend += f", or micro_batch to {_largest_divisor(global_batch // ranks, micro_batch)}."
+        mend += f", or micro_batch to {largest_divisor(global_batch // ranks, micro_batch)}."
     raise ConfigError(
         f"{global_batch} rows a step are no multiple of {ranks} data-parallel ranks × micro_batch {micro_batch}",
         where="global_batch",
@@ -67,5 +67,6 @@ def solved(target_tokens: int, *, seq_len: int, micro_batch: int, ranks: int) ->
     return Batch(micro_batch, seq_len, max(1, (2 * target_tokens + unit) // (2 * unit)), ranks)
 
 
-def _largest_divisor(number: int, most: int) -> int:
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of `number` that is at most `most`, both 1 or more."""
     return next(each for each in range(min(most, number), 0, -1) if number % each == 0)

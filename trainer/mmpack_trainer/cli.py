@@ -105,6 +105,7 @@ def _console() -> Console:
 
 def _tell(console: Console, config: TrainConfig, checked: Checked, world: int, device: Device) -> None:
     from mmpack.config import to_builtins
+    from mmpack_trainer.memory import in_bytes
 
     for name, value in _flat(to_builtins(config), ""):
         console.print(f"{name} = {value}", style="dim")
@@ -114,6 +115,8 @@ def _tell(console: Console, config: TrainConfig, checked: Checked, world: int, d
     console.print(f"vocabulary  {checked.plan.layout.vocabulary.size:,} ids")
     console.print(f"parameters  {count.total:,}{known}")
     console.print(f"batch       {checked.batch}")
+    room = f", of {in_bytes(device.memory_bytes)}" if device.memory_bytes is not None else ""
+    console.print(f"memory      {checked.memory}{room}")
     console.print(f"run         {config.steps:,} steps, {config.steps * checked.batch.tokens:,} tokens")
     for warning in checked.warnings:
         console.print(f"warning: {warning}", style="yellow")

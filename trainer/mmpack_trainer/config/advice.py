@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 from mmpack.mixture.config import token_count
 from mmpack.stream import Plan
-from mmpack_trainer.accounting import Batch
+from mmpack_trainer.accounting import Batch, largest_divisor
 from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.hardware import Device
+from mmpack_trainer.memory import ROOM, Memory, in_bytes
 from mmpack_trainer.parameters import Parameters
 
 #: Usual peaks by size: (least parameters, most, name, low, high).
@@ -20,11 +22,27 @@ _FINE_TUNING_LR = 5e-5
 _LARGE_BATCH = token_count("4M", where="")
 
 
-def advice(config: TrainConfig, plan: Plan, batch: Batch, parameters: Parameters) -> Iterator[str]:
+def advice(
+    config: TrainConfig, plan: Plan, batch: Batch, parameters: Parameters, memory: Memory, device: Device
+) -> Iterator[str]:
     """Warnings of settings that passed all checks."""
+    yield from _memory(config, batch, memory, device)
     yield from _warmup(config)
     yield from _peak(config, batch, parameters)
     yield from _data(config, plan, batch)
+
+
+def _memory(config: TrainConfig, batch: Batch, memory: Memory, device: Device) -> Iterator[str]:
+    if device.memory_bytes is None or memory.total <= ROOM * device.memory_bytes:
+        return
+    most = memory.most_rows(device.memory_bytes)
+    if most:
+        mend = f"micro_batch = {largest_divisor(batch.micro_batch * batch.accumulation, most)} would fit"
+    elif config.compute.recompute != "full":
+        mend = 'not one row fits: try compute.recompute = "full"'
+    else:
+        mend = "not one row fits: raise parallel.tensor, or shorten the plan's max_seq_len"
+    yield f"the run takes {memory}, and {device.name} has {in_bytes(device.memory_bytes)}; {mend}"
 
 
 def _warmup(config: TrainConfig) -> Iterator[str]:

@@ -13,6 +13,7 @@ from mmpack_trainer.config.advice import advice
 from mmpack_trainer.config.ranges import check_ranges
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.hardware import Device
+from mmpack_trainer.memory import Memory, in_bytes, memory_of
 from mmpack_trainer.parameters import Parameters, parameters_of
 
 #: How far a step may be from `target_tokens`: "2M" is said of 2²¹ as well as of 2 · 10⁶, 4.9 % apart.
@@ -26,6 +27,8 @@ class Checked:
     plan: Plan
     batch: Batch
     parameters: Parameters
+    memory: Memory
+    """Of each process, estimated."""
     warnings: tuple[str, ...]
     """What is unusual, though it can run; one sentence each."""
 
@@ -56,7 +59,10 @@ def check(config: TrainConfig, *, world: int, device: Device) -> Checked:
     )
     _check_target(config, batch)
     parameters = parameters_of(config.model, plan.layout)
-    return Checked(plan, batch, parameters, tuple(advice(config, plan, batch, parameters)))
+    memory = memory_of(config, batch, parameters, world=world)
+    _check_memory(config, memory, world, device)
+    warnings = tuple(advice(config, plan, batch, parameters, memory, device))
+    return Checked(plan, batch, parameters, memory, warnings)
 
 
 def data_ranks(config: TrainConfig, world: int) -> int:
@@ -153,3 +159,20 @@ def _check_target(config: TrainConfig, batch: Batch) -> None:
             where="target_tokens",
             mend=f"Set the plan's global_batch to {wanted.rows}: {wanted}.",
         )
+
+
+def _check_memory(config: TrainConfig, memory: Memory, world: int, device: Device) -> None:
+    if device.memory_bytes is None or memory.states <= device.memory_bytes:
+        return
+    mends = [f"start {world * -(-memory.states // device.memory_bytes)} processes"]
+    if config.parallel.replicate > 1:
+        mends.append("lower parallel.replicate")
+    if not config.optimizer.bf16_states:
+        mends.append("set optimizer.bf16_states")
+    mend = " or ".join(mends)
+    raise ConfigError(
+        f"weights, gradients and moments take {in_bytes(memory.states)} of each process, and {device.name} has "
+        f"{in_bytes(device.memory_bytes)}",
+        where="memory",
+        mend=f"{mend[0].upper()}{mend[1:]}.",
+    )
