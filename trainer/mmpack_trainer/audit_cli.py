@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmpack.cli import common
-from mmpack.errors import MmpackError
+from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -120,13 +119,8 @@ def _facts(report: AuditReport) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command; every error that is raised on purpose becomes one line and exit code 1."""
-    try:
-        app()
-    except MmpackError as error:
-        sys.stdout.flush()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(1)
+    """Runs the command line, see :func:`mmpack_trainer.entry.run_app`."""
+    run_app(app)
 
 
 if __name__ == "__main__":

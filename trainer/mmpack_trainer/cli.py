@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.errors import ConfigError, MmpackError
+from mmpack.errors import ConfigError
+from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,35 +59,8 @@ def train(
 
 
 def main() -> None:
-    """Runs the command line; every error raised on purpose becomes one line and exit code 1."""
-    try:
-        app()
-    except MmpackError as error:
-        _fail(f"error: {' '.join(str(error).split())}", 1)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command resumes", 130)
-    except Exception as error:
-        if os.environ.get("MMPACK_DEBUG"):
-            raise
-        _fail(
-            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}. MMPACK_DEBUG=1 shows where it "
-            "happened.",
-            70,  # EX_SOFTWARE of sysexits.h
-        )
-
-
-def _fail(line: str, code: int) -> None:
-    sys.stdout.flush()
-    rank = f"rank {os.environ['RANK']}: " if _is_shared() else ""
-    print(f"{rank}{line}", file=sys.stderr, flush=True)
-    if not _is_shared():
-        sys.exit(code)
-    # Threads of a process group may wait for peers that wait for this process: torchrun ends those once it is gone.
-    os._exit(code)
-
-
-def _is_shared() -> bool:
-    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
+    """Runs the command line, see :func:`mmpack_trainer.entry.run_app`."""
+    run_app(app, stopped="stopped; the same command resumes")
 
 
 def _number(name: str, default: int) -> int:

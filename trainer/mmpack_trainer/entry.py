@@ -1,0 +1,47 @@
+"""How every command of the trainer ends where it fails: in one line, and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from mmpack.errors import MmpackError
+
+
+def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
+    """Runs a command line: an error raised on purpose becomes one line and exit code 1.
+
+    Args:
+        app: of one command.
+        stopped: what is said at Ctrl-C.
+    """
+    try:
+        app()
+    except MmpackError as error:
+        _fail(f"error: {' '.join(str(error).split())}", 1)
+    except KeyboardInterrupt:
+        _fail(stopped, 130)
+    except Exception as error:
+        if os.environ.get("MMPACK_DEBUG"):
+            raise
+        _fail(
+            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}. MMPACK_DEBUG=1 shows where it "
+            "happened.",
+            70,  # EX_SOFTWARE of sysexits.h
+        )
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stdout.flush()
+    rank = f"rank {os.environ['RANK']}: " if _is_shared() else ""
+    print(f"{rank}{line}", file=sys.stderr, flush=True)
+    if not _is_shared():
+        sys.exit(code)
+    # Threads of a process group may wait for peers that wait for this process: torchrun ends those once it is gone.
+    os._exit(code)
+
+
+def _is_shared() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1" and "RANK" in os.environ
