@@ -1,0 +1,490 @@
+"""The trainer on one GPU: tokens a second, utilisation, memory; packed and padded; masks; torchtitan's llama beside it.
+
+    python -m benchmarks.gpu_trainer [--tiny] [--only NAME ...]
+
+1. Training steps (forward, backward, clipping, AdamW) of a dense model of 1B parameters at 4,096 and 8,192 places and of a
+   small mixture of experts, in bf16, and with float8 products where torchao is installed and the hardware has them.
+2. The same documents one to a row that pads fill up to its whole length.
+3. torchtitan's own llama3 of the same size, on the same ids, masks and optimizer: what the multimodal model costs beside it.
+4. The mask of a batch from its spans, and by torch's `create_block_mask`, eager and compiled.
+
+Rows are made beforehand, so nothing waits for data (`benchmarks.trainer_data` measures that). A case that does not fit is
+tried again with half the rows; one that fails is a line with its reason. `--tiny` does all of it with small sizes on whatever
+there is, without a GPU too, and writes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import io
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch.nn.attention.flex_attention import create_block_mask
+
+from benchmarks.gpu_trainer_stock import llama3_step  # first: makes torchtitan importable
+from benchmarks.measure import ROOT, machine
+from mmpack.build import BuildConfig, build_shards
+from mmpack.config import parse
+from mmpack.masks import block_mask
+from mmpack.stream.making import MakingSpec
+from mmpack.stream.plan.types import PlannedRow
+from mmpack.stream.row import Row
+from mmpack.stream.torch import collate_tensors
+from mmpack_trainer.batch import Batch
+from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.flops import Rates, Work, rates_of
+from mmpack_trainer.hardware import Device, find_device, peak_flops
+from mmpack_trainer.parameters import parameters_of
+from mmpack_trainer.train import Trainer
+from tools.real_texts import standard_library_texts
+
+RESULT = ROOT / "benchmarks" / "results" / "gpu_trainer.json"
+TARGET_MFU = 0.5
+"""Useful, dense, bf16."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    dense: dict[str, Any]
+    experts: dict[str, Any]
+    lengths: tuple[int, int]
+    tokens: int
+    """Places of a micro-batch."""
+    warm: int
+    """Steps that are not counted."""
+    steps: int
+    texts: int
+    characters: int
+    """Of a text, at most: one token is 2.5 or more of them."""
+    pictures: int
+
+
+FULL = Sizes(
+    dense={"dim": 2048, "layers": 16, "heads": 32, "kv_heads": 8, "hidden_dim": 8192, "rope_theta": 5e5},
+    experts={
+        "dim": 1024,
+        "layers": 12,
+        "heads": 16,
+        "kv_heads": 4,
+        "hidden_dim": 2816,
+        "moe": {"experts": 16, "top_k": 2, "hidden_dim": 1408, "shared_experts": 1, "dense_layers": 1},
+    },
+    lengths=(4096, 8192),
+    tokens=16_384,
+    warm=4,
+    steps=12,
+    texts=4000,
+    characters=8000,
+    pictures=200,
+)
+TINY = Sizes(
+    dense={"dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "hidden_dim": 192},
+    experts={
+        "dim": 64,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "hidden_dim": 192,
+        "moe": {"experts": 4, "top_k": 2, "hidden_dim": 64, "shared_experts": 1, "dense_layers": 1},
+    },
+    lengths=(512, 1024),
+    tokens=1024,
+    warm=1,
+    steps=2,
+    texts=300,
+    characters=800,
+    pictures=10,
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table."""
+
+    name: str
+    model: dict[str, Any]
+    seq_len: int
+    fp8: bool = False
+    padded: bool = False
+    """One document a row."""
+    stock: bool = False
+    """torchtitan's llama3."""
+
+
+@dataclass
+class Line:
+    """What a case gave."""
+
+    name: str
+    seq_len: int
+    rows: int = 0
+    """Of a step."""
+    parameters: int = 0
+    active: int = 0
+    tokens_per_s: float | None = None
+    fill: float | None = None
+    useful_mfu: float | None = None
+    slot_mfu: float | None = None
+    step_ms: float | None = None
+    """Median."""
+    first_step_s: float | None = None
+    """With compilation."""
+    memory_bytes: int | None = None
+    """Peak of what was allocated on the GPU."""
+    losses: list[float] = field(default_factory=list)
+    failed: str = ""
+
+
+def cases_of(sizes: Sizes) -> list[Case]:
+    """All cases, what matters most first."""
+    short, long = sizes.lengths
+    return [
+        Case("dense", sizes.dense, short),
+        Case("dense", sizes.dense, long),
+        Case("dense, padded", sizes.dense, short, padded=True),
+        Case("torchtitan llama3", sizes.dense, short, stock=True),
+        Case("experts", sizes.experts, short),
+        Case("dense, float8", sizes.dense, short, fp8=True),
+        Case("torchtitan llama3", sizes.dense, long, stock=True),
+        Case("dense, padded", sizes.dense, long, padded=True),
+    ]
+
+
+def make_shards(folder: Path, sizes: Sizes) -> None:
+    """Texts of the standard library, and noisy pictures with captions."""
+    texts = [each for each in standard_library_texts(sizes.texts) if len(each[1]) <= sizes.characters]
+    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _, text in texts))
+    random = np.random.default_rng(20261125)
+    captions = []
+    for number in range(sizes.pictures):
+        pixels = random.integers(0, 255, (*random.integers(160, 480, 2), 3), dtype=np.uint8)
+        stored = io.BytesIO()
+        Image.fromarray(pixels).save(stored, "JPEG")
+        (folder / f"{number}.jpg").write_bytes(stored.getvalue())
+        captions.append({"text": texts[number % len(texts)][1][:200], "path": f"{number}.jpg"})
+    (folder / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions))
+    sources = [
+        {"name": "texts", "kind": "text", "path": str(folder / "texts.jsonl")},
+        {"name": "captions", "kind": "image_text", "path": str(folder / "captions.jsonl")},
+    ]
+    config = parse(
+        {"samples": sources, "layout": {"vision": {"max_tokens": 128}}}, BuildConfig, where="build.toml"
+    )
+    outcome = build_shards(config, str(folder / "shards"))
+    if outcome.manifest is None:
+        raise RuntimeError(f"the build failed: {outcome.failures}")
+
+
+def config_of(folder: Path, case: Case, rows: int, *, on_gpu: bool) -> TrainConfig:
+    """A run of a case, `rows` rows a step in one micro-batch."""
+    plan = folder / f"{case.seq_len}-{rows}.toml"
+    plan.write_text(
+        f"max_seq_len = {case.seq_len}\nglobal_batch = {rows}\n"
+        '[[datasets]]\nname = "texts"\nshards = "shards"\nselect = ["texts"]\n'
+        '[[datasets]]\nname = "captions"\nshards = "shards"\nselect = ["captions"]\n'
+        '[[phases]]\nname = "all"\nshares = { texts = 0.7, captions = 0.3 }\n'
+    )
+    return parse(
+        {
+            "out": str(folder / "run"),
+            "steps": 1000,
+            "micro_batch": rows,
+            "data": {"plan": str(plan)},
+            "model": case.model,
+            "loss": {"aux": 0.01, "z": 1e-3} if "moe" in case.model else {},
+            "optimizer": {"lr": 3e-4, "bf16_states": on_gpu},
+            "schedule": {"kind": "constant", "warmup_steps": 0},
+            "compute": {"precision": "bfloat16", "compile": on_gpu, "fp8": case.fp8},
+        },
+        TrainConfig,
+        where=case.name,
+    )
+
+
+def batches_of(trainer: Trainer, case: Case, count: int) -> list[tuple[Batch, Work]]:
+    """The plan's first rows as batches, packed as they are or one document to a row; and what each holds."""
+    plan, rows = trainer.stream.plan, trainer.batch.rows
+    planned = [plan.row(number) for number in range(count * rows)]
+    if case.padded:
+        planned = [
+            PlannedRow(number, (each,)) for number, row in enumerate(planned) for each in row.documents
+        ]
+        # Spread over all of them, since a row begins with its longest document.
+        planned = planned[:: max(len(planned) // (count * rows), 1)][: count * rows]
+    making = MakingSpec.of(plan, trainer.stream.reader)()
+    made = [making(row)[0] for row in planned]
+    making.close()
+    groups = [made[start : start + rows] for start in range(0, len(made), rows)]
+    return [(trainer.batches(collate_tensors(group)), work_of(group)) for group in groups]
+
+
+def work_of(rows: Sequence[Row]) -> Work:
+    """What rows hold."""
+    return Work.of(
+        [row.cu_seqlens for row in rows],
+        seq_len=rows[0].seq_len,
+        patches=sum(len(row.patches) for row in rows),
+    )
+
+
+def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -> Line:
+    """Steps of a case. Raises torch.OutOfMemoryError."""
+    trainer = Trainer(config_of(folder, case, rows, on_gpu=device.is_gpu))
+    try:
+        made = batches_of(trainer, case, 4)
+        if case.stock:
+            # Its own weights are not needed, and would be counted.
+            del trainer.optimizer, trainer.model
+            _free(device)
+            step = llama3_step(trainer.config, trainer.batches.widths.vocabulary, case.seq_len, trainer.world)
+        else:
+
+            def step(batch: Batch) -> float:
+                return trainer.learn([batch]).loss
+
+        if device.is_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        seconds, losses, works = [], [], []
+        for number in range(sizes.warm + sizes.steps):
+            batch, work = made[number % len(made)]
+            begun = perf_counter()
+            losses.append(step(batch))
+            _wait(device)
+            seconds.append(perf_counter() - begun)
+            works.append(work)
+        counts = parameters_of(trainer.config.model, trainer.stream.plan.layout)
+        rates: Rates = rates_of(
+            Work.sum(works[sizes.warm :]),
+            wall_s=sum(seconds[sizes.warm :]),
+            devices=1,
+            # Products in float8 are a part of the work: their share of its peak would say little.
+            peak_flops=None if case.fp8 else peak_flops(device),
+            model=trainer.config.model,
+            parameters=counts,
+        )
+        return Line(
+            case.name,
+            case.seq_len,
+            rows,
+            counts.total,
+            counts.active,
+            rates.tokens_per_s,
+            rates.fill,
+            rates.useful_mfu,
+            rates.slot_mfu,
+            1e3 * statistics.median(seconds[sizes.warm :]),
+            seconds[0],
+            torch.cuda.max_memory_allocated() if device.is_gpu else None,
+            losses,
+        )
+    finally:
+        trainer.close()
+
+
+def tried(folder: Path, case: Case, sizes: Sizes, device: Device) -> Line:
+    """The case with as many rows as fit; its reason if it fails."""
+    if case.fp8 and (find_spec("torchao") is None or not device.is_gpu):
+        reason = "torchao is not installed" if device.is_gpu else "no GPU"
+        return Line(case.name, case.seq_len, failed=f"not measured: {reason}")
+    rows = sizes.tokens // case.seq_len
+    while True:
+        try:
+            return measure(folder, case, sizes, device, rows)
+        except torch.OutOfMemoryError as error:
+            failed = f"{rows} rows do not fit: {_line(error)}"
+        except Exception as error:
+            return Line(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_line(error)}")
+        finally:
+            _free(device)
+            torch._dynamo.reset()
+        if rows == 1:
+            return Line(case.name, case.seq_len, rows, failed=failed)
+        rows //= 2
+
+
+def measure_masks(folder: Path, sizes: Sizes, device: Device) -> list[dict[str, Any]]:
+    """Wall time of the mask of a batch on its device, by each way to make it; the same rows."""
+    found = []
+    for seq_len in sizes.lengths:
+        case = Case("masks", TINY.dense, seq_len)
+        rows = sizes.tokens // seq_len
+        trainer = Trainer(config_of(folder, case, rows, on_gpu=False))
+        making = MakingSpec.of(trainer.stream.plan, trainer.stream.reader)()
+        ends = [making(trainer.stream.plan.row(number))[0].cu_seqlens for number in range(rows)]
+        making.close()
+        trainer.close()
+        where = trainer.world.device
+        rule = block_mask(ends, seq_len, device=where).mask_mod
+
+        def ours(ends=ends, seq_len=seq_len, where=where) -> Any:
+            return block_mask(ends, seq_len, device=where)
+
+        def theirs(compiled: bool, seq_len=seq_len, rows=rows, where=where, rule=rule) -> Any:
+            return create_block_mask(rule, rows, None, seq_len, seq_len, device=str(where), _compile=compiled)
+
+        ways: dict[str, Callable[[], Any]] = {"from spans": ours, "create_block_mask": lambda: theirs(False)}
+        if device.is_gpu:
+            ways["create_block_mask, compiled"] = lambda: theirs(True)
+        line: dict[str, Any] = {"seq_len": seq_len, "rows": rows}
+        for name, make in ways.items():
+            try:
+                line[name] = _median_ms(make, device)
+            except Exception as error:
+                line[name] = f"{type(error).__name__}: {_line(error)}"
+        found.append(line)
+    return found
+
+
+def _median_ms(make: Callable[[], Any], device: Device, repetitions: int = 9) -> float:
+    make()
+    taken = []
+    for _ in range(repetitions):
+        _wait(device)
+        begun = perf_counter()
+        make()
+        _wait(device)
+        taken.append(1e3 * (perf_counter() - begun))
+    return statistics.median(taken)
+
+
+def _wait(device: Device) -> None:
+    if device.is_gpu:
+        torch.cuda.synchronize()
+
+
+def _free(device: Device) -> None:
+    gc.collect()
+    if device.is_gpu:
+        torch.cuda.empty_cache()
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def table_of(lines: Sequence[Line]) -> Table:
+    """Cases for people."""
+    shown = Table(title="Training steps on one device", title_justify="left")
+    for heading in ("case", "places", "rows", "parameters", "tokens/s", "fill", "useful MFU", "slot MFU"):
+        shown.add_column(heading, justify="left" if heading == "case" else "right")
+    for heading in ("step, ms", "first step, s", "memory"):
+        shown.add_column(heading, justify="right")
+    for line in lines:
+        if line.failed:
+            shown.add_row(line.name, f"{line.seq_len:,}", line.failed)
+            continue
+        shown.add_row(
+            line.name,
+            f"{line.seq_len:,}",
+            f"{line.rows}",
+            f"{line.parameters / 1e6:,.0f}M",
+            _shown(line.tokens_per_s, ",.0f"),
+            _shown(line.fill, ".1%"),
+            _shown(line.useful_mfu, ".1%"),
+            _shown(line.slot_mfu, ".1%"),
+            _shown(line.step_ms, ",.0f"),
+            _shown(line.first_step_s, ",.0f"),
+            "" if line.memory_bytes is None else f"{line.memory_bytes / 2**30:.1f} GiB",
+        )
+    return shown
+
+
+def mask_table_of(lines: Sequence[dict[str, Any]]) -> Table:
+    """Masks for people."""
+    shown = Table(title="The mask of a batch, ms", title_justify="left")
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    for name in names:
+        shown.add_column(name, justify="right")
+    for line in lines:
+        shown.add_row(
+            *(f"{line[name]:.3f}" if isinstance(line[name], float) else str(line[name]) for name in names)
+        )
+    return shown
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def verdicts(lines: Sequence[Line]) -> Iterator[str]:
+    """What the figures say about the claims."""
+    best = {(line.name, line.seq_len): line for line in lines if not line.failed}
+    for (name, seq_len), line in best.items():
+        if name != "dense":
+            continue
+        if line.useful_mfu is not None:
+            met = "met" if line.useful_mfu >= TARGET_MFU else "missed"
+            yield f"{seq_len:,}: useful MFU {line.useful_mfu:.1%}, target {TARGET_MFU:.0%} {met}"
+        for other in ("dense, padded", "torchtitan llama3"):
+            beside = best.get((other, seq_len))
+            if beside is not None and beside.tokens_per_s and line.tokens_per_s:
+                yield f"{seq_len:,}: {line.tokens_per_s / beside.tokens_per_s:.2f} times the tokens/s of {other}"
+
+
+def main() -> None:
+    """Measures, prints and, on a GPU and with full sizes, writes the result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiny", action="store_true", help="small sizes; nothing is written")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="cases whose names hold one of these"
+    )
+    arguments = parser.parse_args()
+    device, console = find_device(), Console(width=150)
+    if not device.is_gpu and not arguments.tiny:
+        parser.error("there is no GPU: nothing to measure. --tiny tries every case with small sizes")
+    sizes = TINY if arguments.tiny else FULL
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory() as folder:
+        make_shards(Path(folder), sizes)
+        masks = measure_masks(Path(folder), sizes, device)
+        for case in cases_of(sizes):
+            if not arguments.only or any(name in case.name for name in arguments.only):
+                lines.append(tried(Path(folder), case, sizes, device))
+                told = lines[-1].failed or f"{lines[-1].tokens_per_s:,.0f} tokens/s"
+                console.print(f"{case.name} at {case.seq_len:,}: {told}")
+                if (
+                    device.is_gpu and not arguments.tiny
+                ):  # after each: what was measured stays if the rest dies
+                    write(lines, masks, device)
+    console.print(table_of(lines), mask_table_of(masks))
+    for line in verdicts(lines):
+        console.print(line)
+    if not device.is_gpu:
+        console.print("no GPU: MFU, memory and float8 were not measured")
+
+
+def write(lines: Sequence[Line], masks: Sequence[dict[str, Any]], device: Device) -> None:
+    """The result as JSON."""
+    facts = {
+        "date": datetime.date.today().isoformat(),
+        "card": device.name,
+        "peak_bf16_flops": peak_flops(device),
+        "machine": {**machine(), "torch": torch.__version__, "torchtitan": version("torchtitan")},
+        "cases": [asdict(line) for line in lines],
+        "masks_ms": list(masks),
+    }
+    RESULT.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
