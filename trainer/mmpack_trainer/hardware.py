@@ -18,6 +18,9 @@ _PEAKS: tuple[tuple[str, float, float | None], ...] = (
     ("MI300X", 1307.4, 2614.9),  # AMD Instinct MI300X data sheet
 )
 
+KNOWN = tuple(name for name, _, _ in _PEAKS)
+"""Names of those whose peaks are known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
