@@ -254,12 +254,11 @@ def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -
             # Its own weights are not needed, and would be counted.
             del trainer.optimizer, trainer.model
             _free(device)
-            step = llama3_step(trainer.config, trainer.batches.widths.vocabulary, case.seq_len, trainer.world)
+            step: Callable[[Batch], float] = llama3_step(
+                trainer.config, trainer.batches.widths.vocabulary, case.seq_len, trainer.world
+            )
         else:
-
-            def step(batch: Batch) -> float:
-                return trainer.learn([batch]).loss
-
+            step = lambda batch: trainer.learn([batch]).loss  # noqa: E731
         if device.is_gpu:
             torch.cuda.reset_peak_memory_stats()
         seconds, losses, works = [], [], []

@@ -47,7 +47,7 @@ def test_a_gradient_that_is_no_number_ends_the_run(mixed: Shards, tmp_path: Path
     with torch.no_grad():
         trainer.model.lm_head.weight.fill_(float("nan"))
     before = [each.detach().clone() for each in trainer.model.parameters()]
-    with pytest.raises(DataError, match="gradient of step 2 .*ce nan") as raised:
+    with pytest.raises(DataError, match=r"gradient of step 2 .*ce nan") as raised:
         trainer.step()
     assert raised.value.where == "rows 4 to 7"
     assert "checkpoint is of step 1" in raised.value.mend
