@@ -23,7 +23,7 @@ import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +44,7 @@ from mmpack.config import parse
 from mmpack.masks import block_mask
 from mmpack.stream.making import MakingSpec
 from mmpack.stream.plan.types import PlannedRow
-from mmpack.stream.row import Row
+from mmpack.stream.row import IGNORE, Row
 from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batch
 from mmpack_trainer.config.schema import TrainConfig
@@ -238,11 +238,13 @@ def batches_of(trainer: Trainer, case: Case, count: int) -> list[tuple[Batch, Wo
 
 def work_of(rows: Sequence[Row]) -> Work:
     """What rows hold."""
-    return Work.of(
+    work = Work.of(
         [row.cu_seqlens for row in rows],
         seq_len=rows[0].seq_len,
         patches=sum(len(row.patches) for row in rows),
     )
+    labels = sum(int((row.labels != IGNORE).sum()) for row in rows)
+    return replace(work, unlabelled=work.tokens - labels)
 
 
 def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -> Line:

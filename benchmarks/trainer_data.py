@@ -157,7 +157,7 @@ def pass_s(trainer: Trainer, batches: Sequence[Batch]) -> float:
     start_s = time.process_time()
     for batch in batches:
         loss = loss_of(
-            trainer.model(batch.inputs),
+            trainer.model(batch.inputs, batch.targets.ids),
             batch.targets,
             trainer.config.loss,
             sums,

@@ -14,7 +14,7 @@ from mmpack.layout import Layout
 from mmpack.stream.row import IGNORE
 from mmpack_trainer.config.schema import LossConfig
 from mmpack_trainer.model.build import Widths
-from mmpack_trainer.model.inputs import Inputs
+from mmpack_trainer.model.inputs import Inputs, Labels
 from mmpack_trainer.model.masks import Backend, attention_mask
 
 
@@ -22,14 +22,14 @@ from mmpack_trainer.model.masks import Backend, attention_mask
 class Targets:
     """Attributes:
     labels: int64 (B, L), -100 where nothing is predicted.
-    weights: float32 (B, L), of each label in the cross-entropy; 0 where nothing is predicted.
+    ids: those that are, with their weights.
     actions: float32 (A, width), continuous actions.
     action_mask: bool (A, width).
     pair_valid: bool (K,), contrastive pairs whose two documents could be read.
     """
 
     labels: Tensor
-    weights: Tensor
+    ids: Labels
     actions: Tensor
     action_mask: Tensor
     pair_valid: Tensor
@@ -98,9 +98,12 @@ class Batches:
             cls_index=found["cls_index"].long(),
         )
         labels = found["labels"].long()
+        # Where they are is found before they are on the device, which need not be waited for then.
+        places = (arrays["labels"].flatten() != IGNORE).nonzero().flatten().to(self._device)
+        ids = labels.flatten()[places]
         targets = Targets(
             labels=labels,
-            weights=torch.where(labels == IGNORE, 0.0, self._weights[labels.clamp(min=0)]),
+            ids=Labels(places, ids, self._weights[ids]),
             actions=found["actions"],
             action_mask=found["action_mask"],
             pair_valid=found["document_valid"][found["pairs"].long()].all(1),

@@ -38,6 +38,8 @@ class Work:
     squares_rows: int
     """Σ L² over rows."""
     patches: int
+    unlabelled: int = 0
+    """Valid tokens that predict no id: the output head passes over them."""
 
     @classmethod
     def of(cls, cu_seqlens: Sequence[ArrayLike], *, seq_len: int, patches: int) -> Self:
@@ -83,8 +85,9 @@ def planned_work(plan: Plan, step: int) -> Work:
 
 
 def useful_flops(work: Work, model: ModelConfig, parameters: Parameters) -> int:
-    """Forward and backward of the valid tokens, without recomputation."""
-    return _flops(work.tokens, work.squares, work.patches, model, parameters)
+    """Forward and backward of the valid tokens, without recomputation; the head only where an id is predicted."""
+    skipped = _PER_WEIGHT * parameters.head * work.unlabelled
+    return _flops(work.tokens, work.squares, work.patches, model, parameters) - skipped
 
 
 def slot_flops(work: Work, model: ModelConfig, parameters: Parameters) -> int:

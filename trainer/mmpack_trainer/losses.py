@@ -13,7 +13,6 @@ from mmpack_trainer.config.schema import LossConfig
 from mmpack_trainer.contrastive import Contrast
 from mmpack_trainer.model.inputs import Outputs
 from mmpack_trainer.parallel import World
-from mmpack_trainer.titan import token_losses
 
 PARTS = ("ce", "action", "aux", "z")
 """Parts that are sums over places, values or rows. InfoNCE is none: see :mod:`mmpack_trainer.contrastive`."""
@@ -46,8 +45,8 @@ def totals(batches: Sequence[Batch], world: World) -> Totals:
         inputs, targets = batch.inputs, batch.targets
         counts += torch.stack(
             [
-                targets.weights.sum(),
-                (targets.labels >= 0).sum(),
+                targets.ids.weights.sum(),
+                torch.tensor(len(targets.ids.places), device=world.device),
                 targets.action_mask.sum(),
                 torch.tensor(len(inputs.tokens), device=world.device),
                 inputs.valid.sum(),
@@ -82,7 +81,7 @@ def loss_of(
     """A micro-batch's share of the step's loss, so that the shares of all micro-batches and ranks add up to it.
 
     Args:
-        outputs: of the model.
+        outputs: of the model, run with the labels.
         targets: of the micro-batch.
         config: factors of the parts.
         sums: of the step.
@@ -91,11 +90,10 @@ def loss_of(
         shares: micro-batches of a step, over all data-parallel ranks.
     """
     layers = max(len(outputs.routing), 1)
-    zero = torch.zeros((), dtype=torch.float64, device=targets.weights.device)
-    # Sums of many numbers are made in float64, so that what is logged does not depend on their order.
-    ce = (token_losses(outputs.logits, targets.labels) * targets.weights).double().sum() / max(
-        sums.weight, 1e-9
-    )
+    if outputs.ce is None:
+        raise ValueError("the model was run without the labels")
+    zero = torch.zeros_like(outputs.ce)
+    ce = outputs.ce / max(sums.weight, 1e-9)
     action = _action(outputs.actions, targets) / max(sums.actions, 1) if outputs.actions is not None else zero
     aux = sum((each.balance for each in outputs.routing), zero) / (sums.rows * layers)
     z = sum((each.z for each in outputs.routing), zero) / (max(sums.tokens, 1) * layers)

@@ -24,6 +24,8 @@ from mmpack_trainer.parameters import Parameters, head_width
 
 ROOM = 0.95
 """Share of a device's memory that an estimate may take."""
+LOGITS = 1 << 27
+"""Logits that the output head holds at a time, 512 MiB of float32; tensor-parallel peers share them."""
 
 _FLOAT32 = 4
 _BFLOAT16 = 2
@@ -41,10 +43,17 @@ class Memory:
     """Whole weights of the layer at work and of the next, and the first one's gradient before it is shared out."""
     activations: int
     """Kept from forward to backward, and what is recomputed of one layer."""
-    logits: int
-    """With what cross-entropy makes of them, there and back."""
+    logits_a_row: int
+    """Those of a row that predicts an id everywhere, with what cross-entropy makes of them, there and back."""
+    logits_at_once: int
+    """The most that are held, however many rows there are."""
     micro_batch: int
     """Rows that activations and logits are of."""
+
+    @property
+    def logits(self) -> int:
+        """Of the micro-batch."""
+        return min(self.micro_batch * self.logits_a_row, self.logits_at_once)
 
     @property
     def total(self) -> int:
@@ -58,8 +67,8 @@ class Memory:
 
     def most_rows(self, memory_bytes: int) -> int:
         """The largest micro-batch that a device of `memory_bytes` has room for; 0: not even one row."""
-        a_row = (self.activations + self.logits) // self.micro_batch
-        return max(0, (int(ROOM * memory_bytes) - self.fixed) // a_row)
+        room, a_row = int(ROOM * memory_bytes) - self.fixed, self.activations // self.micro_batch
+        return max(0, room // (a_row + self.logits_a_row), (room - self.logits_at_once) // a_row)
 
     def __str__(self) -> str:
         return (
@@ -72,12 +81,17 @@ def memory_of(config: TrainConfig, batch: Batch, parameters: Parameters, *, worl
     """The estimate for each of `world` processes, experts being chosen evenly."""
     each = _FLOAT32 if config.compute.precision == "float32" else _BFLOAT16
     places = batch.micro_batch * batch.seq_len // config.parallel.tensor
+    # It, its log-probability, and the gradients of the two: all but the first in float32.
+    a_logit = each + 3 * _FLOAT32
     return Memory(
         states=_states(config, parameters, world),
         gathered=_gathered(config, parameters, each),
         activations=places * _kept(config.model, each, config.compute.recompute),
-        # They, their log-probabilities, and the gradients of the two: all but the first in float32.
-        logits=places * (parameters.head // config.model.dim) * (each + 3 * _FLOAT32),
+        logits_a_row=batch.seq_len
+        // config.parallel.tensor
+        * (parameters.head // config.model.dim)
+        * a_logit,
+        logits_at_once=LOGITS // config.parallel.tensor * a_logit,
         micro_batch=batch.micro_batch,
     )
 

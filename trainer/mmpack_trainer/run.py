@@ -82,7 +82,13 @@ class _Diary:
         model, plan = self._config.model, self._checked.plan
         planned = planned_work(plan, step.number - 1)
         work = Work(
-            planned.rows, step.places, step.tokens, planned.squares, planned.squares_rows, planned.patches
+            planned.rows,
+            step.places,
+            step.tokens,
+            planned.squares,
+            planned.squares_rows,
+            planned.patches,
+            unlabelled=step.tokens - step.labels,
         )
         extra: dict[str, float] = {}
         if step.chosen.numel():

@@ -39,7 +39,7 @@ class Step:
         parts: ce, action, aux, z, contrastive; without their factors.
         gradient_norm: before clipping.
         lr: learning rate.
-        tokens: places of documents, over all ranks; `places` with the pads.
+        tokens: places of documents, over all ranks; `places` with the pads, `labels` those that predict an id.
         seconds: of the step on this rank, `waited` of them for data.
         chosen: int64 (layers, E), tokens that chose each expert; (0, 0) without experts.
         dropped: choices beyond capacity.
@@ -53,6 +53,7 @@ class Step:
     lr: float
     tokens: int
     places: int
+    labels: int
     seconds: float
     waited: float
     chosen: Tensor
@@ -178,7 +179,7 @@ class Trainer:
         routings: list[tuple[Routing, ...]] = []
         pairs = 0
         for number, batch in enumerate(batches):
-            outputs = ready[number] if ready else self.model(batch.inputs)
+            outputs = ready[number] if ready else self.model(batch.inputs, batch.targets.ids)
             loss = loss_of(
                 outputs,
                 batch.targets,
@@ -217,6 +218,7 @@ class Trainer:
             lr=lr,
             tokens=sums.tokens,
             places=self.batch.tokens,
+            labels=sums.labels,
             seconds=waited_s + perf_counter() - begun,
             waited=waited_s,
             chosen=chosen,
@@ -260,8 +262,12 @@ class Trainer:
         """
         if not self.config.loss.contrastive or not self.config.model.contrastive_dim:
             return [], None
-        with torch.set_grad_enabled(len(batches) == 1):
-            outputs = [self.model(batch.inputs) for batch in batches]
+        is_whole = len(batches) == 1
+        with torch.set_grad_enabled(is_whole):
+            outputs = [
+                self.model(batch.inputs, batch.targets.ids if is_whole else batch.targets.ids.none())
+                for batch in batches
+            ]
         embeddings = torch.cat([each.embeddings for each in outputs]).detach()
         tau = outputs[0].temperature
         found = contrast(
@@ -270,7 +276,7 @@ class Trainer:
             tau if tau is not None else embeddings.new_full((1,), self.config.loss.temperature),
             self.world,
         )
-        return (outputs if len(batches) == 1 else []), found
+        return (outputs if is_whole else []), found
 
     def _routed(self, routings: list[tuple[Routing, ...]]) -> tuple[Tensor, int, Tensor]:
         """Statistics over micro-batches and ranks; moves the balancing bias."""

@@ -15,6 +15,7 @@ from mmpack_trainer.config.schema import LossConfig, ModelConfig
 from mmpack_trainer.model.attention import inner_attention
 from mmpack_trainer.model.decoder import Block, MultimodalDecoder
 from mmpack_trainer.model.embedding import MultimodalEmbedding
+from mmpack_trainer.model.head import IdHead
 from mmpack_trainer.model.masks import Backend
 from mmpack_trainer.model.moe import Dispatcher, Experts, Gate, MultimodalMoE, Router
 from mmpack_trainer.titan import (
@@ -100,7 +101,7 @@ def decoder_config(
             for number in range(model.layers)
         ],
         norm=_norm(model),
-        lm_head=Linear.Config(in_features=model.dim, out_features=widths.vocabulary, param_init=_NORMAL),
+        lm_head=IdHead.Config(in_features=model.dim, out_features=widths.vocabulary, param_init=_NORMAL),
         action_head=_linear(model.dim, len(widths.action_streams) * widths.action_width),
         action_width=widths.action_width,
         contrastive_head=_linear(model.dim, model.contrastive_dim),
@@ -110,6 +111,7 @@ def decoder_config(
     embedding = config.tok_embeddings
     set_decoder_sharding_config(config, enable_sp=True)
     embedding.sharding_config = ShardingConfig()
+    config.lm_head.sharding_config = _states(spmd.S(0))
     config.sharding_config = ShardingConfig(
         state_shardings={"log_temperature": dense_param_placement(tp=spmd.R)}
     )

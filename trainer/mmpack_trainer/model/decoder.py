@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmpack_trainer.model.inputs import Inputs, Outputs, Routing
+from mmpack_trainer.model.inputs import Inputs, Labels, Outputs, Routing
 from mmpack_trainer.model.moe import MultimodalMoE
 from mmpack_trainer.titan import Decoder, Linear, TransformerBlock, whole
 
@@ -43,7 +43,7 @@ class Block(TransformerBlock):
 class MultimodalDecoder(Decoder):
     """A decoder over ids, patches, continuous values and actions, with heads for ids, actions and embeddings.
 
-    Forward: :class:`Inputs` to :class:`Outputs`.
+    Forward: :class:`Inputs` to :class:`Outputs`; with :class:`Labels` their cross-entropy takes the place of the logits.
     """
 
     @dataclass(kw_only=True, slots=True)
@@ -69,7 +69,7 @@ class MultimodalDecoder(Decoder):
         """The layers with experts, in order."""
         return [module for module in self.modules() if isinstance(module, MultimodalMoE)]
 
-    def forward(self, inputs: Inputs) -> Outputs:  # type: ignore[override]
+    def forward(self, inputs: Inputs, labels: Labels | None = None) -> Outputs:  # type: ignore[override]
         hidden = self.tok_embeddings(inputs)
         routing = []
         for layer in self.layers.values():
@@ -78,8 +78,10 @@ class MultimodalDecoder(Decoder):
                 routing.append(routed)
         hidden = self.norm(hidden)
         flat = whole(hidden).flatten(0, 1)
+        predicted = self.lm_head(hidden, labels)
         return Outputs(
-            logits=self.lm_head(hidden),
+            logits=predicted if labels is None else None,
+            ce=None if labels is None else predicted,
             actions=self._actions(flat, inputs),
             embeddings=self._embeddings(flat, inputs),
             temperature=None if self.log_temperature is None else whole(self.log_temperature).float().exp(),

@@ -42,6 +42,25 @@ class Inputs:
     cls_index: Tensor
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The ids that a micro-batch predicts.
+
+    Attributes:
+        places: int64 (M,), flat places of the batch, ascending.
+        ids: int64 (M,), what each is to predict.
+        weights: float32 (M,), of each in the cross-entropy.
+    """
+
+    places: Tensor
+    ids: Tensor
+    weights: Tensor
+
+    def none(self) -> Labels:
+        """No labels: the output head then computes nothing."""
+        return Labels(self.places[:0], self.ids[:0], self.weights[:0])
+
+
 class Routing(NamedTuple):
     """What a layer's router did with a micro-batch; sums, so that they add up over micro-batches and ranks.
 
@@ -64,14 +83,16 @@ class Routing(NamedTuple):
 
 class Outputs(NamedTuple):
     """Attributes:
-    logits: (B, L, ids); under tensor parallelism a DTensor cut along the ids.
+    logits: (B, L, ids); under tensor parallelism a DTensor cut along the ids. None if there were labels.
+    ce: float64 (), weighted sum of the labels' cross-entropy; None without labels.
     actions: float (A, width), predictions of continuous actions, made at the place before each.
     embeddings: float (K, 2, contrastive_dim), of length 1; None without a contrastive head.
     temperature: float (1,), τ; None unless it is learned.
     routing: of each layer with experts, in order.
     """
 
-    logits: Tensor
+    logits: Tensor | None
+    ce: Tensor | None
     actions: Tensor | None
     embeddings: Tensor | None
     temperature: Tensor | None
