@@ -210,7 +210,7 @@ class LocalStore:
                 os.fsync(file.fileno())
             os.chmod(aside, 0o644)
             os.replace(aside, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             Path(aside).unlink(missing_ok=True)
             raise
@@ -221,7 +221,7 @@ class LocalStore:
         with storage_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(scratch, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def scratch_folder(self, task: str) -> Path:
         """A folder below the target, so that publishing is a rename."""
@@ -396,7 +396,7 @@ def _lock(handle: int, *, where: str) -> None:
             time.sleep(0.05)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

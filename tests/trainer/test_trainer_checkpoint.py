@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from mmpack import Shards
 from mmpack.config import parse
-from mmpack.errors import ConfigError, DataError
+from mmpack.errors import ConfigError, DataError, StorageError
 from mmpack_trainer.config.schema import TrainConfig
 from tests.trainer.runs_made import settings, write_plan
 
@@ -84,3 +86,87 @@ def test_the_end_of_the_plan_is_told(mixed: Shards, tmp_path: Path) -> None:
 def _step_for_ever(trainer: Any) -> None:
     while True:
         trainer.step()
+
+
+@pytest.fixture(scope="module")
+def saved(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint of one step."""
+    out = tmp_path_factory.mktemp("saved")
+    trainer = _trainer(plan, out)
+    trainer.step()
+    trainer.save()
+    trainer.close()
+    return out
+
+
+class _Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch harmed",)
+
+
+def _cut(folder: Path) -> None:
+    os.truncate(next(folder.glob("*.distcp")), 1000)
+
+
+def _pickled(folder: Path) -> None:
+    (folder / ".metadata").write_bytes(pickle.dumps(_Harmful()))
+
+
+def _garbled(folder: Path) -> None:
+    (folder / ".metadata").write_bytes(b"no pickle")
+
+
+def _gone(folder: Path) -> None:
+    next(folder.glob("*.distcp")).unlink()
+
+
+def _strayed(folder: Path) -> None:
+    found = pickle.loads((folder / ".metadata").read_bytes())
+    for each in found.storage_data.values():
+        each.relative_path = f"../step-00000001/{each.relative_path}"
+    (folder / ".metadata").write_bytes(pickle.dumps(found))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (_cut, "cannot be read"),
+        (_gone, "No such file"),
+        (_garbled, "no records of a checkpoint"),
+        (_pickled, r"it asks for (posix|os)\.system"),
+        (_strayed, "outside of the checkpoint"),
+    ],
+)
+def test_a_damaged_or_harmful_checkpoint_is_told(
+    plan: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Any, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(saved, tmp_path / "out")
+    damage(tmp_path / "out" / "checkpoints" / "step-00000001")
+    trainer = _trainer(plan, tmp_path / "out")
+    with pytest.raises(DataError, match=told) as raised:
+        trainer.resume()
+    trainer.close()
+    assert "step-00000001" in str(raised.value)
+    assert "Move it away" in raised.value.mend
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_value_that_would_run_is_told(plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = _trainer(plan, tmp_path / "out")
+    trainer.step()
+    trainer.optimizer.param_groups[0]["lr"] = _Harmful()
+    trainer.save()
+    with pytest.raises(DataError, match="is no plain value"):
+        trainer.resume()
+    trainer.close()
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(plan: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    trainer = _trainer(plan, tmp_path)
+    with pytest.raises(StorageError, match=r"cannot be written .*checkpoints"):
+        trainer.save()
+    trainer.close()

@@ -3,25 +3,31 @@
     out/checkpoints/step-00000500/    files of torch.distributed.checkpoint, readable on any number of ranks
                                   run.json    step, row state, loss, the model's settings
 
-A checkpoint is written under another name and renamed when it is whole.
+A checkpoint is written under another name and renamed when it is whole and on disk.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
-from mmpack.errors import ConfigError, DataError
+from mmpack.errors import ConfigError, DataError, MmpackError, StorageError
+from mmpack.shards.store import sync_folder
+from mmpack_trainer.checkpoint_files import Planner, Reader
 from mmpack_trainer.parallel import World
 
 _RUN = "run.json"
@@ -63,20 +69,24 @@ class Checkpoints:
         return sorted(int(name) for name in found if name.isdigit())
 
     def save(self, model: nn.Module, optimizer: Optimizer, run: Run) -> None:
-        """Writes a checkpoint, then removes those that are no longer kept."""
+        """Writes a checkpoint, then removes those that are no longer kept. Raises StorageError."""
         final = self._path(run.step)
         partial = final.with_name(final.name + ".partial")
         if self._world.is_first:
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            with _refused(partial):
+                partial.mkdir(parents=True)
         dist.barrier()
         weights, moments = get_state_dict(model, optimizer)
-        save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
+        with _refused(partial):
+            save({"model": weights, "optimizer": moments}, checkpoint_id=partial)
         if self._world.is_first:
             table = {"step": run.step, "rows": run.rows, "loss": run.loss, "model": run.settings}
-            (partial / _RUN).write_text(json.dumps(table))
-            _remove(final)
-            partial.rename(final)
+            with _refused(final):
+                _write(partial / _RUN, json.dumps(table))
+                _remove(final)
+                partial.rename(final)
+                sync_folder(final.parent)
             self._prune()
         dist.barrier()
 
@@ -100,7 +110,15 @@ class Checkpoints:
                 mend="Give the run another `out`, or set checkpoint.resume to false.",
             )
         weights, moments = get_state_dict(model, optimizer)
-        load({"model": weights, "optimizer": moments}, checkpoint_id=path)
+        try:
+            load({"model": weights, "optimizer": moments}, storage_reader=Reader(path), planner=Planner())
+        except CheckpointException as error:
+            cause = _cause(error)
+            raise DataError(
+                f"cannot be read ({_told(cause)})",
+                where=str(path),
+                mend="Move it away: the run then goes on from the one before.",
+            ) from None
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
         return run
 
@@ -121,6 +139,37 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step:08d}"
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Tells in one line why a checkpoint cannot be written; torch's exception for that is none that programs catch."""
+    try:
+        yield
+    except (CheckpointException, OSError) as error:
+        cause = _cause(error) if isinstance(error, CheckpointException) else error
+        raise StorageError(
+            f"cannot be written ({_told(cause)})",
+            where=str(path),
+            mend="Make room or set `out`; the same command goes on from the last checkpoint.",
+        ) from None
+
+
+def _cause(error: CheckpointException) -> BaseException:
+    """What went wrong on the first process that failed."""
+    return error.failures[min(error.failures)][0]
+
+
+def _told(cause: BaseException) -> str:
+    return str(cause) if isinstance(cause, MmpackError) else f"{type(cause).__name__}: {cause}"
+
+
+def _write(path: Path, text: str) -> None:
+    with path.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
 
 
 def _remove(folder: Path) -> None:

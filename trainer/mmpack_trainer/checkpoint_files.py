@@ -1,0 +1,91 @@
+"""Files of a distributed checkpoint, read so that nothing in them can run.
+
+torch.distributed.checkpoint keeps what is where as a pickle, and single values as pickles too. A checkpoint may come from
+anywhere, so both are looked through first, by what lets pass nothing but plain values and torch's own records.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.planner import ReadItem
+
+from mmpack.errors import DataError
+
+_MAX_RECORDS_BYTES = 1 << 30
+_METADATA = "torch.distributed.checkpoint.metadata"
+_KNOWN = frozenset(
+    {
+        ("pathlib", "PosixPath"),
+        ("pathlib", "PurePosixPath"),
+        ("torch", "Size"),
+        ("torch.distributed.checkpoint.filesystem", "_StorageInfo"),
+        ("torch.serialization", "_get_layout"),
+        *(
+            (_METADATA, name)
+            for name in (
+                "BytesStorageMetadata",
+                "ChunkStorageMetadata",
+                "Metadata",
+                "MetadataIndex",
+                "StorageMeta",
+                "TensorProperties",
+                "TensorStorageMetadata",
+                "_MEM_FORMAT_ENCODING",
+            )
+        ),
+    }
+)
+
+
+class Reader(FileSystemReader):
+    """Reads a checkpoint whose records are what torch writes, and whose parts lie in its own folder.
+
+    Raises:
+        DataError: they are not, or do not.
+    """
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        path = self._get_metadata_path(kwargs.get("rank"))
+        with self.fs.create_stream(path, "rb") as file:
+            stored = file.read(_MAX_RECORDS_BYTES + 1)
+        where = str(path)
+        if len(stored) > _MAX_RECORDS_BYTES:
+            raise DataError(f"more than {_MAX_RECORDS_BYTES:,} bytes of records", where=where)
+        try:
+            found = _Records(io.BytesIO(stored)).load()
+            parts = [PurePath(each.relative_path) for each in found.storage_data.values()]
+        # What pickle and torch's records raise on damaged bytes is anything.
+        except Exception as error:
+            raise DataError(f"no records of a checkpoint ({error})", where=where) from None
+        if stray := [str(part) for part in parts if len(part.parts) != 1 or part.name != str(part)]:
+            raise DataError(f"a part outside of the checkpoint: {stray[0]}", where=where)
+        return super().read_metadata(*args, **kwargs)
+
+
+class Planner(DefaultLoadPlanner):
+    """Reads single values, as learning rates, without what could run. Raises DataError."""
+
+    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
+        try:
+            torch.load(value, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise DataError(f"is no plain value ({error})", where=str(read_item.dest_index.fqn)) from None
+        value.seek(0)
+        super().load_bytes(read_item, value)
+
+
+class _Records(pickle.Unpickler):
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if (module_name, global_name) in _KNOWN:
+            return super().find_class(module_name, global_name)
+        if module_name == "torch" and isinstance(found := getattr(torch, global_name, None), torch.dtype):
+            return found
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
