@@ -8,7 +8,7 @@ import torch
 import torch.distributed.fsdp
 
 if not hasattr(torch.distributed.fsdp, "DataParallelMeshDims"):
-    # torchtitan 0.3.0 names it in annotations; torch has it from 2.12 on.
+    # torchtitan 0.3.0 names it in annotations; torch 2.11 does not have it.
     torch.distributed.fsdp.DataParallelMeshDims = type("DataParallelMeshDims", (), {})  # type: ignore[misc]
 
 from mmpack_trainer.batch import Batch

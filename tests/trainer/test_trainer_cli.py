@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from mmpack import Shards
+from mmpack_trainer.metrics import METRICS_NAME, read_metrics
+from tests.trainer.runs_made import ROOT, environment, torchrun, write_plan
 from tests.trainer.settings_made import make_run
 
 
@@ -69,3 +72,41 @@ def test_faults_are_one_line_and_exit_code_1(
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
+
+
+_RUN = """
+out = "out"
+steps = 4
+micro_batch = 2
+data = { plan = "plan.toml" }
+model = { dim = 32, layers = 2, heads = 2, kv_heads = 2, hidden_dim = 64 }
+loss = { action = 0.5 }
+optimizer = { lr = 1e-3 }
+schedule = { kind = "constant", warmup_steps = 1 }
+compute = { precision = "float32" }
+checkpoint = { every_steps = 2 }
+"""
+
+
+@pytest.mark.slow
+def test_under_torchrun_it_trains_and_goes_on_on_another_layout(mixed: Shards, tmp_path: Path) -> None:
+    write_plan(tmp_path, mixed)
+    (tmp_path / "run.toml").write_text(_RUN)
+
+    def train(*options: str) -> str:
+        command = torchrun(2, "-m", "mmpack_trainer.cli", str(tmp_path / "run.toml"), *options)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # One of the two speaks.
+    assert train().count("step 4/4") == 1
+    assert "step 4/6" not in train("--steps=6", "--parallel.tensor=2")
+    together = list(read_metrics(tmp_path / "out" / METRICS_NAME))
+    assert [record["step"] for record in together] == [1, 2, 3, 4, 5, 6]
+    alone = mmpack_train(tmp_path / "run.toml", f"--out={tmp_path / 'alone'}", "--steps=6")
+    assert alone.returncode == 0, alone.stderr
+    for one, other in zip(together, read_metrics(tmp_path / "alone" / METRICS_NAME), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
