@@ -18,28 +18,26 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
-import io
 import json
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.nn.attention.flex_attention import create_block_mask
 
+from benchmarks.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
 from benchmarks.gpu_trainer_stock import llama3_step  # first: makes torchtitan importable
 from benchmarks.measure import ROOT, machine
-from mmpack.build import BuildConfig, build_shards
 from mmpack.config import parse
 from mmpack.masks import block_mask
 from mmpack.stream.making import MakingSpec
@@ -52,67 +50,10 @@ from mmpack_trainer.flops import Rates, Work, rates_of
 from mmpack_trainer.hardware import Device, find_device, peak_flops
 from mmpack_trainer.parameters import parameters_of
 from mmpack_trainer.train import Trainer
-from tools.real_texts import standard_library_texts
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu_trainer.json"
 TARGET_MFU = 0.5
 """Useful, dense, bf16."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How large everything is."""
-
-    dense: dict[str, Any]
-    experts: dict[str, Any]
-    lengths: tuple[int, int]
-    tokens: int
-    """Places of a micro-batch."""
-    warm: int
-    """Steps that are not counted."""
-    steps: int
-    texts: int
-    characters: int
-    """Of a text, at most: one token is 2.5 or more of them."""
-    pictures: int
-
-
-FULL = Sizes(
-    dense={"dim": 2048, "layers": 16, "heads": 32, "kv_heads": 8, "hidden_dim": 8192, "rope_theta": 5e5},
-    experts={
-        "dim": 1024,
-        "layers": 12,
-        "heads": 16,
-        "kv_heads": 4,
-        "hidden_dim": 2816,
-        "moe": {"experts": 16, "top_k": 2, "hidden_dim": 1408, "shared_experts": 1, "dense_layers": 1},
-    },
-    lengths=(4096, 8192),
-    tokens=16_384,
-    warm=4,
-    steps=12,
-    texts=4000,
-    characters=8000,
-    pictures=200,
-)
-TINY = Sizes(
-    dense={"dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "hidden_dim": 192},
-    experts={
-        "dim": 64,
-        "layers": 2,
-        "heads": 4,
-        "kv_heads": 2,
-        "hidden_dim": 192,
-        "moe": {"experts": 4, "top_k": 2, "hidden_dim": 64, "shared_experts": 1, "dense_layers": 1},
-    },
-    lengths=(512, 1024),
-    tokens=1024,
-    warm=1,
-    steps=2,
-    texts=300,
-    characters=800,
-    pictures=10,
-)
 
 
 @dataclass(frozen=True)
@@ -168,31 +109,6 @@ def cases_of(sizes: Sizes) -> list[Case]:
     ]
 
 
-def make_shards(folder: Path, sizes: Sizes) -> None:
-    """Texts of the standard library, and noisy pictures with captions."""
-    texts = [each for each in standard_library_texts(sizes.texts) if len(each[1]) <= sizes.characters]
-    (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _, text in texts))
-    random = np.random.default_rng(20261125)
-    captions = []
-    for number in range(sizes.pictures):
-        pixels = random.integers(0, 255, (*random.integers(160, 480, 2), 3), dtype=np.uint8)
-        stored = io.BytesIO()
-        Image.fromarray(pixels).save(stored, "JPEG")
-        (folder / f"{number}.jpg").write_bytes(stored.getvalue())
-        captions.append({"text": texts[number % len(texts)][1][:200], "path": f"{number}.jpg"})
-    (folder / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions))
-    sources = [
-        {"name": "texts", "kind": "text", "path": str(folder / "texts.jsonl")},
-        {"name": "captions", "kind": "image_text", "path": str(folder / "captions.jsonl")},
-    ]
-    config = parse(
-        {"samples": sources, "layout": {"vision": {"max_tokens": 128}}}, BuildConfig, where="build.toml"
-    )
-    outcome = build_shards(config, str(folder / "shards"))
-    if outcome.manifest is None:
-        raise RuntimeError(f"the build failed: {outcome.failures}")
-
-
 def config_of(folder: Path, case: Case, rows: int, *, on_gpu: bool) -> TrainConfig:
     """A run of a case, `rows` rows a step in one micro-batch."""
     plan = folder / f"{case.seq_len}-{rows}.toml"
@@ -210,13 +126,30 @@ def config_of(folder: Path, case: Case, rows: int, *, on_gpu: bool) -> TrainConf
             "data": {"plan": str(plan)},
             "model": case.model,
             "loss": {"aux": 0.01, "z": 1e-3} if "moe" in case.model else {},
-            "optimizer": {"lr": 3e-4, "bf16_states": on_gpu},
+            "optimizer": {"lr": 3e-4, "bf16_states": on_gpu and bf16_states_work()},
             "schedule": {"kind": "constant", "warmup_steps": 0},
             "compute": {"precision": "bfloat16", "compile": on_gpu, "fp8": case.fp8},
         },
         TrainConfig,
         where=case.name,
     )
+
+
+@cache
+def bf16_states_work() -> bool:
+    """Whether this torch's fused AdamW takes bf16 moments of float32 weights."""
+    weight = torch.zeros(8, device="cuda", requires_grad=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    optimizer.state[weight] = {
+        "step": torch.zeros((), device="cuda"),
+        **{name: torch.zeros(8, dtype=torch.bfloat16, device="cuda") for name in ("exp_avg", "exp_avg_sq")},
+    }
+    try:
+        optimizer.step()
+    except RuntimeError:
+        return False
+    return True
 
 
 def batches_of(trainer: Trainer, case: Case, count: int) -> list[tuple[Batch, Work]]:
@@ -480,6 +413,7 @@ def write(lines: Sequence[Line], masks: Sequence[dict[str, Any]], device: Device
         "date": datetime.date.today().isoformat(),
         "card": device.name,
         "peak_bf16_flops": peak_flops(device),
+        "bf16_states": bf16_states_work(),
         "machine": {**machine(), "torch": torch.__version__, "torchtitan": version("torchtitan")},
         "cases": [asdict(line) for line in lines],
         "masks_ms": list(masks),

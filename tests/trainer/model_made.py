@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from mmpack import Shards
 from mmpack.stream.row import Row
 from mmpack.stream.torch import collate_tensors
@@ -19,6 +21,7 @@ from tests.stream.rows_made import layout_of, maker_of, members_of, planned_row
 
 SEQ_LEN = 176
 MOE = MoeConfig(experts=4, top_k=2, hidden_dim=32, shared_experts=1)
+MODEL = ModelConfig(dim=64, layers=2, heads=4, kv_heads=2, hidden_dim=128, contrastive_dim=16, vision="mlp")
 LOSS = LossConfig(contrastive=0.1, action=0.5, aux=0.01, z=1e-3)
 
 Wanted = tuple[tuple[int, ...], bool]
@@ -86,8 +89,5 @@ def make_model(
     """Two layers of 64 with every head, in float32, and what makes its batches."""
     world = start(ParallelConfig())
     batches = Batches(layout_of(shards), LOSS, backend=backend, both_ways=both_ways, device=world.device)
-    settings = ModelConfig(
-        dim=64, layers=2, heads=4, kv_heads=2, hidden_dim=128, contrastive_dim=16, vision="mlp", moe=moe
-    )
-    tree = decoder_config(settings, LOSS, batches.widths, max_seq_len=seq_len, backend=backend)
+    tree = decoder_config(replace(MODEL, moe=moe), LOSS, batches.widths, max_seq_len=seq_len, backend=backend)
     return build(tree, world, ComputeConfig(precision="float32"), seed=0), batches

@@ -5,13 +5,18 @@ from __future__ import annotations
 import pytest
 
 from mmpack import Shards
-from tests.trainer.model_made import make_arrays, make_model
+from mmpack.stream.torch import collate_tensors
+from tests.trainer.model_made import LOSS, MODEL, SEQ_LEN, make_arrays, make_model, make_row, mixed_rows
 
 pytest.importorskip("torchtitan")
 
 import torch
+from torch._dynamo.utils import counters
 
+from mmpack_trainer.config.schema import ComputeConfig, ParallelConfig
+from mmpack_trainer.model.build import decoder_config
 from mmpack_trainer.model.moe import Experts
+from mmpack_trainer.parallel import build, start
 from mmpack_trainer.titan import GroupedExperts
 
 
@@ -26,6 +31,24 @@ def test_flex_attention_reads_our_mask(mixed: Shards, both_ways: bool) -> None:
             inputs = batches(arrays).inputs
             found.append(model(inputs).logits[inputs.valid])
     assert torch.allclose(*found, rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow  # compiles
+def test_a_compiled_model_is_compiled_once_for_all_masks(mixed: Shards) -> None:
+    rows = mixed_rows(mixed)
+    _, batches = make_model(mixed, backend="flex")
+    tree = decoder_config(MODEL, LOSS, batches.widths, max_seq_len=SEQ_LEN, backend="flex")
+    world = start(ParallelConfig())
+    model = build(tree, world, ComputeConfig(precision="float32", compile=True), seed=0)
+    graphs = []
+    for documents in (rows[:2], rows[1::-1], [rows[0][:2], rows[1][:1]], [rows[1][2:], rows[0][1:]]):
+        made = [make_row(mixed, row, number) for number, row in enumerate(documents)]
+        batch = batches(collate_tensors(made))
+        with torch.no_grad():
+            model(batch.inputs, batch.targets.ids)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert set(graphs) == {graphs[0]}
 
 
 def test_grouped_products_equal_one_after_the_other() -> None:
