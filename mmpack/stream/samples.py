@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Annotated, Any, Generic, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,6 +21,7 @@ from mmpack.stream.plan.order import order
 from mmpack.stream.plan.state import require_equal
 from mmpack.stream.plan.types import PlannedSample
 from mmpack.stream.read.ahead import Ahead
+from mmpack.stream.read.closing import Closing
 from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.read.fetch import Fetcher
 
@@ -49,7 +49,7 @@ class SampleState(Settings, frozen=True, kw_only=True):
     parts: dict[str, str]
 
 
-class SampleStream(Generic[T]):
+class SampleStream(Closing, Generic[T]):
     """An iterator over a rank's share of a build's samples, decoded.
 
     An epoch has every sample once, in an order of its own. Its places are dealt to the ranks in turn: rank r has
@@ -177,14 +177,6 @@ class SampleStream(Generic[T]):
         if self._making is not None:
             self._making.close()
             self._making = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _next_piece(self) -> list[T | _Unreadable]:
         if self._made is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -16,13 +15,14 @@ from mmpack.stream.config import PlanConfig, ReaderConfig, RowsConfig
 from mmpack.stream.making import Making, MakingSpec
 from mmpack.stream.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.stream.read.ahead import Ahead
+from mmpack.stream.read.closing import Closing
 from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.read.processes import ProcessAhead
 from mmpack.stream.row import Row
 from mmpack.stream.tars import TarStream
 
 
-class RowStream:
+class RowStream(Closing):
     """An iterator over a rank's rows.
 
     Rows of a step come one after the other; a rank has `global_batch // ranks` of them. Ranks are data-parallel
@@ -175,14 +175,6 @@ class RowStream:
         if self._making is not None:
             self._making.close()
             self._making = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _start(self) -> Ahead[PlannedRow, tuple[Row, list[Fault]]] | ProcessAhead:
         spec = MakingSpec.of(self.plan, self.reader)

@@ -16,6 +16,7 @@ import pytest
 from mmpack import Shards, verify
 from mmpack.errors import IntegrityError
 from mmpack.shards import tar
+from tests.disks import disk_of
 from tests.build.inputs import MMPACK, command, digests, make_inputs, run
 from tools.make_recording import make_recording
 
@@ -52,15 +53,8 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> str:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB that is really full soon."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disk_of("300k", tmp_path) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

@@ -19,6 +19,7 @@ from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
 from tests.build.inputs import children, wait_gone
 from tests.conftest import ROOT
+from tests.disks import disk_of
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -82,15 +83,8 @@ def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 kB, less than the run's samples."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disk_of("400k", tmp_path) as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -18,6 +18,7 @@ from mmpack.shards.store import LocalStore
 from mmpack.stream.config import ReaderConfig
 from mmpack.stream.read.cache import DiskCache, _locked, entry_name
 from mmpack.stream.read.fetch import Fetcher
+from tests.disks import disk_of
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -192,15 +193,8 @@ def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: Made) -> N
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 kB that is really full soon."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disk_of("100k", tmp_path) as disk:
+        yield disk
 
 
 def test_a_full_disk_is_said_once(

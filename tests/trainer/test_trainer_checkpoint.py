@@ -14,6 +14,7 @@ from mmpack import Shards
 from mmpack.config import parse
 from mmpack.errors import ConfigError, DataError, StorageError
 from mmpack_trainer.config.schema import TrainConfig
+from tests.disks import disk_of
 from tests.trainer.runs_made import settings, write_plan
 
 pytest.importorskip("torchtitan")
@@ -170,3 +171,17 @@ def test_a_folder_that_cannot_be_written_is_told(plan: Path, tmp_path: Path) -> 
     with pytest.raises(StorageError, match=r"cannot be written .*checkpoints"):
         trainer.save()
     trainer.close()
+
+
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(plan: Path, tmp_path: Path) -> None:
+    with disk_of("12m", tmp_path) as disk:
+        trainer = _trainer(plan, disk)
+        trainer.step()
+        trainer.save()
+        trainer.step()
+        with pytest.raises(StorageError, match=r"step-00000002\.partial: cannot be written .* bytes are free"):
+            trainer.save()
+        assert trainer.checkpoints.steps() == [1]
+        trainer.resume()
+        assert trainer.done == 1
+        trainer.close()

@@ -148,8 +148,10 @@ def _refused(path: Path) -> Iterator[None]:
         yield
     except (CheckpointException, OSError) as error:
         cause = _cause(error) if isinstance(error, CheckpointException) else error
+        # torch tells of a full disk in words of its own.
+        free = shutil.disk_usage(next(each for each in path.parents if each.is_dir())).free
         raise StorageError(
-            f"cannot be written ({_told(cause)})",
+            f"cannot be written ({_told(cause)}; {free:,} bytes are free)",
             where=str(path),
             mend="Make room or set `out`; the same command goes on from the last checkpoint.",
         ) from None

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from mmpack.errors import MmpackError
 from mmpack.stream.plan.types import PlannedRow
 from mmpack.stream.read.ahead import Ahead
+from mmpack.stream.read.closing import Closing
 from mmpack.stream.read.transport import ASK, ERROR, SETUP, receive, send, unpack_row
 from mmpack.stream.read.worker import Made, Make
 
@@ -44,7 +45,7 @@ serve(*map(int, sys.argv[2:]))
 """
 
 
-class ProcessAhead:
+class ProcessAhead(Closing):
     """Iterates over the rows of `items`, in their order, made ahead in worker processes.
 
     What making a row raises is raised in its place: a MmpackError as itself, anything else as a MmpackError that says
@@ -84,12 +85,6 @@ class ProcessAhead:
     def close(self) -> None:
         """Ends the iteration, the workers and the threads that wait for them."""
         self._closing()
-
-    def __enter__(self) -> ProcessAhead:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _close(pool: _Pool, ahead: Ahead) -> None:

@@ -10,8 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 
@@ -21,6 +20,7 @@ from mmpack.stream.assemble import RowMaker
 from mmpack.stream.config import ReaderConfig, RowsConfig
 from mmpack.stream.plan import PlannedDocument, PlannedRow
 from mmpack.stream.read.ahead import Ahead
+from mmpack.stream.read.closing import Closing
 from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.row import Row
 from mmpack.stream.tars.flow import (
@@ -37,7 +37,7 @@ from mmpack.stream.tars.samples import Place, TarSamples
 from mmpack.stream.tars.urls import expand_urls
 
 
-class TarStream:
+class TarStream(Closing):
     """An iterator over a rank's rows of stand-alone samples in tars.
 
     A sample is the adjacent members of one key: a `txt`, or a picture (`jpg`, `jpeg`, `png`) or clip (`wav`, `flac`,
@@ -152,14 +152,6 @@ class TarStream:
         if self._made is not None:
             self._made.close()
             self._made = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _share(self, urls: list[str]) -> list[str]:
         """This rank's tars."""
