@@ -2,7 +2,7 @@
 
     torchrun ... -m tests.trainer.parity_run CASES.json OUT.json
 
-CASES.json holds {name: TrainConfig}; OUT.json gets {name: [step, ...]} from the first process.
+CASES.json holds {name: TrainConfig}, float8 emulated; OUT.json gets {name: [step, ...]} from the first process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def main(cases: Path, out: Path) -> None:
     """Runs every case from its first step."""
     found = {}
     for name, table in json.loads(cases.read_text()).items():
-        trainer = Trainer(parse(table, TrainConfig, where=name))
+        trainer = Trainer(parse(table, TrainConfig, where=name), emulate_fp8=True)
         steps: list[Step] = [trainer.step() for _ in range(trainer.config.steps)]
         trainer.close()
         found[name] = [

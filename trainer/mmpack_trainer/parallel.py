@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,7 +12,9 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 
 from mmpack_trainer.config.schema import ComputeConfig, ParallelConfig
-from mmpack_trainer.model.decoder import MultimodalDecoder
+from mmpack_trainer.model.attention import DocumentAttention
+from mmpack_trainer.model.decoder import Block, MultimodalDecoder
+from mmpack_trainer.model.float8 import use_float8
 from mmpack_trainer.titan import SPMD_BACKEND, FullAC, ParallelDims, SelectiveAC, apply_fsdp_to_decoder, fill
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -111,10 +112,25 @@ def _device() -> torch.device:
 
 
 def build(
-    config: MultimodalDecoder.Config, world: World, compute: ComputeConfig, *, seed: int
+    config: MultimodalDecoder.Config,
+    world: World,
+    compute: ComputeConfig,
+    *,
+    seed: int,
+    emulate_fp8: bool = False,
 ) -> MultimodalDecoder:
-    """The model on its devices, sharded, with its first values; only its own shards are ever held."""
+    """The model on its devices, sharded, with its first values; only its own shards are ever held.
+
+    Args:
+        config: turned to float8 in place where `compute` says so.
+        world: see :func:`start`.
+        compute: precision and memory.
+        seed: of the first values.
+        emulate_fp8: see :func:`mmpack_trainer.titan.in_float8`; for tests on machines without float8.
+    """
     dims = world.dims
+    if compute.fp8:
+        use_float8(config, emulate=emulate_fp8)
     with torch.device("meta"):
         model = config.build()
     if dims.tp_enabled or dims.ep_enabled:
@@ -123,7 +139,7 @@ def build(
     if recompute is not None:
         recompute.Config().build().apply(model)
     if compute.compile:
-        _compile(model)
+        _compile(model, is_tensor_parallel=dims.tp_enabled)
     _shard(model, dims, DTYPES[compute.precision])
     model.to_empty(device=world.device)
     fill(model, seed)
@@ -147,8 +163,22 @@ def _shard(model: MultimodalDecoder, dims: ParallelDims, dtype: torch.dtype) -> 
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _compile(model: MultimodalDecoder) -> None:
-    settings: Any = torch._dynamo.config
-    settings.capture_scalar_outputs = True  # how many tokens each expert gets
-    for block in model.layers.values():
-        block.compile()
+def _compile(model: MultimodalDecoder, *, is_tensor_parallel: bool) -> None:
+    """Whole blocks, where a compiler can follow them to the end; else what can be followed within.
+
+    Not followed are routing and sending to experts, which would take minutes, and attention by document, whose shapes
+    change with every batch. A graph never breaks off (`fullgraph`): under tensor parallelism one that did, at attention,
+    gave wrong gradients. What is compiled within a block that is recomputed is recomputed as a whole.
+    """
+    for layer in model.layers.values():
+        block = next(each for each in layer.modules() if isinstance(each, Block))  # recomputation wraps it
+        is_followed = not any(isinstance(each, DocumentAttention) for each in block.modules())
+        if is_followed and not block.moe_enabled:
+            # Recomputation is compiled as well, but not with DTensors (an assertion of torch 2.13 fails).
+            (block if is_tensor_parallel else layer).compile(fullgraph=True, dynamic=False)
+            continue
+        if is_followed:
+            block.attend = torch.compile(block.attend, fullgraph=True, dynamic=False)
+        dense = block.moe.shared_experts if block.moe_enabled else block.feed_forward
+        if dense is not None:
+            dense.compile(fullgraph=True, dynamic=False)

@@ -7,8 +7,10 @@ torchtitan moves fast. Whoever changes its version reads this file and :mod:`mmp
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +73,7 @@ __all__ = [
     "dense_activation_placement",
     "dense_param_placement",
     "fill",
+    "in_float8",
     "like",
     "local",
     "make_ffn_config",
@@ -122,6 +125,32 @@ def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
         "none",
     )
     return losses.view(labels.shape)
+
+
+def in_float8(config: Module.Config, *, emulate: bool) -> None:
+    """Makes the linear layers of a tree of configurations float8 ones, in place; their weights stay what they are.
+
+    Each row and column of a product has a scale of its own (torchao's recipe "rowwise"). torchtitan's converter is not
+    used: it forgets how a layer is sharded, passes over layers silently, and emulates another recipe than it trains with.
+
+    Args:
+        config: whose layers have dimensions that 16 divides.
+        emulate: round as float8 does, and multiply as without; for machines whose hardware has no float8.
+
+    Raises:
+        ImportError: torchao is not installed.
+    """
+    # Not above: it imports torchao, which takes seconds and need not be there.
+    from torchao.float8 import Float8LinearConfig
+    from torchtitan.components.quantization.float8 import Float8Linear
+
+    recipe = replace(Float8LinearConfig.from_recipe_name("rowwise"), emulate=emulate)
+    # Else compiled casts to float8 differ from eager ones (pytorch issue 150859).
+    torch._inductor.config.emulate_precision_casts = True  # pyright: ignore
+    found: list[tuple[str, Any, Any, Any]] = list(config.traverse(Linear.Config))
+    for _, linear, parent, name in found:
+        shared = {field.name: getattr(linear, field.name) for field in fields(Linear.Config)}
+        setattr(parent, name, Float8Linear.Config(**shared, _torchao_config=recipe))  # type: ignore[union-attr]
 
 
 def fill(model: Module, seed: int) -> None:

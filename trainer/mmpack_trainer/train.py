@@ -71,13 +71,14 @@ class Trainer:
 
     Args:
         config: the run.
+        emulate_fp8: see :func:`mmpack_trainer.parallel.build`.
 
     Raises:
         ConfigError: settings contradict each other, the plan or the number of processes.
         DataError, StorageError: the rows cannot be read.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, *, emulate_fp8: bool = False) -> None:
         self.config = config
         self.world = world = start(config.parallel)
         reader = {
@@ -109,7 +110,7 @@ class Trainer:
             backend=backend,
             expert_parallel=config.parallel.expert > 1,
         )
-        self.model = build(tree, world, config.compute, seed=config.seed)
+        self.model = build(tree, world, config.compute, seed=config.seed, emulate_fp8=emulate_fp8)
         self.optimizer = adamw(self.model, config.optimizer)
         self.loader = RowLoader(RowLoader.Config(micro_batch=config.micro_batch), stream=self.stream)
         self.checkpoints = Checkpoints(Path(config.out), keep=config.checkpoint.keep, world=world)

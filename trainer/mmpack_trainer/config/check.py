@@ -10,6 +10,7 @@ from mmpack.mixture.config import token_count
 from mmpack.stream import Plan, load_plan, open_plan
 from mmpack_trainer.accounting import Batch, batch_of, solved
 from mmpack_trainer.config.advice import advice
+from mmpack_trainer.config.fp8 import check_fp8
 from mmpack_trainer.config.ranges import check_ranges
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.hardware import Device
@@ -51,6 +52,7 @@ def check(config: TrainConfig, *, world: int, device: Device) -> Checked:
     _check_device(config, device)
     plan = open_plan(load_plan(config.data.plan))
     _check_rows(config, plan)
+    check_fp8(config, device, seq_len=plan.config.max_seq_len)
     batch = batch_of(
         plan.config.global_batch,
         seq_len=plan.config.max_seq_len,
@@ -109,16 +111,6 @@ def _divides(key: str, degree: int, size: int, what: str) -> None:
 
 
 def _check_device(config: TrainConfig, device: Device) -> None:
-    if config.compute.fp8:
-        raise ConfigError(
-            "this version trains in float32 and bfloat16 only", where="compute.fp8", mend="Set it to false."
-        )
-    if config.compute.compile and config.model.moe is not None:
-        raise ConfigError(
-            "a model with experts is not compiled in reasonable time",
-            where="compute.compile",
-            mend="Set it to false.",
-        )
     if config.optimizer.bf16_states and not device.is_gpu:
         raise ConfigError(
             "moments in bf16 need a GPU", where="optimizer.bf16_states", mend="Set it to false."

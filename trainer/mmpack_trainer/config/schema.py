@@ -136,11 +136,15 @@ class ComputeConfig(Settings, frozen=True, kw_only=True):
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of matrix products; master weights and reductions are float32."""
     fp8: bool = False
-    """FP8 linear layers: not in this version, and refused."""
+    """Attention's, the feed-forward's and shared experts' products in float8 through torchao; heads, embeddings, gates and
+    routed experts stay as they are. Weights are the same: a checkpoint goes on with or without. Needs a GPU of compute
+    capability 8.9 and `mmpack-trainer[fp8]`; sizes are multiples of 16. No utilisation is told, since products of two
+    precisions have no peak in common."""
     recompute: Literal["none", "selective", "full"] = "none"
     """Activation checkpointing."""
     compile: bool = False
-    """torch.compile of each block; not with experts."""
+    """torch.compile of each block. Of one with experts, attention and the shared experts are compiled and routing is not;
+    with attention by document ("sdpa"), the feed-forward or the shared experts alone."""
 
 
 class CheckpointConfig(Settings, frozen=True, kw_only=True):

@@ -32,12 +32,16 @@ class Block(TransformerBlock):
             self.feed_forward = config.feed_forward.build()
 
     def forward(self, x: Tensor, inputs: Inputs) -> tuple[Tensor, Routing | None]:
-        x = x + self.attention(self.attention_norm(x), inputs.mask, inputs.positions)
+        x, normed = self.attend(x, inputs)
         if not self.moe_enabled:
-            return x + self.feed_forward(self.ffn_norm(x)), None
+            return x + self.feed_forward(normed), None
         moe: MultimodalMoE = self.moe
-        x = x + moe(self.ffn_norm(x), inputs)
-        return x, moe.take_routing()
+        return x + moe(normed, inputs), moe.take_routing()
+
+    def attend(self, x: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """What comes before the feed-forward: the residual stream behind attention, and its norm."""
+        x = x + self.attention(self.attention_norm(x), inputs.mask, inputs.positions)
+        return x, self.ffn_norm(x)
 
 
 class MultimodalDecoder(Decoder):
