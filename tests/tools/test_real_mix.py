@@ -15,6 +15,7 @@ from mmpack.stream.config import PlanConfig
 from tools.real_mix import make_real_mix
 from tools.real_texts import standard_library_texts
 
+pytestmark = pytest.mark.slow
 TEXTS = 300
 
 
