@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml trainer/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade --constraint constraints.txt pip
-	$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --editable ./trainer
+	$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --editable './trainer[fp8]'
 	@touch $@
 
 demo: $(STAMP) ## A six-camera drive to verified shards; RECORDING=path does it with yours

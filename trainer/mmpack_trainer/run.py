@@ -55,9 +55,10 @@ class _Diary:
     ) -> None:
         self.steps = 0
         self._config, self._checked, self._world, self._console = config, checked, world, console
-        # Products of float32 have another peak, and which one depends on what torch allows: no share of it is told.
-        is_float32 = config.compute.precision == "float32"
-        self._peak = None if is_float32 else peak_flops(device, fp8=config.compute.fp8)
+        # Products of float32 have another peak, and which one depends on what torch allows; with float8 there are products
+        # of two precisions. Of neither a share is told.
+        is_bf16 = config.compute.precision == "bfloat16" and not config.compute.fp8
+        self._peak = peak_flops(device) if is_bf16 else None
         self._log: MetricsLog | None = None
 
     def add(self, step: Step) -> None:
