@@ -179,7 +179,9 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(plan: Path, tmp_path:
         trainer.step()
         trainer.save()
         trainer.step()
-        with pytest.raises(StorageError, match=r"step-00000002\.partial: cannot be written .* bytes are free"):
+        with pytest.raises(
+            StorageError, match=r"step-00000002\.partial: cannot be written .* bytes are free"
+        ):
             trainer.save()
         assert trainer.checkpoints.steps() == [1]
         trainer.resume()

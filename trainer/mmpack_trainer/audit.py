@@ -215,7 +215,11 @@ class _Probe:
         owner, inputs = self._owner.flatten(), self._batch.inputs
         pairs = [
             (base.hidden.flatten(0, 1), seen.hidden.flatten(0, 1), owner),
-            (whole(base.outputs.logits).flatten(0, 1), whole(seen.outputs.logits).flatten(0, 1), owner),
+            (
+                whole(base.outputs.all_logits()).flatten(0, 1),
+                whole(seen.outputs.all_logits()).flatten(0, 1),
+                owner,
+            ),
         ]
         if base.outputs.actions is not None and seen.outputs.actions is not None:
             pairs.append((base.outputs.actions, seen.outputs.actions, owner[inputs.action_index]))
@@ -234,7 +238,7 @@ class _Probe:
         owner, inputs, targets = self._owner, self._batch.inputs, self._batch.targets
         outputs = seen.outputs
         document = owner == number
-        loss = token_losses(outputs.logits[document][None], targets.labels[document][None]).sum()
+        loss = token_losses(outputs.all_logits()[document][None], targets.labels[document][None]).sum()
         if outputs.actions is not None:
             own = owner.flatten()[inputs.action_index] == number
             loss = loss + ((outputs.actions - targets.actions)[own].square() * targets.action_mask[own]).sum()

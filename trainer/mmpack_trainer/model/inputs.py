@@ -97,3 +97,9 @@ class Outputs(NamedTuple):
     embeddings: Tensor | None
     temperature: Tensor | None
     routing: tuple[Routing, ...]
+
+    def all_logits(self) -> Tensor:
+        """`logits`. Raises ValueError if the model was run with labels."""
+        if self.logits is None:
+            raise ValueError("the model was run with labels, and made no logits beyond their losses")
+        return self.logits
