@@ -187,3 +187,13 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(plan: Path, tmp_path:
         trainer.resume()
         assert trainer.done == 1
         trainer.close()
+
+
+def test_a_new_run_does_not_mix_with_the_checkpoints_of_another(
+    plan: Path, saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "out")
+    trainer = _trainer(plan, tmp_path / "out", checkpoint={"resume": False})
+    with pytest.raises(ConfigError, match="checkpoints of another run, up to step 1"):
+        trainer.fit()
+    trainer.close()

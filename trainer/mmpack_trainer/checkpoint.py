@@ -107,7 +107,7 @@ class Checkpoints:
             raise ConfigError(
                 f"the checkpoint is of a model with another {', '.join(keys)}",
                 where=str(path),
-                mend="Give the run another `out`, or set checkpoint.resume to false.",
+                mend="Give the run another `out`, or move its checkpoints away.",
             )
         weights, moments = get_state_dict(model, optimizer)
         try:

@@ -107,7 +107,9 @@ def _sum_up(console: Console, config: TrainConfig, done: int) -> None:
     from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 
     if not done:
-        console.print(f"all {config.steps} steps are done already; --checkpoint.resume=false starts anew")
+        console.print(
+            f"all {config.steps} steps are done already; raise `steps`, or give the run another `out`"
+        )
         return
     losses = [record["loss"] for record in read_metrics(Path(config.out) / METRICS_NAME)]
     known = [float("nan") if loss is None else loss for loss in losses]

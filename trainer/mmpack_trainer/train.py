@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmpack.config import to_builtins
-from mmpack.errors import DataError
+from mmpack.errors import ConfigError, DataError
 from mmpack.stream import RowStream
 from mmpack_trainer.accounting import batch_of
 from mmpack_trainer.batch import Batch, Batches
@@ -126,9 +126,20 @@ class Trainer:
 
         Args:
             log: called with every step.
+
+        Raises:
+            ConfigError: it is not to go on from checkpoints, and there are some.
+            DataError: see :meth:`step`.
         """
         if self.config.checkpoint.resume:
             self.resume()
+        elif self.done == 0 and (steps := self.checkpoints.steps()):
+            # The run would go on from them once it is started again, as soon as it is killed.
+            raise ConfigError(
+                f"there are checkpoints of another run, up to step {steps[-1]}",
+                where=self.config.out,
+                mend="Give this run another `out`, or move them away; with checkpoint.resume it goes on from the last.",
+            )
         while self.done < self.config.steps:
             step = self.step()
             log(step)

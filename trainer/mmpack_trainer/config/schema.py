@@ -154,7 +154,7 @@ class CheckpointConfig(Settings, frozen=True, kw_only=True):
     keep: int = 2
     """Last ones kept, beside the best."""
     resume: bool = True
-    """Go on from the last one that is there."""
+    """Go on from the last one that is there; if not, a folder with checkpoints is refused."""
 
 
 class TrainConfig(Settings, frozen=True, kw_only=True):
