@@ -20,6 +20,12 @@ from mmpack_trainer.parallel import build, start
 from mmpack_trainer.titan import GroupedExperts
 
 
+@pytest.fixture(autouse=True)
+def _compiled_afresh() -> None:
+    """What other tests compiled would make shapes dynamic, which torch 2.13 cannot compile FlexAttention with on a CPU."""
+    torch._dynamo.reset()
+
+
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_flex_attention_reads_our_mask(mixed: Shards, both_ways: bool) -> None:

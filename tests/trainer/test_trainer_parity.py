@@ -44,6 +44,7 @@ LAYOUTS: dict[int, list[Named]] = {
         _case("dense", tensor=2, micro_batch=4),
         _case("experts", expert=2, micro_batch=2),
         _case("experts", tensor=2, expert=2),
+        _case("experts", tensor=2),
         _case("capacity", tensor=2, expert=2, micro_batch=2),
     ],
     4: [

@@ -138,6 +138,10 @@ class MultimodalMoE(MoE):
         return routing
 
     def forward(self, x_BLD: Tensor, inputs: Inputs) -> Tensor:  # noqa: N803 - sharding goes by the name
+        if isinstance(x_BLD, DTensor):
+            # Where one row is cut over ranks its parts are still on their way, and torch 2.13 loses the gradient of what it
+            # waits for on entering the experts (`_func_map.py`). A copy has arrived.
+            x_BLD = x_BLD.clone()  # noqa: N806
         scores, experts, logits, probabilities = self.router(x_BLD, self.expert_bias_E, inputs.numbers)
         valid = like(inputs.valid, probabilities)
         kept = self._kept(experts, inputs.valid)
