@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from mmpack import Shards
 from mmpack.config import parse
 from mmpack.errors import ConfigError, DataError, StorageError
+from mmpack_trainer.audit_run import audit_run
 from mmpack_trainer.config.schema import TrainConfig
 from tests.disks import disk_of
 from tests.trainer.runs_made import settings, write_plan
@@ -77,16 +78,15 @@ def test_a_damaged_record_is_told(plan: Path, tmp_path: Path) -> None:
 def test_the_end_of_the_plan_is_told(mixed: Shards, tmp_path: Path) -> None:
     path = write_plan(tmp_path, mixed)
     path.write_text(path.read_text().replace("select = ", "max_epochs = 1\nselect = "))
-    trainer = _trainer(path, tmp_path / "out")
+    trainer = _trainer(path, tmp_path / "out", steps=1000, loss={"aux": 0.0, "z": 0.0})
     with pytest.raises(DataError, match=r"the plan ends after \d+ steps"):
-        _step_for_ever(trainer)
+        trainer.fit()
     assert trainer.done > 1
+    # What was learned until then is kept.
+    assert trainer.checkpoints.steps() == [trainer.done]
     trainer.close()
-
-
-def _step_for_ever(trainer: Any) -> None:
-    while True:
-        trainer.step()
+    with pytest.raises(DataError, match="no row left to audit"):
+        list(audit_run(trainer.config))
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,18 @@ def _strayed(folder: Path) -> None:
     (folder / ".metadata").write_bytes(pickle.dumps(found))
 
 
+def _polluted(folder: Path) -> None:
+    # The class itself, and then what sets its attributes: GLOBAL, a state of slots, BUILD.
+    stored = b"cpathlib\nPurePosixPath\n(N}S'name'\nS'../outside'\nstb."
+    (folder / ".metadata").write_bytes(stored)
+
+
+def _linked(folder: Path) -> None:
+    part = next(folder.glob("*.distcp"))
+    part.rename(folder.parent / "elsewhere")
+    part.symlink_to(folder.parent / "elsewhere")
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -136,6 +148,8 @@ def _strayed(folder: Path) -> None:
         (_garbled, "no records of a checkpoint"),
         (_pickled, r"it asks for (posix|os)\.system"),
         (_strayed, "outside of the checkpoint"),
+        (_linked, "outside of the checkpoint"),
+        (_polluted, "it sets attributes of <class"),
     ],
 )
 def test_a_damaged_or_harmful_checkpoint_is_told(
@@ -150,6 +164,7 @@ def test_a_damaged_or_harmful_checkpoint_is_told(
     trainer.close()
     assert "step-00000001" in str(raised.value)
     assert "Move it away" in raised.value.mend
+    assert PurePosixPath("a/b").name == "b"
     assert not (tmp_path / "harmed").exists()
 
 
@@ -196,4 +211,17 @@ def test_a_new_run_does_not_mix_with_the_checkpoints_of_another(
     trainer = _trainer(plan, tmp_path / "out", checkpoint={"resume": False})
     with pytest.raises(ConfigError, match="checkpoints of another run, up to step 1"):
         trainer.fit()
+    trainer.close()
+
+
+def test_settings_of_the_optimizer_are_those_of_the_run(plan: Path, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "out")
+    trainer = _trainer(
+        plan, tmp_path / "out", optimizer={"lr": 1e-3, "betas": [0.5, 0.6], "weight_decay": 0.7}
+    )
+    trainer.resume()
+    assert trainer.done == 1
+    groups = trainer.optimizer.param_groups
+    assert [group["betas"] for group in groups] == [(0.5, 0.6)] * 2
+    assert [group["weight_decay"] for group in groups] == [0.7, 0.0]
     trainer.close()

@@ -55,3 +55,12 @@ def test_a_gradient_that_is_no_number_ends_the_run(mixed: Shards, tmp_path: Path
         assert torch.equal(parameter, kept) or parameter.isnan().all()
     assert trainer.done == 1
     trainer.close()
+
+
+def test_where_all_experts_are_chosen_there_is_no_margin(mixed: Shards, tmp_path: Path) -> None:
+    moe = {"experts": 1, "top_k": 1, "hidden_dim": 32}
+    trainer = _trainer(tmp_path, mixed, model={"moe": moe}, micro_batch=4)
+    step = trainer.step()
+    assert step.chosen.tolist() == [[step.tokens]] * 2
+    assert step.gate[:, 4].tolist() == [0.0, 0.0]
+    trainer.close()

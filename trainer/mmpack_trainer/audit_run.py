@@ -7,6 +7,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
+from mmpack.errors import DataError
 from mmpack_trainer.audit import AuditReport, audit
 from mmpack_trainer.config.check import check
 from mmpack_trainer.config.schema import ComputeConfig, ParallelConfig, TrainConfig
@@ -23,6 +24,7 @@ def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Ite
         fresh: start from first weights and the first row, even if there is a checkpoint.
 
     Raises:
+        DataError: there is no row left.
         ConfigError, DataError, IntegrityError, StorageError: as training would.
     """
     alone = replace(
@@ -33,7 +35,15 @@ def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Ite
     try:
         if not fresh:
             trainer.resume()
+        is_empty = True
         for arrays, labels in islice(trainer.loader, rows):
+            is_empty = False
             yield audit(trainer.model, trainer.batches, {**arrays, "labels": labels})
+        if is_empty:
+            raise DataError(
+                "there is no row left to audit",
+                where=config.data.plan,
+                mend="--fresh audits the first ones.",
+            )
     finally:
         trainer.close()

@@ -110,6 +110,11 @@ class Checkpoints:
                 mend="Give the run another `out`, or move its checkpoints away.",
             )
         weights, moments = get_state_dict(model, optimizer)
+        # Of this run, which may have other ones than the checkpoint's.
+        options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         try:
             load({"model": weights, "optimizer": moments}, storage_reader=Reader(path), planner=Planner())
         except CheckpointException as error:
@@ -120,6 +125,8 @@ class Checkpoints:
                 mend="Move it away: the run then goes on from the one before.",
             ) from None
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+        for group, own in zip(optimizer.param_groups, options, strict=True):
+            group.update(own)
         return run
 
     def _read(self, step: int) -> Run:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import pickle
-from pathlib import PurePath
-from typing import Any
+from dataclasses import is_dataclass
+from pathlib import Path, PurePath
+from typing import Any, ClassVar
 
 import torch
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.filesystem import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
 from torch.distributed.checkpoint.planner import ReadItem
 
 from mmpack.errors import DataError
@@ -44,6 +45,9 @@ _KNOWN = frozenset(
     }
 )
 
+# The unpickler that is written in Python: the other's steps cannot be overruled.
+_Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
+
 
 class Reader(FileSystemReader):
     """Reads a checkpoint whose records are what torch writes, and whose parts lie in its own folder.
@@ -65,9 +69,14 @@ class Reader(FileSystemReader):
         # What pickle and torch's records raise on damaged bytes is anything.
         except Exception as error:
             raise DataError(f"no records of a checkpoint ({error})", where=where) from None
-        if stray := [str(part) for part in parts if len(part.parts) != 1 or part.name != str(part)]:
-            raise DataError(f"a part outside of the checkpoint: {stray[0]}", where=where)
-        return super().read_metadata(*args, **kwargs)
+        folder = Path(where).parent
+        for part in parts:
+            if len(part.parts) != 1 or part.name != str(part) or (folder / part).is_symlink():
+                raise DataError(f"a part outside of the checkpoint: {part}", where=where)
+        if found.storage_meta is None:
+            found.storage_meta = StorageMeta()
+        found.storage_meta.load_id = self.load_id
+        return found
 
 
 class Planner(DefaultLoadPlanner):
@@ -75,14 +84,30 @@ class Planner(DefaultLoadPlanner):
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         try:
-            torch.load(value, weights_only=True)
+            plain = torch.load(value, weights_only=True)
         except pickle.UnpicklingError as error:
             raise DataError(f"is no plain value ({error})", where=str(read_item.dest_index.fqn)) from None
-        value.seek(0)
-        super().load_bytes(read_item, value)
+        # torch reads it without such care: it gets what was read with care, written anew.
+        careful = io.BytesIO()
+        torch.save(plain, careful)
+        careful.seek(0)
+        super().load_bytes(read_item, careful)
 
 
-class _Records(pickle.Unpickler):
+class _Records(_Unpickler):
+    """Makes records alone."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Gives an object its attributes, which must not be a class: all its other objects would have them, too."""
+        target = self.stack[-2]
+        if isinstance(target, type) or not is_dataclass(target):
+            raise pickle.UnpicklingError(f"it sets attributes of {target!r}")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
     def find_class(self, module_name: str, global_name: str) -> Any:
         if (module_name, global_name) in _KNOWN:
             return super().find_class(module_name, global_name)

@@ -66,6 +66,10 @@ class Step:
         return self.tokens / self.places
 
 
+class PlanEndError(DataError):
+    """The plan has no more rows; what was learned from them is kept."""
+
+
 class Trainer:
     """A run of one configuration, over all processes that torchrun started, or in this one.
 
@@ -141,7 +145,12 @@ class Trainer:
                 mend="Give this run another `out`, or move them away; with checkpoint.resume it goes on from the last.",
             )
         while self.done < self.config.steps:
-            step = self.step()
+            try:
+                step = self.step()
+            except PlanEndError:
+                if self.done and self.done not in self.checkpoints.steps():
+                    self.save()
+                raise
             log(step)
             if self.done % self.config.checkpoint.every_steps == 0 or self.done == self.config.steps:
                 self.save()
@@ -168,7 +177,8 @@ class Trainer:
         """One optimizer step on the rows that come next.
 
         Raises:
-            DataError: the plan has no more rows; or see :meth:`learn`.
+            PlanEndError: the plan has no more rows.
+            DataError: see :meth:`learn`.
         """
         begun = perf_counter()
         batches = self._take()
@@ -247,7 +257,7 @@ class Trainer:
         for _ in range(self.batch.accumulation):
             taken = next(self._data, None)
             if taken is None:
-                raise DataError(
+                raise PlanEndError(
                     f"the plan ends after {self.done} steps",
                     where=self.config.data.plan,
                     mend="Give its phases more tokens, or the run fewer steps.",

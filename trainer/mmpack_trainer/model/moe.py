@@ -183,7 +183,9 @@ class MultimodalMoE(MoE):
         with torch.no_grad():
             ordered = logits.topk(min(self.router.top_k + 1, total), dim=-1).values
             entropy = spread - (probabilities * logits).sum(-1)
-            margin = ordered[..., -2] - ordered[..., -1]
+            # Where all are chosen there is no next one.
+            is_choice = total > self.router.top_k
+            margin = ordered[..., -2] - ordered[..., -1] if is_choice else torch.zeros_like(spread)
             facts = (logits.mean(-1), logits.var(-1, correction=0), spread, entropy, margin)
             gate = torch.stack([whole((fact * weight[..., 0]).sum()) for fact in facts])
             dropped = whole((~kept & valid[..., None]).sum())
