@@ -30,6 +30,7 @@ def main(cases: Path, out: Path) -> None:
                 "gradient_norm": step.gradient_norm,
                 "chosen": step.chosen.tolist(),
                 "dropped": step.dropped,
+                "router_gradient": step.router_gradient.tolist(),
             }
             for step in steps
         ]

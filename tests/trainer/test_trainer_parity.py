@@ -94,9 +94,11 @@ def test_layouts_agree(world: int, alone: dict[str, Steps], runs: Runner) -> Non
 
 
 def _agree(step: dict[str, Any], expected: dict[str, Any], tolerance: float, name: str) -> None:
-    """Losses within `tolerance`; the gradient's norm within ten times that share of it."""
+    """Losses within `tolerance`; norms of gradients within ten times that share of them, a gate's of its largest."""
     assert step["parts"] == pytest.approx(expected["parts"], abs=tolerance, rel=0), name
     assert step["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=10 * tolerance), name
+    for norms, alone in zip(step["router_gradient"], expected["router_gradient"], strict=True):
+        assert norms == pytest.approx(alone, rel=0, abs=10 * tolerance * max(alone)), name
 
 
 def test_every_loss_is_on(alone: dict[str, Steps]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch.distributed.tensor import DTensor, Partial, Replicate
 from torch.optim import AdamW, Optimizer
 
 from mmpack_trainer.config.schema import OptimizerConfig
-from mmpack_trainer.titan import like, local
+from mmpack_trainer.titan import like, local, whole
 
 
 def adamw(model: nn.Module, config: OptimizerConfig) -> AdamW:
@@ -63,6 +64,19 @@ def clip(model: nn.Module, max_norm: float) -> float:
         for gradient in gradients:
             gradient.mul_(factor)
     return norm
+
+
+def row_norms(weights: Sequence[Tensor]) -> Tensor:
+    """Norms of the gradients of the rows of weights of one shape (E, D), each laid out as the others.
+
+    Returns:
+        float32 (weights, E), equal on all ranks; (0, 0) of none.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    if not gradients:
+        return torch.zeros(0, 0)
+    # Put together before they are shared: one communication for all.
+    return whole(torch.stack([each.double().square().sum(1) for each in gradients])).sqrt().float()
 
 
 def set_lr(optimizer: Optimizer, lr: float) -> None:

@@ -24,7 +24,7 @@ from mmpack_trainer.losses import PARTS, loss_of, totals
 from mmpack_trainer.model.build import decoder_config
 from mmpack_trainer.model.inputs import Outputs, Routing
 from mmpack_trainer.model.masks import Backend
-from mmpack_trainer.optimizer import adamw, balance, clip, set_lr
+from mmpack_trainer.optimizer import adamw, balance, clip, row_norms, set_lr
 from mmpack_trainer.parallel import build, start
 from mmpack_trainer.schedule import learning_rate
 
@@ -44,6 +44,7 @@ class Step:
         chosen: int64 (layers, E), tokens that chose each expert; (0, 0) without experts.
         dropped: choices beyond capacity.
         gate: float32 (layers, 5), means over tokens, see :class:`Routing`.
+        router_gradient: float32 (layers, E), norm of the gradient of each expert's row of the gate, before clipping.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Step:
     chosen: Tensor
     dropped: int
     gate: Tensor
+    router_gradient: Tensor
 
     @property
     def fill(self) -> float:
@@ -70,11 +72,16 @@ class PlanEndError(DataError):
     """The plan has no more rows; what was learned from them is kept."""
 
 
+class DivergenceError(DataError):
+    """The gradient is not finite. The weights are still those of the step before."""
+
+
 class Trainer:
     """A run of one configuration, over all processes that torchrun started, or in this one.
 
     Args:
         config: the run.
+        lr: the learning rate of each step, the first being 0; None: the configuration's.
         emulate_fp8: see :func:`mmpack_trainer.parallel.build`.
 
     Raises:
@@ -82,7 +89,9 @@ class Trainer:
         DataError, StorageError: the rows cannot be read.
     """
 
-    def __init__(self, config: TrainConfig, *, emulate_fp8: bool = False) -> None:
+    def __init__(
+        self, config: TrainConfig, *, lr: Callable[[int], float] | None = None, emulate_fp8: bool = False
+    ) -> None:
         self.config = config
         self.world = world = start(config.parallel)
         reader = {
@@ -120,7 +129,7 @@ class Trainer:
         self.checkpoints = Checkpoints(Path(config.out), keep=config.checkpoint.keep, world=world)
         self.done = 0
         """Steps."""
-        self._lr = learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
+        self._lr = lr or learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
         self._settings = to_builtins(config.model)
         self._data: Iterator | None = None
         self._losses: list[float] = []
@@ -178,7 +187,7 @@ class Trainer:
 
         Raises:
             PlanEndError: the plan has no more rows.
-            DataError: see :meth:`learn`.
+            DivergenceError: see :meth:`learn`.
         """
         begun = perf_counter()
         batches = self._take()
@@ -192,7 +201,7 @@ class Trainer:
             waited_s: how long they were waited for.
 
         Raises:
-            DataError: the gradient is not finite. The weights are still those of the step before.
+            DivergenceError: the gradient is not finite. The weights are still those of the step before.
         """
         begun = perf_counter()
         sums = totals(batches, self.world)
@@ -222,6 +231,7 @@ class Trainer:
             )
         named: dict[str, float] = dict(zip(PARTS, self.world.add(parts).tolist(), strict=True))
         named["contrastive"] = contrasted.loss.item() if contrasted is not None else 0.0
+        router_gradient = row_norms([moe.router.gate.weight for moe in self.model.experts()])
         norm = clip(self.model, self.config.optimizer.max_norm)
         if not isfinite(norm):
             self.optimizer.zero_grad()
@@ -246,6 +256,7 @@ class Trainer:
             chosen=chosen,
             dropped=dropped,
             gate=gate / max(sums.tokens, 1),
+            router_gradient=router_gradient.cpu(),
         )
         self._losses.append(step.loss)
         return step
@@ -266,12 +277,12 @@ class Trainer:
             found.append(self.batches({**arrays, "labels": labels}))
         return found
 
-    def _not_finite(self, norm: float, parts: dict[str, float], batches: list[Batch]) -> DataError:
+    def _not_finite(self, norm: float, parts: dict[str, float], batches: list[Batch]) -> DivergenceError:
         rows = [number for batch in batches for number in batch.inputs.numbers]
         told = ", ".join(f"{name} {value:g}" for name, value in parts.items())
         saved = self.checkpoints.steps()
         kept = f"the last checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
-        return DataError(
+        return DivergenceError(
             f"the gradient of step {self.done + 1} has a norm of {norm} ({told})",
             where=f"rows {min(rows)} to {max(rows)}",
             mend=f"Lower optimizer.lr, or look at the rows (mmpack show-row); {kept}.",
