@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -23,7 +24,7 @@ CPU = Rates(tokens_per_s=1234.5, fill=0.75, useful_mfu=None, slot_mfu=None, hfu=
 GPU = Rates(tokens_per_s=98_765.4, fill=0.98, useful_mfu=0.41, slot_mfu=0.52, hfu=0.41)
 
 
-def metrics(step: int, *, loss: float = 2.0, rates: Rates = CPU) -> StepMetrics:
+def metrics(step: int, *, loss: float = 2.0, rates: Rates = CPU, **more: Any) -> StepMetrics:
     return StepMetrics(
         step=step,
         loss=loss,
@@ -34,6 +35,7 @@ def metrics(step: int, *, loss: float = 2.0, rates: Rates = CPU) -> StepMetrics:
         wall_s=2.0,
         data_wait_s=0.05,
         extra={"moe/dropped": 0.0},
+        **more,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -41,10 +41,14 @@ class StepMetrics:
     data_wait_s: float
     """Of `wall_s`, the time in which the process that writes it down waited for rows."""
     extra: Mapping[str, float] = field(default_factory=dict)
-    """Anything else to keep, as `{"moe/dropped": 0.0}`."""
+    """Anything else to keep, as `{"experts/dropped": 0.0}`."""
+    bars: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """A number for each of several things, as `{"experts/tokens/layer0": [12, 9]}`."""
+    alarms: Sequence[str] = ()
+    """That have come up since the last line, a sentence each."""
 
-    def record(self) -> dict[str, float | None]:
-        """All of it, flat: what a line of the file and TensorBoard hold. None: not known here."""
+    def record(self) -> dict[str, Any]:
+        """All of it, flat, as a line of the file holds it. None: not known here; alarms only where there are some."""
         return {
             "step": self.step,
             "loss": self.loss,
@@ -59,6 +63,8 @@ class StepMetrics:
             "wall_s": self.wall_s,
             "data_wait_s": self.data_wait_s,
             **self.extra,
+            **self.bars,
+            **({"alarms": self.alarms} if self.alarms else {}),
         }
 
 
@@ -102,9 +108,7 @@ class MetricsLog:
         except OSError as error:
             raise _refused(self._path, error) from None
         if self._board is not None:
-            for name, value in record.items():
-                if name != "step" and value is not None:
-                    self._board.add_scalar(name, value, metrics.step)
+            _show(self._board, metrics)
         if self._console is not None:
             self._console.print(line_of(metrics, self._steps), markup=False, highlight=False, soft_wrap=True)
 
@@ -121,6 +125,27 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _show(board: Any, metrics: StepMetrics) -> None:
+    """A step on TensorBoard: numbers, bars as histograms whose buckets they are, alarms as text."""
+    for name, value in metrics.record().items():
+        if isinstance(value, int | float) and name != "step":
+            board.add_scalar(name, value, metrics.step)
+    for name, heights in metrics.bars.items():
+        board.add_histogram_raw(
+            name,
+            min=0,
+            max=len(heights),
+            num=sum(heights),
+            sum=sum(place * height for place, height in enumerate(heights)),
+            sum_squares=sum(place * place * height for place, height in enumerate(heights)),
+            bucket_limits=list(range(1, len(heights) + 1)),
+            bucket_counts=list(heights),
+            global_step=metrics.step,
+        )
+    for alarm in metrics.alarms:
+        board.add_text("alarms", alarm, metrics.step)
 
 
 def line_of(metrics: StepMetrics, steps: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.flops import Work, planned_work, rates_of
 from mmpack_trainer.hardware import Device, peak_flops
 from mmpack_trainer.metrics import MetricsLog, StepMetrics
+from mmpack_trainer.monitors import Monitors
+from mmpack_trainer.panel import bars, experts_line, figures
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +51,10 @@ def run(config: TrainConfig, checked: Checked, *, world: int, device: Device, co
 
 
 class _Diary:
-    """Turns a trainer's steps into metrics. The log is opened with the first: only then is it known where a run goes on."""
+    """Turns a trainer's steps into metrics and alarms.
+
+    The log is opened with the first step: only then is it known where a run goes on.
+    """
 
     def __init__(
         self, config: TrainConfig, checked: Checked, world: int, device: Device, console: Console | None
@@ -60,6 +66,12 @@ class _Diary:
         is_bf16 = config.compute.precision == "bfloat16" and not config.compute.fp8
         self._peak = peak_flops(device) if is_bf16 else None
         self._log: MetricsLog | None = None
+        rows = checked.plan.config.global_batch
+        self._monitors = Monitors(config, checked.parameters, global_batch=rows)
+        self._alarms: list[str] = []
+        """Not yet in the log."""
+        moe = config.model.moe
+        self._first_layer = moe.dense_layers if moe is not None else 0
 
     def add(self, step: Step) -> None:
         self.steps += 1
@@ -72,8 +84,17 @@ class _Diary:
                 first_step=step.number,
                 console=self._console,
             )
-        if step.number % self._config.log_every_steps == 0 or step.number == self._config.steps:
-            self._log.log(self._metrics(step))
+        is_logged = step.number % self._config.log_every_steps == 0 or step.number == self._config.steps
+        metrics = self._metrics(step) if is_logged else None
+        alarms = self._monitors.see(step, useful_mfu=metrics.rates.useful_mfu if metrics else None)
+        for alarm in alarms:
+            self._console.print(f"warning: {alarm}", style="yellow")
+        self._alarms += alarms
+        if metrics is not None:
+            self._log.log(replace(metrics, alarms=tuple(self._alarms)))
+            self._alarms.clear()
+            if metrics.bars:
+                self._console.print(experts_line(step, first_layer=self._first_layer), style="dim")
 
     def close(self) -> None:
         if self._log is not None:
@@ -91,12 +112,6 @@ class _Diary:
             planned.patches,
             unlabelled=step.tokens - step.labels,
         )
-        extra: dict[str, float] = {}
-        if step.chosen.numel():
-            counts = step.chosen.double()
-            extra["experts/dropped"] = step.dropped / max(float(counts.sum()), 1.0)
-            # 1 is even; the mean over layers of the fullest expert's load.
-            extra["experts/fullest"] = float((counts.amax(1) / counts.mean(1).clamp(min=1.0)).mean())
         return StepMetrics(
             step=step.number,
             loss=step.loss,
@@ -114,7 +129,8 @@ class _Diary:
             ),
             wall_s=step.seconds,
             data_wait_s=step.waited,
-            extra=extra,
+            extra=figures(step),
+            bars=bars(step, first_layer=self._first_layer),
         )
 
 
