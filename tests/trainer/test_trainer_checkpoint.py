@@ -66,11 +66,38 @@ def test_another_model_is_refused(plan: Path, tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_damaged_record_is_told(plan: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "record",
+    [
+        "[1]",
+        '{"step": "0", "rows": {}, "loss": 1.0, "model": {}}',
+        '{"step": 0, "rows": {}, "loss": 1.0, "model": []}',
+        '{"step": 7, "rows": {}, "loss": 1.0, "model": {}}',
+        '{"step": ' + "[" * 100_000,
+    ],
+)
+def test_a_damaged_record_is_told(plan: Path, tmp_path: Path, record: str) -> None:
     trainer = _trainer(plan, tmp_path)
     trainer.save()
-    (tmp_path / "checkpoints" / "step-00000000" / "run.json").write_text("[1]")
+    (tmp_path / "checkpoints" / "step-00000000" / "run.json").write_text(record)
     with pytest.raises(DataError, match=r"run\.json"):
+        trainer.resume()
+    trainer.close()
+
+
+def test_other_folders_are_no_checkpoints(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path)
+    for name in ("step-6", "step-\u00b2", "step-0000000x", "step-00000004.partial"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        (tmp_path / "checkpoints" / name / "run.json").write_text("{}")
+    assert trainer.checkpoints.steps() == []
+    trainer.close()
+
+
+def test_a_learned_temperature_is_part_of_the_model(plan: Path, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "out")
+    trainer = _trainer(plan, tmp_path / "out", loss={"learn_temperature": False})
+    with pytest.raises(ConfigError, match="another learn_temperature"):
         trainer.resume()
     trainer.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -31,6 +33,18 @@ from mmpack_trainer.checkpoint_files import Planner, Reader
 from mmpack_trainer.parallel import World
 
 _RUN = "run.json"
+_STEP = re.compile(r"step-(\d{8,})", re.ASCII)
+_MAX_RUN_BYTES = 1 << 24
+_AWAY = "Move it away: the run then goes on from the one before."
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    """`run.json`."""
+
+    step: int
+    rows: dict[str, Any]
+    loss: float
+    model: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +79,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps that there are whole checkpoints of, ascending."""
-        found = [path.parent.name.removeprefix("step-") for path in self._folder.glob(f"step-*/{_RUN}")]
-        return sorted(int(name) for name in found if name.isdigit())
+        found = [_STEP.fullmatch(path.parent.name) for path in self._folder.glob(f"step-*/{_RUN}")]
+        return sorted(int(match[1]) for match in found if match)
 
     def save(self, model: nn.Module, optimizer: Optimizer, run: Run) -> None:
         """Writes a checkpoint, then removes those that are no longer kept. Raises StorageError."""
@@ -122,7 +136,7 @@ class Checkpoints:
             raise DataError(
                 f"cannot be read ({_told(cause)})",
                 where=str(path),
-                mend="Move it away: the run then goes on from the one before.",
+                mend=_AWAY,
             ) from None
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
         for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -132,10 +146,13 @@ class Checkpoints:
     def _read(self, step: int) -> Run:
         path = self._path(step) / _RUN
         try:
-            table = json.loads(path.read_text())
-            return Run(table["step"], table["rows"], table["loss"], table["model"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"cannot be read ({error})", where=str(path)) from None
+            with path.open("rb") as file:
+                stored = msgspec.json.decode(file.read(_MAX_RUN_BYTES), type=_Stored)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise DataError(f"cannot be read ({error})", where=str(path), mend=_AWAY) from None
+        if stored.step != step:
+            raise DataError(f"is of step {stored.step}", where=str(path), mend=_AWAY)
+        return Run(stored.step, stored.rows, stored.loss, stored.model)
 
     def _prune(self) -> None:
         steps = self.steps()

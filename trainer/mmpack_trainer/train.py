@@ -130,7 +130,12 @@ class Trainer:
         self.done = 0
         """Steps."""
         self._lr = lr or learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
-        self._settings = to_builtins(config.model)
+        # What decides which weights there are.
+        self._settings = {
+            **to_builtins(config.model),
+            "learn_temperature": config.loss.learn_temperature,
+            "vocabulary": self.batches.widths.vocabulary,
+        }
         self._data: Iterator | None = None
         self._losses: list[float] = []
 
