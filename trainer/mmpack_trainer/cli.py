@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.errors import ConfigError
-from mmpack_trainer.entry import run_app
+from mmpack_trainer.entry import number, plain_console, run_app
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,9 +42,9 @@ def train(
     from mmpack_trainer.hardware import find_device
 
     settings = load_config(config, context.args)
-    world, device = _number("WORLD_SIZE", 1), find_device()
+    world, device = number("WORLD_SIZE", 1), find_device()
     checked = check(settings, world=world, device=device)
-    console = _console() if _number("RANK", 0) == 0 else None
+    console = plain_console() if number("RANK", 0) == 0 else None
     if console is not None:
         _tell(console, settings, checked, world, device)
     if check_only:
@@ -61,19 +59,6 @@ def train(
 def main() -> None:
     """Runs the command line, see :func:`mmpack_trainer.entry.run_app`."""
     run_app(app, stopped="stopped; the same command resumes")
-
-
-def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, str(default))
-    if not text.isdecimal():
-        raise ConfigError(f"'{text}' is no number", where=f"${name}", mend="torchrun sets it.")
-    return int(text)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def _tell(console: Console, config: TrainConfig, checked: Checked, world: int, device: Device) -> None:

@@ -1,13 +1,17 @@
-"""How every command of the trainer ends where it fails: in one line, and an exit code."""
+"""What the commands of the trainer share: which process they are, and how they end where they fail."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
-from mmpack.errors import MmpackError
+from mmpack.errors import ConfigError, MmpackError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
@@ -31,6 +35,21 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
             "happened.",
             70,  # EX_SOFTWARE of sysexits.h
         )
+
+
+def number(name: str, default: int) -> int:
+    """A variable that torchrun sets, as `RANK`. Raises ConfigError if it is no number."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise ConfigError(f"'{text}' is no number", where=f"${name}", mend="torchrun sets it.")
+    return int(text)
+
+
+def plain_console() -> Console:
+    """stdout for lines that are not wrapped, whatever is in them."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def _fail(line: str, code: int) -> None:

@@ -32,6 +32,14 @@ def advice(
     yield from _data(config, plan, batch)
 
 
+def usual_peaks(parameters: int) -> tuple[str, float, float] | None:
+    """(size by name, least, greatest peak learning rate) usual for a model of so many parameters; None: not known."""
+    for least, most, name, low, high in _PEAKS:
+        if least <= parameters <= most:
+            return name, low, high
+    return None
+
+
 def _memory(config: TrainConfig, batch: Batch, memory: Memory, device: Device) -> Iterator[str]:
     if device.memory_bytes is None or memory.total <= ROOM * device.memory_bytes:
         return
@@ -63,8 +71,10 @@ def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator
             f"a peak learning rate of {lr:g} is one of fine-tuning: at {batch.tokens:,} tokens a step training "
             "hardly moves"
         )
-    for least, most, name, low, high in _PEAKS:
-        if least <= parameters.total <= most and not low <= lr <= high:
+    usual = usual_peaks(parameters.total)
+    if usual is not None:
+        name, low, high = usual
+        if not low <= lr <= high:
             yield f"a peak learning rate of {lr:g} is outside {low:g} to {high:g}, usual for {name} parameters"
 
 
