@@ -28,7 +28,7 @@ demo: $(STAMP) ## A six-camera drive to verified shards; RECORDING=path does it 
 	@$(BIN)/python -m tools.demo --out $(OUT) $(if $(RECORDING),--recording "$(RECORDING)")
 
 test: $(STAMP) ## All tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: $(STAMP) ## The slow tests
 	$(BIN)/python -m pytest -m slow
