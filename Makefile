@@ -31,7 +31,7 @@ test: $(STAMP) ## All tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
 test-slow: $(STAMP) ## The slow tests
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## ruff, pyright and the architecture's contracts
 	$(BIN)/ruff check .
