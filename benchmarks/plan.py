@@ -29,6 +29,7 @@ from mmpack.stream import PlanConfig, load_plan, open_plan
 from mmpack.stream.config import DatasetConfig
 from mmpack.stream.plan import read_state
 from mmpack.stream.plan.price import prices
+from mmpack.typed import from_json
 from tools.make_index import Source, make_index
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
@@ -129,7 +130,7 @@ def child_resume(folder: str, state: str) -> dict[str, Any]:
     start = time.perf_counter()
     plan = open_plan(config_of(Path(folder)), ledger=False)
     opened = time.perf_counter()
-    saved = read_state(msgspec.json.decode(Path(state).read_bytes()))
+    saved = read_state(from_json(Path(state).read_bytes()))
     plan.load(saved)
     row = plan.row(saved.row)
     return {

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from mmpack.errors import ConfigError
+from mmpack.typed import from_builtins
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
     """
     _refuse_unknown(table, kind, where=where, place="")
     try:
-        return msgspec.convert(table, kind, strict=True)
+        return from_builtins(table, kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$.")
         spot = f"{where} [{place.rstrip('`')}]" if place else where

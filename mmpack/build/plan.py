@@ -29,6 +29,7 @@ from mmpack.recording import (
 from mmpack.recording.files import safe_name
 from mmpack.shards.manifest import FORMAT_VERSION
 from mmpack.sync.config import DEFAULT_POLICY
+from mmpack.typed import from_json
 
 #: Tables and texts up to this size are hashed whole; an edit that keeps a file's size must not go unnoticed.
 MAX_HASHED_BYTES = 64 << 20
@@ -101,7 +102,7 @@ class Plan:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting as JSON values, defaults written out, paths left out."""
-        whole = msgspec.json.decode(canonical_json(to_builtins(self.config)))
+        whole = from_json(canonical_json(to_builtins(self.config)))
         whole.pop("recordings")
         for source in whole["samples"]:
             source["path"] = Path(source["path"]).name

@@ -19,6 +19,7 @@ from mmpack.config import canonical_json
 from mmpack.errors import ConfigError
 from mmpack.shards.manifest import MANIFEST_NAME, Manifest
 from mmpack.shards.store import Store, open_store
+from mmpack.typed import from_json
 
 _SETTINGS_NAME = "_build/settings.json"
 _SHARD = re.compile(r"shards/[^/]+-\d{5,}\.tar")
@@ -109,7 +110,7 @@ def _claim(plan: Plan, store: Store) -> None:
             )
         store.write(_SETTINGS_NAME, canonical_json(mine))
         return
-    theirs = msgspec.json.decode(store.read(_SETTINGS_NAME, limit=64 << 20))
+    theirs = from_json(store.read(_SETTINGS_NAME, limit=64 << 20))
     if theirs.get("fingerprint") != plan.fingerprint:
         changed = ", ".join(_differences(theirs.get("settings", {}), plan.settings)) or "the layout"
         raise ConfigError(

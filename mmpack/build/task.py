@@ -18,6 +18,7 @@ from mmpack.shards.store import Store
 from mmpack.shards.writer import ShardWriter, earlier_records, part_name, record_name
 from mmpack.sync import SyncResult, synchronise
 from mmpack.sync.report import recording_facts, to_table
+from mmpack.typed import from_json
 
 
 class TaskRecord(Settings, frozen=True, kw_only=True):
@@ -66,7 +67,7 @@ def read_done(store: Store, task: str) -> TaskRecord | None:
     if not store.exists(name):
         return None
     try:
-        return msgspec.json.decode(store.read(name, limit=1 << 30), type=TaskRecord)
+        return from_json(store.read(name, limit=1 << 30), TaskRecord)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise IntegrityError(f"a damaged completion record ({error})", where=f"{store.url}/{name}") from None
 
@@ -152,7 +153,7 @@ def _begin(store: Store, task: str, fingerprint: str) -> None:
     """
     name = f"_build/tasks/{task}/begun.json"
     if store.exists(name):
-        if msgspec.json.decode(store.read(name, limit=1 << 20)) == fingerprint:
+        if from_json(store.read(name, limit=1 << 20)) == fingerprint:
             return
         records = earlier_records(store, task)
         for number, record in reversed(list(enumerate(records))):

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from mmpack.errors import IntegrityError
+from mmpack.typed import from_json
 
 T = TypeVar("T")
 
@@ -19,6 +20,6 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 def decode(data: bytes | msgspec.Raw, kind: type[T], *, what: str, where: str) -> T:
     """`data` as `kind`. Raises IntegrityError that says `what` is damaged: bad JSON, or other types."""
     try:
-        return msgspec.json.decode(data, type=kind)
+        return from_json(data, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise IntegrityError(f"{what} is damaged ({error})", where=where) from None

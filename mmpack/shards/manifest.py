@@ -10,6 +10,7 @@ from mmpack.config import Settings
 from mmpack.errors import IntegrityError
 from mmpack.shards.decode import Count, Int64, decode
 from mmpack.shards.store import Store
+from mmpack.typed import from_builtins
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"
@@ -163,7 +164,7 @@ def recording_entry(report: dict[str, Any], *, where: str) -> RecordingEntry:
     if isinstance(streams, dict):
         entry["streams"] = {name: kept(facts, StreamEntry) for name, facts in streams.items()}
     try:
-        return msgspec.convert(entry, RecordingEntry)
+        return from_builtins(entry, RecordingEntry)
     except msgspec.ValidationError as error:
         raise IntegrityError(f"is no sync report ({error})", where=where) from None
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
 from isal.isal_zlib import crc32
 
 from mmpack.config import Settings, canonical_json
@@ -20,6 +19,7 @@ from mmpack.shards import index, tar
 from mmpack.shards.statistics import Statistics
 from mmpack.shards.statistics import merge as merge_statistics
 from mmpack.shards.store import Store, storage_errors
+from mmpack.typed import from_json
 
 # Gathers headers and short members; what is larger goes to the file without a copy.
 _WRITE_BUFFER = 16 << 10
@@ -203,5 +203,5 @@ def earlier_records(store: Store, task: str) -> list[ShardRecord]:
     """Records of the shards that earlier runs of a task published, in order, up to the first missing one."""
     records: list[ShardRecord] = []
     while store.exists(name := record_name(task, len(records))):
-        records.append(msgspec.json.decode(store.read(name, limit=1 << 20), type=ShardRecord))
+        records.append(from_json(store.read(name, limit=1 << 20), ShardRecord))
     return records

@@ -24,6 +24,7 @@ from mmpack.stream.read.ahead import Ahead
 from mmpack.stream.read.closing import Closing
 from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.read.fetch import Fetcher
+from mmpack.typed import from_builtins
 
 T = TypeVar("T")
 
@@ -159,7 +160,7 @@ class SampleStream(Closing, Generic[T]):
             DataError: it is damaged.
         """
         try:
-            found = msgspec.convert(dict(state), SampleState, strict=False)
+            found = from_builtins(dict(state), SampleState, strict=False)
         except (msgspec.ValidationError, TypeError, ValueError) as error:
             raise DataError(f"is no state of a sample stream ({error})", where="state") from None
         if found.version != STATE_VERSION:

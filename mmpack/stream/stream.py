@@ -20,6 +20,7 @@ from mmpack.stream.read.faults import Fault, Quarantine
 from mmpack.stream.read.processes import ProcessAhead
 from mmpack.stream.row import Row
 from mmpack.stream.tars import TarStream
+from mmpack.typed import from_builtins
 
 
 class RowStream(Closing):
@@ -73,7 +74,7 @@ class RowStream(Closing):
         own = config.reader
         if reader:
             try:
-                own = msgspec.convert(msgspec.to_builtins(own) | dict(reader), ReaderConfig)
+                own = from_builtins(msgspec.to_builtins(own) | dict(reader), ReaderConfig)
             except msgspec.ValidationError as error:
                 raise ConfigError(str(error), where="reader") from None
         return cls(open_plan(config), rank=rank, ranks=ranks, reader=own)

@@ -94,8 +94,8 @@ def torchrun(world: int, *arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """One thread a process."""
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+    """One thread a process, and a crash of one is told."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 def run_cases(

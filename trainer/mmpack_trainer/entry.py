@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
         app: of one command.
         stopped: what is said at Ctrl-C.
     """
+    # A crash in native code, of which Python knows nothing, leaves where each thread was.
+    faulthandler.enable()
     try:
         app()
     except MmpackError as error:

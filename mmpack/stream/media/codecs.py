@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.layout import AudioLayout
 from mmpack.stream.media.audio import AudioCodec, PcmFrames, resample, to_frames
+from mmpack.typed import from_json
 
 BUILTIN = "pcm-frames"
 _MODELS = {"encodec": "EncodecModel", "mimi": "MimiModel"}
@@ -128,7 +129,7 @@ def _model_type(folder: Path) -> str:
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", where=str(path), mend=mend) from None
     try:
-        settings = msgspec.json.decode(content[:_MAX_CONFIG_BYTES], type=dict[str, Any])
+        settings = from_json(content[:_MAX_CONFIG_BYTES], dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"is no model's config ({error})", where=str(path), mend=mend) from None
     kind = settings.get("model_type")

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, StorageError
+from mmpack.typed import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def opened(folder: Path) -> Tables | None:
     try:
         if (folder / _META).stat().st_size > _MAX_META_BYTES:
             return None
-        content = msgspec.json.decode((folder / _META).read_bytes())
+        content = from_json((folder / _META).read_bytes())
         arrays = {}
         for name, (kind, size) in content["arrays"].items():
             dtype = np.dtype(kind)

@@ -10,6 +10,7 @@ import msgspec
 
 from mmpack.config import Settings
 from mmpack.errors import ConfigError, DataError
+from mmpack.typed import from_builtins
 
 STATE_VERSION = 1
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
@@ -72,7 +73,7 @@ def read_state(state: Mapping[str, Any]) -> StreamState:
         DataError: it is no such state, or of another version.
     """
     try:
-        found = msgspec.convert(dict(state), StreamState, strict=False)
+        found = from_builtins(dict(state), StreamState, strict=False)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise DataError(f"is no state of a row stream ({error})", where="state") from None
     if found.version != STATE_VERSION:

@@ -12,6 +12,7 @@ import msgspec
 from mmpack.config import Settings
 from mmpack.errors import ConfigError, DataError, QuarantineError
 from mmpack.shards.store import storage_errors
+from mmpack.typed import from_json
 
 MAX_QUARANTINE_BYTES = 64 << 20
 """A file of more was not written by runs that stop after `max_corrupt`."""
@@ -136,13 +137,12 @@ def read_quarantine(path: Path) -> list[RecordedFault]:
         raise DataError(
             f"larger than {MAX_QUARANTINE_BYTES} bytes, so not a quarantine file", where=str(path)
         )
-    decoder = msgspec.json.Decoder(RecordedFault)
     faults: list[RecordedFault] = []
     for number, line in enumerate(data.splitlines(), start=1):
         if not line:
             continue
         try:
-            faults.append(decoder.decode(line))
+            faults.append(from_json(line, RecordedFault))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(
                 f"not a recorded fault ({error})", where=f"{path}, line {number}", mend="Remove that line."

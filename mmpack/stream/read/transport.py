@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mmpack.errors import IntegrityError
 from mmpack.stream.read.faults import Fault
 from mmpack.stream.row import ARRAYS, Row
+from mmpack.typed import from_msgpack
 
 ALIGN_BYTES = 64
 """Of every array: a cache line, and what vector instructions want."""
@@ -88,7 +89,7 @@ def unpack_row(data: NDArray[np.uint8]) -> tuple[Row, list[Fault]]:
     """
     try:
         end = 8 + int.from_bytes(data[:8].tobytes(), "little")
-        header = msgspec.msgpack.decode(data[8:end].data, type=_Header)
+        header = from_msgpack(data[8:end].data, _Header)
         base = end + (-end % ALIGN_BYTES)
         arrays: dict[str, NDArray[Any]] = {}
         for name, (kind, shape, offset) in zip(ARRAYS, header.arrays, strict=True):

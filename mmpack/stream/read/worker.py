@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from mmpack.stream.plan.types import PlannedRow
 from mmpack.stream.read.faults import Fault
 from mmpack.stream.read.transport import ASK, ERROR, ROW, SETUP, pack_row, receive, send
 from mmpack.stream.row import Row
+from mmpack.typed import from_msgpack
 
 Made: TypeAlias = tuple[Row, list[Fault]]
 """A row and its unreadable samples."""
@@ -78,7 +78,7 @@ def _serve_lane(make: Make | None, failure: MmpackError | None, lane: int) -> No
                 if make is None:
                     assert failure is not None
                     raise failure
-                planned = msgspec.msgpack.decode(message[1].data, type=PlannedRow)
+                planned = from_msgpack(message[1].data, PlannedRow)
                 send(pipe, ROW, pack_row(*make(planned)))
             except ConnectionError:
                 raise

@@ -14,6 +14,7 @@ from mmpack.errors import DataError, MmpackError
 from mmpack.packing import pack_stream
 from mmpack.stream.read.faults import Fault
 from mmpack.stream.tars.samples import Count, Place, TarItem, TarSamples
+from mmpack.typed import from_builtins
 
 STATE_VERSION = 1
 MAX_POOL = 1 << 16
@@ -75,7 +76,7 @@ class Packed:
 def read_state(state: Mapping[str, Any]) -> TarState:
     """A saved state. Raises DataError if it is none, or damaged."""
     try:
-        found = msgspec.convert(dict(state), TarState)
+        found = from_builtins(dict(state), TarState)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
         raise DataError(f"is no state of a tar stream ({error})", where="state") from None
     if found.version != STATE_VERSION:

@@ -21,6 +21,7 @@ from mmpack.stream.plan import PlannedSample
 from mmpack.stream.read.faults import Fault
 from mmpack.stream.tars.members import members
 from mmpack.stream.tars.source import Forward, open_source
+from mmpack.typed import from_json
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +241,7 @@ class TarSamples:
 
     def _look_at_json(self, data: bytes, key: str, url: str) -> None:
         try:
-            described = msgspec.json.decode(data, type=_Described)
+            described = from_json(data, _Described)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._tell(f"that of '{key}' in {url}", f"'.{JSON_MEMBER}'")
             return
