@@ -69,7 +69,7 @@ def recipe(tmp_path: Path) -> Recipe:
     return of
 
 
-def write(folder: Path, rates: list[float], *, mfu: float | None = None, fill: float = 0.8) -> Path:
+def write(folder: Path, rates: list[float], *, mfu: float | None = None, devices: int = 1) -> Path:
     """A run's folder, a step for each rate."""
     with MetricsLog(folder, steps=len(rates)) as log:
         for step, rate in enumerate(rates, 1):
@@ -80,7 +80,8 @@ def write(folder: Path, rates: list[float], *, mfu: float | None = None, fill: f
                     parts={"ce": 2.0},
                     grad_norm=1.0,
                     lr=1e-3,
-                    rates=Rates(rate, fill, mfu, mfu, mfu),
+                    rates=Rates(rate, 0.8, mfu, mfu, mfu),
+                    devices=devices,
                     wall_s=1.0,
                     data_wait_s=0.0,
                 )
@@ -209,27 +210,34 @@ def test_attention_is_that_of_the_plans_documents_where_they_are_known(run: Path
 
 
 def test_the_first_steps_are_left_out_of_what_is_measured(tmp_path: Path) -> None:
-    short = measured(write(tmp_path / "short", [1.0] * 10 + [100.0 + n for n in range(21)]), gpus=8)
+    short = measured(write(tmp_path / "short", [1.0] * 10 + [100.0 + n for n in range(21)], devices=8))
     assert (short.steps, short.gpus, short.tokens_per_s, short.low, short.high) == (21, 8, 110, 102, 118)
     assert (short.fill, short.mfu) == (0.8, None)
-    long = measured(write(tmp_path / "long", [1.0] * 20 + [100.0] * 180, mfu=0.31), gpus=8)
+    long = measured(write(tmp_path / "long", [1.0] * 20 + [100.0] * 180, mfu=0.31, devices=8))
     assert (long.steps, long.low, long.mfu) == (180, 100, 0.31)
 
 
 def test_few_steps_freeze_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="29 steps are too few to freeze a budget on"):
-        measured(write(tmp_path / "few", [1.0] * 29), gpus=1)
-    assert measured(write(tmp_path / "enough", [1.0] * 30), gpus=1).steps == 20
+        measured(write(tmp_path / "few", [1.0] * 29))
+    assert measured(write(tmp_path / "enough", [1.0] * 30)).steps == 20
     with pytest.raises(StorageError, match="cannot be read"):
-        measured(tmp_path / "none", gpus=1)
+        measured(tmp_path / "none")
     broken = write(tmp_path / "broken", [1.0] * 30) / METRICS_NAME
     broken.write_bytes(broken.read_bytes().replace(b'"tokens_per_s":1.0', b'"tokens_per_s":null', 25))
     with pytest.raises(DataError, match="a step without tokens_per_s"):
-        measured(tmp_path / "broken", gpus=1)
+        measured(tmp_path / "broken")
+
+
+def test_a_rate_on_changing_numbers_of_gpus_freezes_nothing(tmp_path: Path) -> None:
+    whole = (write(tmp_path, [1.0] * 40, devices=2) / METRICS_NAME).read_bytes()
+    (tmp_path / METRICS_NAME).write_bytes(whole.replace(b'"devices":2', b'"devices":4', 30))
+    with pytest.raises(DataError, match="the steps were made on 2 and 4 GPUs"):
+        measured(tmp_path)
 
 
 def test_a_measured_rate_grows_with_the_gpus(tmp_path: Path) -> None:
-    found = measured(write(tmp_path, [500.0] * 40), gpus=2)
+    found = measured(write(tmp_path, [500.0] * 40, devices=2))
     # 1000 steps × 4,096 places at the measured fill of 80 %, at 4 times 500 tokens/s.
     bill = found.bill(DEMAND, Rig(8, 2.0, 1.25))
     hours = 1000 * 4096 * 0.8 / 2000 / 3600
@@ -238,8 +246,8 @@ def test_a_measured_rate_grows_with_the_gpus(tmp_path: Path) -> None:
 
 
 def test_a_budget_is_frozen_once(run: Path, tmp_path: Path) -> None:
-    folder = write(tmp_path, [1.0] * 10 + [1000.0] * 30, mfu=0.33)
-    arguments = (run / "run.toml", "--measured", folder, "--gpus", 8, "--measured-gpus", 4, "--price", 3)
+    folder = write(tmp_path, [1.0] * 10 + [1000.0] * 30, mfu=0.33, devices=4)
+    arguments = (run / "run.toml", "--measured", folder, "--gpus", 8, "--price", 3)
     text = told(*arguments, BF16)
     assert "measured: 1,000 tokens/s on 4, median of 30 steps" in text
     assert "the rate is taken to grow with the GPUs, × 2" in text
@@ -263,7 +271,7 @@ def test_a_budget_is_frozen_once(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    found = measured(write(tmp_path / "run", [500.0] * 40), gpus=2)
+    found = measured(write(tmp_path / "run", [500.0] * 40, devices=2))
     refuse_frozen(tmp_path / "run")
     with pytest.raises(StorageError, match="cannot be written"):
         freeze(tmp_path / "none", found, DEMAND, Rig(8, 2.0, 1.25), date="now", inputs={})

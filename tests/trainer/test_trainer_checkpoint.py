@@ -144,6 +144,10 @@ def _garbled(folder: Path) -> None:
     (folder / ".metadata").write_bytes(b"no pickle")
 
 
+def _unrecorded(folder: Path) -> None:
+    (folder / ".metadata").unlink()
+
+
 def _gone(folder: Path) -> None:
     next(folder.glob("*.distcp")).unlink()
 
@@ -173,6 +177,7 @@ def _linked(folder: Path) -> None:
         (_cut, "cannot be read"),
         (_gone, "No such file"),
         (_garbled, "no records of a checkpoint"),
+        (_unrecorded, r"\.metadata: cannot be read \(No such file"),
         (_pickled, r"it asks for (posix|os)\.system"),
         (_strayed, "outside of the checkpoint"),
         (_linked, "outside of the checkpoint"),
@@ -190,7 +195,7 @@ def test_a_damaged_or_harmful_checkpoint_is_told(
         trainer.resume()
     trainer.close()
     assert "step-00000001" in str(raised.value)
-    assert "Move it away" in raised.value.mend
+    assert "Move the checkpoint away" in raised.value.mend
     assert PurePosixPath("a/b").name == "b"
     assert not (tmp_path / "harmed").exists()
 
@@ -210,7 +215,7 @@ def test_a_value_that_would_run_is_told(plan: Path, tmp_path: Path, monkeypatch:
 def test_a_folder_that_cannot_be_written_is_told(plan: Path, tmp_path: Path) -> None:
     (tmp_path / "checkpoints").write_text("a file")
     trainer = _trainer(plan, tmp_path)
-    with pytest.raises(StorageError, match=r"cannot be written .*checkpoints"):
+    with pytest.raises(StorageError, match=r"cannot be written .*checkpoints.* Let it be written"):
         trainer.save()
     trainer.close()
 
@@ -222,7 +227,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(plan: Path, tmp_path:
         trainer.save()
         trainer.step()
         with pytest.raises(
-            StorageError, match=r"step-00000002\.partial: cannot be written .* bytes are free"
+            StorageError, match=r"step-00000002\.partial: cannot be written .* bytes are free\). Make room"
         ):
             trainer.save()
         assert trainer.checkpoints.steps() == [1]

@@ -110,3 +110,22 @@ def test_under_torchrun_it_trains_and_goes_on_on_another_layout(mixed: Shards, t
     assert alone.returncode == 0, alone.stderr
     for one, other in zip(together, read_metrics(tmp_path / "alone" / METRICS_NAME), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-4)
+
+
+def test_where_nothing_is_left_to_do_or_to_write_is_told_before_the_first_step(
+    mixed: Shards, tmp_path: Path
+) -> None:
+    write_plan(tmp_path, mixed)
+    (tmp_path / "run.toml").write_text(_RUN)
+    first = mmpack_train(tmp_path / "run.toml", "--steps=2")
+    assert first.returncode == 0, first.stderr
+    again = mmpack_train(tmp_path / "run.toml", "--steps=1", "--schedule.warmup_steps=0")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[-1].startswith("nothing to do: 2 of 1 steps are done")
+    metrics = tmp_path / "out" / METRICS_NAME
+    assert len(read_metrics(metrics)) == 2
+    metrics.write_text("junk\n")
+    junk = mmpack_train(tmp_path / "run.toml")
+    assert (junk.returncode, len(junk.stderr.splitlines())) == (1, 1)
+    assert "metrics.jsonl: no metrics of a run" in junk.stderr
+    assert "step 3/4" not in junk.stdout

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mmpack.config import to_builtins
-from mmpack.errors import ConfigError, MmpackError
+from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.layout import LayoutConfig
 from mmpack_trainer.config.check import Checked, check
 from mmpack_trainer.config.load import load_config
@@ -288,13 +288,28 @@ def test_a_peak_of_fine_tuning_at_a_large_batch_is_warned_of(tmp_path: Path) -> 
     )
 
 
+def test_a_gate_that_learns_nothing_is_warned_of(run: Path) -> None:
+    one = (*MOE, "--model.moe.top_k=1", "--model.moe.bias_rate=0")
+    assert "the gate learns nothing" in checked(run, *one).warnings[0]
+    for mend in ("--loss.aux=0.01", "--model.moe.bias_rate=0.001", "--model.moe.top_k=2"):
+        assert checked(run, *one, mend).warnings == ()
+
+
+def test_a_plan_without_a_whole_step_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path, global_batch=1000)
+    text = (run / "plan.toml").read_text()
+    (run / "plan.toml").write_text(text + "max_epochs = 1\n")
+    with pytest.raises(DataError, match="fill no whole step of 1000 rows"):
+        checked(run)
+
+
 def test_losses_without_data_and_plans_that_end_are_warned_of(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     text = (run / "plan.toml").read_text()
     (run / "plan.toml").write_text(text + "max_epochs = 1\n")
     told = checked(run, "--loss.action=0.1", "--loss.contrastive=0.1", "--model.contrastive_dim=16").warnings
     assert len(told) == 3
-    assert "have places for 204,800: about" in told[0]
+    assert told[0] == "the plan has rows for about 9 steps of the run's 100; it ends there"
     assert "no continuous actions" in told[1]
     assert "no data set of the plan is contrastive" in told[2]
 

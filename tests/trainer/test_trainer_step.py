@@ -17,6 +17,7 @@ pytest.importorskip("torchtitan")
 import torch
 
 from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.model.moe import Gate, Router
 from mmpack_trainer.train import Trainer
 
 
@@ -64,3 +65,17 @@ def test_where_all_experts_are_chosen_there_is_no_margin(mixed: Shards, tmp_path
     assert step.chosen.tolist() == [[step.tokens]] * 2
     assert step.gate[:, 4].tolist() == [0.0, 0.0]
     trainer.close()
+
+
+def test_noise_on_a_gate_is_drawn_by_seed_layer_and_row() -> None:
+    hidden = torch.zeros(1, 5, 8)
+
+    def drawn(seed: int, layer: int, row: int) -> tuple[float, ...]:
+        gate = Gate.Config(in_features=8, out_features=4)
+        router = Router.Config(num_experts=4, gate=gate, top_k=2, noise=1.0, layer=layer, seed=seed).build()
+        _, _, logits, _ = router.train()(hidden, None, (row,))
+        return tuple(logits.flatten().tolist())
+
+    cases = [(seed, layer, row) for seed in (0, 1, 2**63 - 1) for layer in (0, 1) for row in (0, 1, 2**40)]
+    assert len({drawn(*case) for case in cases}) == len(cases)
+    assert drawn(1, 1, 1) == drawn(1, 1, 1)

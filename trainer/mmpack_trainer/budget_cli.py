@@ -67,9 +67,6 @@ def budget_command(
             metavar="RUN_FOLDER", help="A run of this recipe: its rate makes the budget, kept there."
         ),
     ] = None,
-    measured_gpus: Annotated[
-        int | None, typer.Option(min=1, help="GPUs that run was on; default --gpus.")
-    ] = None,
     refreeze: Annotated[
         bool, typer.Option("--refreeze", help="Replace a budget.json that is there.")
     ] = False,
@@ -88,7 +85,7 @@ def budget_command(
     if measured is not None:
         if not refreeze:
             refuse_frozen(measured)
-        found = measured_in(measured, gpus=measured_gpus or gpus)
+        found = measured_in(measured)
     peak = _peak(config, gpu, needed=found is None)
     asked = _asked(config)
     console = common.console()

@@ -47,11 +47,12 @@ class Measured:
         return bill_at(rate, demand.steps * demand.places * self.fill, rig)
 
 
-def measured(folder: Path, *, gpus: int) -> Measured:
-    """The rate of the run that wrote into `folder`, on `gpus` GPUs.
+def measured(folder: Path) -> Measured:
+    """The rate of the run that wrote into `folder`.
 
     Raises:
-        DataError: fewer than 20 steps are left without the first ones, or the file is no run's.
+        DataError: fewer than 20 steps are left without the first ones, they were made on different numbers of GPUs, or the
+            file is no run's.
         StorageError: it cannot be read.
     """
     path = folder / METRICS_NAME
@@ -65,12 +66,18 @@ def measured(folder: Path, *, gpus: int) -> Measured:
             where=str(path),
             mend="Train on, with log_every_steps = 1.",
         )
-    rates, fills = (_column(kept, name, path) for name in ("tokens_per_s", "fill"))
+    rates, fills, devices = (_column(kept, name, path) for name in ("tokens_per_s", "fill", "devices"))
+    if len(numbers := sorted({int(number) for number in devices})) > 1:
+        raise DataError(
+            f"the steps were made on {' and '.join(map(str, numbers))} GPUs",
+            where=str(path),
+            mend="Measure a run on one number of them.",
+        )
     known = [record["useful_mfu"] for record in kept if record.get("useful_mfu") is not None]
     low, median, high = np.percentile(rates, (10, 50, 90)).tolist()
     return Measured(
         steps=len(kept),
-        gpus=gpus,
+        gpus=numbers[0],
         tokens_per_s=median,
         low=low,
         high=high,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -29,13 +30,15 @@ from torch.optim import Optimizer
 
 from mmpack.errors import ConfigError, DataError, MmpackError, StorageError
 from mmpack.shards.store import sync_folder
-from mmpack_trainer.checkpoint_files import Planner, Reader
+from mmpack.typed import from_json
+from mmpack_trainer.checkpoint_files import AWAY, Planner, Reader
 from mmpack_trainer.parallel import World
 
 _RUN = "run.json"
 _STEP = re.compile(r"step-(\d{8,})", re.ASCII)
 _MAX_RUN_BYTES = 1 << 24
-_AWAY = "Move it away: the run then goes on from the one before."
+#: Where less is free, a disk is taken to be full.
+_ROOM_BYTES = 1 << 26
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -82,6 +85,12 @@ class Checkpoints:
         found = [_STEP.fullmatch(path.parent.name) for path in self._folder.glob(f"step-*/{_RUN}")]
         return sorted(int(match[1]) for match in found if match)
 
+    def last(self) -> int | None:
+        """The last of them, as the first process sees it; called by all."""
+        found = torch.tensor(max(self.steps(), default=-1) if self._world.is_first else -1)
+        dist.broadcast(found, 0)
+        return int(found) if found >= 0 else None
+
     def save(self, model: nn.Module, optimizer: Optimizer, run: Run) -> None:
         """Writes a checkpoint, then removes those that are no longer kept. Raises StorageError."""
         final = self._path(run.step)
@@ -111,11 +120,10 @@ class Checkpoints:
             ConfigError: it is of another model.
             DataError: it is damaged.
         """
-        steps = self.steps()
-        if not steps:
+        last = self.last()
+        if last is None:
             return None
-        path = self._path(steps[-1])
-        run = self._read(steps[-1])
+        path, run = self._path(last), self._read(last)
         if run.settings != settings:
             keys = sorted(key for key in settings if settings[key] != run.settings.get(key))
             raise ConfigError(
@@ -129,14 +137,16 @@ class Checkpoints:
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
+        reader = Reader(path)
+        reader.read_metadata()  # of what it raises, torch would show a traceback on every process
         try:
-            load({"model": weights, "optimizer": moments}, storage_reader=Reader(path), planner=Planner())
+            load({"model": weights, "optimizer": moments}, storage_reader=reader, planner=Planner())
         except CheckpointException as error:
             cause = _cause(error)
             raise DataError(
                 f"cannot be read ({_told(cause)})",
                 where=str(path),
-                mend=_AWAY,
+                mend=AWAY,
             ) from None
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
         for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -147,11 +157,11 @@ class Checkpoints:
         path = self._path(step) / _RUN
         try:
             with path.open("rb") as file:
-                stored = msgspec.json.decode(file.read(_MAX_RUN_BYTES), type=_Stored)
+                stored = from_json(file.read(_MAX_RUN_BYTES), _Stored)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise DataError(f"cannot be read ({error})", where=str(path), mend=_AWAY) from None
+            raise DataError(f"cannot be read ({error})", where=str(path), mend=AWAY) from None
         if stored.step != step:
-            raise DataError(f"is of step {stored.step}", where=str(path), mend=_AWAY)
+            raise DataError(f"is of step {stored.step}", where=str(path), mend=AWAY)
         return Run(stored.step, stored.rows, stored.loss, stored.model)
 
     def _prune(self) -> None:
@@ -177,7 +187,8 @@ def _refused(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot be written ({_told(cause)}; {free:,} bytes are free)",
             where=str(path),
-            mend="Make room or set `out`; the same command goes on from the last checkpoint.",
+            mend=f"{'Make room' if free < _ROOM_BYTES else 'Let it be written'}, or set `out`; the same command goes on "
+            "from the last checkpoint.",
         ) from None
 
 

@@ -20,6 +20,9 @@ from torch.distributed.checkpoint.planner import ReadItem
 
 from mmpack.errors import DataError
 
+AWAY = "Move the checkpoint away: the run then goes on from the one before."
+"""What helps where one is damaged."""
+
 _MAX_RECORDS_BYTES = 1 << 30
 _METADATA = "torch.distributed.checkpoint.metadata"
 _KNOWN = frozenset(
@@ -58,21 +61,24 @@ class Reader(FileSystemReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         path = self._get_metadata_path(kwargs.get("rank"))
-        with self.fs.create_stream(path, "rb") as file:
-            stored = file.read(_MAX_RECORDS_BYTES + 1)
         where = str(path)
+        try:
+            with self.fs.create_stream(path, "rb") as file:
+                stored = file.read(_MAX_RECORDS_BYTES + 1)
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror or error})", where=where, mend=AWAY) from None
         if len(stored) > _MAX_RECORDS_BYTES:
-            raise DataError(f"more than {_MAX_RECORDS_BYTES:,} bytes of records", where=where)
+            raise DataError(f"more than {_MAX_RECORDS_BYTES:,} bytes of records", where=where, mend=AWAY)
         try:
             found = _Records(io.BytesIO(stored)).load()
             parts = [PurePath(each.relative_path) for each in found.storage_data.values()]
         # What pickle and torch's records raise on damaged bytes is anything.
         except Exception as error:
-            raise DataError(f"no records of a checkpoint ({error})", where=where) from None
+            raise DataError(f"no records of a checkpoint ({error})", where=where, mend=AWAY) from None
         folder = Path(where).parent
         for part in parts:
             if len(part.parts) != 1 or part.name != str(part) or (folder / part).is_symlink():
-                raise DataError(f"a part outside of the checkpoint: {part}", where=where)
+                raise DataError(f"a part outside of the checkpoint: {part}", where=where, mend=AWAY)
         if found.storage_meta is None:
             found.storage_meta = StorageMeta()
         found.storage_meta.load_id = self.load_id

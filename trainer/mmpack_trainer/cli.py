@@ -87,13 +87,13 @@ def _flat(table: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
     return found
 
 
-def _sum_up(console: Console, config: TrainConfig, done: int) -> None:
+def _sum_up(console: Console, config: TrainConfig, done: range) -> None:
     from mmpack_trainer.curve import curve
     from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 
     if not done:
         console.print(
-            f"all {config.steps} steps are done already; raise `steps`, or give the run another `out`"
+            f"nothing to do: {done.stop} of {config.steps} steps are done; raise `steps`, or give the run another `out`"
         )
         return
     losses = [record["loss"] for record in read_metrics(Path(config.out) / METRICS_NAME)]

@@ -84,6 +84,25 @@ def planned_work(plan: Plan, step: int) -> Work:
     )
 
 
+def planned_steps(plan: Plan) -> int | None:
+    """How many steps a plan has rows for: exact where its first window is its last, else as if all were as full.
+
+    Returns:
+        None: without end.
+
+    Raises:
+        DataError: not for one.
+    """
+    end = plan.course.end_tokens
+    if end is None:
+        return None
+    plan.row(0)
+    window = plan.window(0)
+    tokens = int(window.tokens[: window.offsets[window.rows]].sum())
+    rows = window.rows if window.end is None else end * window.rows // tokens
+    return rows // plan.config.global_batch
+
+
 def useful_flops(work: Work, model: ModelConfig, parameters: Parameters) -> int:
     """Forward and backward of the valid tokens, without recomputation; the head only where an id is predicted."""
     skipped = _PER_WEIGHT * parameters.head * work.unlabelled

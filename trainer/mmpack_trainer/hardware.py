@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Dense tensor-core peaks in TFLOP/s, (bf16, fp8 or None); the first name that is part of the device's counts. Data sheets
+#: Dense tensor-core peaks of bf16 in TFLOP/s; the first name that is part of the device's counts. Data sheets
 #: print twice as much where they mean 2:4 sparsity.
-_PEAKS: tuple[tuple[str, float, float | None], ...] = (
-    ("GB200", 2500.0, 5000.0),  # NVIDIA GB200 NVL72 data sheet, a GPU's share
-    ("B200", 2250.0, 4500.0),  # NVIDIA HGX B200 data sheet, a GPU's share
-    ("H200", 989.4, 1978.9),  # NVIDIA H200 data sheet
-    ("H100 NVL", 835.0, 1671.0),  # NVIDIA H100 data sheet
-    ("H100 PCIe", 756.0, 1513.0),  # NVIDIA H100 data sheet
-    ("H100", 989.4, 1978.9),  # NVIDIA H100 Tensor Core GPU Architecture, SXM5
-    ("A100", 312.0, None),  # NVIDIA A100 data sheet
-    ("L40S", 362.0, 733.0),  # NVIDIA L40S data sheet
-    ("MI300X", 1307.4, 2614.9),  # AMD Instinct MI300X data sheet
+_PEAKS: tuple[tuple[str, float], ...] = (
+    ("GB200", 2500.0),  # NVIDIA GB200 NVL72 data sheet, a GPU's share
+    ("B200", 2250.0),  # NVIDIA HGX B200 data sheet, a GPU's share
+    ("H200", 989.4),  # NVIDIA H200 data sheet
+    ("H100 NVL", 835.0),  # NVIDIA H100 data sheet
+    ("H100 PCIe", 756.0),  # NVIDIA H100 data sheet
+    ("H100", 989.4),  # NVIDIA H100 Tensor Core GPU Architecture, SXM5
+    ("A100", 312.0),  # NVIDIA A100 data sheet
+    ("L40S", 362.0),  # NVIDIA L40S data sheet
+    ("MI300X", 1307.4),  # AMD Instinct MI300X data sheet
 )
 
-KNOWN = tuple(name for name, _, _ in _PEAKS)
+KNOWN = tuple(name for name, _ in _PEAKS)
 """Names of those whose peaks are known."""
 
 
@@ -49,16 +49,12 @@ def find_device() -> Device:
     return Device(facts.name, (facts.major, facts.minor), facts.total_memory)
 
 
-def peak_flops(device: Device, *, fp8: bool = False) -> float | None:
-    """Dense peak in FLOP/s, of bf16 products or of fp8 ones.
+def peak_flops(device: Device) -> float | None:
+    """Dense peak in FLOP/s of bf16 products.
 
     Returns:
         None on a CPU, and where no peak is known: no utilisation is better than one of another device.
     """
     if not device.is_gpu:
         return None
-    for name, bf16, eight in _PEAKS:
-        if name in device.name:
-            peak = eight if fp8 else bf16
-            return None if peak is None else peak * 1e12
-    return None
+    return next((peak * 1e12 for name, peak in _PEAKS if name in device.name), None)

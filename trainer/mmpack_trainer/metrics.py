@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from mmpack.errors import DataError, StorageError
+from mmpack.typed import from_json
 from mmpack_trainer.flops import Rates
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class StepMetrics:
     lr: float
     """The step was made with it."""
     rates: Rates
+    devices: int
+    """That it was made on."""
     wall_s: float
     data_wait_s: float
     """Of `wall_s`, the time in which the process that writes it down waited for rows."""
@@ -60,6 +63,7 @@ class StepMetrics:
             "useful_mfu": self.rates.useful_mfu,
             "slot_mfu": self.rates.slot_mfu,
             "hfu": self.rates.hfu,
+            "devices": self.devices,
             "wall_s": self.wall_s,
             "data_wait_s": self.data_wait_s,
             **self.extra,
@@ -202,7 +206,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _record(line: bytes, path: Path) -> dict[str, Any]:
     try:
-        record = msgspec.json.decode(line, type=dict[str, Any])
+        record = from_json(line, dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"no metrics of a run ({error})", where=str(path), mend="Move it away.") from None
     if not isinstance(record.get("step"), int):

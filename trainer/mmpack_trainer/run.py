@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from mmpack_trainer.train import Step
 
 
-def run(config: TrainConfig, checked: Checked, *, world: int, device: Device, console: Console | None) -> int:
+def run(
+    config: TrainConfig, checked: Checked, *, world: int, device: Device, console: Console | None
+) -> range:
     """Trains.
 
     Args:
@@ -31,7 +33,7 @@ def run(config: TrainConfig, checked: Checked, *, world: int, device: Device, co
         console: of the process that speaks for all, which also writes `metrics.jsonl`; None in the others.
 
     Returns:
-        Steps that were done now: 0 if a checkpoint of the last one was there.
+        Steps that were done now, by how many there were before each: empty if a checkpoint of the last one was there.
 
     Raises:
         MmpackError: rows cannot be read, the plan ends, or a checkpoint does not fit.
@@ -44,22 +46,20 @@ def run(config: TrainConfig, checked: Checked, *, world: int, device: Device, co
         closing(Trainer(config)) as trainer,
         closing(_Diary(config, checked, world, device, console)) as diary,
     ):
-        trainer.fit(diary.add)
+        trainer.fit(diary.add, ready=diary.open)
     # Not in a `finally`: where this process failed, its peers may be waiting, and so would it.
     dist.destroy_process_group()
-    return diary.steps
+    return range(diary.before, trainer.done)
 
 
 class _Diary:
-    """Turns a trainer's steps into metrics and alarms.
-
-    The log is opened with the first step: only then is it known where a run goes on.
-    """
+    """Turns a trainer's steps into metrics and alarms."""
 
     def __init__(
         self, config: TrainConfig, checked: Checked, world: int, device: Device, console: Console | None
     ) -> None:
-        self.steps = 0
+        self.before = 0
+        """Steps done by earlier starts of the run."""
         self._config, self._checked, self._world, self._console = config, checked, world, console
         # Products of float32 have another peak, and which one depends on what torch allows; with float8 there are products
         # of two precisions. Of neither a share is told.
@@ -73,17 +73,19 @@ class _Diary:
         moe = config.model.moe
         self._first_layer = moe.dense_layers if moe is not None else 0
 
-    def add(self, step: Step) -> None:
-        self.steps += 1
-        if self._console is None:
-            return
-        if self._log is None:
+    def open(self, done: int) -> None:
+        self.before = done
+        if self._console is not None and done < self._config.steps:
             self._log = MetricsLog(
                 Path(self._config.out),
                 steps=self._config.steps,
-                first_step=step.number,
+                first_step=done + 1,
                 console=self._console,
             )
+
+    def add(self, step: Step) -> None:
+        if self._console is None or self._log is None:
+            return
         is_logged = step.number % self._config.log_every_steps == 0 or step.number == self._config.steps
         metrics = self._metrics(step) if is_logged else None
         alarms = self._monitors.see(step, useful_mfu=metrics.rates.useful_mfu if metrics else None)
@@ -127,6 +129,7 @@ class _Diary:
                 parameters=self._checked.parameters,
                 recompute=self._config.compute.recompute,
             ),
+            devices=self._world,
             wall_s=step.seconds,
             data_wait_s=step.waited,
             extra=figures(step),

@@ -122,6 +122,7 @@ class Trainer:
             max_seq_len=plan.config.max_seq_len,
             backend=backend,
             expert_parallel=config.parallel.expert > 1,
+            seed=config.seed,
         )
         self.model = build(tree, world, config.compute, seed=config.seed, emulate_fp8=emulate_fp8)
         self.optimizer = adamw(self.model, config.optimizer)
@@ -129,6 +130,8 @@ class Trainer:
         self.checkpoints = Checkpoints(Path(config.out), keep=config.checkpoint.keep, world=world)
         self.done = 0
         """Steps."""
+        self._saved = 0
+        """Steps done when a checkpoint was last written or read."""
         self._lr = lr or learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
         # What decides which weights there are.
         self._settings = {
@@ -139,11 +142,17 @@ class Trainer:
         self._data: Iterator | None = None
         self._losses: list[float] = []
 
-    def fit(self, log: Callable[[Step], None] = lambda step: None) -> None:
+    def fit(
+        self,
+        log: Callable[[Step], None] = lambda step: None,
+        *,
+        ready: Callable[[int], None] = lambda done: None,
+    ) -> None:
         """Trains to the last step, from the last checkpoint on if there is one and it is to be used.
 
         Args:
             log: called with every step.
+            ready: called before the first of them, with how many were done before.
 
         Raises:
             ConfigError: it is not to go on from checkpoints, and there are some.
@@ -151,18 +160,19 @@ class Trainer:
         """
         if self.config.checkpoint.resume:
             self.resume()
-        elif self.done == 0 and (steps := self.checkpoints.steps()):
+        elif self.done == 0 and (last := self.checkpoints.last()) is not None:
             # The run would go on from them once it is started again, as soon as it is killed.
             raise ConfigError(
-                f"there are checkpoints of another run, up to step {steps[-1]}",
+                f"there are checkpoints of another run, up to step {last}",
                 where=self.config.out,
                 mend="Give this run another `out`, or move them away; with checkpoint.resume it goes on from the last.",
             )
+        ready(self.done)
         while self.done < self.config.steps:
             try:
                 step = self.step()
             except PlanEndError:
-                if self.done and self.done not in self.checkpoints.steps():
+                if self.done != self._saved:
                     self.save()
                 raise
             log(step)
@@ -174,7 +184,7 @@ class Trainer:
         run = self.checkpoints.load(self.model, self.optimizer, self._settings)
         if run is not None:
             self.loader.load_state_dict(run.rows)
-            self.done, self._data = run.step, None
+            self.done, self._saved, self._data = run.step, run.step, None
 
     def save(self) -> None:
         """Writes a checkpoint of the steps done."""
@@ -182,6 +192,7 @@ class Trainer:
         self._losses.clear()
         run = Run(self.done, self.loader.state_dict(), loss, self._settings)
         self.checkpoints.save(self.model, self.optimizer, run)
+        self._saved = self.done
 
     def close(self) -> None:
         """Ends reading ahead."""
@@ -285,11 +296,12 @@ class Trainer:
     def _not_finite(self, norm: float, parts: dict[str, float], batches: list[Batch]) -> DivergenceError:
         rows = [number for batch in batches for number in batch.inputs.numbers]
         told = ", ".join(f"{name} {value:g}" for name, value in parts.items())
-        saved = self.checkpoints.steps()
-        kept = f"the last checkpoint is of step {saved[-1]}" if saved else "there is no checkpoint yet"
+        kept = (
+            f"the last checkpoint is of step {self._saved}" if self._saved else "there is no checkpoint yet"
+        )
         return DivergenceError(
             f"the gradient of step {self.done + 1} has a norm of {norm} ({told})",
-            where=f"rows {min(rows)} to {max(rows)}",
+            where=f"row {rows[0]}" if len(rows) == 1 else f"rows {min(rows)} to {max(rows)}",
             mend=f"Lower optimizer.lr, or look at the rows (mmpack show-row); {kept}.",
         )
 

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from mmpack.mixture.config import token_count
 from mmpack.stream import Plan
 from mmpack_trainer.accounting import Batch, largest_divisor
+from mmpack_trainer.config.ranges import usual_warmup
 from mmpack_trainer.config.schema import TrainConfig
+from mmpack_trainer.flops import planned_steps
 from mmpack_trainer.hardware import Device
 from mmpack_trainer.memory import ROOM, Memory, in_bytes
 from mmpack_trainer.parameters import Parameters
@@ -29,7 +31,8 @@ def advice(
     yield from _memory(config, batch, memory, device)
     yield from _warmup(config)
     yield from _peak(config, batch, parameters)
-    yield from _data(config, plan, batch)
+    yield from _gate(config)
+    yield from _data(config, plan)
 
 
 def usual_peaks(parameters: int) -> tuple[str, float, float] | None:
@@ -56,12 +59,10 @@ def _memory(config: TrainConfig, batch: Batch, memory: Memory, device: Device) -
 def _warmup(config: TrainConfig) -> Iterator[str]:
     if config.schedule.kind == "one-cycle":  # its way up is a third of the run by design
         return
-    share = config.schedule.warmup_steps / config.steps
-    if not 0.01 <= share <= 0.05:
-        yield (
-            f"warmup is {share:.2%} of {config.steps:,} steps; 1 to 5 % is usual, "
-            f"{config.steps // 100:,} to {config.steps // 20:,} steps"
-        )
+    steps, (low, high) = config.schedule.warmup_steps, usual_warmup(config.steps)
+    if not low <= steps <= high:
+        share = steps / config.steps
+        yield f"warmup is {share:.2%} of {config.steps:,} steps; 1 to 5 % is usual, {low:,} to {high:,} steps"
 
 
 def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator[str]:
@@ -78,13 +79,21 @@ def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator
             yield f"a peak learning rate of {lr:g} is outside {low:g} to {high:g}, usual for {name} parameters"
 
 
-def _data(config: TrainConfig, plan: Plan, batch: Batch) -> Iterator[str]:
-    end, places = plan.course.end_tokens, config.steps * batch.tokens
-    if end is not None and end < places:
+def _gate(config: TrainConfig) -> Iterator[str]:
+    moe = config.model.moe
+    if moe is None or moe.top_k > 1 or moe.experts == 1:
+        return
+    if not (moe.bias_rate or config.loss.aux or config.loss.z):
         yield (
-            f"the plan ends after {end:,} tokens, and {config.steps:,} steps have places for {places:,}: "
-            f"about {end // batch.tokens:,} steps will run"
+            "model.moe.top_k = 1 makes every score 1, so that the gate learns nothing from the data: set loss.aux, or "
+            "top_k to 2"
         )
+
+
+def _data(config: TrainConfig, plan: Plan) -> Iterator[str]:
+    known = planned_steps(plan)
+    if known is not None and known < config.steps:
+        yield f"the plan has rows for about {known:,} steps of the run's {config.steps:,}; it ends there"
     streams = plan.layout.config.numeric
     if config.loss.action and not any(s.role == "action" and s.mode == "continuous" for s in streams):
         yield "loss.action has nothing to learn from: the layout has no continuous actions"

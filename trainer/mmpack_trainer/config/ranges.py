@@ -107,15 +107,17 @@ def _check_schedule(config: TrainConfig) -> None:
             f"{schedule.decay_share:g} is no share above 0, up to 1", where="schedule.decay_share"
         )
     if schedule.warmup_steps >= config.steps:
+        low, high = usual_warmup(config.steps)
         raise ConfigError(
             f"{schedule.warmup_steps} steps of warmup leave none of {config.steps}",
             where="schedule.warmup_steps",
-            mend=f"1 to 5 % of the steps is usual: {_share(config.steps, 1)} to {_share(config.steps, 5)}.",
+            mend=f"1 to 5 % of the steps is usual: {low:,} to {high:,}.",
         )
 
 
-def _share(steps: int, percent: int) -> int:
-    return steps * percent // 100
+def usual_warmup(steps: int) -> tuple[int, int]:
+    """The least and the most steps of warmup that are usual, 1 to 5 %."""
+    return -(-steps // 100), max(steps // 20, 1)
 
 
 def _within(value: float, where: str, low: float, high: float | None = None) -> None:

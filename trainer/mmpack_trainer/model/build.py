@@ -89,15 +89,16 @@ def decoder_config(
     max_seq_len: int,
     backend: Backend,
     expert_parallel: bool = False,
+    seed: int = 0,
 ) -> MultimodalDecoder.Config:
     """The whole model; `.build()` makes it. Sharding is told for sequence parallelism, which goes with tensor
-    parallelism, and does nothing where there is none."""
+    parallelism, and does nothing where there is none. `seed` is of the noise on the gates."""
     config = MultimodalDecoder.Config(
         dim=model.dim,
         vocab_size=widths.vocabulary,
         tok_embeddings=_embedding(model, widths),  # type: ignore[arg-type]
         layers=[
-            _block(model, number, max_seq_len, backend, expert_parallel=expert_parallel)
+            _block(model, number, max_seq_len, backend, seed, expert_parallel=expert_parallel)
             for number in range(model.layers)
         ],
         norm=_norm(model),
@@ -145,7 +146,7 @@ def _embedding(model: ModelConfig, widths: Widths) -> MultimodalEmbedding.Config
 
 
 def _block(
-    model: ModelConfig, number: int, max_seq_len: int, backend: Backend, *, expert_parallel: bool
+    model: ModelConfig, number: int, max_seq_len: int, backend: Backend, seed: int, *, expert_parallel: bool
 ) -> Block.Config:
     # What is added to the residual stream is scaled down by the number of additions (GPT-2).
     residual: Init = {"weight": partial(nn.init.normal_, std=DEVIATION / sqrt(2 * model.layers))}
@@ -155,7 +156,7 @@ def _block(
         attention_norm=_norm(model),
         ffn_norm=_norm(model),
         feed_forward=_feed_forward(model.dim, model.hidden_dim, residual) if is_dense else None,
-        moe=None if is_dense else _moe(model, number, residual),
+        moe=None if is_dense else _moe(model, number, residual, seed),
     )
     norm = norm_config(enable_sp=True)
     config.attention_norm.sharding_config = config.ffn_norm.sharding_config = norm
@@ -192,7 +193,7 @@ def _attention(model: ModelConfig, residual: Init, max_seq_len: int, backend: Ba
     )
 
 
-def _moe(model: ModelConfig, number: int, residual: Init) -> MultimodalMoE.Config:
+def _moe(model: ModelConfig, number: int, residual: Init, seed: int) -> MultimodalMoE.Config:
     moe = model.moe
     if moe is None:
         raise ValueError("the model has no experts")
@@ -208,6 +209,7 @@ def _moe(model: ModelConfig, number: int, residual: Init) -> MultimodalMoE.Confi
             top_k=moe.top_k,
             noise=moe.noise,
             layer=number,
+            seed=seed,
         ),
         routed_experts=RoutedExperts.Config(
             inner_experts=Experts.Config(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial, Replicate
@@ -83,10 +84,12 @@ class Router(TokenChoiceTopKRouter):
         noise: float
         """Deviation of Gaussian noise on the logits in training."""
         layer: int
+        seed: int
+        """Of the noise."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.noise, self.layer = config.noise, config.layer
+        self.noise, self.seed = config.noise, (config.seed, config.layer)
 
     def forward(
         self,
@@ -108,7 +111,9 @@ class Router(TokenChoiceTopKRouter):
         """Of each row by its number in the run: the same on any layout, and when activations are recomputed."""
         rows = []
         for number in numbers:
-            generator = torch.Generator(device).manual_seed(number * 4096 + self.layer)
+            # Mixed, since torch's generator of a CPU takes 32 bits of a seed: neighbours must differ in all of them.
+            (seed,) = np.random.SeedSequence((*self.seed, number)).generate_state(1, np.uint64).tolist()
+            generator = torch.Generator(device).manual_seed(seed)
             rows.append(torch.randn(places, self.num_experts, generator=generator, device=device))
         return torch.stack(rows) * self.noise
 
