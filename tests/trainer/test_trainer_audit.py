@@ -293,6 +293,13 @@ def test_the_command_audits_rows_of_the_plan(recipe: Path) -> None:
     assert "row 0 document 1" in done.stdout
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_a_run_for_gpus_can_be_audited_on_a_cpu(recipe: Path) -> None:
+    needs = ("--model.attention=flex", "--optimizer.bf16_states=true", "--compute.precision=bfloat16")
+    done = CliRunner().invoke(app, [str(recipe), "--rows", "1", "--model.layers=1", *needs])
+    assert done.exit_code == 0, done.output
+
+
 def test_the_command_fails_on_a_leak_and_names_it(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DocumentAttention, "forward", causal)
     done = CliRunner().invoke(app, [str(recipe), "--rows", "1", "--model.layers=1"])

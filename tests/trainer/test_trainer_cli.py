@@ -74,6 +74,21 @@ def test_faults_are_one_line_and_exit_code_1(
     assert message in done.stderr
 
 
+def test_a_process_whose_peer_is_gone_says_so_in_one_line() -> None:
+    code = (
+        "import typer; from mmpack_trainer.entry import run_app; app = typer.Typer()\n"
+        "@app.command()\n"
+        "def lose() -> None: raise RuntimeError('[pair.cc:537] Read error: Connection reset by peer')\n"
+        "run_app(app)"
+    )
+    env = os.environ | {"WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "rank 1: error: the connection to another process was lost: it failed, and says why, or the network did\n"
+    )
+
+
 _RUN = """
 out = "out"
 steps = 4

@@ -52,6 +52,9 @@ def test_paths_start_at_the_file_and_those_of_the_command_line_where_it_was_writ
     config = config_with(run, "--data.plan=other/plan.toml")
     assert config.out == str(run / "run")
     assert config.data.plan == str(tmp_path / "other" / "plan.toml")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert config_with(run, "--out=~/train").out == str(tmp_path / "home" / "train")
+    assert "no such user's folder" in refusal(run, "--out=~nobody-of-that-name/train")
 
 
 def test_overrides_are_toml_values_and_bare_words_are_text(run: Path) -> None:

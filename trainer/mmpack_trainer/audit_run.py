@@ -18,6 +18,8 @@ from mmpack_trainer.train import Trainer
 def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Iterator[AuditReport]:
     """A report for each of the next rows, in this process alone and in float32, whatever the run is spread over.
 
+    On a CPU it is without what needs a GPU: FlexAttention and moments in bf16.
+
     Args:
         config: of the run.
         rows: how many, behind those of the checkpoint.
@@ -30,7 +32,14 @@ def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Ite
     alone = replace(
         config, micro_batch=1, parallel=ParallelConfig(), compute=ComputeConfig(precision="float32")
     )
-    check(alone, world=1, device=find_device())
+    device = find_device()
+    if not device.is_gpu:
+        alone = replace(
+            alone,
+            model=replace(config.model, attention="auto"),
+            optimizer=replace(config.optimizer, bf16_states=False),
+        )
+    check(alone, world=1, device=device)
     trainer = Trainer(alone)
     try:
         if not fresh:

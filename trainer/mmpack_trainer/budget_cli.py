@@ -148,7 +148,7 @@ def _demand_table(asked: _Asked, title: str) -> Table:
     table.add_row(
         "FLOP a token",
         f"{demand.products + demand.attention:.3g}",
-        f"6 · N {demand.products:.3g} (N {count.products:,}, without the embedding), causal attention "
+        f"6 · N {demand.products:.3g} (N {count.products:,}, without the embedding, the head at every token), causal attention "
         f"{demand.attention:.3g}",
     )
     table.add_row("", "", escape(f"attention over {asked.basis}"))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+#: Of what gloo and NCCL raise where a peer is gone.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "remote process exited", "Broken pipe")
+
+
 def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
     """Runs a command line: an error raised on purpose becomes one line and exit code 1.
 
@@ -33,6 +37,11 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
     except Exception as error:
         if os.environ.get("MMPACK_DEBUG"):
             raise
+        if _is_shared() and any(sign in str(error) for sign in _LOST):
+            _fail(
+                "error: the connection to another process was lost: it failed, and says why, or the network did",
+                1,
+            )
         _fail(
             f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}. MMPACK_DEBUG=1 shows where it "
             "happened.",

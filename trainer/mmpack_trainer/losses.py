@@ -45,7 +45,7 @@ def totals(batches: Sequence[Batch], world: World) -> Totals:
         inputs, targets = batch.inputs, batch.targets
         counts += torch.stack(
             [
-                targets.ids.weights.sum(),
+                targets.ids.weights.sum(dtype=torch.float64),
                 torch.tensor(len(targets.ids.places), device=world.device),
                 targets.action_mask.sum(),
                 torch.tensor(len(inputs.tokens), device=world.device),

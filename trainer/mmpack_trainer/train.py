@@ -133,9 +133,9 @@ class Trainer:
         self._saved = 0
         """Steps done when a checkpoint was last written or read."""
         self._lr = lr or learning_rate(config.schedule, steps=config.steps, peak=config.optimizer.lr)
-        # What decides which weights there are.
+        # What decides which weights there are and what they mean: not what computes it.
         self._settings = {
-            **to_builtins(config.model),
+            **{key: value for key, value in to_builtins(config.model).items() if key != "attention"},
             "learn_temperature": config.loss.learn_temperature,
             "vocabulary": self.batches.widths.vocabulary,
         }

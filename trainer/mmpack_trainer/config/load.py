@@ -32,7 +32,9 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
     _make_absolute(table, path.absolute().parent)
     for override in overrides:
         keys, value = _split(override)
-        _put(table, keys, str(Path.cwd() / value) if keys in _PATHS and isinstance(value, str) else value)
+        if keys in _PATHS and isinstance(value, str):
+            value = _absolute(Path.cwd(), value)
+        _put(table, keys, value)
     return parse(table, TrainConfig, where=str(path))
 
 
@@ -42,7 +44,15 @@ def _make_absolute(table: dict[str, Any], base: Path) -> None:
         for section in sections:
             inner = inner.get(section) if isinstance(inner, dict) else None
         if isinstance(inner, dict) and isinstance(inner.get(key), str):
-            inner[key] = str(base / inner[key])
+            inner[key] = _absolute(base, inner[key])
+
+
+def _absolute(base: Path, path: str) -> str:
+    try:
+        # Shells leave the ~ of --out=~/run as it is.
+        return str(base / Path(path).expanduser())
+    except RuntimeError:
+        raise ConfigError("there is no such user's folder", where=path) from None
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
