@@ -87,7 +87,8 @@ class Checkpoints:
 
     def last(self) -> int | None:
         """The last of them, as the first process sees it; called by all."""
-        found = torch.tensor(max(self.steps(), default=-1) if self._world.is_first else -1)
+        step = max(self.steps(), default=-1) if self._world.is_first else -1
+        found = torch.tensor(step, device=self._world.device)
         dist.broadcast(found, 0)
         return int(found) if found >= 0 else None
 
