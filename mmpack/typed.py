@@ -14,6 +14,9 @@ import msgspec
 T = TypeVar("T")
 _Json = bytes | bytearray | memoryview | msgspec.Raw | str
 
+BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What :func:`from_json` raises."""
+
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _looking = threading.Lock()
 
@@ -23,7 +26,7 @@ def from_json(data: _Json) -> Any: ...
 @overload
 def from_json(data: _Json, kind: type[T]) -> T: ...
 def from_json(data: Any, kind: Any = Any) -> Any:
-    """JSON as `kind`. Raises msgspec.DecodeError, UnicodeDecodeError or RecursionError."""
+    """JSON as `kind`. Raises one of `BAD_JSON`."""
     return _decoder(kind).decode(data)
 
 

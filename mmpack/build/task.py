@@ -18,7 +18,7 @@ from mmpack.shards.store import Store
 from mmpack.shards.writer import ShardWriter, earlier_records, part_name, record_name
 from mmpack.sync import SyncResult, synchronise
 from mmpack.sync.report import recording_facts, to_table
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 
 
 class TaskRecord(Settings, frozen=True, kw_only=True):
@@ -68,7 +68,7 @@ def read_done(store: Store, task: str) -> TaskRecord | None:
         return None
     try:
         return from_json(store.read(name, limit=1 << 30), TaskRecord)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except BAD_JSON as error:
         raise IntegrityError(f"a damaged completion record ({error})", where=f"{store.url}/{name}") from None
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from mmpack.errors import IntegrityError
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 
 T = TypeVar("T")
 
@@ -21,5 +21,5 @@ def decode(data: bytes | msgspec.Raw, kind: type[T], *, what: str, where: str) -
     """`data` as `kind`. Raises IntegrityError that says `what` is damaged: bad JSON, or other types."""
     try:
         return from_json(data, kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise IntegrityError(f"{what} is damaged ({error})", where=where) from None

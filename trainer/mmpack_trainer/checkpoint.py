@@ -30,7 +30,7 @@ from torch.optim import Optimizer
 
 from mmpack.errors import ConfigError, DataError, MmpackError, StorageError
 from mmpack.shards.store import sync_folder
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 from mmpack_trainer.checkpoint_files import AWAY, Planner, Reader
 from mmpack_trainer.parallel import World
 
@@ -159,7 +159,7 @@ class Checkpoints:
         try:
             with path.open("rb") as file:
                 stored = from_json(file.read(_MAX_RUN_BYTES), _Stored)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (OSError, *BAD_JSON) as error:
             raise DataError(f"cannot be read ({error})", where=str(path), mend=AWAY) from None
         if stored.step != step:
             raise DataError(f"is of step {stored.step}", where=str(path), mend=AWAY)

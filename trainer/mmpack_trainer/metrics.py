@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from mmpack.errors import DataError, StorageError
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 from mmpack_trainer.flops import Rates
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _record(line: bytes, path: Path) -> dict[str, Any]:
     try:
         record = from_json(line, dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise DataError(f"no metrics of a run ({error})", where=str(path), mend="Move it away.") from None
     if not isinstance(record.get("step"), int):
         raise DataError("a line without its step", where=str(path), mend="Move the file away.")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.layout import AudioLayout
 from mmpack.stream.media.audio import AudioCodec, PcmFrames, resample, to_frames
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 
 BUILTIN = "pcm-frames"
 _MODELS = {"encodec": "EncodecModel", "mimi": "MimiModel"}
@@ -130,7 +129,7 @@ def _model_type(folder: Path) -> str:
         raise ConfigError(f"cannot be read ({error.strerror})", where=str(path), mend=mend) from None
     try:
         settings = from_json(content[:_MAX_CONFIG_BYTES], dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except BAD_JSON as error:
         raise ConfigError(f"is no model's config ({error})", where=str(path), mend=mend) from None
     kind = settings.get("model_type")
     if kind not in _MODELS:

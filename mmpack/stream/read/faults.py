@@ -12,7 +12,7 @@ import msgspec
 from mmpack.config import Settings
 from mmpack.errors import ConfigError, DataError, QuarantineError
 from mmpack.shards.store import storage_errors
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 
 MAX_QUARANTINE_BYTES = 64 << 20
 """A file of more was not written by runs that stop after `max_corrupt`."""
@@ -143,7 +143,7 @@ def read_quarantine(path: Path) -> list[RecordedFault]:
             continue
         try:
             faults.append(from_json(line, RecordedFault))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except BAD_JSON as error:
             raise DataError(
                 f"not a recorded fault ({error})", where=f"{path}, line {number}", mend="Remove that line."
             ) from None

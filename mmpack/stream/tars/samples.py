@@ -21,7 +21,7 @@ from mmpack.stream.plan import PlannedSample
 from mmpack.stream.read.faults import Fault
 from mmpack.stream.tars.members import members
 from mmpack.stream.tars.source import Forward, open_source
-from mmpack.typed import from_json
+from mmpack.typed import BAD_JSON, from_json
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ class TarSamples:
     def _look_at_json(self, data: bytes, key: str, url: str) -> None:
         try:
             described = from_json(data, _Described)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except BAD_JSON:
             self._tell(f"that of '{key}' in {url}", f"'.{JSON_MEMBER}'")
             return
         if described.kind == "slice":
