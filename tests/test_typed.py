@@ -15,8 +15,10 @@ _RACE = """
 import sys, threading
 from typing import Annotated, Any, Optional
 import msgspec
-from mmpack.typed import from_json
+from mmpack.typed import from_builtins, from_json, from_msgpack
 
+read = {"json": from_json, "msgpack": from_msgpack, "builtins": from_builtins}[sys.argv[1]]
+write = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode, "builtins": dict}[sys.argv[1]]
 sys.setswitchinterval(1e-6)
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -25,14 +27,14 @@ def kind(number):
     fields = [("x", dict[str, inner]), ("y", Annotated[list[inner], msgspec.Meta(max_length=5)])]
     return msgspec.defstruct("Outer", fields)
 
-def read(start, kind, data, found):
+def use(start, kind, data, found):
     start.wait()
-    found.append(from_json(data, kind))
+    found.append(read(data, kind))
 
 for number in range(600):
     kinds, found, start = kind(number), [], threading.Barrier(4)
-    data = b'{"x": {"k": {"type": %d, "a": 1}}, "y": []}' % number
-    threads = [threading.Thread(target=read, args=(start, kinds, data, found)) for _ in range(4)]
+    data = write({"x": {"k": {"type": number, "a": 1}}, "y": []})
+    threads = [threading.Thread(target=use, args=(start, kinds, data, found)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -41,9 +43,10 @@ for number in range(600):
 """
 
 
-def test_threads_may_use_a_type_for_the_first_time_at_once() -> None:
+@pytest.mark.parametrize("kind", ["json", "msgpack", "builtins"])
+def test_threads_may_use_a_type_for_the_first_time_at_once(kind: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _RACE], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", _RACE, kind], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

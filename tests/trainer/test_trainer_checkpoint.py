@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
+import subprocess
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,7 +18,7 @@ from mmpack.errors import ConfigError, DataError, StorageError
 from mmpack_trainer.audit_run import audit_run
 from mmpack_trainer.config.schema import TrainConfig
 from tests.disks import disk_of
-from tests.trainer.runs_made import settings, write_plan
+from tests.trainer.runs_made import ROOT, environment, settings, torchrun, write_plan
 
 pytest.importorskip("torchtitan")
 
@@ -64,6 +66,32 @@ def test_another_model_is_refused(plan: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another layers"):
         other.resume()
     other.close()
+
+
+def test_a_setting_that_is_none_any_more_is_no_hindrance(plan: Path, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "out")
+    record = tmp_path / "out" / "checkpoints" / "step-00000001" / "run.json"
+    stored = json.loads(record.read_text())
+    stored["model"]["attention"] = "auto"
+    record.write_text(json.dumps(stored))
+    trainer = _trainer(plan, tmp_path / "out")
+    trainer.resume()
+    trainer.close()
+    assert trainer.done == 1
+
+
+def test_all_processes_take_the_checkpoint_that_the_first_one_sees(tmp_path: Path) -> None:
+    for rank, steps in enumerate(((2, 4), (2, 4, 6))):
+        for step in steps:
+            folder = tmp_path / str(rank) / "checkpoints" / f"step-{step:08d}"
+            folder.mkdir(parents=True)
+            (folder / "run.json").write_text("{}")
+    command = torchrun(2, "-m", "tests.trainer.last_run", str(tmp_path))
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert [(tmp_path / str(rank) / "last").read_text() for rank in (0, 1)] == ["4", "4"]
 
 
 @pytest.mark.parametrize(

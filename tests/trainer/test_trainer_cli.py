@@ -85,7 +85,7 @@ def test_a_process_whose_peer_is_gone_says_so_in_one_line() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 1
     assert done.stderr == (
-        "rank 1: error: the connection to another process was lost: it failed, and says why, or the network did\n"
+        "rank 1: error: the connection to another process was lost: it failed or was killed, or the network did\n"
     )
 
 

@@ -263,6 +263,9 @@ def test_warmup_outside_1_to_5_percent_is_warned_of(run: Path) -> None:
         "warmup is 6.00% of 100 steps; 1 to 5 % is usual, 1 to 5 steps",
     )
     assert checked(run, "--schedule.warmup_steps=0").warnings != ()
+    for steps, warmup in ((1, 0), (2, 0), (2, 1), (19, 0), (19, 1), (40, 2)):
+        assert checked(run, f"--steps={steps}", f"--schedule.warmup_steps={warmup}").warnings == ()
+    assert refusal(run, "--steps=1", "--schedule.warmup_steps=1").endswith("steps is usual: 0 to 0.")
     assert checked(run, "--schedule.warmup_steps=30", "--schedule.kind=one-cycle").warnings == ()
 
 
@@ -292,9 +295,10 @@ def test_a_peak_of_fine_tuning_at_a_large_batch_is_warned_of(tmp_path: Path) -> 
 
 
 def test_a_gate_that_learns_nothing_is_warned_of(run: Path) -> None:
-    one = (*MOE, "--model.moe.top_k=1", "--model.moe.bias_rate=0")
-    assert "the gate learns nothing" in checked(run, *one).warnings[0]
-    for mend in ("--loss.aux=0.01", "--model.moe.bias_rate=0.001", "--model.moe.top_k=2"):
+    one = (*MOE, "--model.moe.top_k=1")
+    for no_mend in ("--model.moe.bias_rate=0", "--model.moe.bias_rate=0.001", "--loss.z=0.01"):
+        assert "the gate learns nothing" in checked(run, *one, no_mend).warnings[0]
+    for mend in ("--loss.aux=0.01", "--model.moe.top_k=2"):
         assert checked(run, *one, mend).warnings == ()
 
 

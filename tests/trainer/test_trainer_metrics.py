@@ -87,6 +87,13 @@ def test_a_new_run_in_the_same_folder_starts_afresh(tmp_path: Path) -> None:
     assert steps_of(tmp_path) == [1, 2]
 
 
+def test_a_start_that_ends_before_its_first_step_takes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, range(1, 5))
+    with MetricsLog(tmp_path, steps=100):
+        assert steps_of(tmp_path) == [1, 2, 3, 4]
+    assert steps_of(tmp_path) == [1, 2, 3, 4]
+
+
 def test_a_line_that_a_kill_cut_short_is_removed(tmp_path: Path) -> None:
     write(tmp_path, range(1, 4))
     path = tmp_path / METRICS_NAME
@@ -123,7 +130,9 @@ def test_a_loss_that_is_no_number_leaves_a_line_that_is_json(tmp_path: Path) -> 
     assert read_metrics(tmp_path / METRICS_NAME)[0]["loss"] is None
 
 
-@pytest.mark.parametrize("content", [b"not json\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "1"}\n'])
+@pytest.mark.parametrize(
+    "content", [b"not json\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": 1}\n', b'{"step": "1", "loss": 1}\n']
+)
 def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / METRICS_NAME
     path.write_bytes(content)

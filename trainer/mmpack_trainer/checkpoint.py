@@ -125,10 +125,10 @@ class Checkpoints:
         if last is None:
             return None
         path, run = self._path(last), self._read(last)
-        if run.settings != settings:
-            keys = sorted(key for key in settings if settings[key] != run.settings.get(key))
+        # Those of today: others that an earlier version wrote down decide nothing.
+        if changed := sorted(key for key in settings if settings[key] != run.settings.get(key)):
             raise ConfigError(
-                f"the checkpoint is of a model with another {', '.join(keys)}",
+                f"the checkpoint is of a model with another {', '.join(changed)}",
                 where=str(path),
                 mend="Give the run another `out`, or move its checkpoints away.",
             )

@@ -39,7 +39,7 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
             raise
         if _is_shared() and any(sign in str(error) for sign in _LOST):
             _fail(
-                "error: the connection to another process was lost: it failed, and says why, or the network did",
+                "error: the connection to another process was lost: it failed or was killed, or the network did",
                 1,
             )
         _fail(

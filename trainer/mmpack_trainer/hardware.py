@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Dense tensor-core peaks of bf16 in TFLOP/s; the first name that is part of the device's counts. Data sheets
-#: print twice as much where they mean 2:4 sparsity.
+#: Dense tensor-core peaks of bf16 in TFLOP/s; the first name that is part of the device's counts. Data sheets print twice
+#: as much where they mean 2:4 sparsity.
 _PEAKS: tuple[tuple[str, float], ...] = (
     ("GB200", 2500.0),  # NVIDIA GB200 NVL72 data sheet, a GPU's share
     ("B200", 2250.0),  # NVIDIA HGX B200 data sheet, a GPU's share

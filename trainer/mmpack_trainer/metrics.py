@@ -75,8 +75,9 @@ class StepMetrics:
 class MetricsLog:
     """Writes steps down. One process of a run has one.
 
-    A run that goes on behind a checkpoint does the steps after it again: what the file and TensorBoard hold of them, and a
-    last line that a kill cut short, is removed when the log is opened. So no step is there twice.
+    A run that goes on behind a checkpoint does the steps after it again: what the file holds of them, and a last line that a
+    kill cut short, is removed before the first step is kept, and TensorBoard shows it no more. So no step is there twice,
+    and a start that ends before its first step takes nothing from the file.
 
     Args:
         folder: of `metrics.jsonl` and of `tensorboard/`; made if it is not there.
@@ -99,7 +100,8 @@ class MetricsLog:
             folder.mkdir(parents=True, exist_ok=True)
             # Unbuffered: a line is with the system once it is logged, and survives kill -9.
             self._file = self._path.open("ab", buffering=0)
-            self._file.truncate(_end_before(self._path, first_step))
+            self._end: int | None = _end_before(self._path, first_step)
+            """Of what stays; None once what is behind it is removed."""
         except OSError as error:
             raise _refused(self._path, error) from None
         self._board = _tensorboard(folder / "tensorboard", first_step)
@@ -108,6 +110,9 @@ class MetricsLog:
         """Keeps a step, and shows it. Raises StorageError."""
         record = metrics.record()
         try:
+            if self._end is not None:
+                self._file.truncate(self._end)
+                self._end = None
             self._file.write(msgspec.json.encode(record) + b"\n")
         except OSError as error:
             raise _refused(self._path, error) from None
@@ -209,8 +214,8 @@ def _record(line: bytes, path: Path) -> dict[str, Any]:
         record = from_json(line, dict[str, Any])
     except BAD_JSON as error:
         raise DataError(f"no metrics of a run ({error})", where=str(path), mend="Move it away.") from None
-    if not isinstance(record.get("step"), int):
-        raise DataError("a line without its step", where=str(path), mend="Move the file away.")
+    if not isinstance(record.get("step"), int) or "loss" not in record:
+        raise DataError("a line without its step or loss", where=str(path), mend="Move the file away.")
     return record
 
 

@@ -81,12 +81,10 @@ def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator
 
 def _gate(config: TrainConfig) -> Iterator[str]:
     moe = config.model.moe
-    if moe is None or moe.top_k > 1 or moe.experts == 1:
-        return
-    if not (moe.bias_rate or config.loss.aux or config.loss.z):
+    if moe is not None and moe.top_k == 1 < moe.experts and not config.loss.aux:
         yield (
-            "model.moe.top_k = 1 makes every score 1, so that the gate learns nothing from the data: set loss.aux, or "
-            "top_k to 2"
+            "model.moe.top_k = 1 makes every score 1, so that the gate learns nothing from the data: set top_k to 2, or "
+            "loss.aux so that it learns to balance at least"
         )
 
 

@@ -116,8 +116,8 @@ def _check_schedule(config: TrainConfig) -> None:
 
 
 def usual_warmup(steps: int) -> tuple[int, int]:
-    """The least and the most steps of warmup that are usual, 1 to 5 %."""
-    return -(-steps // 100), max(steps // 20, 1)
+    """The least and the most steps of warmup that are usual, 1 to 5 %; one step is never many, where another follows."""
+    return steps // 100, max(steps // 20, min(1, steps - 1))
 
 
 def _within(value: float, where: str, low: float, high: float | None = None) -> None:
