@@ -192,22 +192,25 @@ def lower_envelope(u: _Floats, e: _Floats) -> float:
     """Slope of the edge of the lower convex hull of the points (u, e) that lies below the mean of u.
 
     Starts from a chord across the mean. While a point lies below the chord, the lowest such point replaces
-    the chord's end on its own side; the chord sinks each time until it is the edge.
+    the chord's end on its own side; the chord sinks or, about an end that lies at the mean, turns each time until
+    it is the edge.
     """
     mean = float(u.mean())
     left, right = int(np.lexsort((e, u))[0]), int(np.lexsort((e, -u))[0])
-    slope, level = math.nan, math.inf
-    while True:
-        chord = float((e[right] - e[left]) / (u[right] - u[left]))
-        sunk = float(e[left] + chord * (mean - u[left]))
-        if sunk >= level:  # also ends a cycle between points that rounding puts below each other
-            return slope
-        slope, level = chord, sunk
-        lowest = int(np.argmin(e - chord * u))
+    slope = math.nan
+    seen: set[tuple[int, int]] = set()
+    while (
+        left,
+        right,
+    ) not in seen:  # the edge again, or a cycle between points that rounding puts below each other
+        seen.add((left, right))
+        slope = float((e[right] - e[left]) / (u[right] - u[left]))
+        lowest = int(np.argmin(e - slope * u))
         if u[lowest] <= mean:
             left = lowest
         else:
             right = lowest
+    return slope
 
 
 def _estimator(method: str) -> _Estimator:

@@ -3,7 +3,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -100,6 +100,8 @@ def test_theil_sen_is_the_median_of_all_slopes(found: NDArray[np.float64]) -> No
     assert theil_sen(u, e) == pytest.approx(float(np.median(slopes)), abs=1e-9)
 
 
+# A point of the hull exactly at the mean: chords that turn about it do not sink there.
+@example(np.array([[0.0, 18, 26, 27, 28, 47, 50], [0, 0, 0, 0, -1, 0, 1]]))
 @given(points)
 def test_the_envelope_is_the_highest_line_below_all_points(found: NDArray[np.float64]) -> None:
     u, e = found
