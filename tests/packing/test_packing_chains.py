@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from packing_made import check_packing
 
 from benchmarks.packing_inputs import multimodal_chains
 from mmpack.errors import ConfigError, DataError
 from mmpack.packing import cut_chains, pack
+from tests.packing.packing_made import check_packing
 
 
 @st.composite

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from packing_made import best_fit_decreasing, check_packing, fewest_rows
 
 from benchmarks.packing_inputs import eleven_ninths, mixes
 from mmpack.errors import ConfigError, DataError
 from mmpack.packing import lower_bound, pack
+from tests.packing.packing_made import best_fit_decreasing, check_packing, fewest_rows
 
 CASES = st.integers(1, 80).flatmap(
     lambda capacity: st.tuples(st.lists(st.integers(0, capacity), max_size=60), st.just(capacity))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from media_made import MS, S, describe, imu, write_picture, write_sound_track, write_video, write_wav
 
 from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
 from mmpack.recording import FrameSource, open_recordings
@@ -18,6 +17,16 @@ from mmpack.recording.audio import SoundFile
 from mmpack.recording.container import scan_packets
 from mmpack.recording.nuscenes import open_nuscenes
 from mmpack.sync import SyncConfig, SyncResult, synchronise
+from tests.recording.media_made import (
+    MS,
+    S,
+    describe,
+    imu,
+    write_picture,
+    write_sound_track,
+    write_video,
+    write_wav,
+)
 
 UTC_US = 1_537_291_002_262_404
 CAMERA = '[streams.cam]\nkind = "camera"\npath = "cam.mp4"\n'

@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from media_made import MS, S, noise, shade, write_sound_track, write_video, write_wav
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording import AudioSource, open_recordings
@@ -18,6 +17,7 @@ from mmpack.recording.audio import AudioTrack, SoundFile
 from mmpack.recording.container import scan_packets
 from mmpack.recording.subtitles import SubtitleFile
 from mmpack.recording.video import VideoTrack
+from tests.recording.media_made import MS, S, noise, shade, write_sound_track, write_video, write_wav
 
 CFR = [number * 40 for number in range(40)]
 VFR = np.cumsum(np.random.default_rng(0).integers(5, 120, 40)).tolist()

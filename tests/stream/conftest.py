@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from faults_made import Sound, sound_run
 
 from mmpack import Shards
+from tests.stream.faults_made import Sound, sound_run
 from tests.stream.rows_made import build_cameras, build_mixed, build_tubelets
 
 

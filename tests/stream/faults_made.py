@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from damaged_rows import without
-from row_checks import check_row_arrays
-
 from mmpack.build import BuildConfig, build_shards
 from mmpack.config import load
 from mmpack.stream import Plan, Row, RowStream
@@ -19,6 +16,8 @@ from mmpack.stream.plan import PlannedRow
 from mmpack.stream.read.faults import read_quarantine
 from tests.build.inputs import make_inputs
 from tests.shards import forge
+from tests.stream.damaged_rows import without
+from tests.stream.row_checks import check_row_arrays
 
 PLAN = """\
 max_seq_len = 512

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults_made import Sound, assert_equal, assert_masked, of_shard, read
-from flaky_store import Proxy, proxy_of, s3_server, upload
 
 from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
 from tests.build.inputs import children, wait_gone
 from tests.conftest import ROOT
 from tests.disks import disk_of
+from tests.stream.faults_made import Sound, assert_equal, assert_masked, of_shard, read
+from tests.stream.flaky_store import Proxy, proxy_of, s3_server, upload
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults_made import Losses, Sound, assert_equal, assert_masked, flip, of_shard, read
 
 from mmpack import Shards
 from mmpack.errors import ConfigError, IntegrityError, QuarantineError
@@ -20,6 +19,7 @@ from mmpack.stream import RowStream
 from mmpack.stream.read.faults import read_quarantine
 from tests.build.inputs import MMPACK, children, run
 from tests.shards import forge
+from tests.stream.faults_made import Losses, Sound, assert_equal, assert_masked, flip, of_shard, read
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from read_made import MakeRows, assert_same, expected, rows
 
 from mmpack.stream.read.ahead import Ahead
+from tests.stream.read_made import MakeRows, assert_same, expected, rows
 
 pytestmark = pytest.mark.timeout(60)
 

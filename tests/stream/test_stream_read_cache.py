@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from read_made import Made, make_store, row_of
 
 from mmpack.shards.store import LocalStore
 from mmpack.stream.config import ReaderConfig
 from mmpack.stream.read.cache import DiskCache, _locked, entry_name
 from mmpack.stream.read.fetch import Fetcher
 from tests.disks import disk_of
+from tests.stream.read_made import Made, make_store, row_of
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from read_made import Made, descriptors, make_store, row_of
 
 from mmpack.errors import IntegrityError, StorageError
 from mmpack.shards.reader import MAX_SAMPLE_BYTES
@@ -19,6 +18,7 @@ from mmpack.stream.read import fetch as fetching
 from mmpack.stream.read.fetch import Fetcher, plan_reads
 from mmpack.stream.read.open_files import OpenFiles
 from mmpack.stream.read.retry import retrying
+from tests.stream.read_made import Made, descriptors, make_store, row_of
 
 pytestmark = pytest.mark.timeout(60)
 

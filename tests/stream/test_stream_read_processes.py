@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from read_made import MakeRows, Setup, assert_same, descriptors, expected, memfds, rows
 
 from mmpack.errors import DataError, IntegrityError, MmpackError
 from mmpack.stream.read.processes import ProcessAhead
 from mmpack.stream.read.transport import ALIGN_BYTES, pack_row, unpack_row
 from tests.build.inputs import wait_gone
+from tests.stream.read_made import MakeRows, Setup, assert_same, descriptors, expected, memfds, rows
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -203,7 +203,7 @@ def test_close_in_the_midst_and_forgetting(tmp_path: Path) -> None:
 _PARENT = """
 import sys
 sys.path[:0] = {path!r}
-from read_made import MakeRows, Setup, rows
+from tests.stream.read_made import MakeRows, Setup, rows
 from mmpack.stream.read.processes import ProcessAhead
 ahead = ProcessAhead(
     Setup(MakeRows(patches=3000, slow_s=0.01, pids=sys.argv[1])), rows(1 << 40), workers=2, threads=2, depth=6

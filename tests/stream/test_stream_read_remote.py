@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flaky_store import Proxy, proxy_of, s3_server, upload
-from read_made import Made, make_store, row_of
 
 from mmpack.errors import IntegrityError, StorageError
 from mmpack.shards.store import LastingStorageError, LocalStore, ObjectStore
 from mmpack.stream.config import ReaderConfig
 from mmpack.stream.read import fetch as fetching
 from mmpack.stream.read.fetch import Fetcher
+from tests.stream.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.stream.read_made import Made, make_store, row_of
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -13,7 +13,6 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from show_made import MS, RowMade, drive, layout
 
 from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TextFacts
 from mmpack.masks import block_index
@@ -21,6 +20,7 @@ from mmpack.masks.blocks import FULL, PARTIAL
 from mmpack.stream.row import IGNORE, Row
 from mmpack.stream.show import row_html
 from mmpack.stream.show.content import documents, vectors
+from tests.stream.show_made import MS, RowMade, drive, layout
 
 LAYOUT = layout()
 NAMES = ("drive", "texts & more")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_made import BOOT_NS, MS, RIG, S, aligned, recording, regular, sound, stream
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.errors import ClockError, DataError
 from mmpack.sync import StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.align import align, longest_ascending
+from tests.sync.sync_made import BOOT_NS, MS, RIG, S, aligned, recording, regular, sound, stream
 
 GPS = Clock("gps", "gps")
 BASE = Clock("base", "device")

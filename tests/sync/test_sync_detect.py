@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sync_made import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
 
 from mmpack.clock import Clock
 from mmpack.recording import Stream
 from mmpack.recording.model import Kind
 from mmpack.sync import Finding, StreamPolicy, SyncConfig, SyncResult, synchronise
 from mmpack.sync.detect import detect_stream
+from tests.sync.sync_made import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
 
 
 def seen(one: Stream) -> dict[str, Finding]:

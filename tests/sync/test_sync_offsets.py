@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sync_made import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.sync import StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.offsets import learn_against, learn_group, nearest_index
 from mmpack.sync.ticks import at_rate, consensus, from_stream
+from tests.sync.sync_made import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
 
 PERIOD_NS = 100 * MS
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sync_made import BOOT_NS, MS, RIG, S, aligned, ascending, recording, regular, rule, sound, stream
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.config import parse
@@ -20,6 +19,19 @@ from mmpack.recording import Recording, Stream
 from mmpack.recording.images import ImageFiles
 from mmpack.sync import Status, StreamPolicy, SyncConfig, synchronise
 from mmpack.sync.match import match
+from tests.sync.sync_made import (
+    BOOT_NS,
+    MS,
+    RIG,
+    S,
+    aligned,
+    ascending,
+    recording,
+    regular,
+    rule,
+    sound,
+    stream,
+)
 
 few_ns = st.integers(-50, 50)
 

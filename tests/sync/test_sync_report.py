@@ -6,12 +6,12 @@ import io
 
 import numpy as np
 from rich.console import Console
-from sync_made import BOOT_NS, MS, recording, regular, stream
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.recording import Recording
 from mmpack.sync import synchronise
 from mmpack.sync.report import render, summary
+from tests.sync.sync_made import BOOT_NS, MS, recording, regular, stream
 
 
 def shown(*recordings: Recording) -> str:

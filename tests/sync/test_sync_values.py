@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sync_made import BOOT_NS, MS, aligned, regular, rule, stream
 
 from mmpack.errors import ConfigError
 from mmpack.sync import slerp, table_rows
 from mmpack.sync.match import match
+from tests.sync.sync_made import BOOT_NS, MS, aligned, regular, rule, stream
 
 parts = st.floats(-1, 1)
 quaternions = st.tuples(parts, parts, parts, parts).map(np.array).filter(lambda q: np.linalg.norm(q) > 0.1)
