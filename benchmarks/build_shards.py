@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.build_shards_inputs import Clip, clips, jpeg_files, jpeg_recording
-from benchmarks.measure import ROOT, interleaved, machine, own_peak_bytes, peak_bytes, ratio
-from mmpack.build.config import BuildConfig, ShardsConfig
-from mmpack.build.run import build_shards as build
+from benchmarks.support.build_inputs import Clip, clips, jpeg_files, jpeg_recording
+from benchmarks.support.measure import ROOT, interleaved, machine, own_peak_bytes, peak_bytes, ratio
+from mmpack.ingest.build import build_shards as build
+from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig
 from tools.make_recording import make_recording
 
 RESULT = ROOT / "benchmarks" / "results" / "build_shards.json"

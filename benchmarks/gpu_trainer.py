@@ -35,14 +35,14 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention.flex_attention import create_block_mask
 
-from benchmarks.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
-from benchmarks.gpu_trainer_stock import llama3_step  # first: makes torchtitan importable
-from benchmarks.measure import ROOT, machine
-from mmpack.config import parse
+from benchmarks.support.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
+from benchmarks.support.measure import ROOT, machine
+from benchmarks.support.torchtitan_llama import llama3_step  # first: makes torchtitan importable
 from mmpack.masks import block_mask
-from mmpack.stream.making import MakingSpec
-from mmpack.stream.plan.types import PlannedRow
-from mmpack.stream.row import IGNORE, Row
+from mmpack.plan.planned import PlannedRow
+from mmpack.rows.row import IGNORE, Row
+from mmpack.settings import parse
+from mmpack.stream.row_pipeline import MakingSpec
 from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batch
 from mmpack_trainer.config.schema import TrainConfig

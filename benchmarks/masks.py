@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn.attention.flex_attention import create_block_mask
 
-from benchmarks.measure import ROOT, machine
+from benchmarks.support.measure import ROOT, machine
 from mmpack.masks import block_index, block_mask, cu_seqlens, document_ids
 from mmpack.masks.blocks import FIELDS
 

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import interleaved, machine, ratio
-from benchmarks.packing_inputs import lognormal, long_texts, mixes, multimodal_chains, real
+from benchmarks.support.measure import interleaved, machine, ratio
+from benchmarks.support.packing_inputs import lognormal, long_texts, mixes, multimodal_chains, real
 from mmpack.packing import balance, cut_chains, pack, pack_stream, row_costs
 
 RESULTS = Path(__file__).resolve().parent / "results" / "packing.json"

@@ -23,13 +23,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import REAL_DATA, ROOT, machine
+from benchmarks.support.measure import REAL_DATA, ROOT, machine
 from mmpack.mixture import PhaseConfig
+from mmpack.plan import read_state
+from mmpack.plan.balance_report import prices
+from mmpack.plan.plan_config import DatasetConfig
+from mmpack.serialisation import from_json
 from mmpack.stream import PlanConfig, load_plan, open_plan
-from mmpack.stream.config import DatasetConfig
-from mmpack.stream.plan import read_state
-from mmpack.stream.plan.price import prices
-from mmpack.typed import from_json
 from tools.make_index import Source, make_index
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"

@@ -8,7 +8,7 @@ environment once, with this repository in it:
     python3 -m venv .peers
     .peers/bin/python -m pip install --requirement benchmarks/peers.txt --editable .
 
-All loaders get the same samples (benchmarks/stream_inputs.py), each in its own format, the same decoder, one sample
+All loaders get the same samples (benchmarks/support/stream_inputs.py), each in its own format, the same decoder, one sample
 at a time, and pass over the payload without reading it. They run in turn, each repetition starting with another one;
 medians are shown. The floor is a loop of `pread` and the decoder; its second process hands over ids alone.
 """
@@ -36,10 +36,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import ROOT, machine
-from benchmarks.stream_inputs import Samples, write_samples
-from benchmarks.stream_peers import LOADERS, Loader
-from benchmarks.stream_processes import resident_bytes
+from benchmarks.support.measure import ROOT, machine
+from benchmarks.support.process_tree import resident_bytes
+from benchmarks.support.stream_inputs import Samples, write_samples
+from benchmarks.support.stream_peers import LOADERS, Loader
 
 RESULT = ROOT / "benchmarks" / "results" / "stream.json"
 COUNTS = {"bytes": 2000, "six": 120, "clip": 40}
@@ -77,7 +77,7 @@ class Bench:
 
     def run(self, job: str, loader: str, samples: Samples, workers: int = 0, *more: str) -> dict[str, Any]:
         """What the child printed, with `resident`: (time, bytes, bytes not from files) as it ran; or `error`."""
-        command = [self.python, "-m", "benchmarks.stream_child", job, loader, str(samples.folder)]
+        command = [self.python, "-m", "benchmarks.support.stream_child", job, loader, str(samples.folder)]
         command += ["--workers", str(workers), "--started", repr(time.time()), *more]
         out, errors = self.home / "out", self.home / "errors"
         with out.open("w") as stdout, errors.open("w") as stderr:

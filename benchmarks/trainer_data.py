@@ -27,12 +27,12 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.measure import ROOT, machine
-from mmpack.build import BuildConfig, build_shards
-from mmpack.config import parse
-from mmpack.stream.making import MakingSpec
-from mmpack.stream.plan.types import PlannedRow
-from mmpack.stream.row import Row
+from benchmarks.support.measure import ROOT, machine
+from mmpack.ingest import BuildConfig, build_shards
+from mmpack.plan.planned import PlannedRow
+from mmpack.rows.row import Row
+from mmpack.settings import parse
+from mmpack.stream.row_pipeline import MakingSpec
 from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batch
 from mmpack_trainer.config.schema import TrainConfig

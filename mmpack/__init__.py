@@ -10,17 +10,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmpack.build import BuildConfig, build_shards
     from mmpack.clock import Clock, ClockMap
     from mmpack.errors import MmpackError
+    from mmpack.ingest import BuildConfig, build_shards
     from mmpack.layout import Layout, LayoutConfig
-    from mmpack.recording import Recording, Stream, open_recordings
-    from mmpack.shards import Shards, verify
+    from mmpack.recording import Recording, Stream
+    from mmpack.recording.formats import open_recordings
+    from mmpack.shards import Shards
     from mmpack.stream import Plan, RowStream, SampleStream, open_plan
     from mmpack.sync import SyncConfig, SyncResult, synchronise
+    from mmpack.verification import verify
 
 _HOMES = {
-    "BuildConfig": "mmpack.build",
+    "BuildConfig": "mmpack.ingest",
     "Clock": "mmpack.clock",
     "ClockMap": "mmpack.clock",
     "Layout": "mmpack.layout",
@@ -34,11 +36,11 @@ _HOMES = {
     "Stream": "mmpack.recording",
     "SyncConfig": "mmpack.sync",
     "SyncResult": "mmpack.sync",
-    "build_shards": "mmpack.build",
+    "build_shards": "mmpack.ingest",
     "open_plan": "mmpack.stream",
     "open_recordings": "mmpack.recording",
     "synchronise": "mmpack.sync",
-    "verify": "mmpack.shards",
+    "verify": "mmpack.verification",
 }
 
 __all__ = [

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmpack.config import to_builtins
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.shards.index import INDEX_NAME, MODALITIES, SCHEMA
-from mmpack.shards.manifest import FORMAT_VERSION, Manifest, write_manifest
-from mmpack.shards.store import LocalStore
+from mmpack.serialisation import to_builtins
+from mmpack.shards.index import MODALITIES, SCHEMA
+from mmpack.shards.manifest import FORMAT_VERSION, INDEX_NAME, Manifest, write_manifest
+from mmpack.storage.local import LocalStore
 
 _CAMERA = "cam_front"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import mmpack
-from mmpack.build import BuildConfig, Outcome
-from mmpack.config import load
+from mmpack.ingest import BuildConfig, Outcome
+from mmpack.settings import load
 from tools.real_texts import standard_library_texts
 
 _ROOT = Path(__file__).parents[1]

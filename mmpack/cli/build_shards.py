@@ -10,9 +10,10 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import ConfigError
+from mmpack.show.console import print_json
 
 if TYPE_CHECKING:
-    from mmpack.build import BuildConfig, Outcome
+    from mmpack.ingest import BuildConfig, Outcome
 
 
 def build_shards(
@@ -42,8 +43,8 @@ def build_shards(
     ] = False,
 ) -> None:
     """Build WebDataset shards with a Parquet index. Run it again after a kill: it resumes."""
-    from mmpack.build import build_shards as build
     from mmpack.cli.progress import BuildProgress
+    from mmpack.ingest import build_shards as build
 
     config = _config(inputs, reference, tolerance, max_quarantine)
     with BuildProgress() as progress:
@@ -59,7 +60,7 @@ def build_shards(
             warn=progress.warn,
         )
     if as_json:
-        common.print_json(_facts(outcome, out))
+        print_json(_facts(outcome, out))
     else:
         _say(outcome, out, num_ranks)
     if outcome.failures:
@@ -74,8 +75,8 @@ def _config(
 ) -> BuildConfig:
     import msgspec
 
-    from mmpack.build import BuildConfig
-    from mmpack.config import parse, read_toml
+    from mmpack.ingest import BuildConfig
+    from mmpack.settings import parse, read_toml
 
     if len(inputs) == 1 and inputs[0].endswith(".toml"):
         path = Path(inputs[0])

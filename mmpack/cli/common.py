@@ -2,56 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mmpack.errors import ConfigError, StorageError
+from mmpack.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from mmpack.sync import SyncConfig
-
-#: Width of reports that go to a file or pipe.
-_PLAIN_WIDTH = 160
-
-
-def console() -> Console:
-    """stdout for people: coloured and wrapped on a terminal, plain and wide elsewhere."""
-    from rich.console import Console
-
-    return Console(
-        width=None if sys.stdout.isatty() else _PLAIN_WIDTH,
-        highlight=False,
-        soft_wrap=not sys.stdout.isatty(),
-    )
-
-
-def pretty_json(value: Any) -> bytes:
-    """JSON for files that people look into."""
-    import msgspec
-
-    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
-
-
-def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
-    import msgspec
-
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-    sys.stdout.flush()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a refused write into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror or error})", where=str(path)) from None
 
 
 def check_png(path: Path | None, *, option: str) -> None:
@@ -66,8 +23,8 @@ def sync_config(config: Path | None, reference: str | None, tolerance: str | Non
 
     settings = SyncConfig()
     if config is not None:
-        from mmpack.build import BuildConfig
-        from mmpack.config import load
+        from mmpack.ingest import BuildConfig
+        from mmpack.settings import load
 
         settings = load(config, BuildConfig).sync
     return with_options(settings, reference, tolerance)

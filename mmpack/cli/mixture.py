@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mmpack.cli import common
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from mmpack.mixture.forecast import Forecast
+from mmpack.show.console import console, print_json
+from mmpack.show.mixture_table import _short, facts, table
+from mmpack.storage.store import writing
 
 
 def mixture(
@@ -29,10 +27,10 @@ def mixture(
     ] = False,
 ) -> None:
     """Forecast tokens, shares and epochs of each data set in each phase, and where repeat caps bite."""
-    from mmpack.mixture.config import token_count
     from mmpack.mixture.forecast import forecast
+    from mmpack.mixture.phase_config import token_count
+    from mmpack.plan import open_plan
     from mmpack.stream import load_plan
-    from mmpack.stream.plan import open_plan
 
     common.check_png(plot, option="--plot")
     until = None if tokens is None else token_count(tokens, where="--tokens")
@@ -42,105 +40,15 @@ def mixture(
     seen = forecast(opened.schedule, [each.tokens for each in opened.datasets], caps, until_tokens=until)
     documents = [each.documents for each in opened.datasets]
     if plot is not None:
-        from mmpack.mixture.picture import draw_forecast
+        from mmpack.show.mixture_plot import draw_forecast
 
-        with common.writing(plot):
+        with writing(plot):
             draw_forecast(seen, plot)
     if as_json:
-        common.print_json(facts(seen, caps, documents))
+        print_json(facts(seen, caps, documents))
         return
-    common.console().print(table(seen, caps, documents))
+    console().print(table(seen, caps, documents))
     for finding in seen.findings:
-        common.console().print(f"at {_short(finding.tokens)}: {finding.message}", markup=False)
+        console().print(f"at {_short(finding.tokens)}: {finding.message}", markup=False)
     if plot is not None:
         typer.echo(f"picture: {plot}")
-
-
-def facts(seen: Forecast, caps: list[float | None], documents: list[int]) -> dict[str, Any]:
-    """The forecast as plain data: data sets, phases with their tokens, shares and epochs, findings.
-
-    Args:
-        seen: the forecast.
-        caps: max_epochs of each data set.
-        documents: of one epoch of each data set.
-    """
-    schedule, course = seen.course.schedule, seen.course
-    names = schedule.datasets
-    return {
-        "tokens": int(seen.edges[-1]),
-        "ends_by": course.ends_by,
-        "end_tokens": course.end_tokens,
-        "datasets": {
-            name: {
-                "epoch_tokens": int(seen.sizes[i]),
-                "epoch_documents": documents[i],
-                "max_epochs": caps[i],
-                "tokens": int(seen.total_tokens[i]),
-                "epochs": float(seen.total_epochs[i]),
-            }
-            for i, name in enumerate(names)
-        },
-        "phases": [
-            {
-                "name": name,
-                "start_tokens": int(seen.edges[number]),
-                "end_tokens": int(seen.edges[number + 1]),
-                "tokens": dict(zip(names, seen.tokens[number].tolist(), strict=True)),
-                "shares": dict(zip(names, seen.shares[number].tolist(), strict=True)),
-                "epochs": dict(zip(names, seen.epochs[number].tolist(), strict=True)),
-            }
-            for number, name in enumerate(schedule.phases)
-        ],
-        "findings": [
-            {
-                "kind": finding.kind,
-                "dataset": finding.dataset,
-                "phase": finding.phase,
-                "tokens": finding.tokens,
-                "message": finding.message,
-                "takes_over": [
-                    {"dataset": name, "share_before": before, "share_after": after}
-                    for name, before, after in finding.takes_over
-                ],
-            }
-            for finding in seen.findings
-        ],
-    }
-
-
-def table(seen: Forecast, caps: list[float | None], documents: list[int]) -> RenderableType:
-    """Data sets × phases for people; the arguments are those of `facts`."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from mmpack.mixture.forecast import epochs_text
-
-    schedule = seen.course.schedule
-    shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in ("data set", "one epoch"):
-        shown.add_column(head, justify="left" if head == "data set" else "right")
-    for number, name in enumerate(schedule.phases):
-        start, stop = (_short(edge) for edge in seen.edges[number : number + 2].tolist())
-        head = Text(f"{name}\n{start} – {stop}" if start != stop else f"{name}\nnot reached")
-        shown.add_column(head, justify="right")
-    shown.add_column("whole run", justify="right")
-    shown.add_column("cap", justify="right")
-    spent = {dataset for dataset, tokens in seen.course.spent if tokens <= seen.edges[-1]}
-    for i, name in enumerate(schedule.datasets):
-        cells = [
-            f"{_short(tokens):>5}  {share:6.2%}  {epochs_text(epochs):>6} ep" if tokens else "–"
-            for tokens, share, epochs in zip(
-                seen.tokens[:, i].tolist(), seen.shares[:, i], seen.epochs[:, i], strict=True
-            )
-        ]
-        whole = f"{_short(int(seen.total_tokens[i])):>5}  {epochs_text(seen.total_epochs[i]):>6} ep"
-        cap = "–" if caps[i] is None else f"{caps[i]:g} ep{', reached' if i in spent else ''}"
-        size = f"{_short(int(seen.sizes[i]))} in {documents[i]:,}"
-        shown.add_row(Text(name), size, *cells, whole, cap)
-    return shown
-
-
-def _short(tokens: int) -> str:
-    from mmpack.mixture.forecast import tokens_text
-
-    return tokens_text(tokens)

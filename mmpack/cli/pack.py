@@ -10,12 +10,15 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import DataError
+from mmpack.show.console import console, print_json
+from mmpack.show.packing_plot import _draw
+from mmpack.storage.store import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mmpack.packing import ChainPacking, Schedule
-    from mmpack.shards.chains import Chains
+    from mmpack.plan.index_runs import Chains
 
 
 def pack(
@@ -43,8 +46,8 @@ def pack(
 ) -> None:
     """Plan rows for a whole build from its index: fill, documents per row, cuts, balance over ranks."""
     from mmpack.packing import balance, cut_chains, row_costs
+    from mmpack.plan.index_runs import chains_of
     from mmpack.shards import Shards
-    from mmpack.shards.chains import chains_of
 
     common.check_png(plot, option="--plot")
     shards = Shards(out)
@@ -64,12 +67,12 @@ def pack(
     facts = _facts(chains, planned, schedule, max_seq_len=max_seq_len, seconds=seconds)
     facts |= {"ranks": ranks, "global_batch": batch}
     if plot is not None:
-        with common.writing(plot):
+        with writing(plot):
             _draw(planned, costs, plot, max_seq_len)
     if as_json:
-        common.print_json(facts)
+        print_json(facts)
         return
-    common.console().print(_table(facts))
+    console().print(_table(facts))
     if plot is not None:
         typer.echo(f"picture: {plot}")
 
@@ -158,24 +161,3 @@ def _table(facts: dict[str, Any]) -> RenderableType:
         )
     table.add_row("time", f"{facts['cpu_s'] * 1e3:.1f} ms CPU")
     return table
-
-
-def _draw(planned: ChainPacking, costs: Any, path: Path, max_seq_len: int) -> None:
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    packing = planned.packing
-    used = (
-        np.add.reduceat(planned.lengths[packing.ids], packing.offsets[:-1]) if packing.rows else np.empty(0)
-    )
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.hist(100 * used / max_seq_len, bins=60, color="#3b7dd8", log=True)
-    left.set_xlabel("fill of a row, %")
-    left.set_ylabel("rows (log)")
-    left.set_title(f"{packing.rows} rows, fill {packing.fill:.3%}", loc="left", fontsize=10)
-    right.hist(costs, bins=60, color="#e8871e")
-    right.set_xlabel("cost of a row")
-    right.set_ylabel("rows")
-    right.set_title("what a rank has to do for a row", loc="left", fontsize=10)
-    figure.savefig(path, dpi=110)

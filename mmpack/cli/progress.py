@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from mmpack.build.task import Progress
+    from mmpack.ingest.tasks.task import Progress
 
 #: Between two plain lines.
 _LINE_EVERY_S = 10.0

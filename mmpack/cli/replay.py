@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpack.cli import common
 from mmpack.errors import ConfigError, DataError
+from mmpack.show.console import console, print_json
+from mmpack.storage.store import writing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mmpack.stream.plan import Plan
-    from mmpack.stream.read.faults import RecordedFault
+    from mmpack.plan import Plan
+    from mmpack.quarantine import RecordedFault
     from mmpack.stream.replay import Outcome, Replayed
 
 _WORDS: dict[Outcome, str] = {
@@ -39,15 +40,15 @@ def replay(
     ] = False,
 ) -> None:
     """Make the rows of recorded faults again, and say what is readable now; exit code 1 unless all is."""
+    from mmpack.quarantine import read_quarantine
     from mmpack.stream import load_plan, open_plan
-    from mmpack.stream.read.faults import read_quarantine
     from mmpack.stream.replay import replay as again
 
     faults = _chosen(read_quarantine(quarantine), key, line, quarantine)
     opened = open_plan(load_plan(plan))
     found = again(opened, faults)
     if as_json:
-        common.print_json(
+        print_json(
             [
                 {
                     "row": each.fault.row,
@@ -61,7 +62,7 @@ def replay(
             ]
         )
     else:
-        common.console().print(_table(found))
+        console().print(_table(found))
     if out is not None:
         _write_page(opened, found, out, quiet=as_json)
     _judge(found, quarantine)
@@ -70,7 +71,7 @@ def replay(
 def _chosen(
     faults: list[RecordedFault], key: str | None, line: int | None, path: Path
 ) -> list[RecordedFault]:
-    from mmpack.config import nearest
+    from mmpack.settings import nearest
 
     if key is not None and line is not None:
         raise ConfigError("two choices", where="--key and --line", mend="Give one of them.")
@@ -108,7 +109,7 @@ def _table(found: Sequence[Replayed]) -> RenderableType:
 
 
 def _write_page(plan: Plan, found: Sequence[Replayed], out: Path, *, quiet: bool) -> None:
-    from mmpack.stream.show.planned import planned_row_html
+    from mmpack.show.row_page.planned_row import planned_row_html
 
     rows = {each.fault.row for each in found if each.outcome != "absent"}
     if len(rows) != 1:
@@ -118,7 +119,7 @@ def _write_page(plan: Plan, found: Sequence[Replayed], out: Path, *, quiet: bool
             mend="Choose one with --line or --key.",
         )
     page = planned_row_html(plan, rows.pop())
-    with common.writing(out):
+    with writing(out):
         out.write_text(page, "utf-8")
     if not quiet:
         typer.echo(f"page: {out}")

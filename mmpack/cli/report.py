@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from mmpack.cli import common
+from mmpack.show.console import console, print_json
+from mmpack.storage.store import writing
 
 
 def report(
@@ -21,19 +23,20 @@ def report(
     ] = False,
 ) -> None:
     """Say what finished shards hold: samples, tokens, sync, and what was set aside."""
-    from mmpack.build.report import build_report, draw_build, render_build
+    from mmpack.ingest.build_report import build_report
     from mmpack.shards import Shards
+    from mmpack.show.shard_set_table import draw_build, render_build
 
     common.check_png(picture, option="--picture")
     shards = Shards(out)
     facts = build_report(shards)
     target = picture or (Path(out) / "report.png" if "://" not in out else None)
     if target is not None and facts["sync"]["recordings"]:
-        with common.writing(target):
+        with writing(target):
             draw_build(shards, facts, target)
     if as_json:
-        common.print_json(facts)
+        print_json(facts)
         return
-    common.console().print(render_build(facts))
+    console().print(render_build(facts))
     if target is not None and facts["sync"]["recordings"]:
         typer.echo(f"picture: {target}")

@@ -9,9 +9,11 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import ConfigError, IntegrityError
+from mmpack.show.console import console, print_json
+from mmpack.storage.store import writing
 
 if TYPE_CHECKING:
-    from mmpack.masks import RowView
+    from mmpack.show.mask.row_view import RowView
 
 
 def show_mask(
@@ -41,20 +43,21 @@ def show_mask(
     ] = False,
 ) -> None:
     """Show which places of a row attend to which, and check the places where documents meet."""
-    from mmpack.masks import block_index, check_row
+    from mmpack.masks import block_index
+    from mmpack.show.mask.row_view import check_row
 
     common.check_png(picture, option="--picture")
     view = _view(out, lengths, row, max_seq_len, images)
     index = block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
     checks = check_row(view, index)
     if picture is not None:
-        from mmpack.masks import draw_row
+        from mmpack.show.mask.mask_plot import draw_row
 
-        with common.writing(picture):
+        with writing(picture):
             draw_row(view, picture, block_size=block_size)
     if as_json:
         kinds = index.kinds()
-        common.print_json(
+        print_json(
             {
                 "seq_len": view.seq_len,
                 "cu_seqlens": view.cu_seqlens.tolist(),
@@ -68,9 +71,9 @@ def show_mask(
             }
         )
     else:
-        from mmpack.masks import render_row
+        from mmpack.show.mask.mask_text import render_row
 
-        common.console().print(render_row(view, block_size=block_size))
+        console().print(render_row(view, block_size=block_size))
         if picture is not None:
             typer.echo(f"picture: {picture}")
     wrong = [check for check in checks if not check.right]
@@ -87,10 +90,11 @@ def _view(out: str | None, lengths: str | None, row: int, max_seq_len: int | Non
         raise ConfigError("give a finished build or --lengths, one of the two", where="show-mask")
     if out is not None:
         from mmpack.shards import Shards
-        from mmpack.shards.view import view_row
+        from mmpack.show.mask.index_rows import view_row
 
         return view_row(Shards(out), row, max_seq_len or 8192, images=images)
-    from mmpack.masks import cu_seqlens, row_view
+    from mmpack.masks import cu_seqlens
+    from mmpack.show.mask.row_view import row_view
 
     try:
         ends = cu_seqlens([int(length) for length in (lengths or "").split(",")])

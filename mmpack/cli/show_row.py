@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmpack.cli import common
+from mmpack.storage.store import writing
 
 
 def show_row(
@@ -22,12 +22,12 @@ def show_row(
     ] = True,
 ) -> None:
     """Show what a model sees in a row: its documents, their sensors side by side, and who sees whom."""
+    from mmpack.plan import open_plan
+    from mmpack.show.row_page.planned_row import planned_row_html
     from mmpack.stream import load_plan
-    from mmpack.stream.plan import open_plan
-    from mmpack.stream.show.planned import planned_row_html
 
     page = planned_row_html(open_plan(load_plan(plan)), row, images=images)
     path = out or Path(f"row-{row}.html")
-    with common.writing(path):
+    with writing(path):
         path.write_text(page, "utf-8")
     typer.echo(f"page: {path}")

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.cli import common
 from mmpack.cli.progress import Bar
 from mmpack.errors import ConfigError
+from mmpack.show.console import console, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from mmpack.plan import Plan
     from mmpack.stream import RowStream
-    from mmpack.stream.plan import Plan
 
 
 def stream(
@@ -54,9 +54,9 @@ def stream(
 
             facts["one_row_ms"] = profile(source.plan, rows=min(facts["rows"], 8), first_step=first_step)
     if as_json:
-        common.print_json(facts)
+        print_json(facts)
     else:
-        common.console().print(_table(facts, benchmark))
+        console().print(_table(facts, benchmark))
 
 
 def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
@@ -145,11 +145,11 @@ def _table(facts: dict[str, Any], benchmark: bool) -> RenderableType:
 def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from mmpack.stream.plan.price import prices
+    from mmpack.plan.balance_report import prices
 
     found = prices(plan, ranks=ranks, windows=4)
     if as_json:
-        common.print_json(
+        print_json(
             {"ranks": ranks, "in_force": plan.config.balance, "modes": [asdict(each) for each in found]}
         )
         return
@@ -168,7 +168,7 @@ def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
             f"{each.share_error:.3f}",
             f"{each.fill:.3%}",
         )
-    common.console().print(table)
+    console().print(table)
     typer.echo(
         f"{ranks} ranks, {plan.config.global_batch} rows a step. Ranks at work: mean / largest cost of a step's ranks. "
         "Length spread: how unlike steps are in document length. Share error: how far a step's shares are from its window's."

@@ -9,6 +9,9 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import QuarantineError
+from mmpack.serialisation import pretty_json
+from mmpack.show.console import console, print_json
+from mmpack.storage.store import writing
 
 
 def sync(
@@ -38,26 +41,27 @@ def sync(
     ] = False,
 ) -> None:
     """Check how well a recording's streams agree in time."""
-    from mmpack.recording import open_recordings
+    from mmpack.recording.formats import open_recordings
+    from mmpack.show.sync_table import render
     from mmpack.sync import synchronise
-    from mmpack.sync.report import render, summary, to_table, write_parquet
+    from mmpack.sync.sync_report import summary, to_table, write_parquet
 
     settings = common.sync_config(config, reference, tolerance)
     recordings = [found for path in recording for found in open_recordings(path, root=root)]
     results = [synchronise(found, settings) for found in recordings]
     report = summary(results)
     if out is not None:
-        from mmpack.sync.picture import draw
+        from mmpack.show.sync_plot import draw
 
-        with common.writing(out):
+        with writing(out):
             out.mkdir(parents=True, exist_ok=True)
-            (out / "report.json").write_bytes(common.pretty_json(report))
+            (out / "report.json").write_bytes(pretty_json(report))
             write_parquet(results, out / "sync.parquet")
             draw(to_table(results), report, out / "sync.png")
     if as_json:
-        common.print_json(report)
+        print_json(report)
     else:
-        common.console().print(render(report))
+        console().print(render(report))
         if out is not None:
             typer.echo(f"report: {out / 'report.json'}  picture: {out / 'sync.png'}")
     share = report["quarantined"] / max(report["ticks"], 1)

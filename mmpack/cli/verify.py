@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mmpack.cli import common
 from mmpack.errors import IntegrityError
+from mmpack.show.console import print_json
 
 _SHOWN = 20
 
@@ -20,13 +20,13 @@ def verify(
 ) -> None:
     """Check every digest, every member, index against tar, token counts and the sync gate."""
     from mmpack.cli.progress import Bar
-    from mmpack.shards.verification import to_json
-    from mmpack.shards.verification import verify as check
+    from mmpack.verification.verify import to_json
+    from mmpack.verification.verify import verify as check
 
     with Bar("verify", "MB", 1e6) as bar:
         verdict = check(out, tell=bar.update)
     if as_json:
-        common.print_json(to_json(verdict))
+        print_json(to_json(verdict))
     else:
         for note in verdict.notes:
             typer.echo(f"note: {note}")

@@ -10,10 +10,10 @@ from mmpack.clock.convert import (
     pts_to_ns,
     samples_to_ns,
 )
+from mmpack.clock.decimal_text import decimal_to_ns, decimals_to_ns, format_ns, parse_duration
 from mmpack.clock.drift import DriftFit, fit_drift, period_drift
 from mmpack.clock.leap import known_map
 from mmpack.clock.maps import ClockMap
-from mmpack.clock.text import decimal_to_ns, decimals_to_ns, format_ns, parse_duration
 
 __all__ = [
     "DOMAINS",

@@ -279,3 +279,6 @@ def _positive(what: str, value: int | Fraction) -> Fraction:
             mend="Give rates exactly: 29.97 frames/s is Fraction(30000, 1001)",
         )
     return Fraction(value)
+
+
+GPS_WEEK_UNIT = "gps_week_s"

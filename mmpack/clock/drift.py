@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.clock._int64 import Int64Array, int64_array, scale_round_array
-from mmpack.clock.text import format_ns
+from mmpack.clock.decimal_text import format_ns
 from mmpack.errors import ConfigError, DataError
 
 Method = Literal["theil-sen", "envelope"]

@@ -6,13 +6,13 @@ segments that are counted.
 """
 
 from mmpack.layout.audio import AudioLayout
-from mmpack.layout.facts import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TextFacts
+from mmpack.layout.images import Grid, VisionLayout
 from mmpack.layout.layout import LAYOUT_VERSION, Layout, LayoutConfig
+from mmpack.layout.metadata import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TextFacts
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
 from mmpack.layout.text import TextLayout, Tokenizer
-from mmpack.layout.times import TimeLayout
-from mmpack.layout.vision import Grid, VisionLayout
+from mmpack.layout.time_tokens import TimeLayout
 from mmpack.layout.vocabulary import IdRange, Vocabulary
 
 __all__ = [

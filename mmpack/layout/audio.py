@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mmpack.config import Settings, to_builtins
 from mmpack.errors import ConfigError, DataError
+from mmpack.serialisation import to_builtins
+from mmpack.settings import Settings
 
 
 class AudioLayout(Settings, frozen=True, kw_only=True):

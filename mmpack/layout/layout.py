@@ -10,17 +10,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.config import Settings, canonical_json, nearest
 from mmpack.errors import ConfigError, DataError
-from mmpack.layout import special
+from mmpack.layout import special_tokens
 from mmpack.layout.audio import AudioLayout
-from mmpack.layout.facts import Facts, ImageTextFacts, SliceFacts, SpeechFacts, Text, TextFacts
+from mmpack.layout.images import VisionLayout
+from mmpack.layout.metadata import Facts, ImageTextFacts, SliceFacts, SpeechFacts, Text, TextFacts
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
 from mmpack.layout.text import TextLayout, Tokenizer
-from mmpack.layout.times import TimeLayout
-from mmpack.layout.vision import VisionLayout
+from mmpack.layout.time_tokens import TimeLayout
 from mmpack.layout.vocabulary import Vocabulary
+from mmpack.serialisation import canonical_json
+from mmpack.settings import Settings, nearest
 
 LAYOUT_VERSION = 1
 """Raised with every change of this package that gives some sample other tokens under the same settings."""
@@ -88,12 +89,12 @@ class Layout:
     @property
     def document_prefix(self) -> tuple[Segment, ...]:
         """What opens a run of slices: `<|bos|><|video_start|>`."""
-        return (_special(special.BOS), _special(special.VIDEO_START))
+        return (_special(special_tokens.BOS), _special(special_tokens.VIDEO_START))
 
     @property
     def document_suffix(self) -> tuple[Segment, ...]:
         """What closes a run of slices: `<|video_end|><|eos|>`."""
-        return (_special(special.VIDEO_END), _special(special.EOS))
+        return (_special(special_tokens.VIDEO_END), _special(special_tokens.EOS))
 
     @property
     def document_overhead(self) -> int:
@@ -114,7 +115,7 @@ class Layout:
         """
         if isinstance(facts, SliceFacts):
             return tuple(self._slice(facts))
-        return (_special(special.BOS), *self._stand_alone(facts), _special(special.EOS))
+        return (_special(special_tokens.BOS), *self._stand_alone(facts), _special(special_tokens.EOS))
 
     def count(self, facts: Facts) -> TokenCounts:
         """Tokens of a sample by modality: the sum of its :meth:`segments`. Raises as they do."""
@@ -140,7 +141,7 @@ class Layout:
             if name in cameras:
                 index = cameras[name]
                 _, height, width, *frames = facts.cameras[index]
-                yield _special(special.stream_token(name), name, index)
+                yield _special(special_tokens.stream_token(name), name, index)
                 for _ in range(frames[0] if frames else 1):
                     yield self._image(height, width, name, index)
         for index, (name, samples, rate_hz) in enumerate(facts.audio):
@@ -151,28 +152,28 @@ class Layout:
                 yield from _values(stream, facts.numeric[streams[name]][1], streams[name])
         for index, text in enumerate(facts.text):
             for segment in self._text(text, index):
-                yield _special(special.TEXT_START, "", index)
+                yield _special(special_tokens.TEXT_START, "", index)
                 yield segment
 
     def _stand_alone(self, facts: TextFacts | ImageTextFacts | SpeechFacts) -> Iterator[Segment]:
         if isinstance(facts, ImageTextFacts):
-            yield _special(special.IMAGE_START)
+            yield _special(special_tokens.IMAGE_START)
             yield self._image(facts.height, facts.width)
-            yield _special(special.IMAGE_END)
+            yield _special(special_tokens.IMAGE_END)
         elif isinstance(facts, SpeechFacts):
             yield from self._sound(facts.samples, facts.rate_hz)
         yield from self._text(facts.text)
 
     def _image(self, height: int, width: int, stream: str = "", index: int = 0) -> Segment:
         tokens = self.config.vision.grid(height, width).tokens
-        return Segment("image", Modality.VISION, tokens, special.PATCH, stream, index)
+        return Segment("image", Modality.VISION, tokens, special_tokens.PATCH, stream, index)
 
     def _sound(self, samples: int, rate_hz: int, stream: str = "", index: int = 0) -> Iterator[Segment]:
         tokens = self.config.audio.tokens(samples, rate_hz)
         if tokens:
-            yield _special(special.AUDIO_START, stream, index)
+            yield _special(special_tokens.AUDIO_START, stream, index)
             yield Segment("audio", Modality.AUDIO, tokens, "", stream, index)
-            yield _special(special.AUDIO_END, stream, index)
+            yield _special(special_tokens.AUDIO_END, stream, index)
 
     def _text(self, text: Text, index: int = 0) -> Iterator[Segment]:
         tokens = len(self.tokenizer.encode(text)) if isinstance(text, str) else text
@@ -191,11 +192,11 @@ def _values(stream: NumericLayout, rows: int, index: int) -> Iterator[Segment]:
     if not tokens:
         return
     if stream.role == "action":
-        modality, place = Modality.ACTION, special.ACTION_VALUE
+        modality, place = Modality.ACTION, special_tokens.ACTION_VALUE
     else:
-        modality, place = Modality.NUMERIC, special.VALUE
+        modality, place = Modality.NUMERIC, special_tokens.VALUE
     token = place if stream.mode == "continuous" else ""
-    yield _special(special.stream_token(stream.name), stream.name, index)
+    yield _special(special_tokens.stream_token(stream.name), stream.name, index)
     yield Segment("numeric", modality, tokens, token, stream.name, index)
 
 

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmpack.config import Settings
 from mmpack.errors import ConfigError, DataError
+from mmpack.settings import Settings
 
 _MAX_BINS = 65_536
 

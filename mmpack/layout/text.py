@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.config import Settings
 from mmpack.errors import ConfigError, DataError, MissingDependencyError, MmpackError
+from mmpack.settings import Settings
 
 if TYPE_CHECKING:
     import tokenizers

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmpack.config import nearest
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout.audio import AudioLayout
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality
-from mmpack.layout.special import ACTION_VALUE, PATCH, VALUE, special_tokens
+from mmpack.layout.special_tokens import ACTION_VALUE, PATCH, VALUE, special_tokens
 from mmpack.layout.text import Tokenizer
-from mmpack.layout.times import TimeLayout
+from mmpack.layout.time_tokens import TimeLayout
+from mmpack.settings import nearest
 
 _MAX_SIZE = 2**31 - 1  # ids are int32 in a row
 

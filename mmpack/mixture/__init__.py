@@ -9,9 +9,9 @@ numba is imported when a draw first needs it.
 
 from __future__ import annotations
 
-from mmpack.mixture.config import PhaseConfig
-from mmpack.mixture.course import Course, course_of
 from mmpack.mixture.draw import Drawn, behind, draw, tokens_after
+from mmpack.mixture.phase_config import PhaseConfig
+from mmpack.mixture.quota import Course, course_of
 from mmpack.mixture.schedule import Schedule, schedule_of
 from mmpack.mixture.weights import SCALE
 

@@ -46,7 +46,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError
-from mmpack.mixture.course import Course
+from mmpack.mixture.quota import Course
 from mmpack.mixture.weights import SCALE
 
 _MAX_LENGTH = 1 << 24
@@ -95,7 +95,7 @@ def draw(
     Raises:
         DataError: a length is not 1 to 16,777,216, or the arrays do not fit each other.
     """
-    from mmpack.mixture.earliest import earliest
+    from mmpack.mixture.draw_kernel import earliest
 
     count = len(course.available)
     if drawn.shape != (count,) or offsets.shape != (count + 1,) or offsets[-1] != lengths.size:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.mixture.course import Course, course_of
+from mmpack.mixture.quota import Course, course_of
 from mmpack.mixture.schedule import Schedule
 from mmpack.mixture.weights import SCALE
 

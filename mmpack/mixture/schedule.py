@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.config import nearest
 from mmpack.errors import ConfigError
-from mmpack.mixture.config import PhaseConfig
+from mmpack.mixture.phase_config import PhaseConfig
 from mmpack.mixture.weights import share_weights, temperature_weights
+from mmpack.settings import nearest
 
 RAMP_STAGES = 64
 """Stages of a ramp: equally long in tokens, each with the temperature at its middle. From T = 3 to 5 a share is then

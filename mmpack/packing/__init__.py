@@ -10,11 +10,11 @@ numba is imported when a function first needs it; what it compiles is cached on 
 from __future__ import annotations
 
 from mmpack.packing.balance import Schedule, balance, row_costs
-from mmpack.packing.bound import lower_bound
-from mmpack.packing.chains import ChainPacking, cut_chains
-from mmpack.packing.offline import pack
-from mmpack.packing.stream import PackStream, pack_stream
-from mmpack.packing.types import Packing
+from mmpack.packing.lower_bound import lower_bound
+from mmpack.packing.pack import pack
+from mmpack.packing.pack_runs import ChainPacking, cut_chains
+from mmpack.packing.pack_stream import PackStream, pack_stream
+from mmpack.packing.packing import Packing
 
 __all__ = [
     "ChainPacking",

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.packing.offline import as_lengths, check_range
-from mmpack.packing.types import Packing
+from mmpack.packing.pack import as_lengths, check_range
+from mmpack.packing.packing import Packing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +112,7 @@ def balance(
     members, left = _steps(values, global_batch, steps, seed)
     if ranks == global_batch:
         return Schedule(members[:, :, None], values[members], left)
-    from mmpack.packing.deal import deal
+    from mmpack.packing.rank_assignment import deal
 
     rows = deal(values, members, ranks)
     return Schedule(rows, values[rows].sum(axis=2), left)

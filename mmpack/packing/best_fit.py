@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from mmpack.packing import bits
+from mmpack.packing import bitset
 
 
 @njit(cache=True)
@@ -37,7 +37,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
         (run_rows, run_start, part_length, part_count), all int64: run i stands for `run_rows[i]` equal rows,
         each holding `part_count[p]` items of `part_length[p]` for p in [run_start[i], run_start[i + 1]).
     """
-    holes = bits.make(capacity + 1)
+    holes = bitset.make(capacity + 1)
     first = np.full(capacity + 1, -1, np.int64)  # by hole size: the first run in the list of runs with it
     # A run: its rows, the next run with the same hole, and its last part. A part points to the part before
     # it, so runs that were split share what they have in common.
@@ -48,7 +48,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
     for v in range(counts.size - 1, 0, -1):
         left = counts[v]
         while left > 0:
-            hole = bits.at_least(holes, v)
+            hole = bitset.at_least(holes, v)
             opened = hole < 0
             if opened:
                 hole = capacity
@@ -63,7 +63,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
             if whole:
                 first[hole] = follower[run]
                 if first[hole] < 0:
-                    bits.remove(holes, hole)
+                    bitset.remove(holes, hole)
             elif not opened:
                 rows[run] -= taken
             target = run if whole else runs
@@ -81,7 +81,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
             hole -= each * v
             follower[target] = first[hole]
             first[hole] = target
-            bits.add(holes, hole)
+            bitset.add(holes, hole)
     return _unrolled(rows[:runs], last, length, count, before)
 
 

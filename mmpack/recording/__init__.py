@@ -1,17 +1,8 @@
-"""Recordings of every format as one thing: a :class:`Recording` of :class:`Stream`s, read lazily.
-
-A format is one file: a function from a path to recordings, and a line in `READERS`.
-"""
+"""Recordings: named streams with timestamps and lazily read media, whatever the input format."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
-
-from mmpack.errors import DataError
-from mmpack.recording.folder import FILE_NAME, open_folder
-from mmpack.recording.media import SUFFIXES, open_media
+from mmpack.recording.formats import READERS, Reader, open_recordings
 from mmpack.recording.model import (
     TABLE_KINDS,
     AudioSource,
@@ -24,7 +15,6 @@ from mmpack.recording.model import (
     TableSource,
     TextSource,
 )
-from mmpack.recording.nuscenes import is_nuscenes, open_nuscenes
 
 __all__ = [
     "READERS",
@@ -41,62 +31,3 @@ __all__ = [
     "TextSource",
     "open_recordings",
 ]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One input format.
-
-    Attributes:
-        name: for messages.
-        accepts: whether a path looks like this format; cheap.
-        read: the recordings at the path. Raises MmpackError.
-    """
-
-    name: str
-    accepts: Callable[[Path], bool]
-    read: Callable[[Path], Iterable[Recording]]
-
-
-def _is_described(path: Path) -> bool:
-    return path.suffix == ".toml" or (path / FILE_NAME).is_file()
-
-
-READERS: tuple[Reader, ...] = (
-    Reader("folder with recording.toml", _is_described, lambda path: [open_folder(path)]),
-    Reader("nuScenes", is_nuscenes, open_nuscenes),
-    Reader("media file", lambda path: path.suffix.lower() in SUFFIXES, lambda path: [open_media(path)]),
-    Reader(
-        "folder of recordings",
-        lambda path: path.is_dir() and any(path.glob(f"*/{FILE_NAME}")),
-        lambda path: [open_folder(file) for file in sorted(path.glob(f"*/{FILE_NAME}"))],
-    ),
-)
-
-
-def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recording]:
-    """All recordings at `path`: a recording.toml or its folder, a nuScenes root or list of names, a media
-    file, or a folder of those.
-
-    Args:
-        path: what to open.
-        root: where a recording.toml's relative paths start, in place of what it says.
-
-    Raises:
-        DataError: nothing there, or no reader knows it.
-        ConfigError: its description is wrong.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise DataError("no such file or folder", where=str(path), mend="Check the path.")
-    if root is not None and _is_described(path):
-        return [open_folder(path, root=root)]
-    for reader in READERS:
-        if reader.accepts(path):
-            return list(reader.read(path))
-    known = ", ".join(reader.name for reader in READERS)
-    raise DataError(
-        "no reader knows this input",
-        where=str(path),
-        mend=f"Describe a folder with {FILE_NAME}, or give one of: {known}.",
-    )

@@ -1,4 +1,4 @@
-"""Shards: plain WebDataset tars with a Parquet index and a manifest; writing, reading and verifying them."""
+"""Shards: plain WebDataset tars with a Parquet index and a manifest; writing and reading them."""
 
 from typing import TYPE_CHECKING
 
@@ -7,9 +7,8 @@ from mmpack.lazy import loader
 if TYPE_CHECKING:
     from mmpack.shards.manifest import Manifest
     from mmpack.shards.reader import Shards
-    from mmpack.shards.verification import Verdict, verify
 
-__all__ = ["Manifest", "Shards", "Verdict", "verify"]
+__all__ = ["Manifest", "Shards"]
 
 # Who reads samples needs neither decoders nor Parquet.
 __getattr__ = loader(
@@ -17,7 +16,5 @@ __getattr__ = loader(
     {
         "Manifest": "mmpack.shards.manifest",
         "Shards": "mmpack.shards.reader",
-        "Verdict": "mmpack.shards.verification",
-        "verify": "mmpack.shards.verification",
     },
 )

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from mmpack.errors import IntegrityError
 from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TokenCounts
 from mmpack.shards.manifest import INDEX_NAME as INDEX_NAME
-from mmpack.shards.store import Store
+from mmpack.storage.store import Store
 
 QUARANTINE_NAME = "quarantine.parquet"
 SYNC_NAME = "sync.parquet"

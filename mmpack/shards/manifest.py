@@ -6,11 +6,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mmpack.config import Settings
 from mmpack.errors import IntegrityError
-from mmpack.shards.decode import Count, Int64, decode
-from mmpack.shards.store import Store
-from mmpack.typed import from_builtins
+from mmpack.serialisation import Count, Int64, decode, from_builtins
+from mmpack.settings import Settings
+from mmpack.storage.store import Store
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"

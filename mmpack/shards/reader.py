@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 from mmpack.errors import DataError, IntegrityError
 from mmpack.shards import index
 from mmpack.shards.manifest import Manifest, read_manifest
-from mmpack.shards.sample import MAX_SAMPLE_BYTES, members_at
-from mmpack.shards.store import Store, open_store
+from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, members_at
+from mmpack.storage import open_store
+from mmpack.storage.store import Store
 
 
 class Shards:

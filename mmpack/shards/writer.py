@@ -13,13 +13,13 @@ from typing import BinaryIO
 
 from isal.isal_zlib import crc32
 
-from mmpack.config import Settings, canonical_json
 from mmpack.layout import Layout
+from mmpack.samples.statistics import Statistics
+from mmpack.samples.statistics import merge as merge_statistics
+from mmpack.serialisation import canonical_json, from_json
+from mmpack.settings import Settings
 from mmpack.shards import index, tar
-from mmpack.shards.statistics import Statistics
-from mmpack.shards.statistics import merge as merge_statistics
-from mmpack.shards.store import Store, storage_errors
-from mmpack.typed import from_json
+from mmpack.storage.store import Store, storage_errors
 
 # Gathers headers and short members; what is larger goes to the file without a copy.
 _WRITE_BUFFER = 16 << 10

@@ -4,22 +4,22 @@
         for row in stream:
             ...
 
-`mmpack.stream.plan` says which documents go to which row; `mmpack.stream.read` gets their bytes; `mmpack.stream.media`
-and `mmpack.stream.assemble` make rows of them. `mmpack.stream.torch` has tensors and torchdata's StatefulDataLoader.
+`mmpack.plan` says which documents go to which row; `mmpack.stream.workers` gets their bytes; `mmpack.rows.decode`
+and `mmpack.rows.assemble` make rows of them. `mmpack.stream.torch` has tensors and torchdata's StatefulDataLoader.
 `SampleStream` gives the samples of a build one by one, for those who make something else of them.
 """
 
 from typing import TYPE_CHECKING
 
 from mmpack.lazy import loader
-from mmpack.stream.collate import collate
+from mmpack.rows.collate import collate
 
 if TYPE_CHECKING:
-    from mmpack.stream.config import PlanConfig
-    from mmpack.stream.plan import Plan, open_plan
-    from mmpack.stream.row import IGNORE, Row
-    from mmpack.stream.samples import SampleStream
-    from mmpack.stream.stream import RowStream, load_plan
+    from mmpack.plan import Plan, open_plan
+    from mmpack.plan.plan_config import PlanConfig
+    from mmpack.rows.row import IGNORE, Row
+    from mmpack.stream.row_stream import RowStream, load_plan
+    from mmpack.stream.sample_stream import SampleStream
 
 __all__ = [
     "IGNORE",
@@ -36,13 +36,13 @@ __all__ = [
 __getattr__ = loader(
     globals(),
     {
-        "IGNORE": "mmpack.stream.row",
-        "Plan": "mmpack.stream.plan",
-        "PlanConfig": "mmpack.stream.config",
-        "Row": "mmpack.stream.row",
-        "RowStream": "mmpack.stream.stream",
-        "SampleStream": "mmpack.stream.samples",
-        "load_plan": "mmpack.stream.stream",
-        "open_plan": "mmpack.stream.plan",
+        "IGNORE": "mmpack.rows.row",
+        "Plan": "mmpack.plan",
+        "PlanConfig": "mmpack.plan.plan_config",
+        "Row": "mmpack.rows.row",
+        "RowStream": "mmpack.stream.row_stream",
+        "SampleStream": "mmpack.stream.sample_stream",
+        "load_plan": "mmpack.stream.row_stream",
+        "open_plan": "mmpack.plan",
     },
 )

@@ -6,8 +6,8 @@ import time
 
 from msgspec.structs import replace
 
-from mmpack.stream.making import Making, MakingSpec
-from mmpack.stream.plan import Plan
+from mmpack.plan import Plan
+from mmpack.stream.row_pipeline import Making, MakingSpec
 
 
 def profile(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 from msgspec.structs import replace
 
 from mmpack.errors import DataError
-from mmpack.stream.making import Making, MakingSpec
-from mmpack.stream.plan import Plan
-from mmpack.stream.read.faults import MAX_TEXT, RecordedFault
+from mmpack.plan import Plan
+from mmpack.quarantine import MAX_TEXT, RecordedFault
+from mmpack.stream.row_pipeline import Making, MakingSpec
 
 Outcome: TypeAlias = Literal["readable", "same", "other", "absent"]
 

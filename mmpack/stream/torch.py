@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmpack.errors import ConfigError, MissingDependencyError
-from mmpack.stream.collate import collate
-from mmpack.stream.row import Row
-from mmpack.stream.stream import RowStream
+from mmpack.rows.collate import collate
+from mmpack.rows.row import Row
+from mmpack.stream.row_stream import RowStream
 
 if TYPE_CHECKING:
     from torch.utils.data import IterableDataset
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    from mmpack.stream.tars import TarStream
+    from mmpack.stream.tars.tar_stream import TarStream
 
 
 def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def row_tensors(row: Row) -> dict[str, Any]:
 
 
 def collate_tensors(rows: Sequence[Row]) -> dict[str, Any]:
-    """A batch of rows, see :func:`mmpack.stream.collate`, as tensors. Raises DataError, MissingDependencyError."""
+    """A batch of rows, see :func:`mmpack.rows.collate`, as tensors. Raises DataError, MissingDependencyError."""
     return to_tensors(collate(rows))
 
 

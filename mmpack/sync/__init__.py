@@ -1,10 +1,11 @@
 """Sync: reference ticks, the six policies, detectors, slices and the report. All in integer nanoseconds."""
 
-from mmpack.sync.config import StreamPolicy, SyncConfig
-from mmpack.sync.detect import Finding
-from mmpack.sync.match import Match, Status
-from mmpack.sync.slicer import SyncResult, synchronise
-from mmpack.sync.ticks import Ticks
+from mmpack.sync.alignment.ticks import Ticks
+from mmpack.sync.detectors.finding import Finding
+from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.policies.rule import StreamPolicy
+from mmpack.sync.sync_config import SyncConfig
+from mmpack.sync.synchronise import SyncResult, synchronise
 from mmpack.sync.values import slerp, table_rows
 
 __all__ = [

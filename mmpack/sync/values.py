@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.sync.match import Match
+from mmpack.sync.policies.match import Match
 
 
 def table_rows(

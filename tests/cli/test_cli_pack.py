@@ -11,9 +11,9 @@ import pytest
 
 from mmpack import Shards
 from mmpack.packing import cut_chains
-from mmpack.shards.chains import chains_of
+from mmpack.plan.index_runs import chains_of
 from mmpack.shards.index import MODALITIES
-from tests.build.inputs import MMPACK, command, make_inputs, run
+from tests.ingest.build_inputs import MMPACK, command, make_inputs, run
 
 
 @pytest.fixture(scope="module")

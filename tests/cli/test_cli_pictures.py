@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.inputs import MMPACK, run
+from tests.ingest.build_inputs import MMPACK, run
 
 COMMANDS = [
     ("mixture", "plan.toml", "--plot"),

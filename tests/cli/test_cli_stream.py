@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpack.build import BuildConfig, build_shards
-from mmpack.cli.mixture import facts as mixture_facts
-from mmpack.config import load
+from mmpack.ingest import BuildConfig, build_shards
 from mmpack.layout import Modality
 from mmpack.mixture.forecast import forecast
+from mmpack.plan.balance_report import prices
+from mmpack.quarantine import RecordedFault, read_quarantine
+from mmpack.settings import load
+from mmpack.show.mixture_table import facts as mixture_facts
+from mmpack.show.row_page.planned_row import planned_row_html
 from mmpack.stream import RowStream, load_plan, open_plan
-from mmpack.stream.plan.price import prices
-from mmpack.stream.read.faults import RecordedFault, read_quarantine
 from mmpack.stream.replay import replay
-from mmpack.stream.show.planned import planned_row_html
-from tests.build.inputs import MMPACK, make_inputs, run
+from tests.ingest.build_inputs import MMPACK, make_inputs, run
 
 PLAN = """\
 max_seq_len = 512

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mmpack.config import parse
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
+from mmpack.settings import parse
 
 SHIPPED = files("mmpack.layout").joinpath("data", "tokenizer.json")
 CAN = {"name": "can", "width": 2, "mode": "discrete", "low": -1.0, "high": 1.0}
@@ -28,7 +28,7 @@ def test_it_is_sha256_and_the_same_in_another_process() -> None:
     here = fingerprint(BASE)
     assert re.fullmatch("[0-9a-f]{64}", here)
     program = (
-        "import json, sys; from mmpack.config import parse; from mmpack.layout import Layout, LayoutConfig;"
+        "import json, sys; from mmpack.settings import parse; from mmpack.layout import Layout, LayoutConfig;"
         "print(Layout(parse(json.loads(sys.argv[1]), LayoutConfig, where='x')).fingerprint)"
     )
     there = subprocess.run(

@@ -5,7 +5,7 @@ import pytest
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import AudioLayout, Layout, LayoutConfig, Modality, NumericLayout, TimeLayout
-from mmpack.layout.special import FIXED, PLACES
+from mmpack.layout.special_tokens import FIXED, PLACES
 
 CONFIG = LayoutConfig(
     cameras=("cam_front", "cam_back"),

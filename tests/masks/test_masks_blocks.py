@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmpack.errors import DataError
 from mmpack.masks import block_index, dense_mask
 from mmpack.masks.blocks import EMPTY, FIELDS, FULL, PARTIAL
-from tests.masks.spans_made import MadeRow, rows
+from tests.masks.random_rows import MadeRow, rows
 
 
 def kinds_of(mask: NDArray[np.bool_], block_size: int) -> NDArray[np.int8]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mmpack.errors import MissingDependencyError
 from mmpack.masks import block_mask, dense_mask
 from mmpack.masks.blocks import FIELDS
-from tests.masks.spans_made import MadeRow, rows
+from tests.masks.random_rows import MadeRow, rows
 
 torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402

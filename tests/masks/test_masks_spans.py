@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmpack.errors import DataError
 from mmpack.masks import check_spans, cu_seqlens, dense_mask, document_ids, position_ids
-from tests.masks.spans_made import MadeRow, rows
+from tests.masks.random_rows import MadeRow, rows
 
 
 def test_a_small_row_by_hand() -> None:

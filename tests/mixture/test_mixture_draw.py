@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mmpack.errors import DataError
 from mmpack.mixture import SCALE, PhaseConfig, behind, course_of, draw, schedule_of, tokens_after
-from tests.mixture.mixture_made import Case, cases, slow_draw
+from tests.mixture.mixture_cases import Case, cases, slow_draw
 
 FAR = 1 << 40
 

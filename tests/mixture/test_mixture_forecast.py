@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.cli import common
-from mmpack.cli.mixture import facts, table
 from mmpack.mixture import PhaseConfig, draw, schedule_of
 from mmpack.mixture.forecast import Forecast, capped, forecast, tokens_text
-from mmpack.mixture.picture import draw_forecast
-from tests.mixture.mixture_made import SEED_PHASES, SIZES, T
+from mmpack.show.mixture_plot import draw_forecast
+from mmpack.show.mixture_table import facts, table
+from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
 CAPS = [None, None, 6, 4, 20]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmpack.config import canonical_json
 from mmpack.errors import ConfigError
 from mmpack.mixture import SCALE, PhaseConfig, schedule_of
 from mmpack.mixture.schedule import RAMP_STAGES
-from tests.mixture.mixture_made import SEED_PHASES, SIZES, T
+from mmpack.serialisation import canonical_json
+from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
 SCHEDULE = schedule_of(SEED_PHASES, SIZES)
 

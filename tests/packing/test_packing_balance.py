@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.packing_inputs import long_texts
+from benchmarks.support.packing_inputs import long_texts
 from mmpack.errors import ConfigError, DataError
 from mmpack.packing import balance, pack, row_costs
 

@@ -12,12 +12,13 @@ import pytest
 import soundfile
 
 from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
-from mmpack.recording import FrameSource, open_recordings
-from mmpack.recording.audio import SoundFile
-from mmpack.recording.container import scan_packets
-from mmpack.recording.nuscenes import open_nuscenes
+from mmpack.recording import FrameSource
+from mmpack.recording.formats import open_recordings
+from mmpack.recording.formats.nuscenes import open_nuscenes
+from mmpack.recording.sources.audio import SoundFile
+from mmpack.recording.sources.container import scan_packets
 from mmpack.sync import SyncConfig, SyncResult, synchronise
-from tests.recording.media_made import (
+from tests.recording.media_files import (
     MS,
     S,
     describe,

@@ -12,12 +12,13 @@ import pytest
 import soundfile
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.recording import AudioSource, open_recordings
-from mmpack.recording.audio import AudioTrack, SoundFile
-from mmpack.recording.container import scan_packets
-from mmpack.recording.subtitles import SubtitleFile
-from mmpack.recording.video import VideoTrack
-from tests.recording.media_made import MS, S, noise, shade, write_sound_track, write_video, write_wav
+from mmpack.recording import AudioSource
+from mmpack.recording.formats import open_recordings
+from mmpack.recording.sources.audio import AudioTrack, SoundFile
+from mmpack.recording.sources.container import scan_packets
+from mmpack.recording.sources.subtitles import SubtitleFile
+from mmpack.recording.sources.video import VideoTrack
+from tests.recording.media_files import MS, S, noise, shade, write_sound_track, write_video, write_wav
 
 CFR = [number * 40 for number in range(40)]
 VFR = np.cumsum(np.random.default_rng(0).integers(5, 120, 40)).tolist()

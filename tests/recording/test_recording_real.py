@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from mmpack.recording import AudioSource, FrameSource, TextSource, open_recordings
-from mmpack.recording.audio import SoundFile
+from mmpack.recording import AudioSource, FrameSource, TextSource
+from mmpack.recording.formats import open_recordings
+from mmpack.recording.sources.audio import SoundFile
 
 S = 10**9
 VIDEOS = {

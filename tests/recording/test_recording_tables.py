@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from mmpack.clock import decimals_to_ns
 from mmpack.errors import ConfigError, DataError
-from mmpack.recording import Stream, TableSource, TextSource, open_recordings
-from mmpack.recording.table_files import read_table
-from mmpack.recording.tables import _DECIMALS_AT_ONCE, NumericTable, TimeColumn
-from tests.recording.media_made import MS, S, describe, imu
+from mmpack.recording import Stream, TableSource, TextSource
+from mmpack.recording.formats import open_recordings
+from mmpack.recording.sources.table_files import read_table
+from mmpack.recording.sources.tables import _DECIMALS_AT_ONCE, NumericTable, TimeColumn
+from tests.recording.media_files import MS, S, describe, imu
 
 UTC_NS = 1_673_069_018_503_469_952
 

@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmpack.errors import DataError, IntegrityError
+from mmpack.ingest.tasks.encode_images import encode_frame, encode_tubelet
 from mmpack.recording import Frame
+from mmpack.samples.images import picture_size
+from mmpack.samples.npz import decode_npz, encode_npz
+from mmpack.samples.statistics import merge, of_rows
 from mmpack.shards import tar
-from mmpack.shards.numeric import decode_npz, encode_npz
-from mmpack.shards.pictures import encode_frame, encode_tubelet, picture_size
-from mmpack.shards.statistics import merge, of_rows
 
 ROWS = hnp.arrays(
     np.float64,

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError
 from mmpack.stream import RowStream
-from tests.build.inputs import command, make_inputs, run
 from tests.conftest import ROOT
-from tests.stream.elastic_rank import digest
+from tests.ingest.build_inputs import command, make_inputs, run
+from tests.stream.rank_process import digest
 
 _BATCH = 24
 _PLAN = """
@@ -140,7 +140,7 @@ def test_killed_ranks_resume_on_other_numbers_of_ranks(plan: Path, whole: list[s
 
 
 def _run_ranks(plan: Path, folder: Path, ranks: int, workers: int, state: str, deaths: list[str]) -> None:
-    arguments = [sys.executable, "-m", "tests.stream.elastic_rank", str(plan)]
+    arguments = [sys.executable, "-m", "tests.stream.rank_process", str(plan)]
     processes = [
         subprocess.Popen(
             [*arguments, str(rank), str(ranks), str(workers), str(folder), state, deaths[rank]],

@@ -15,11 +15,11 @@ import pytest
 
 from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
-from tests.build.inputs import children, wait_gone
 from tests.conftest import ROOT
-from tests.disks import disk_of
-from tests.stream.faults_made import Sound, assert_equal, assert_masked, of_shard, read
-from tests.stream.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.fetch.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.ingest.build_inputs import children, wait_gone
+from tests.small_disk import disk_of
+from tests.stream.damaged_runs import Sound, assert_equal, assert_masked, of_shard, read
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -14,12 +14,12 @@ import pytest
 
 from mmpack import Shards
 from mmpack.errors import ConfigError, IntegrityError, QuarantineError
+from mmpack.quarantine import read_quarantine
 from mmpack.shards.tar import END
 from mmpack.stream import RowStream
-from mmpack.stream.read.faults import read_quarantine
-from tests.build.inputs import MMPACK, children, run
-from tests.shards import forge
-from tests.stream.faults_made import Losses, Sound, assert_equal, assert_masked, flip, of_shard, read
+from tests.ingest.build_inputs import MMPACK, children, run
+from tests.shards import edit_shard_set
+from tests.stream.damaged_runs import Losses, Sound, assert_equal, assert_masked, flip, of_shard, read
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -87,7 +87,7 @@ def undecodable_picture(out: Path) -> Losses:
         name = sorted(name for name in members if name.endswith("jpg"))[3]
         members[name] = members[name][: len(members[name]) // 2] + b"\xff\xd9"
 
-    forge.edit_members(out, key, spoil)
+    edit_shard_set.edit_members(out, key, spoil)
     return {key: "cannot be decoded as JPEG"}
 
 
@@ -99,7 +99,7 @@ def shortened_sound(out: Path) -> Losses:
         (name,) = (name for name in members if name not in ("json", "txt"))
         members[name] = members[name][:60]
 
-    forge.edit_members(out, key, spoil)
+    edit_shard_set.edit_members(out, key, spoil)
     return {key: r"takes \d+ places, and the index has \d+"}
 
 
@@ -204,7 +204,7 @@ def test_the_command_says_so_in_one_line(wrecked: tuple[Path, Losses], tmp_path:
 
 def test_a_digest_that_is_not_the_indexs(sound: Sound, tmp_path: Path) -> None:
     folder = sound.copy(tmp_path)
-    forge.edit_manifest(
+    edit_shard_set.edit_manifest(
         folder / "out", lambda manifest: manifest["files"].update({"index.parquet": "0" * 64})
     )
     with pytest.raises(IntegrityError, match="sha256 is not the manifest's") as caught:
@@ -262,8 +262,8 @@ def test_another_plan_is_refused(
 def test_another_index_and_another_layout_are_refused(sound: Sound, tmp_path: Path) -> None:
     state = state_after(sound.folder, 2)
     folder = sound.copy(tmp_path)
-    rows = forge.read_index(folder / "out")
-    forge.edit_row(folder / "out", rows[-1]["key"], lambda row: row.update(t_ns=row["t_ns"] + 1))
+    rows = edit_shard_set.read_index(folder / "out")
+    edit_shard_set.edit_row(folder / "out", rows[-1]["key"], lambda row: row.update(t_ns=row["t_ns"] + 1))
     with RowStream.open(folder / "plan.toml") as stream, pytest.raises(ConfigError) as caught:
         stream.load_state_dict(state)
     assert re.search(
@@ -272,14 +272,14 @@ def test_another_index_and_another_layout_are_refused(sound: Sound, tmp_path: Pa
     assert "layout" not in str(caught.value)
 
     def other_layout(manifest: dict[str, Any]) -> None:
-        from mmpack.config import parse
         from mmpack.layout import Layout, LayoutConfig
+        from mmpack.settings import parse
 
         manifest["config"]["layout"].setdefault("time", {})["step"] = "50ms"
         config = parse(manifest["config"]["layout"], LayoutConfig, where="")
         manifest["layout_fingerprint"] = Layout(config).fingerprint
 
-    forge.edit_manifest(folder / "out", other_layout)
+    edit_shard_set.edit_manifest(folder / "out", other_layout)
     with (
         RowStream.open(folder / "plan.toml") as stream,
         pytest.raises(ConfigError, match=r"layout was .*, is "),
@@ -307,8 +307,8 @@ def test_real_pictures(cameras: Shards, tmp_path: Path) -> None:
     def spoil(members: dict[str, bytes]) -> None:
         members["cam_front.jpg"] = members["cam_front.jpg"][:-4000] + b"\xff\xd9"
 
-    forge.edit_members(out, picture, spoil)
-    row = next(row for row in forge.read_index(out) if row["key"] == bit)
+    edit_shard_set.edit_members(out, picture, spoil)
+    row = next(row for row in edit_shard_set.read_index(out) if row["key"] == bit)
     flip(out, row, row["size_bytes"] // 2)
     losses = {picture: "cannot be decoded as JPEG", bit: "differ.*crc32"}
     assert_masked(tmp_path, read(tmp_path), whole, losses)

@@ -17,11 +17,11 @@ from mmpack import Shards
 from mmpack.errors import ConfigError, DataError, QuarantineError
 from mmpack.layout import Layout, Modality
 from mmpack.masks import check_spans
-from mmpack.stream.config import ReaderConfig
-from mmpack.stream.tars import flow
-from tests.stream.flaky_store import Proxy, proxy_of, s3_server, upload
-from tests.stream.row_checks import check_row_arrays
-from tests.stream.tars_made import (
+from mmpack.plan.plan_config import ReaderConfig
+from mmpack.stream.tars import pack_rows
+from tests.fetch.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.rows.row_checks import check_row_arrays
+from tests.stream.tar_files import (
     CAPACITY,
     LAYOUT,
     assert_same_rows,
@@ -272,7 +272,7 @@ def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.Monk
     captions = [(f"{number:03d}.txt", text(number * 7 % 40)) for number in range(60)]
     both = [each for pair in zip(padded, captions, strict=True) for each in pair]
     tar = write_tar(tmp_path / "a.tar", both)
-    monkeypatch.setattr(flow, "POOL_BYTES", 400_000)
+    monkeypatch.setattr(pack_rows, "POOL_BYTES", 400_000)
     with stream_of([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
         rows = [next(stream)]
         state = stream.state_dict()

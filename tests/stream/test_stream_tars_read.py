@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError, IntegrityError, MmpackError, StorageError
 from mmpack.layout import Layout
 from mmpack.shards import tar
-from mmpack.shards.store import LocalStore
+from mmpack.storage.local import LocalStore
 from mmpack.stream.tars import expand_urls
+from mmpack.stream.tars.byte_source import open_source
 from mmpack.stream.tars.members import MAX_EXTENDED_BYTES, MAX_NAME_BYTES, members
-from mmpack.stream.tars.samples import MAX_SAMPLE_BYTES, Place, TarItem, TarSamples
-from mmpack.stream.tars.source import open_source
-from tests.stream.tars_made import LAYOUT, sound, tar_bytes, text, write_tar
+from mmpack.stream.tars.tar_samples import MAX_SAMPLE_BYTES, Place, TarItem, TarSamples
+from tests.stream.tar_files import LAYOUT, sound, tar_bytes, text, write_tar
 
 pytestmark = pytest.mark.timeout(120)
 

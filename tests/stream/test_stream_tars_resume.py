@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError, DataError, MmpackError
-from mmpack.stream.config import ReaderConfig
-from tests.stream.tars_made import (
+from mmpack.plan.plan_config import ReaderConfig
+from tests.stream.tar_files import (
     CAPACITY,
     assert_same_rows,
     broken_jpeg,

@@ -18,8 +18,8 @@ from mmpack.errors import ConfigError
 from mmpack.stream import Row, RowStream, collate
 from mmpack.stream.tars import TarStream
 from mmpack.stream.torch import collate_tensors, row_dataset, row_tensors, stateful_loader
-from tests.stream.stream_made import stream_over
-from tests.stream.tars_made import stream_of, texts, write_tar
+from tests.stream.small_streams import stream_over
+from tests.stream.tar_files import stream_of, texts, write_tar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchdata")

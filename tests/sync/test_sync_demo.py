@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import DataError
-from mmpack.recording import open_recordings
+from mmpack.recording.formats import open_recordings
 from mmpack.sync import synchronise
-from mmpack.sync.report import summary
+from mmpack.sync.sync_report import summary
 from tools.compare_faults import FOUND_AS, Comparison, compare
 from tools.drive.faults import KINDS
 from tools.make_recording import make_recording

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.sync import StreamPolicy, SyncConfig, synchronise
-from mmpack.sync.offsets import learn_against, learn_group, nearest_index
-from mmpack.sync.ticks import at_rate, consensus, from_stream
-from tests.sync.sync_made import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
+from mmpack.sync.alignment.offsets import learn_against, learn_group, nearest_index
+from mmpack.sync.alignment.ticks import at_rate, consensus, from_stream
+from tests.sync.listed_streams import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
 
 PERIOD_NS = 100 * MS
 

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpack.clock import Clock, ClockMap
-from mmpack.config import parse
 from mmpack.errors import ConfigError, DataError
 from mmpack.recording import Recording, Stream
-from mmpack.recording.images import ImageFiles
+from mmpack.recording.sources.images import ImageFiles
+from mmpack.settings import parse
 from mmpack.sync import Status, StreamPolicy, SyncConfig, synchronise
-from mmpack.sync.match import match
-from tests.sync.sync_made import (
+from mmpack.sync.policies import match
+from tests.sync.listed_streams import (
     BOOT_NS,
     MS,
     RIG,

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from mmpack.errors import DataError
-from mmpack.recording import AudioSource, Recording, open_recordings
+from mmpack.recording import AudioSource, Recording
+from mmpack.recording.formats import open_recordings
 from mmpack.sync import Finding, Status, SyncConfig, SyncResult, synchronise
-from mmpack.sync.report import summary
+from mmpack.sync.sync_report import summary
 
 ROOT = Path(__file__).parents[2]
 S = 10**9

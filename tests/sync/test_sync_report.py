@@ -9,9 +9,10 @@ from rich.console import Console
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.recording import Recording
+from mmpack.show.sync_table import render
 from mmpack.sync import synchronise
-from mmpack.sync.report import render, summary
-from tests.sync.sync_made import BOOT_NS, MS, recording, regular, stream
+from mmpack.sync.sync_report import summary
+from tests.sync.listed_streams import BOOT_NS, MS, recording, regular, stream
 
 
 def shown(*recordings: Recording) -> str:

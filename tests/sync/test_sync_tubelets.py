@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from mmpack import Shards, verify
-from mmpack.build import BuildConfig, Outcome, build_shards
-from mmpack.config import parse
 from mmpack.errors import DataError
-from tests.recording.media_made import MS, S, describe, shade, write_video
+from mmpack.ingest import BuildConfig, Outcome, build_shards
+from mmpack.settings import parse
+from tests.recording.media_files import MS, S, describe, shade, write_video
 from tools.make_recording import make_recording
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
 from mmpack.sync import slerp, table_rows
-from mmpack.sync.match import match
-from tests.sync.sync_made import BOOT_NS, MS, aligned, regular, rule, stream
+from mmpack.sync.policies import match
+from tests.sync.listed_streams import BOOT_NS, MS, aligned, regular, rule, stream
 
 parts = st.floats(-1, 1)
 quaternions = st.tuples(parts, parts, parts, parts).map(np.array).filter(lambda q: np.linalg.norm(q) > 0.1)

@@ -24,9 +24,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError
+from tools.drive.bitmap_font import text_bitmap
 from tools.drive.camera import MOUNTS, clock_text
 from tools.drive.faults import KINDS, choose_places
-from tools.drive.font import text_bitmap
 from tools.drive.motion import WHEELBASE_M
 from tools.make_recording import Planted, make_recording
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mmpack import Layout, LayoutConfig, Shards, verify
-from mmpack.config import load, parse
-from mmpack.stream.config import PlanConfig
+from mmpack.plan.plan_config import PlanConfig
+from mmpack.settings import load, parse
 from tools.real_mix import make_real_mix
 from tools.real_texts import standard_library_texts
 

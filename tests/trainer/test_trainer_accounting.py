@@ -18,7 +18,7 @@ from mmpack_trainer.config.schema import LossConfig, ModelConfig, MoeConfig
 from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
 from mmpack_trainer.hardware import Device, peak_flops
 from mmpack_trainer.parameters import Parameters, parameters_of
-from tests.trainer.settings_made import make_run
+from tests.trainer.recipes import make_run
 
 SMALL = st.integers(1, 64)
 DENSE = ModelConfig(dim=64, layers=2, heads=4, kv_heads=2, hidden_dim=96)

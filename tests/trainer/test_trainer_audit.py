@@ -24,8 +24,8 @@ from mmpack_trainer.audit_cli import app
 from mmpack_trainer.batch import Batch
 from mmpack_trainer.model.attention import DenseAttention, DocumentAttention
 from mmpack_trainer.model.masks import Backend, Dense, Document, Documents
-from tests.trainer.model_made import MOE, make_arrays, make_model
-from tests.trainer.runs_made import settings, write_plan
+from tests.trainer.small_models import MOE, make_arrays, make_model
+from tests.trainer.small_runs import settings, write_plan
 
 BACKENDS: list[Backend] = ["sdpa", "dense"]
 

@@ -40,8 +40,8 @@ from mmpack_trainer.config.schema import ModelConfig, MoeConfig
 from mmpack_trainer.flops import Rates, Work, planned_work
 from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, StepMetrics
 from mmpack_trainer.parameters import parameters_of
-from tests.trainer.settings_made import MOE as WITH_EXPERTS
-from tests.trainer.settings_made import make_run
+from tests.trainer.recipes import MOE as WITH_EXPERTS
+from tests.trainer.recipes import make_run
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 LAYOUT = Layout(LayoutConfig())

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from mmpack.config import parse
 from mmpack.errors import ConfigError, DataError, StorageError
+from mmpack.settings import parse
 from mmpack_trainer.audit_run import audit_run
 from mmpack_trainer.config.schema import TrainConfig
-from tests.disks import disk_of
-from tests.trainer.runs_made import ROOT, environment, settings, torchrun, write_plan
+from tests.small_disk import disk_of
+from tests.trainer.small_runs import ROOT, environment, settings, torchrun, write_plan
 
 pytest.importorskip("torchtitan")
 
@@ -86,7 +86,7 @@ def test_all_processes_take_the_checkpoint_that_the_first_one_sees(tmp_path: Pat
             folder = tmp_path / str(rank) / "checkpoints" / f"step-{step:08d}"
             folder.mkdir(parents=True)
             (folder / "run.json").write_text("{}")
-    command = torchrun(2, "-m", "tests.trainer.last_run", str(tmp_path))
+    command = torchrun(2, "-m", "tests.trainer.last_checkpoint_process", str(tmp_path))
     done = subprocess.run(
         command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )

@@ -11,8 +11,8 @@ import pytest
 
 from mmpack import Shards
 from mmpack_trainer.metrics import METRICS_NAME, read_metrics
-from tests.trainer.runs_made import ROOT, environment, torchrun, write_plan
-from tests.trainer.settings_made import make_run
+from tests.trainer.recipes import make_run
+from tests.trainer.small_runs import ROOT, environment, torchrun, write_plan
 
 
 @pytest.fixture(scope="module")

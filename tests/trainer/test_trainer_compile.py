@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from mmpack import Shards
-from tests.trainer import runs_made
-from tests.trainer.model_made import LOSS, MODEL, MOE, SEQ_LEN, make_arrays, make_model
-from tests.trainer.runs_made import run_cases, settings, write_plan
+from tests.trainer import small_runs
+from tests.trainer.small_models import LOSS, MODEL, MOE, SEQ_LEN, make_arrays, make_model
+from tests.trainer.small_runs import run_cases, settings, write_plan
 
 pytest.importorskip("torchtitan")
 
@@ -73,7 +73,7 @@ def test_layouts_agree(mixed: Shards, tmp_path: Path) -> None:
     def case(
         experts: bool, attention: str, recompute: str, tensor: int, *, compiled: bool = True
     ) -> dict[str, Any]:
-        moe = {"moe": runs_made.MOE | {"dense_layers": 1}} if experts else {}
+        moe = {"moe": small_runs.MOE | {"dense_layers": 1}} if experts else {}
         return settings(
             plan,
             tmp_path,

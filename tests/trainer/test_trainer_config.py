@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mmpack.config import to_builtins
 from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.layout import LayoutConfig
+from mmpack.serialisation import to_builtins
 from mmpack_trainer.config.check import Checked, check
 from mmpack_trainer.config.load import load_config
 from mmpack_trainer.hardware import Device
-from tests.trainer.settings_made import (
+from tests.trainer.recipes import (
     MOE,
     RECIPE,
     config_with,

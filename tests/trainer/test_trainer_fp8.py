@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from mmpack.config import parse
 from mmpack.errors import ConfigError
+from mmpack.settings import parse
 from mmpack_trainer.config.check import check
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.hardware import Device
-from tests.trainer import runs_made, settings_made
-from tests.trainer.runs_made import run_cases, settings
+from tests.trainer import recipes, small_runs
+from tests.trainer.small_runs import run_cases, settings
 
 H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 80 << 30)
 #: The second layer has experts; the first is dense.
-MODEL = {"moe": runs_made.MOE | {"dense_layers": 1}}
+MODEL = {"moe": small_runs.MOE | {"dense_layers": 1}}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Path:
     """A plan over the small build."""
     for name in ("torchtitan", "torchao"):
         pytest.importorskip(name)
-    return runs_made.write_plan(tmp_path_factory.mktemp("fp8"), mixed)
+    return small_runs.write_plan(tmp_path_factory.mktemp("fp8"), mixed)
 
 
 def _trainer(plan: Path, out: Path, *, fp8: bool, **tables: Any):
@@ -103,12 +103,12 @@ def test_layouts_agree(plan: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe over made shards, of widths that float8 takes."""
-    return settings_made.make_run(tmp_path_factory.mktemp("run"))
+    return recipes.make_run(tmp_path_factory.mktemp("run"))
 
 
 def _refusal(run: Path, *overrides: str, world: int = 1, device: Device = H100) -> str:
     with pytest.raises(ConfigError) as caught:
-        check(settings_made.config_with(run, "--compute.fp8=true", *overrides), world=world, device=device)
+        check(recipes.config_with(run, "--compute.fp8=true", *overrides), world=world, device=device)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -135,7 +135,7 @@ def test_what_lacks_is_named_with_its_command(run: Path, monkeypatch: pytest.Mon
             "16 does not divide model.kv_heads · head_dim / parallel.tensor 4 = 8",
         ),
         (
-            [*settings_made.MOE, "--model.moe.shared_experts=1", "--model.moe.hidden_dim=90"],
+            [*recipes.MOE, "--model.moe.shared_experts=1", "--model.moe.hidden_dim=90"],
             "16 does not divide model.moe.shared_experts · hidden_dim = 90",
         ),
     ],
@@ -147,13 +147,11 @@ def test_what_products_cannot_take_is_refused(run: Path, overrides: list[str], m
 
 def test_rows_that_products_cannot_take_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("torchao")
-    run = settings_made.make_run(tmp_path, max_seq_len=120)
+    run = recipes.make_run(tmp_path, max_seq_len=120)
     assert "16 does not divide micro_batch · max_seq_len = 120" in _refusal(run, "--micro_batch=1")
 
 
 def test_a_run_that_fits_passes(run: Path) -> None:
     pytest.importorskip("torchao")
-    config = settings_made.config_with(
-        run, "--compute.fp8=true", "--parallel.tensor=2", "--compute.compile=true"
-    )
+    config = recipes.config_with(run, "--compute.fp8=true", "--parallel.tensor=2", "--compute.compile=true")
     assert check(config, world=2, device=H100).batch.ranks == 1

@@ -6,7 +6,7 @@ import pytest
 
 from mmpack import Shards
 from mmpack.stream.torch import collate_tensors
-from tests.trainer.model_made import LOSS, MODEL, SEQ_LEN, make_arrays, make_model, make_row, mixed_rows
+from tests.trainer.small_models import LOSS, MODEL, SEQ_LEN, make_arrays, make_model, make_row, mixed_rows
 
 pytest.importorskip("torchtitan")
 

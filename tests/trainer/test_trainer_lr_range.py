@@ -21,8 +21,8 @@ from mmpack_trainer.config.advice import usual_peaks
 from mmpack_trainer.lr_range import Found, is_over, ladder, read_off, smoothed
 from mmpack_trainer.lr_range_cli import PICTURE_NAME, RECORD_NAME, app, compared
 from mmpack_trainer.lr_range_picture import draw_range
-from tests.trainer import runs_made
-from tests.trainer.settings_made import make_run, write_recipe
+from tests.trainer import small_runs
+from tests.trainer.recipes import make_run, write_recipe
 
 SMALL = (
     "--micro_batch=4",
@@ -142,7 +142,7 @@ def mmpack_lr_range(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def test_the_command_leaves_a_record_a_picture_and_what_was_there(mixed: Shards, tmp_path: Path) -> None:
     pytest.importorskip("torchtitan")
-    runs_made.write_plan(tmp_path, mixed)
+    small_runs.write_plan(tmp_path, mixed)
     recipe, out = write_recipe(tmp_path), tmp_path / "run"
     kept = {"metrics.jsonl": "of a run", "checkpoints/step-00000007/run.json": "{}", RECORD_NAME: "old\n"}
     for name, text in kept.items():
@@ -186,7 +186,7 @@ def test_what_is_no_range_is_refused_before_anything_is_read(limits: tuple[float
 
 def test_the_command_stops_where_the_gradient_is_no_number(mixed: Shards, tmp_path: Path) -> None:
     pytest.importorskip("torchtitan")
-    runs_made.write_plan(tmp_path, mixed)
+    small_runs.write_plan(tmp_path, mixed)
     done = mmpack_lr_range(write_recipe(tmp_path), *SMALL, "--to", "1e300", "--steps", "10")
     assert done.returncode == 1
     assert "steps before the loss is no number or the plan ends are too few" in done.stderr

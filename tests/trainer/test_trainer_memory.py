@@ -31,7 +31,7 @@ from mmpack_trainer.config.schema import (
 from mmpack_trainer.hardware import Device
 from mmpack_trainer.memory import ROOM, Memory, in_bytes, memory_of
 from mmpack_trainer.parameters import parameters_of
-from tests.trainer.settings_made import config_with, make_run
+from tests.trainer.recipes import config_with, make_run
 
 LAYOUT = Layout(LayoutConfig())
 IDS = LAYOUT.vocabulary.size

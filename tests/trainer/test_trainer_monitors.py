@@ -18,8 +18,8 @@ from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, read_metrics
 from mmpack_trainer.monitors import Monitors
 from mmpack_trainer.panel import bars, experts_line, figures, loads
 from mmpack_trainer.parameters import parameters_of
-from tests.trainer import runs_made
-from tests.trainer.settings_made import MOE, config_with, write_recipe
+from tests.trainer import small_runs
+from tests.trainer.recipes import MOE, config_with, write_recipe
 from tests.trainer.test_trainer_metrics import metrics
 
 pytest.importorskip("torchtitan")
@@ -221,7 +221,7 @@ def test_bars_and_alarms_are_kept_in_the_log_and_on_tensorboard(tmp_path: Path) 
 
 
 def test_a_run_with_experts_shows_them_and_tells_its_alarms(mixed: Shards, tmp_path: Path) -> None:
-    runs_made.write_plan(tmp_path, mixed)
+    small_runs.write_plan(tmp_path, mixed)
     recipe = write_recipe(tmp_path)
     settings = (
         "steps=24",
@@ -243,7 +243,7 @@ def test_a_run_with_experts_shows_them_and_tells_its_alarms(mixed: Shards, tmp_p
         text=True,
         timeout=120,
         check=True,
-        env=runs_made.environment(),
+        env=small_runs.environment(),
     )
     lines = done.stdout.splitlines()
     assert sum(line.startswith("experts ") for line in lines) == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from tests.trainer.runs_made import MOE, run_cases, settings, write_plan
+from tests.trainer.small_runs import MOE, run_cases, settings, write_plan
 
 pytest.importorskip("torchtitan")
 

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.build.inputs import command, make_inputs, run
+from tests.ingest.build_inputs import command, make_inputs, run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_pytorch.py"
 

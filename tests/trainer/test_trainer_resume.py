@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from tests.build.inputs import children, wait_gone
-from tests.trainer.runs_made import ROOT, environment, settings, torchrun
+from tests.ingest.build_inputs import children, wait_gone
+from tests.trainer.small_runs import ROOT, environment, settings, torchrun
 
 pytest.importorskip("torchtitan")
 
@@ -69,7 +69,7 @@ class Running:
         (self.folder / "run.json").write_text(json.dumps(table))
         arguments = [
             "-m",
-            "tests.trainer.resume_run",
+            "tests.trainer.resume_process",
             str(self.folder / "run.json"),
             str(self.folder),
             *options,

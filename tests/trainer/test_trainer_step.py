@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mmpack import Shards
-from mmpack.config import parse
 from mmpack.errors import DataError
-from tests.trainer.runs_made import settings, write_plan
+from mmpack.settings import parse
+from tests.trainer.small_runs import settings, write_plan
 
 pytest.importorskip("torchtitan")
 

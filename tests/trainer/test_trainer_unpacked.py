@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from mmpack.layout import Modality
-from mmpack.stream.row import Row
+from mmpack.rows.row import Row
 from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batches
 from mmpack_trainer.model.decoder import MultimodalDecoder
 from mmpack_trainer.titan import token_losses
-from tests.trainer.model_made import MOE, Wanted, make_model, make_row, mixed_rows
+from tests.trainer.small_models import MOE, Wanted, make_model, make_row, mixed_rows
 
 TOLERANCE = 1e-5
 

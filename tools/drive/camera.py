@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tools.drive.font import text_bitmap
+from tools.drive.bitmap_font import text_bitmap
 from tools.drive.motion import Floats
 from tools.drive.scene import ROAD_CENTRE_M, ROAD_LEFT_EDGE_M, ROAD_RIGHT_EDGE_M, Boxes, Scene
 

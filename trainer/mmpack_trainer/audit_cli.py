@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.cli import common
+from mmpack.show.console import console, print_json
 from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def audit_command(
     reports = list(audit_run(load_config(config, context.args), rows=rows, fresh=fresh))
     is_tight = all(report.is_tight for report in reports)
     if as_json:
-        common.print_json({"tight": is_tight, "rows": [_facts(report) for report in reports]})
+        print_json({"tight": is_tight, "rows": [_facts(report) for report in reports]})
     else:
         _show(reports, is_tight=is_tight)
     if not is_tight:
@@ -50,21 +50,21 @@ def audit_command(
 
 
 def _show(reports: list[AuditReport], *, is_tight: bool) -> None:
-    console = common.console()
+    screen = console()
     for report in reports:
         if report.effects is not None:
-            console.print(table_of(report))
+            screen.print(table_of(report))
         for sentence in report.findings():
-            console.print(f"LEAK {sentence}", markup=False)
+            screen.print(f"LEAK {sentence}", markup=False)
         if report.coupling is not None:
-            console.print(
+            screen.print(
                 f"capacity: {report.coupling.dropped} choices dropped; through them documents change each other by "
                 f"up to {report.coupling.largest:.3g} (measured apart, no leak of the mask)"
             )
     documents = sum(len(report.documents) for report in reports)
     largest = max((report.effects.largest for report in reports if report.effects is not None), default=0.0)
     verdict = "nothing leaks" if is_tight else "LEAKS"
-    console.print(
+    screen.print(
         f"{verdict}: {documents} documents in {len(reports)} rows, largest effect between two {largest:.3g}, "
         f"let pass {reports[0].tolerance:g}",
         markup=False,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.stream.row import IGNORE
+from mmpack.rows.row import IGNORE
 
 
 @dataclass(frozen=True, slots=True)

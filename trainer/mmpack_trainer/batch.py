@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpack.layout import Layout
-from mmpack.stream.row import IGNORE
+from mmpack.rows.row import IGNORE
 from mmpack_trainer.config.schema import LossConfig
 from mmpack_trainer.model.build import Widths
 from mmpack_trainer.model.inputs import Inputs, Labels

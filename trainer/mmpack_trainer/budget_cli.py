@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpack.cli import common
-from mmpack.errors import (
-    ConfigError,
-    DataError,
-    IntegrityError,
-    MissingDependencyError,
-    StorageError,
-)
+from mmpack.errors import ConfigError, DataError, IntegrityError, MissingDependencyError, StorageError
+from mmpack.show.console import console
 from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
@@ -88,17 +82,17 @@ def budget_command(
         found = measured_in(measured)
     peak = _peak(config, gpu, needed=found is None)
     asked = _asked(config)
-    console = common.console()
-    console.print(_demand_table(asked, f"{recipe.name}: {config.steps:,} steps"))
-    _show_bills(console, asked, rig, gpu=gpu, peak=peak, mfu=mfu, found=found)
+    screen = console()
+    screen.print(_demand_table(asked, f"{recipe.name}: {config.steps:,} steps"))
+    _show_bills(screen, asked, rig, gpu=gpu, peak=peak, mfu=mfu, found=found)
     if convention is Convention.seed:
-        _show_seed(console)
+        _show_seed(screen)
     if measured is not None and found is not None:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         counts = {"parameters": asked.parameters.total, "active_parameters": asked.parameters.active}
         inputs = {"recipe": recipe.name, "gpu": gpu, **counts}
         path = freeze(measured, found, asked.demand, rig, date=date, inputs=inputs)
-        console.print(f"frozen in {path}", markup=False)
+        screen.print(f"frozen in {path}", markup=False)
 
 
 @dataclass(frozen=True, slots=True)

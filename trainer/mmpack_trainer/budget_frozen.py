@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mmpack.cli.common import pretty_json, writing
 from mmpack.errors import ConfigError, DataError
+from mmpack.serialisation import pretty_json
+from mmpack.storage.store import writing
 from mmpack_trainer.budget import Bill, Demand, Rig, bill_at
 from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 

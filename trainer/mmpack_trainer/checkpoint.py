@@ -29,8 +29,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from mmpack.errors import ConfigError, DataError, MmpackError, StorageError
-from mmpack.shards.store import sync_folder
-from mmpack.typed import BAD_JSON, from_json
+from mmpack.serialisation import BAD_JSON, from_json
+from mmpack.storage.local import sync_folder
 from mmpack_trainer.checkpoint_files import AWAY, Planner, Reader
 from mmpack_trainer.parallel import World
 

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _tell(console: Console, config: TrainConfig, checked: Checked, world: int, device: Device) -> None:
-    from mmpack.config import to_builtins
+    from mmpack.serialisation import to_builtins
     from mmpack_trainer.memory import in_bytes
 
     for name, value in _flat(to_builtins(config), ""):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from mmpack.errors import DataError, StorageError
-from mmpack.typed import BAD_JSON, from_json
+from mmpack.serialisation import BAD_JSON, from_json
 from mmpack_trainer.flops import Rates
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from mmpack.config import to_builtins
 from mmpack.errors import ConfigError, DataError
+from mmpack.serialisation import to_builtins
 from mmpack.stream import RowStream
 from mmpack_trainer.accounting import batch_of
 from mmpack_trainer.batch import Batch, Batches

@@ -4,8 +4,8 @@
 these, `flow` packs samples into rows, and `stream` hands them out.
 """
 
-from mmpack.stream.tars.flow import TarState
-from mmpack.stream.tars.stream import TarStream
+from mmpack.stream.tars.pack_rows import TarState
+from mmpack.stream.tars.tar_stream import TarStream
 from mmpack.stream.tars.urls import expand_urls
 
 __all__ = ["TarState", "TarStream", "expand_urls"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mmpack.errors import IntegrityError
 from mmpack.shards.tar import BLOCK
-from mmpack.stream.tars.source import Forward
+from mmpack.stream.tars.byte_source import Forward
 
 MAX_NAME_BYTES = 4096
 """Of a member's name, as of a path in Linux."""

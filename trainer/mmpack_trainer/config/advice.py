@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmpack.mixture.config import token_count
+from mmpack.mixture.phase_config import token_count
 from mmpack.stream import Plan
 from mmpack_trainer.accounting import Batch, largest_divisor
 from mmpack_trainer.config.ranges import usual_warmup

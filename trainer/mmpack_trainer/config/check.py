@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmpack.errors import ConfigError
-from mmpack.mixture.config import token_count
+from mmpack.mixture.phase_config import token_count
 from mmpack.stream import Plan, load_plan, open_plan
 from mmpack_trainer.accounting import Batch, batch_of, solved
 from mmpack_trainer.config.advice import advice

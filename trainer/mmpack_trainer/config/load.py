@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpack.config import parse, read_toml
 from mmpack.errors import ConfigError
+from mmpack.settings import parse, read_toml
 from mmpack_trainer.config.schema import TrainConfig
 
 #: Settings that are paths. In the file they start at the file; on the command line, where people write it.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mmpack.config import Settings
+from mmpack.settings import Settings
 
 
 class DataConfig(Settings, frozen=True, kw_only=True):

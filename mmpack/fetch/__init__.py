@@ -1,0 +1,1 @@
+"""Fetching: the bytes of planned samples."""

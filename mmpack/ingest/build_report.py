@@ -1,0 +1,55 @@
+"""The report of a finished build: its manifest, its index and the sync of its recordings, for machines and
+people.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mmpack.shards import Shards
+from mmpack.shards.manifest import read_sync_reports
+from mmpack.sync.sync_report import pooled_facts
+
+
+def build_report(shards: Shards) -> dict[str, Any]:
+    """Everything there is to say of a build, as plain JSON values. Raises StorageError, IntegrityError."""
+    manifest, table = shards.manifest, shards.index
+    recordings = read_sync_reports(shards.store)
+    tokens = table["tokens"].to_numpy()
+    return {
+        "out": shards.store.url,
+        "samples": manifest.samples,
+        "slices": manifest.slices,
+        "quarantined": manifest.quarantined,
+        "tokens": manifest.tokens,
+        "tokens_by_modality": manifest.tokens_by_modality,
+        "tokens_per_sample": _quantiles(tokens),
+        "samples_by_kind": _counted(table["kind"]),
+        "shards": len(manifest.shards),
+        "size_bytes": sum(shard.size_bytes for shard in manifest.shards),
+        "layout_fingerprint": manifest.layout_fingerprint,
+        "numeric": manifest.numeric,
+        "sync": {
+            "ticks": sum(facts["ticks"] for facts in recordings),
+            "passed": sum(facts["passed"] for facts in recordings),
+            "quarantined": sum(facts["quarantined"] for facts in recordings),
+            "streams": pooled_facts(recordings),
+            "recordings": recordings,
+        },
+    }
+
+
+def _quantiles(tokens: np.ndarray) -> dict[str, int]:
+    if not len(tokens):
+        return {"min": 0, "p50": 0, "p99": 0, "max": 0}
+    p50, p99 = np.percentile(tokens, [50, 99])
+    return {"min": int(tokens.min()), "p50": int(p50), "p99": int(p99), "max": int(tokens.max())}
+
+
+def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+    return {
+        str(entry["values"]): entry["counts"] for entry in column.cast(pa.string()).value_counts().to_pylist()
+    }

@@ -1,0 +1,118 @@
+"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table, one list of sync
+reports, and the manifest, written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from typing import Any
+
+import pyarrow as pa
+
+from mmpack.ingest.tasks.build_plan import Plan
+from mmpack.ingest.tasks.task import TaskRecord, read_done, sync_name
+from mmpack.samples.statistics import Statistics
+from mmpack.samples.statistics import merge as merge_statistics
+from mmpack.serialisation import canonical_json
+from mmpack.shards import index
+from mmpack.shards.manifest import (
+    FORMAT_VERSION,
+    SYNC_REPORTS_NAME,
+    Manifest,
+    ShardEntry,
+    recording_entry,
+    write_manifest,
+)
+from mmpack.shards.writer import earlier_records, part_name
+from mmpack.storage.store import Store
+
+
+def finish(plan: Plan, store: Store) -> Manifest | None:
+    """Puts the parts together, if every task is complete; None if some are not (another rank has them).
+
+    It gives the same bytes whoever does it, so two ranks that finish together do no harm.
+
+    Raises:
+        StorageError, IntegrityError: parts cannot be read or the target refuses.
+    """
+    records: dict[str, TaskRecord] = {}
+    for task in plan.tasks:
+        record = read_done(store, task.name)
+        if record is None:
+            return None
+        records[task.name] = record
+    shards: list[ShardEntry] = []
+    parts: list[pa.Table] = []
+    statistics: dict[str, Statistics] = {}
+    for task in plan.tasks:
+        for number, shard in enumerate(earlier_records(store, task.name)):
+            shards.append(
+                ShardEntry(
+                    name=shard.name,
+                    size_bytes=shard.size_bytes,
+                    sha256=shard.sha256,
+                    samples=shard.samples,
+                    tokens=shard.tokens,
+                )
+            )
+            parts.append(index.read_table(store, part_name(task.name, number)))
+            for name, part in shard.statistics.items():
+                statistics[name] = merge_statistics(statistics[name], part) if name in statistics else part
+    table = pa.concat_tables(parts).unify_dictionaries() if parts else index.SCHEMA.empty_table()
+    reports = [record.report for record in records.values() if record.report is not None]
+    sync = [
+        index.read_table(store, sync_name(task.name)) for task in plan.tasks if task.recording is not None
+    ]
+    files = {
+        index.INDEX_NAME: _write(store, index.INDEX_NAME, index.to_bytes(table)),
+        index.QUARANTINE_NAME: _write(store, index.QUARANTINE_NAME, index.to_bytes(_quarantine(reports))),
+        SYNC_REPORTS_NAME: _write(store, SYNC_REPORTS_NAME, canonical_json(reports)),
+    }
+    if sync:
+        together = pa.concat_tables(sync).unify_dictionaries()
+        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.to_bytes(together))
+    manifest = Manifest(
+        format=FORMAT_VERSION,
+        mmpack=version("mmpack"),
+        config=plan.settings,
+        layout_fingerprint=plan.layout.fingerprint,
+        vocabulary_size=plan.layout.vocabulary.size,
+        samples=table.num_rows,
+        tokens=_total(table, "tokens"),
+        slices=sum(report["passed"] for report in reports),
+        quarantined=sum(report["quarantined"] for report in reports),
+        tokens_by_modality={name: _total(table, f"tokens_{name}") for name in index.MODALITIES},
+        shards=shards,
+        recordings=[recording_entry(report, where=report["recording"]) for report in reports],
+        numeric={name: part.public() for name, part in sorted(statistics.items())},
+        files=files,
+    )
+    write_manifest(store, manifest)
+    store.delete("_build/scratch")
+    return manifest
+
+
+def _write(store: Store, name: str, data: bytes) -> str:
+    store.write(name, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _total(table: pa.Table, column: str) -> int:
+    return int(table[column].to_numpy().sum(dtype="int64"))
+
+
+def _quarantine(reports: list[dict[str, Any]]) -> pa.Table:
+    rows = [
+        {
+            "recording": report["recording"],
+            "ordinal": entry["ordinal"],
+            "t_ns": entry["t_ns"],
+            "stream": reason["stream"],
+            "reason": reason["why"],
+        }
+        for report in reports
+        for entry in report["quarantine"]
+        for reason in entry["reasons"]
+    ]
+    return pa.Table.from_pylist(rows, schema=index.QUARANTINE_SCHEMA)

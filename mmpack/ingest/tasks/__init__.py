@@ -1,0 +1,1 @@
+"""Tasks of a build: one recording or stand-alone source to shards."""

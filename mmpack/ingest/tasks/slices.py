@@ -1,0 +1,345 @@
+"""A synchronised recording as samples: media read once, in one forward pass, a slice at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from mmpack.errors import ConfigError, DataError
+from mmpack.ingest.tasks.build_config import ShardsConfig
+from mmpack.ingest.tasks.encode_images import encode_frame, encode_tubelet
+from mmpack.layout import SliceFacts
+from mmpack.prefetch import read_ahead
+from mmpack.recording import TABLE_KINDS, Frame, FrameSource, TableSource, TextSource
+from mmpack.samples.description import NUMERIC_MEMBER
+from mmpack.samples.npz import encode_npz
+from mmpack.samples.statistics import Statistics, of_rows
+from mmpack.serialisation import canonical_json
+from mmpack.shards.index import Row
+from mmpack.sync import Match, Status, SyncResult, table_rows
+from mmpack.sync.synchronise import describe
+
+#: A step between ticks longer than this many periods ends a run: what lies across it is not consecutive.
+RUN_BREAK = 1.5
+#: Decoded frames held back at once: 256 of 1080p are 800 MB.
+MAX_KEPT_FRAMES = 256
+
+MAX_FLAC_CHANNELS = 8
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one stream gives to one slice."""
+
+    members: tuple[tuple[str, bytes], ...] = ()
+    arrays: tuple[tuple[str, NDArray[Any]], ...] = ()
+    camera: tuple[str, int, int, int] | None = None
+    audio: tuple[str, int, int] | None = None
+    numeric: tuple[str, int] | None = None
+    texts: tuple[str, ...] = ()
+    statistics: Statistics | None = None
+    facts: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample ready to be written: its index row, its members, the statistics of its numbers."""
+
+    row: Row
+    members: list[tuple[str, bytes]]
+    statistics: dict[str, Statistics]
+
+
+def slices(
+    result: SyncResult, config: ShardsConfig, *, skip: int = 0, threads: bool = False
+) -> Iterator[Sample]:
+    """The slices of a recording that passed, in order.
+
+    Args:
+        result: the synchronised recording.
+        config: how media are written.
+        skip: slices at the start that are published already; their media are passed over without encoding.
+        threads: one decoding thread per camera.
+
+    Raises:
+        DataError: media cannot be read.
+    """
+    todo = np.flatnonzero(result.passed)[skip:]
+    tables = _tick_tables(result)
+    parts: dict[str, Iterator[Piece]] = {}
+    # By name, which is also the order of a sample's description.
+    for name, match in sorted(result.matches.items()):
+        pieces = _pieces(match, result, todo, config)
+        if pieces is not None:
+            is_camera = match.stream.stream.kind == "camera"
+            parts[name] = read_ahead(pieces) if threads and is_camera else pieces
+    for tick in todo.tolist():
+        pieces = {name: next(part) for name, part in parts.items()}
+        yield _sample(result, tables, tick, pieces)
+
+
+def run_numbers(result: SyncResult) -> NDArray[np.int64]:
+    """int64, shape (T,): number of the run of consecutive slices that each tick belongs to.
+
+    A slice that was set aside, or a step of more than RUN_BREAK periods, ends a run.
+    """
+    passed, t_ns = result.passed, result.ticks.t_ns
+    breaks = np.zeros(len(t_ns), np.int64)
+    breaks[1:] = ~passed[:-1] | (np.diff(t_ns) > RUN_BREAK * result.ticks.period_ns)
+    starts = passed & (breaks > 0)
+    return np.cumsum(starts, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _TickTables:
+    """Facts of all T ticks, found for whole columns at once.
+
+    Attributes:
+        run: int64, shape (T,), of :func:`run_numbers`.
+        residual_ns: int64, shape (T,): largest |residual| of the streams that are matched to one item.
+        absent: by stream, bool, shape (T,): ticks at which it fails its rule.
+    """
+
+    run: NDArray[np.int64]
+    residual_ns: NDArray[np.int64]
+    absent: dict[str, NDArray[np.bool_]]
+
+
+def _tick_tables(result: SyncResult) -> _TickTables:
+    residual_ns = np.zeros(len(result.passed), np.int64)
+    for found in result.matches.values():
+        if found.rule.policy in ("exact", "nearest"):
+            np.maximum(residual_ns, np.abs(found.residual_ns), out=residual_ns, where=found.found)
+    absent = {
+        name: (found.status != Status.OK) & (found.status != Status.EMPTY)
+        for name, found in result.matches.items()
+    }
+    return _TickTables(run_numbers(result), residual_ns, absent)
+
+
+def _sample(result: SyncResult, tables: _TickTables, tick: int, pieces: dict[str, Piece]) -> Sample:
+    name, t_ns = result.recording.name, int(result.ticks.t_ns[tick])
+    run, residual_ns = int(tables.run[tick]), int(tables.residual_ns[tick])
+    arrays = {key: array for piece in pieces.values() for key, array in piece.arrays}
+    members = [member for piece in pieces.values() for member in piece.members]
+    if arrays:
+        members.append((NUMERIC_MEMBER, encode_npz(arrays)))
+    texts = tuple(text for piece in pieces.values() for text in piece.texts)
+    description = {
+        "version": 1,
+        "kind": "slice",
+        "recording": name,
+        "ordinal": tick,
+        "run": run,
+        "t_ns": t_ns,
+        "clock": result.clock.name,
+        "residual_ns": residual_ns,
+        "streams": {stream: piece.facts for stream, piece in pieces.items() if piece.facts},
+        "absent": {
+            stream: describe(found, tick)
+            for stream, found in result.matches.items()
+            if tables.absent[stream][tick]
+        },
+    }
+    facts = SliceFacts(
+        cameras=tuple(piece.camera for piece in pieces.values() if piece.camera),
+        audio=tuple(piece.audio for piece in pieces.values() if piece.audio),
+        numeric=tuple(piece.numeric for piece in pieces.values() if piece.numeric),
+        text=texts,
+    )
+    key = f"{name}-{tick:08d}"
+    text_bytes = sum(len(text.encode()) for text in texts)
+    row = Row(key, "slice", name, tick, run, t_ns, residual_ns, facts, text_bytes)
+    statistics = {stream: piece.statistics for stream, piece in pieces.items() if piece.statistics}
+    return Sample(row, [*members, ("json", canonical_json(description))], statistics)
+
+
+def _pieces(
+    match: Match, result: SyncResult, todo: NDArray[np.int64], config: ShardsConfig
+) -> Iterator[Piece] | None:
+    """One stream's pieces for the ticks in `todo`, or None for a stream without content (lidar, events)."""
+    stream = match.stream.stream
+    source = stream.source
+    if stream.kind == "camera" and isinstance(source, FrameSource):
+        if match.rule.policy == "window":
+            return _tubelets(match, source, todo, config)
+        return _pictures(match, source, todo, config)
+    if stream.kind == "audio":
+        return _sounds(match, todo, config)
+    if stream.kind in TABLE_KINDS | {"radar"} and isinstance(source, TableSource):
+        return _tables(match, source, result, todo)
+    if stream.kind == "text" and isinstance(source, TextSource):
+        return _texts(match, source, todo)
+    if stream.kind == "camera":
+        raise DataError(
+            "its pictures are not there, so no shards can be built from it",
+            where=f"{result.recording.where}, stream '{stream.name}'",
+            mend="Only `mmpack sync` works on stamps alone.",
+        )
+    return None
+
+
+def _common(match: Match, tick: int, **more: Any) -> dict[str, Any]:
+    return {
+        "policy": match.rule.policy,
+        "t_ns": int(match.aligned_ns[tick]),
+        "offset_ns": match.rule.offset_ns,
+        "residual_ns": int(match.residual_ns[tick]),
+        "tolerance_ns": match.rule.tolerance_ns,
+        **more,
+    }
+
+
+def _present(match: Match) -> NDArray[np.bool_]:
+    """bool, shape (T,): ticks a stream has something good for.
+
+    An optional one that fails its rule is absent, not padded.
+    """
+    return match.found & (match.status == Status.OK)
+
+
+def _pictures(
+    match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig
+) -> Iterator[Piece]:
+    present = _present(match)
+    frames = _in_order(match.name, source, match.items[match.first[todo[present[todo]]]].tolist())
+    for tick in todo.tolist():
+        if not present[tick]:
+            yield Piece()
+            continue
+        frame = next(frames)
+        data, extension, height, width = encode_frame(frame, config.jpeg_quality)
+        member = f"{match.name}.{extension}"
+        facts = _common(match, tick, member=member, item=frame.index, height=height, width=width)
+        yield Piece(((member, data),), camera=(match.name, height, width, 1), facts=facts)
+
+
+def _tubelets(
+    match: Match, source: FrameSource, todo: NDArray[np.int64], config: ShardsConfig
+) -> Iterator[Piece]:
+    present = _present(match)
+    windows = [
+        match.items[match.first[tick] : match.first[tick] + match.count[tick]] if present[tick] else []
+        for tick in todo.tolist()
+    ]
+    frames = _in_order(match.name, source, [int(item) for window in windows for item in window])
+    for tick, window in zip(todo.tolist(), windows, strict=True):
+        if not len(window):
+            yield Piece()
+            continue
+        shown = [next(frames) for _ in window]
+        decoded = [frame.decoded for frame in shown if frame.decoded is not None]
+        if len(decoded) != len(shown):
+            raise ConfigError(
+                "policy 'window' makes tubelets from video, and this camera is a folder of pictures",
+                where=f"stream '{match.name}'",
+                mend="Use policy = 'nearest'.",
+            )
+        first = int(match.first[tick])
+        stamps = match.stream.t_ns[first : first + len(shown)].tolist()
+        member = f"{match.name}.mp4"
+        data, height, width = encode_tubelet(decoded, stamps, crf=config.tubelet_crf)
+        facts = _common(
+            match, tick, member=member, item=shown[0].index, height=height, width=width, stamps_ns=stamps
+        )
+        yield Piece(((member, data),), camera=(match.name, height, width, len(shown)), facts=facts)
+
+
+def _in_order(name: str, source: FrameSource, items: list[int]) -> Iterator[Frame]:
+    """Frames in the order of `items`, from one forward pass over their source.
+
+    A frame that is wanted again (windows that overlap) or only later (a repaired order) is kept until then.
+    Raises DataError if that would be more than MAX_KEPT_FRAMES of the stream `name` at once.
+    """
+    last_use = {item: place for place, item in enumerate(items)}
+    coming = source.frames(sorted(last_use))
+    kept: dict[int, Frame] = {}
+    for place, item in enumerate(items):
+        while item not in kept:
+            frame = next(coming)
+            kept[frame.index] = frame
+            if len(kept) > MAX_KEPT_FRAMES:
+                raise DataError(
+                    f"more than {MAX_KEPT_FRAMES} frames would have to be kept to give frame {item}",
+                    where=f"stream '{name}'",
+                    mend="Shorten the windows that overlap, or write the frames in the order of their stamps.",
+                )
+        yield kept[item] if last_use[item] > place else kept.pop(item)
+
+
+def _sounds(match: Match, todo: NDArray[np.int64], config: ShardsConfig) -> Iterator[Piece]:
+    stream = match.stream.stream
+    timeline, source = stream.timeline, stream.source
+    read: Callable[[int, int], NDArray[np.int16]] = source.read  # pyright: ignore[reportAttributeAccessIssue]
+    present = _present(match)
+    for tick in todo.tolist():
+        if not present[tick]:
+            yield Piece()
+            continue
+        first, count = int(match.first[tick]), int(match.count[tick])
+        data = _encode_sound(read(first, first + count), timeline.rate_hz, config.audio)
+        member = f"{match.name}.{config.audio}"
+        facts = _common(
+            match,
+            tick,
+            member=member,
+            first_sample=first,
+            samples=count,
+            rate_hz=timeline.rate_hz,
+            channels=timeline.channels,
+        )
+        yield Piece(((member, data),), audio=(match.name, count, timeline.rate_hz), facts=facts)
+
+
+def _encode_sound(samples: NDArray[np.int16], rate_hz: int, form: str) -> bytes:
+    buffer = io.BytesIO()
+    if form == "flac" and samples.shape[1] > MAX_FLAC_CHANNELS:
+        raise ConfigError(
+            f"flac holds {MAX_FLAC_CHANNELS} channels, and the sound has {samples.shape[1]}",
+            where="shards.audio",
+            mend="Set audio = 'wav' in [shards].",
+        )
+    soundfile.write(buffer, samples, rate_hz, format=form.upper(), subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _tables(
+    match: Match, source: TableSource, result: SyncResult, todo: NDArray[np.int64]
+) -> Iterator[Piece]:
+    values, columns = source.values(), source.columns()
+    present = _present(match)
+    for tick in todo.tolist():
+        if not present[tick]:
+            yield Piece()
+            continue
+        rows, stamps = table_rows(match, tick, int(result.ticks.t_ns[tick]), values, columns)
+        arrays = ((match.name, rows), (f"{match.name}.t_ns", stamps))
+        facts = _common(
+            match, tick, member=NUMERIC_MEMBER, array=match.name, rows=len(rows), columns=list(columns)
+        )
+        yield Piece(
+            arrays=arrays, numeric=(match.name, len(rows)), statistics=of_rows(columns, rows), facts=facts
+        )
+
+
+def _texts(match: Match, source: TextSource, todo: NDArray[np.int64]) -> Iterator[Piece]:
+    texts, stream = source.texts(), match.stream
+    place = {int(item): number for number, item in enumerate(stream.items)}
+    for tick in todo.tolist():
+        first, count = int(match.first[tick]), int(match.count[tick])
+        if not count:
+            yield Piece()
+            continue
+        entries: list[dict[str, Any]] = []
+        for item in match.items[first : first + count].tolist():
+            number = place[item]
+            end_ns = int(stream.end_ns[number]) if stream.end_ns is not None else int(stream.t_ns[number])
+            entries.append({"t_ns": int(stream.t_ns[number]), "end_ns": end_ns, "text": texts[item]})
+        said = tuple(entry["text"] for entry in entries)
+        yield Piece(texts=said, facts={"policy": match.rule.policy, "texts": entries})

@@ -1,0 +1,152 @@
+"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+
+from mmpack.errors import DataError
+from mmpack.ingest.tasks.build_config import SamplesConfig
+from mmpack.ingest.tasks.slices import Sample
+from mmpack.layout import Facts, ImageTextFacts, SpeechFacts, TextFacts
+from mmpack.recording.files import existing_file, safe_name
+from mmpack.samples.images import picture_size
+from mmpack.serialisation import canonical_json
+from mmpack.settings import nearest
+from mmpack.shards.index import Row
+
+#: One line of jsonl, one picture, one clip: larger ones are mistakes, not samples.
+MAX_TEXT_BYTES = 64 << 20
+MAX_MEDIA_BYTES = 1 << 30
+_PICTURES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+_SOUNDS = {".wav": "wav", ".flac": "flac", ".ogg": "ogg"}
+
+
+def samples(source: SamplesConfig, *, skip: int = 0) -> Iterator[Sample]:
+    """All samples of a source, in file order, from number `skip` on.
+
+    Raises:
+        DataError: the file or a sample cannot be read; names the row.
+    """
+    path, name = Path(source.path), safe_name(source.name)
+    for number, record in enumerate(_records(path, source)):
+        if number < skip:
+            continue
+        where = f"{path}, row {number}"
+        text = _text(record, source.text, where=where)
+        members: list[tuple[str, bytes]] = [("txt", text.encode())] if text else []
+        facts: Facts
+        if source.kind == "text":
+            facts = TextFacts(text)
+        else:
+            member, data = _media(record, source, path.parent, where=where)
+            members.append((member, data))
+            facts = _media_facts(source.kind, member, data, text, where=where)
+        key = f"{name}-{number:08d}"
+        extra = {name: value for name, value in record.items() if name != source.text and _is_plain(value)}
+        description = {
+            "version": 1,
+            "kind": source.kind,
+            "recording": name,
+            "ordinal": number,
+            "source": extra,
+        }
+        members.append(("json", canonical_json(description)))
+        row = Row(key, source.kind, name, number, number, 0, 0, facts, len(text.encode()))
+        yield Sample(row, members, {})
+
+
+def count(source: SamplesConfig) -> int:
+    """Rows of a source. Raises DataError."""
+    path = existing_file(Path(source.path), stream=source.name)
+    if path.suffix == ".parquet":
+        with _parquet(path) as file:
+            return file.metadata.num_rows
+    return sum(1 for _ in _records(path, source))
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
+
+
+def _records(path: Path, source: SamplesConfig) -> Iterator[dict[str, Any]]:
+    existing_file(path, stream=source.name)
+    if path.suffix == ".parquet":
+        with _parquet(path) as file:
+            for batch in file.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
+        return
+    if path.suffix not in (".jsonl", ".json", ".ndjson"):
+        raise DataError("is neither jsonl nor parquet", where=str(path))
+    with path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b"")):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line) if len(line) <= MAX_TEXT_BYTES else None
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"line {number + 1} is not JSON ({error})", where=str(path)) from None
+            if not isinstance(record, dict):
+                raise DataError(f"line {number + 1} is not a JSON object of a sane size", where=str(path))
+            yield record
+
+
+def _text(record: dict[str, Any], column: str, *, where: str) -> str:
+    if column not in record:
+        raise DataError(f"no column '{column}'", where=where, mend=nearest(column, record))
+    value = record[column]
+    if not isinstance(value, str):
+        raise DataError(f"column '{column}' holds {type(value).__name__}, not text", where=where)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"column '{column}' holds half of a surrogate pair, which is no text", where=where
+        ) from None
+    return value
+
+
+def _media(record: dict[str, Any], source: SamplesConfig, base: Path, *, where: str) -> tuple[str, bytes]:
+    name = _text(record, source.media, where=where)
+    relative = Path(name)
+    if ".." in relative.parts:
+        raise DataError(f"the path '{name}' leaves the source's folder", where=where)
+    known = _PICTURES if source.kind == "image_text" else _SOUNDS
+    extension = known.get(relative.suffix.lower())
+    if extension is None:
+        raise DataError(f"'{name}' is not of a known kind", where=where, mend=f"Known: {', '.join(known)}.")
+    path = existing_file(base / relative, stream=source.name)
+    if path.stat().st_size > MAX_MEDIA_BYTES:
+        raise DataError(f"'{name}' is larger than {MAX_MEDIA_BYTES} bytes", where=where)
+    return extension, path.read_bytes()
+
+
+def _media_facts(kind: str, extension: str, data: bytes, text: str, *, where: str) -> Facts:
+    if kind == "image_text":
+        height, width = picture_size(data, extension, where=where)
+        return ImageTextFacts(height, width, text)
+    import io
+
+    try:
+        info = soundfile.info(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"cannot be opened as audio ({error})", where=where) from None
+    if info.frames <= 0:
+        raise DataError("a clip without samples", where=where)
+    return SpeechFacts(info.frames, info.samplerate, text)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool) or value is None

@@ -1,0 +1,85 @@
+"""Time tokens: how far a slice lies from its document's start, in bounded steps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mmpack.clock import parse_duration
+from mmpack.errors import ConfigError, DataError
+from mmpack.settings import Settings
+
+_MAX_STEPS = 65_536
+_MAX_SPAN_NS = 366 * 24 * 3600 * 10**9
+_NS_PER_S_DIGITS = 9
+
+
+class TimeLayout(Settings, frozen=True, kw_only=True):
+    """The `[layout.time]` table: the step of the time tokens, and where they end.
+
+    Raises:
+        ConfigError: a duration cannot be read, the span is no whole number of steps, or there are too many.
+    """
+
+    step: str = "100ms"
+    """Distance of neighbouring time tokens."""
+    span: str = "60s"
+    """The last time token. Later slices get it too."""
+
+    def __post_init__(self) -> None:
+        step, span = self.step_ns, self.span_ns
+        if step < 1 or span < 0 or span % step:
+            raise ConfigError(
+                f"span {self.span} is not a whole number of steps of {self.step}",
+                where="layout.time.span",
+                mend="Choose a positive step and a multiple of it.",
+            )
+        if span > _MAX_SPAN_NS or span // step > _MAX_STEPS:
+            raise ConfigError(
+                f"span {self.span} with steps of {self.step} is over a year or over {_MAX_STEPS} steps",
+                where="layout.time",
+                mend="Choose a longer step or a shorter span.",
+            )
+
+    @property
+    def step_ns(self) -> int:
+        """The step in ns."""
+        return parse_duration(self.step)
+
+    @property
+    def span_ns(self) -> int:
+        """The span in ns."""
+        return parse_duration(self.span)
+
+    def names(self) -> tuple[str, ...]:
+        """The tokens in order: `<|t_0.0s|>`, `<|t_0.1s|>`, ..., with as many decimals as the step needs."""
+        step = self.step_ns
+        digits = max(1, len(f"{step % 10**_NS_PER_S_DIGITS:09d}".rstrip("0")))
+        scale = 10 ** (_NS_PER_S_DIGITS - digits)
+        return tuple(
+            f"<|t_{t // 10**_NS_PER_S_DIGITS}.{t % 10**_NS_PER_S_DIGITS // scale:0{digits}d}s|>"
+            for t in range(0, self.span_ns + 1, step)
+        )
+
+    def index(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
+        """Which token each time gets, int32, same shape: the nearest step, halves up, the last at most.
+
+        Args:
+            relative_ns: times since the document's start, in ns (integers).
+
+        Raises:
+            DataError: a time is not an integer, or lies before the document's start.
+        """
+        times = np.asarray(relative_ns)
+        if times.dtype.kind not in "iu":
+            raise DataError(f"times must be integer nanoseconds, not {times.dtype}", where="relative_ns")
+        if times.size and times.min() < 0:
+            raise DataError(f"{times.min()} ns lies before the document's start", where="relative_ns")
+        step = self.step_ns
+        # Clamped before the sum, which then cannot overflow.
+        clamped = np.minimum(times, self.span_ns).astype(np.int64)
+        return ((2 * clamped + step) // (2 * step)).astype(np.int32)
+
+    def canonical(self) -> dict[str, object]:
+        """What changes tokens, for the fingerprint."""
+        return {"step_ns": self.step_ns, "span_ns": self.span_ns}

@@ -1,0 +1,202 @@
+"""A folder described by a small recording.toml: which file is which stream, which column is time, in what
+unit, on what clock.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from mmpack.clock import UNIT_NS, Clock, ClockMap, parse_duration
+from mmpack.errors import ConfigError, DataError
+from mmpack.recording.files import existing_file, safe_name
+from mmpack.recording.formats.folder_tables import (
+    MapTable,
+    RecordingFile,
+    StreamTable,
+    TimeTable,
+    refuse_unused,
+    refuse_unused_time,
+)
+from mmpack.recording.model import TABLE_KINDS, Recording, Source, Stream
+from mmpack.recording.sources.audio import AudioTrack, SoundFile
+from mmpack.recording.sources.images import ImageFiles, list_pictures, stamps_from_names
+from mmpack.recording.sources.subtitles import SubtitleFile, SubtitleTrack, TimedTexts
+from mmpack.recording.sources.tables import NumericTable, TimeColumn, text_column
+from mmpack.recording.sources.timestamps import StampColumn
+from mmpack.recording.sources.video import VideoTrack
+from mmpack.settings import load
+
+FILE_NAME = "recording.toml"
+_SOUND_FILES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
+_SUBTITLE_FILES = {".srt", ".vtt", ".ass", ".ssa"}
+
+
+def open_folder(path: Path, *, root: Path | None = None) -> Recording:
+    """The recording that `path` (a recording.toml, or the folder of one) describes.
+
+    Args:
+        path: file or folder.
+        root: where relative paths start, in place of what the file says.
+
+    Raises:
+        ConfigError: unknown key, wrong type, unknown clock, in the description.
+        DataError: a file that it names is missing or empty.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    described = load(file, RecordingFile)
+    # The environment's variables let one description serve recordings that lie elsewhere on each machine.
+    base = root or (file.parent / os.path.expandvars(described.recording.root))
+    clocks = {"media": Clock("media", "media")}
+    clocks.update({name: Clock(name, table.domain) for name, table in described.clocks.items()})
+    if not described.streams:
+        raise ConfigError("no [streams.NAME] table", where=str(file))
+    streams: dict[str, Stream] = {}
+    for name, table in described.streams.items():
+        stream_name = safe_name(name).lower()
+        if stream_name in streams or "." in name:
+            raise ConfigError(f"stream name '{name}' is used twice or holds a dot", where=str(file))
+        clock_name = table.clock or described.recording.clock
+        if clock_name not in clocks:
+            raise ConfigError(
+                f"clock '{clock_name}' is not described",
+                where=f"{file} [streams.{name}]",
+                mend=f'Add [clocks.{clock_name}] with domain = "boot" (or utc, tai, gps, device, media).',
+            )
+        try:
+            streams[stream_name] = _stream(stream_name, table, clocks[clock_name], base)
+        except ConfigError as error:
+            raise ConfigError(error.what, where=f"{file} [streams.{name}]", mend=error.mend) from None
+    maps = tuple(_clock_map(table, clocks, base, where=str(file)) for table in described.clock_maps)
+    name = described.recording.name or safe_name(file.parent.resolve().name)
+    return Recording(safe_name(name), streams, maps, str(file), described.recording.reference)
+
+
+def _stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:
+    return Stream(
+        name,
+        table.kind,
+        clock,
+        _source(name, table, base),
+        semantics=table.semantics,
+        nominal_offset_ns=parse_duration(table.offset) if table.offset else None,
+        latency_ns=parse_duration(table.latency),
+        nominal_period_ns=parse_duration(table.period) if table.period else None,
+    )
+
+
+def _source(name: str, table: StreamTable, base: Path) -> Source:
+    start_ns = parse_duration(table.start)
+    if not table.path:
+        if table.time is None or not table.time.path:
+            raise ConfigError("needs path, or time.path for stamps without content")
+        refuse_unused(table, "stamps alone", "time", "start")
+        return StampColumn(_time_column(name, table.time, base, base), name, start_ns)
+    path = base / table.path
+    if table.kind == "camera":
+        return _camera(name, table, path, base, start_ns)
+    existing_file(path, stream=name)
+    if table.kind == "audio":
+        if path.suffix.lower() in _SOUND_FILES and not table.track:
+            refuse_unused(table, "a sound file", "track", "start")
+            return SoundFile(path, name, start_ns)
+        refuse_unused(table, "a track", "track", "start")
+        return AudioTrack(path, table.track or "a:0", name, start_ns)
+    if table.kind == "text":
+        return _texts(name, table, path, base, start_ns)
+    if table.time is None:
+        raise ConfigError("a stream of numbers needs time = { column = ..., unit = ... }")
+    refuse_unused(table, "a table", "time", "start", "columns")
+    time = _time_column(name, table.time, base, path)
+    if table.kind in TABLE_KINDS or table.columns or table.kind == "radar":
+        return NumericTable(path, time, name, table.columns, start_ns)
+    return StampColumn(time, name, start_ns)
+
+
+def _camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+    if path.is_dir():
+        refuse_unused(table, "a folder of pictures", "time", "start")
+        return _pictures(name, table, path, base, start_ns)
+    refuse_unused(table, "a video", "time", "start", "track")
+    existing_file(path, stream=name)
+    given = None
+    if table.time is not None:
+        given = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
+    return VideoTrack(path, table.track or "v:0", name, start_ns, given)
+
+
+def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> ImageFiles:
+    if table.time is None:
+        raise ConfigError(
+            "a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps"
+        )
+    if table.time.pattern:
+        refuse_unused_time(table.time, pictures=True)
+        names = list_pictures(path, stream=name)
+        unit = table.time.unit
+        t_ns = stamps_from_names(path, names, table.time.pattern, unit, stream=name)
+        order = np.argsort(t_ns, kind="stable")
+        ordered = tuple(names[number] for number in order)
+        return ImageFiles(path, ordered, t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
+    stamps = _time_column(name, table.time, base, path, pictures=True).read(stream=name).shifted(start_ns)
+    if table.time.file_column:
+        names = list(text_column(base / table.time.path, table.time.file_column, stream=name))
+    else:
+        names = list_pictures(path, stream=name)
+    if len(names) != len(stamps):
+        raise DataError(f"{len(names)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
+    for picture in names:
+        existing_file(path / picture, stream=name)
+    return ImageFiles(path, tuple(names), stamps.t_ns, stamps.origin, name, stamps.resolution_ns, stamps.unit)
+
+
+def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+    if table.time is not None:
+        refuse_unused(table, "a timed table", "time", "start", "text", "end")
+        starts = _time_column(name, table.time, base, path).read(stream=name)
+        ends = starts
+        if table.end:
+            ends = TimeColumn(path, table.end, table.time.unit).read(stream=name)
+        when = replace(starts, end_ns=ends.t_ns).shifted(start_ns)
+        return TimedTexts(tuple(text_column(path, table.text, stream=name)), when, path)
+    if path.suffix.lower() in _SUBTITLE_FILES and not table.track:
+        refuse_unused(table, "a subtitle file", "track", "start")
+        return SubtitleFile(path, name, start_ns)
+    refuse_unused(table, "a track", "track", "start")
+    return SubtitleTrack(path, table.track or "s:0", name, start_ns)
+
+
+def _time_column(name: str, table: TimeTable, base: Path, own: Path, *, pictures: bool = False) -> TimeColumn:
+    refuse_unused_time(table, pictures=pictures)
+    path = base / table.path if table.path else own
+    existing_file(path, stream=name)
+    return TimeColumn(path, table.column, table.unit, table.columns)
+
+
+def _clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, where: str) -> ClockMap:
+    for name in (table.source, table.target):
+        if name not in clocks:
+            raise ConfigError(f"clock '{name}' is not described", where=f"{where} [[clock_maps]]")
+    if table.pairs is not None and (table.offset or table.drift_ppm):
+        raise ConfigError(
+            "offset and drift_ppm have no meaning beside pairs, which both are fitted to",
+            where=f"{where} [[clock_maps]] {table.source} to {table.target}",
+            mend="Remove either.",
+        )
+    if table.pairs is not None:
+        label = f"{table.source} to {table.target}"
+        source = _time_column(label, table.pairs.source, base, base).read(stream=label)
+        target = _time_column(label, table.pairs.target, base, base).read(stream=label)
+        if len(source) != len(target):
+            raise DataError(
+                f"{len(source)} and {len(target)} paired stamps", where=f"{where} [[clock_maps]] {label}"
+            )
+        return ClockMap.fit(source.t_ns, target.t_ns, table.source, table.target)
+    if not table.offset:
+        raise ConfigError(
+            "needs offset or pairs", where=f"{where} [[clock_maps]] {table.source} to {table.target}"
+        )
+    return ClockMap(table.source, table.target, 0, parse_duration(table.offset), table.drift_ppm, 0)

@@ -1,0 +1,44 @@
+"""A single mp4 or mkv as a recording: every video track a camera, every audio track a microphone, every
+subtitle track a text.
+
+All tracks of a container share its media clock, so nothing has to be described.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmpack.clock import Clock
+from mmpack.errors import DataError
+from mmpack.recording.files import existing_file, safe_name
+from mmpack.recording.model import Recording, Stream
+from mmpack.recording.sources.audio import AudioTrack
+from mmpack.recording.sources.container import tracks_of
+from mmpack.recording.sources.subtitles import SubtitleTrack
+from mmpack.recording.sources.video import VideoTrack
+
+SUFFIXES = {".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts"}
+_TEXT_CODECS = {"mov_text", "subrip", "srt", "webvtt", "ass", "ssa", "text"}
+
+
+def open_media(path: Path) -> Recording:
+    """The recording in a media file. Raises DataError if it cannot be opened or holds neither picture nor
+    sound.
+    """
+    existing_file(path, stream=path.name)
+    clock = Clock("media", "media")
+    streams: dict[str, Stream] = {}
+    for spec, codec in tracks_of(path):
+        letter, number = spec.split(":")
+        if letter == "v":
+            name = f"video_{number}"
+            streams[name] = Stream(name, "camera", clock, VideoTrack(path, spec, name))
+        elif letter == "a":
+            name = f"audio_{number}"
+            streams[name] = Stream(name, "audio", clock, AudioTrack(path, spec, name))
+        elif codec in _TEXT_CODECS:
+            name = f"text_{number}"
+            streams[name] = Stream(name, "text", clock, SubtitleTrack(path, spec, name))
+    if not any(stream.kind in ("camera", "audio") for stream in streams.values()):
+        raise DataError("holds neither a video nor an audio track", where=str(path))
+    return Recording(safe_name(path.stem), streams, where=str(path))

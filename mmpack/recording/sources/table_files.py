@@ -1,0 +1,188 @@
+"""One csv, npy or parquet file as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mmpack.errors import DataError
+from mmpack.recording.files import existing_file
+from mmpack.settings import nearest
+
+# Numeric streams are kept in memory while a recording is built: 4 GiB of csv are weeks of IMU.
+MAX_TABLE_BYTES = 4 << 30
+
+
+class Table:
+    """One file as named or numbered columns.
+
+    A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the
+    first such row by column. A column of lists is one column for each element, NAME.0, NAME.1, ...; `elements`
+    holds how many, by NAME.
+    """
+
+    def __init__(
+        self,
+        columns: dict[str, Any],
+        *,
+        where: str,
+        holes: dict[str, int] | None = None,
+        elements: dict[str, int] | None = None,
+    ) -> None:
+        self.columns = columns
+        self.where = where
+        self.holes = holes or {}
+        self.elements = elements or {}
+
+    def names(self, wanted: Collection[str]) -> tuple[str, ...]:
+        """`wanted`, with a column of lists replaced by its elements."""
+        return tuple(
+            name
+            for column in wanted
+            for name in (
+                _element_names(column, self.elements[column]) if column in self.elements else [column]
+            )
+        )
+
+    def column(self, name: str | int | None) -> Any:
+        """The column as a numpy array, or an Arrow array for text. Raises DataError with the nearest name."""
+        if name is None:
+            if len(self.columns) != 1:
+                raise DataError(
+                    f"time.column is not set and the file has {len(self.columns)} columns",
+                    where=self.where,
+                    mend=f"Columns: {', '.join(self.columns)}.",
+                )
+            return next(iter(self.columns.values()))
+        try:
+            return self.columns[str(name)]
+        except KeyError:
+            raise DataError(
+                f"no column '{name}'", where=self.where, mend=nearest(str(name), self.columns)
+            ) from None
+
+    def whole(self, name: str | int | None) -> Any:
+        """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row
+        without it.
+        """
+        values = self.column(name)
+        hole = self.holes.get(next(iter(self.columns)) if name is None else str(name))
+        if hole is not None:
+            raise DataError(f"no value in row {hole}", where=self.where, mend="Fill or remove the row.")
+        return values
+
+
+def read_table(path: Path, *, stream: str, text: Collection[str] = (), only: Collection[str] = ()) -> Table:
+    """The csv, parquet or npy file at `path`.
+
+    A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled
+    arrays are refused. Spaces around the column names of a csv do not count.
+
+    Args:
+        path: the file.
+        stream: name for messages.
+        text: columns that stay text where the format is text.
+        only: columns to read, where the file has all of them; empty for all.
+
+    Raises:
+        DataError: missing, empty, too large, damaged, or of no known format.
+    """
+    existing_file(path, stream=stream)
+    where = f"stream '{stream}', {path}"
+    if path.stat().st_size > MAX_TABLE_BYTES:
+        raise DataError(f"larger than {MAX_TABLE_BYTES} bytes", where=where, mend="Split the recording.")
+    with path.open("rb") as file:
+        magic = file.read(6)
+    try:
+        if magic == b"\x93NUMPY":
+            return _from_array(np.load(path, allow_pickle=False, mmap_mode="r"), where=where)
+        if magic[:4] == b"PAR1":
+            has_all = only and set(only) <= set(pq.read_schema(path).names)
+            return _from_arrow(pq.read_table(path, columns=list(only) if has_all else None), where=where)
+        if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+            return _from_arrow(_read_csv(path, set(text), set(only)), where=where)
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise DataError(f"cannot be read as a table ({_first_line(error)})", where=where) from None
+    raise DataError("is neither csv, parquet nor npy", where=where, mend="Convert it, or correct the path.")
+
+
+def _read_csv(path: Path, text: set[str], only: set[str]) -> pa.Table:
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    # Sentences are quoted because they hold commas and line ends.
+    parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    with pa_csv.open_csv(path, parse_options=parsing) as reader:
+        header = reader.schema.names
+    has_all = only <= {name.strip() for name in header}
+    options = pa_csv.ConvertOptions(
+        column_types={name: pa.string() for name in header if name.strip() in text},
+        include_columns=[name for name in header if name.strip() in only] if has_all else None,
+    )
+    table = pa_csv.read_csv(path, parse_options=parsing, convert_options=options)
+    return table.rename_columns([name.strip() for name in table.column_names])
+
+
+def _from_array(array: NDArray[Any], *, where: str) -> Table:
+    if array.dtype.names:
+        return Table({name: array[name] for name in array.dtype.names}, where=where)
+    if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
+        raise DataError(
+            f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where
+        )
+    grid = array.reshape(len(array), -1)
+    return Table({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
+
+
+def _from_arrow(table: pa.Table, *, where: str) -> Table:
+    columns: dict[str, Any] = {}
+    holes: dict[str, int] = {}
+    elements: dict[str, int] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name in columns:
+            raise DataError(f"two columns are called '{name}'", where=where, mend="Rename one of them.")
+        if column.null_count:
+            holes[name] = int(np.argmin(column.is_valid().to_numpy()))
+        if pa.types.is_null(column.type):
+            column = column.cast(pa.float64())
+        elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            column = column.cast(pa.timestamp("ns"))
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            columns[name] = column
+        elif pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
+            grid = _grid(name, column, where=where)
+            elements[name] = grid.shape[1]
+            columns.update(zip(_element_names(name, grid.shape[1]), grid.T, strict=True))
+        else:
+            columns[name] = column.to_numpy()
+    return Table(columns, where=where, holes=holes, elements=elements)
+
+
+def _element_names(column: str, count: int) -> list[str]:
+    return [f"{column}.{number}" for number in range(count)]
+
+
+def _grid(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
+    """A column of lists, all of one length, as an array with a column for each element."""
+    lengths = pc.call_function("list_value_length", [column]).fill_null(-1).to_numpy()
+    odd = np.flatnonzero((lengths < 0) | (lengths != lengths[:1]))
+    if odd.size:
+        raise DataError(
+            f"column '{name}' holds lists of different lengths, as in row {odd[0]}",
+            where=where,
+            mend="Leave it out of columns, or write lists of one length.",
+        )
+    values = pc.call_function("list_flatten", [column]).to_numpy()
+    if values.dtype.kind not in "iufb":
+        raise DataError(f"column '{name}' holds lists of {column.type.value_type}", where=where)
+    return values.reshape(len(column), -1) if len(column) else np.empty((0, 0))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

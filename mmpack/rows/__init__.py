@@ -1,0 +1,1 @@
+"""Rows: planned rows and the bytes of their samples to arrays."""

@@ -1,0 +1,1 @@
+"""An audio clip with its transcript."""

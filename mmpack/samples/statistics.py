@@ -1,0 +1,94 @@
+"""Running statistics of numeric streams, for the manifest: what rows are normalised by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.settings import Settings
+
+
+class Statistics(Settings, frozen=True, kw_only=True):
+    """Of one numeric stream, by column. Values that are not finite are left out of everything but `rows`.
+
+    Fields:
+        columns: names.
+        rows: all rows.
+        count: finite values.
+        mean, m2: mean, and sum of squared distances from it (merged after Chan, Golub and LeVeque 1979).
+        low, high: extremes; None in a column without a finite value.
+    """
+
+    columns: tuple[str, ...]
+    rows: int
+    count: tuple[int, ...]
+    mean: tuple[float, ...]
+    m2: tuple[float, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+
+    def public(self) -> dict[str, Any]:
+        """For the manifest: population standard deviation in place of the sum of squares."""
+        deviation = np.sqrt(np.array(self.m2) / np.maximum(self.count, 1))
+        return {
+            "columns": list(self.columns),
+            "rows": self.rows,
+            "count": list(self.count),
+            "mean": list(self.mean),
+            "std": deviation.tolist(),
+            "min": list(self.low),
+            "max": list(self.high),
+        }
+
+
+def of_rows(columns: Sequence[str], rows: NDArray[np.float64]) -> Statistics:
+    """Statistics of rows, float64, shape (n, columns)."""
+    finite = np.isfinite(rows)
+    count = finite.sum(axis=0)
+    values = np.where(finite, rows, 0.0)
+    mean = values.sum(axis=0) / np.maximum(count, 1)
+    m2 = (np.where(finite, rows - mean, 0.0) ** 2).sum(axis=0)
+    low = np.where(finite, rows, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(finite, rows, -np.inf).max(axis=0, initial=-np.inf)
+    return _statistics(columns, len(rows), count, mean, m2, low, high)
+
+
+def merge(first: Statistics, second: Statistics) -> Statistics:
+    """Statistics of both together. The order matters in the last bit, so callers keep it fixed."""
+    count_a, count_b = np.array(first.count), np.array(second.count)
+    count = count_a + count_b
+    mean_a, mean_b = np.array(first.mean), np.array(second.mean)
+    apart = mean_b - mean_a
+    share = count_b / np.maximum(count, 1)
+    m2 = np.array(first.m2) + np.array(second.m2) + apart**2 * (count_a * share)
+    low = np.minimum(_or(first.low, np.inf), _or(second.low, np.inf))
+    high = np.maximum(_or(first.high, -np.inf), _or(second.high, -np.inf))
+    rows = first.rows + second.rows
+    return _statistics(first.columns, rows, count, mean_a + apart * share, m2, low, high)
+
+
+def _statistics(
+    columns: Sequence[str],
+    rows: int,
+    count: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    m2: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+) -> Statistics:
+    return Statistics(
+        columns=tuple(columns),
+        rows=rows,
+        count=tuple(count.tolist()),
+        mean=tuple(mean.tolist()),
+        m2=tuple(m2.tolist()),
+        low=tuple(value if np.isfinite(value) else None for value in low.tolist()),
+        high=tuple(value if np.isfinite(value) else None for value in high.tolist()),
+    )
+
+
+def _or(values: Sequence[float | None], absent: float) -> NDArray[np.float64]:
+    return np.array([absent if value is None else value for value in values])

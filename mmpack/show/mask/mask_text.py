@@ -1,0 +1,148 @@
+"""A row and its mask in the terminal: lanes of places, squares of blocks, spot checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mmpack.masks.blocks import EMPTY, FULL, PARTIAL, block_index
+from mmpack.show.mask.row_view import Check, ModalityName, RowView, check_row
+
+_WIDTH = 96
+_MAX_SQUARES = 32
+_MAX_CHECKS = 40
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_DOCUMENT_STYLES = ("black on cyan", "black on yellow")
+_SIGNS: dict[ModalityName, tuple[str, str]] = {
+    "special": ("s", "white on grey35"),
+    "text": ("t", "black on dark_orange"),
+    "vision": ("v", "white on dodger_blue2"),
+    "audio": ("a", "white on medium_purple3"),
+    "numeric": ("n", "black on sea_green3"),
+    "action": ("c", "white on indian_red"),
+}
+_SQUARES = {EMPTY: ("· ", "grey50"), PARTIAL: ("▒▒", "dark_orange"), FULL: ("██", "dodger_blue2")}
+
+
+def render_row(row: RowView, *, block_size: int = 128) -> RenderableType:
+    """What :func:`mmpack.masks.draw_row` draws, for `rich.print`.
+
+    A row of more than 32 blocks a side is shown in larger squares, and says so.
+
+    Raises:
+        DataError: block_size below 1.
+    """
+    index = block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
+    return Group(
+        Text(headline(row, block_size, index.kinds()), style="bold"),
+        Text(),
+        _lanes(row),
+        Text(),
+        _squares(row, block_size),
+        Text(),
+        _checks(check_row(row, index)),
+    )
+
+
+def headline(row: RowView, block_size: int, kinds: np.ndarray) -> str:
+    """One line: places, documents, fill, blocks by kind."""
+    full, partial = int((kinds == FULL).sum()), int((kinds == PARTIAL).sum())
+    return (
+        f"{row.seq_len:,} places · {row.documents} document{'s' if row.documents != 1 else ''} · "
+        f"fill {row.fill:.2%} · blocks of {block_size}: {full:,} full, {partial:,} partial, "
+        f"{kinds.size - full - partial:,} of {kinds.size:,} empty"
+    )
+
+
+def _lanes(row: RowView) -> RenderableType:
+    cells = min(_WIDTH, row.seq_len)
+    edges = np.linspace(0, row.seq_len, cells + 1).round().astype(int)
+    middles = (edges[:-1] + edges[1:] - 1) // 2
+    documents = [row.document_of(int(place)) for place in middles]
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_row("places", f"0 {f'{row.seq_len:,}'.rjust(cells - 2)}")
+    table.add_row("documents", _lane(documents, _document_sign))
+    if row.slices is not None and len(row.slices):
+        number = np.full(row.seq_len, -1)
+        for each, (start, stop) in enumerate(row.slices):
+            number[start:stop] = each
+        table.add_row("slices", _lane(number[middles].tolist(), _slice_sign))
+    for name, (sign, style) in _SIGNS.items():
+        held = np.zeros(row.seq_len, bool)
+        for piece in row.pieces:
+            held[piece.start : piece.stop] |= piece.modality == name
+        if held.any():
+            seen = [bool(held[start:stop].any()) for start, stop in pairwise(edges.tolist())]
+            table.add_row(name, _lane(seen, lambda there, mark=(sign, style): mark if there else (" ", "")))
+    return table
+
+
+def _document_sign(document: int) -> tuple[str, str]:
+    if document < 0:
+        return "·", "grey50"
+    return _LETTERS[document % len(_LETTERS)], _DOCUMENT_STYLES[document % 2]
+
+
+def _slice_sign(number: int) -> tuple[str, str]:
+    return (" ", "") if number < 0 else (str(number % 10), ("black on grey70", "black on grey89")[number % 2])
+
+
+def _lane(values: Sequence, sign: Callable[..., tuple[str, str]]) -> Text:
+    lane = Text()
+    for value in values:
+        lane.append(*sign(value))
+    return lane
+
+
+def _squares(row: RowView, block_size: int) -> RenderableType:
+    shown = block_size
+    while -(-row.seq_len // shown) > _MAX_SQUARES:
+        shown *= 2
+    kinds = block_index(row.cu_seqlens, row.seq_len, block_size=shown, image_spans=row.images).kinds()
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    note = f", shown in squares of {shown}" if shown != block_size else ""
+    table.add_row("query ↓", f"key →   ██ all attend  ▒▒ some  · none{note}")
+    for number, line in enumerate(kinds.tolist()):
+        table.add_row(f"{number * shown:,}", _lane(line, _SQUARES.__getitem__))
+    return table
+
+
+def _checks(checks: Sequence[Check]) -> RenderableType:
+    wrong = [check for check in checks if not check.right]
+    title = (
+        f"{len(checks)} places checked, {len(wrong)} wrong"
+        if wrong
+        else f"{len(checks)} places checked, all right"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for name, justify in (
+        ("query", "right"),
+        ("key", "right"),
+        ("expected", "right"),
+        ("in the mask", "right"),
+    ):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("reason")
+    shown = (wrong + [check for check in checks if check.right])[:_MAX_CHECKS]
+    for check in sorted(shown):
+        table.add_row(
+            f"{check.query:,}",
+            f"{check.key:,}",
+            str(int(check.expected)),
+            str(int(check.value)),
+            check.reason if check.right else f"{check.reason}: WRONG",
+            style="" if check.right else "bold red",
+        )
+    if len(checks) > len(shown):
+        table.caption = f"and {len(checks) - len(shown)} more, all right"
+        table.caption_justify = "left"
+    return table

@@ -1,0 +1,164 @@
+"""The sync report as a picture: residuals by stream, and a timeline that shows gaps and what was set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
+
+from mmpack.clock import format_ns
+from mmpack.sync.policies.match import Status
+
+_OK, _BAD, _EDGE, _STAMPS = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
+# More marks than pixels only cost time.
+_MAX_MARKS = 4000
+
+
+def draw(table: pa.Table, report: dict[str, Any], path: Path) -> None:
+    """Writes a PNG: left a histogram of residuals for each stream, right each stream's items along time.
+
+    Args:
+        table: of `to_table`: a row per tick and stream.
+        report: of `summary`.
+        path: the PNG to write.
+    """
+    names = list(report["streams"])
+    rows = max(len(names), 1)
+    lanes = {name: _columns(table, name) for name in names}
+    figure = Figure(figsize=(15, 1.2 + 0.62 * rows), layout="constrained")
+    grid = figure.add_gridspec(rows, 2, width_ratios=(1, 2.2))
+    timeline = figure.add_subplot(grid[:, 1])
+    for row, name in enumerate(names):
+        _histogram(figure.add_subplot(grid[row, 0]), name, lanes[name], report["streams"][name])
+    _timeline(timeline, lanes, report["recordings"])
+    passed, ticks = report["passed"], report["ticks"]
+    figure.suptitle(
+        f"{passed} of {ticks} slices in sync, {ticks - passed} set aside", fontsize=12, x=0.01, ha="left"
+    )
+    figure.savefig(path, dpi=110)
+
+
+class _Lane(NamedTuple):
+    """One stream of all recordings."""
+
+    recording: NDArray[np.str_]
+    tick_ns: NDArray[np.int64]
+    residual_ns: NDArray[np.int64]
+    found: NDArray[np.bool_]
+    status: NDArray[np.int64]
+
+
+def _columns(table: pa.Table, name: str) -> _Lane:
+    part = table.filter(pc.field("stream") == name)
+    numbers = {status.name.lower(): int(status) for status in Status}
+    return _Lane(
+        np.asarray(part["recording"].cast(pa.string()).to_pylist()),
+        part["tick_ns"].to_numpy(),
+        part["residual_ns"].to_numpy(),
+        part["count"].to_numpy() > 0,
+        np.array([numbers[text] for text in part["status"].cast(pa.string()).to_pylist()], np.int64),
+    )
+
+
+def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> None:
+    residual = lane.residual_ns[lane.found] / 1e6
+    tolerance = facts["tolerance_ns"] / 1e6
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=7)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    policy = facts["policy"]
+    if policy not in ("nearest", "hold") or not len(residual):
+        words = {
+            "exact": "is the tick",
+            "interpolate": "computed at the tick",
+            "window": "all of a window",
+            "overlap": "texts of the slice",
+        }
+        axes.text(
+            0.5, 0.5, words.get(policy, "nothing matched"), transform=axes.transAxes, ha="center", fontsize=8
+        )
+        axes.set_xticks([])
+        return
+    if policy == "hold":
+        axes.hist(-residual, bins=60, color=_OK)
+        axes.set_xlabel("age, ms", fontsize=7, labelpad=0)
+        axes.set_yticks([])
+        return
+    reach = max(np.abs(residual).max(), min(tolerance, 2.0)) * 1.08
+    bins = np.linspace(-reach, reach, 81)
+    inside = np.abs(residual) <= tolerance
+    axes.hist(
+        [residual[inside], residual[~inside]], bins=list(bins), color=[_OK, _BAD], stacked=True, log=True
+    )
+    for edge in (-tolerance, tolerance):
+        if abs(edge) <= reach:
+            axes.axvline(edge, color=_BAD, linewidth=0.8, linestyle="--")
+    axes.set_yticks([])
+    axes.yaxis.set_minor_locator(NullLocator())
+    worst = f"p99 {format_ns(facts['residual_p99_ns'])}, max {format_ns(facts['residual_max_ns'])}"
+    axes.text(1.0, 0.95, worst, transform=axes.transAxes, ha="right", va="top", fontsize=7)
+    axes.set_xlabel("residual, ms (counts on a log scale)", fontsize=7, labelpad=0)
+
+
+def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str, Any]]) -> None:
+    start = 0.0
+    for number, facts in enumerate(recordings, 1):
+        first_ns = facts["first_tick_ns"]
+        for row, lane in enumerate(lanes.values()):
+            mine = lane.recording == facts["recording"]
+            _draw_lane(axes, row, start + (lane.tick_ns[mine] - first_ns) / 1e9, lane.status[mine])
+        aside = [start + (entry["t_ns"] - first_ns) / 1e9 for entry in facts["quarantine"]]
+        if aside:
+            axes.plot(aside, np.full(len(aside), -0.75), "v", color=_BAD, markersize=5, clip_on=False)
+        _draw_findings(axes, list(lanes), facts, start)
+        # Names of many recordings would lie on each other; their order is that of the report.
+        label = facts["recording"] if len(recordings) < 4 else str(number)
+        axes.text(start, -1.0, label, fontsize=7, va="bottom")
+        start += (facts["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
+    axes.set_ylim(len(lanes) - 0.3, -1.0)
+    axes.set_yticks(range(len(lanes)), list(lanes), fontsize=8)
+    axes.set_xlabel(
+        "time, s (recordings one after the other)" if len(recordings) > 1 else "time, s", fontsize=8
+    )
+    axes.tick_params(axis="x", labelsize=7)
+    axes.set_title(
+        "blue: matched   red: fails   grey: edge   orange ●: a fault in the stamps   ▼ slice set aside",
+        fontsize=9,
+        loc="left",
+        pad=14,
+    )
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_findings(axes: Axes, names: Sequence[str], facts: dict[str, Any], start: float) -> None:
+    for finding in facts["findings"]:
+        if (
+            finding["severity"] == "fault"
+            and finding["stream"] in names
+            and finding["kind"] != "out_of_tolerance"
+        ):
+            seconds = [start + (place - facts["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
+            lane = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
+            axes.plot(seconds, lane, "o", color=_STAMPS, markersize=4)
+
+
+def _draw_lane(axes: Axes, row: int, seconds: NDArray[np.float64], status: NDArray[np.int64]) -> None:
+    fine = seconds[status == Status.OK]
+    fine = fine[:: max(1, len(fine) // _MAX_MARKS)]
+    axes.plot(fine, np.full(len(fine), row), "|", color=_OK, markersize=9, markeredgewidth=0.8)
+    failing = ~np.isin(status, [Status.OK, Status.EDGE, Status.EMPTY])
+    for colour, wrong in ((_EDGE, status == Status.EDGE), (_BAD, failing)):
+        where = seconds[wrong]
+        if len(where):
+            axes.plot(where, np.full(len(where), row), "|", color=colour, markersize=13, markeredgewidth=1.6)

@@ -1,0 +1,104 @@
+"""A sync report for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mmpack.clock import format_ns
+
+#: Quarantined slices listed in the text; JSON and Parquet hold all.
+MAX_LISTED = 20
+
+
+def render(report: dict[str, Any]) -> RenderableType:
+    """A report of :func:`summary` for a terminal."""
+    parts: list[RenderableType] = []
+    recordings = report["recordings"]
+    for facts in recordings:
+        parts += _render_recording(facts)
+    if len(recordings) > 1:
+        parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
+        if report.get("raw_spread_ns", {}).get("max"):
+            parts.append(_spread_line(report))
+        parts.append(_verdict(report))
+    return Group(*parts)
+
+
+def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
+    clock = facts["clock"]
+    span = (facts["last_tick_ns"] - facts["first_tick_ns"]) / 1e9
+    # Names come from users' files: as Text they are shown, where markup would be obeyed.
+    yield Text.assemble(
+        (facts["recording"], "bold"),
+        f"  tick: {facts['reference']}, every {format_ns(facts['tick_period_ns'])}, {span:.1f} s on clock "
+        f"{clock['name']} ({clock['domain']})",
+    )
+    yield _streams_table(facts["streams"], "")
+    clocks = {(stream["clock"], stream["clock_domain"]) for stream in facts["streams"].values()}
+    if len(clocks) > 1:
+        named = ", ".join(f"{name} ({domain})" for name, domain in sorted(clocks))
+        yield Text(f"  clocks: {named}")
+    for known in facts["clock_maps"]:
+        note = f", {known['note']}" if known["note"] else ""
+        yield Text(
+            f"  clock map {known['source']} to {known['target']}: {known['drift_ppm']:+.3f} ppm, "
+            f"residual p99 {format_ns(known['residual_ns'])}{note}"
+        )
+    if facts["raw_spread_ns"]["max"]:
+        yield _spread_line(facts)
+    for finding in facts["findings"]:
+        colour = "yellow" if finding["severity"] == "fault" else "cyan"
+        yield Text.assemble("  ", (finding["kind"], colour), f" {finding['stream']}: {finding['text']}")
+    for entry in facts["quarantine"][:MAX_LISTED]:
+        reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
+        yield Text(
+            f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red"
+        )
+    if len(facts["quarantine"]) > MAX_LISTED:
+        yield Text(
+            f"  ... and {len(facts['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red"
+        )
+    yield _verdict(facts)
+
+
+def _spread_line(facts: dict[str, Any]) -> Text:
+    spread, group = facts["raw_spread_ns"], facts["group"]
+    return Text(
+        f"  group of {len(group['streams'])}: raw spread {format_ns(spread['min'])} to {format_ns(spread['max'])} before offsets, "
+        f"residual after them p50 {format_ns(group['residual_p50_ns'])}, p99 {format_ns(group['residual_p99_ns'])}, "
+        f"max {format_ns(group['residual_max_ns'])}"
+    )
+
+
+def _verdict(facts: dict[str, Any]) -> Text:
+    colour = "green" if not facts["quarantined"] else "yellow"
+    counts = f"{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside"
+    return Text.assemble((counts, colour), "\n")
+
+
+def _streams_table(streams: dict[str, Any], title: str) -> Table:
+    table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 2))
+    for column in ("stream", "policy"):
+        table.add_column(column)
+    for column in ("items", "rate", "matched", "offset", "residual p50", "p99", "max", "tolerance"):
+        table.add_column(column, justify="right")
+    for name, facts in streams.items():
+        rate = f"{10**9 / facts['period_ns']:.5g} Hz" if facts["period_ns"] else ""
+        judged = facts["policy"] in ("nearest", "hold", "exact")
+        learned = " (learned)" if facts["offset_source"] == "learned" else ""
+        table.add_row(
+            Text(name),
+            facts["policy"] + ("" if facts["required"] else " (optional)"),
+            str(facts["items"]),
+            rate,
+            str(facts["matched"]),
+            format_ns(facts["offset_ns"]) + learned,
+            *(format_ns(facts[f"residual_{key}_ns"]) if judged else "" for key in ("p50", "p99", "max")),
+            format_ns(facts["tolerance_ns"]) if facts["policy"] == "nearest" else "",
+        )
+    return table

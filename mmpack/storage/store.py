@@ -1,0 +1,123 @@
+"""Store protocol, storage errors, name checks."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from mmpack.errors import StorageError
+
+# What the system answers where no second try is answered otherwise.
+_LASTING = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
+
+
+class LastingStorageError(StorageError):
+    """A refusal that trying again does not change: no such file, no permission, a file that ends too early."""
+
+
+class Store(Protocol):
+    """A place for named files; names are relative, with '/' between parts."""
+
+    url: str
+
+    def exists(self, name: str) -> bool:
+        """Whether `name` is there."""
+        ...
+
+    def size(self, name: str) -> int:
+        """Bytes of `name`. Raises StorageError if it is not there."""
+        ...
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """All of `name`. Raises StorageError if it is not there or larger than `limit` bytes."""
+        ...
+
+    def read_range(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on. Raises StorageError if there are fewer."""
+        ...
+
+    def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
+        """All of `name`, piece by piece. Raises StorageError."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """`name` with these bytes, whole or not at all. Raises StorageError."""
+        ...
+
+    def publish(self, scratch: Path, name: str) -> None:
+        """The finished local file `scratch` as `name`, whole or not at all; `scratch` is gone after. Raises
+        StorageError.
+        """
+        ...
+
+    def scratch_folder(self, task: str) -> Path:
+        """A local folder to write a task's unfinished files in, emptied of what a killed run left. Raises
+        StorageError.
+        """
+        ...
+
+    def working(self, task: str) -> AbstractContextManager[None]:
+        """Holds a task for this process. Raises StorageError if another one has it, where the store can tell."""
+        ...
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        """Every name that begins with `prefix`, sorted."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Removes `name` if it is there."""
+        ...
+
+
+def checked_name(name: str) -> str:
+    """`name` if it stays inside its store. Raises LastingStorageError for absolute names and '..'."""
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        raise LastingStorageError(
+            f"the name '{name}' leaves its folder", mend="The manifest or index was tampered with."
+        )
+    return name
+
+
+@contextmanager
+def storage_errors(where: str, doing: str) -> Iterator[None]:
+    """Turns the system's refusals into one clear StorageError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = {
+            28: "Free space and run the same command again: it resumes.",  # ENOSPC
+            122: "Free space in your quota and run the same command again: it resumes.",  # EDQUOT
+            13: "Choose a target that you may write.",  # EACCES
+            30: "The file system is read-only: choose another target.",  # EROFS
+        }.get(error.errno or 0, "")
+        kind = LastingStorageError if error.errno in _LASTING else StorageError
+        raise kind(f"{doing} failed ({reason})", where=where, mend=mend) from None
+
+
+def _brief(error: BaseException) -> str:
+    # obstore appends the whole chain of causes for its own debugging.
+    return (
+        " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
+    )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a refused write into a StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot be written ({error.strerror or error})", where=str(path)) from None

@@ -1,9 +1,0 @@
-"""A row as a page to look at: what the model sees, document by document.
-
-`row_html(row, layout, ...)` gives one HTML file without outside resources; `planned.planned_row_html(plan, number)`
-makes the row first.
-"""
-
-from mmpack.stream.show.page import row_html
-
-__all__ = ["row_html"]

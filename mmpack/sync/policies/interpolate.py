@@ -1,0 +1,27 @@
+"""Two neighbours."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.sync.alignment.align import Aligned
+from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.policies.rule import Rule
+
+
+def _interpolate(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+    """The two neighbours of tick + offset, close enough together for a line between them to mean something."""
+    wanted = ticks_ns + rule.offset_ns
+    right = np.searchsorted(stream.t_ns, wanted, side="left")
+    exact = (right < len(stream.t_ns)) & (stream.t_ns[np.minimum(right, len(stream.t_ns) - 1)] == wanted)
+    left = np.where(exact, right, right - 1)
+    between = (left >= 0) & (right < len(stream.t_ns))
+    low, high = np.maximum(left, 0), np.minimum(right, len(stream.t_ns) - 1)
+    gap = stream.t_ns[high] - stream.t_ns[low]
+    status = np.where(gap > rule.limit_ns, Status.GAP, Status.OK)
+    status = np.where(between, status, Status.EDGE)
+    usable = between & (gap <= rule.limit_ns)
+    count = np.where(usable, np.where(exact, 1, 2), 0)
+    zero = np.zeros(len(wanted), np.int64)
+    return Match(stream, rule, low, count, stream.items, wanted, zero, status.astype(np.uint8), gap)

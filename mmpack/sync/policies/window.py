@@ -1,0 +1,81 @@
+"""All items or audio samples of an interval."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.clock import first_sample_at_or_after, samples_to_ns
+from mmpack.sync.alignment.align import Aligned, follow
+from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.policies.rule import Rule
+
+
+def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+    """Everything in [tick + offset − before, tick + offset + after)."""
+    wanted = ticks_ns + rule.offset_ns
+    low, high = wanted - rule.before_ns, wanted + rule.after_ns
+    if stream.stream.kind == "audio":
+        return _audio_window(stream, rule, low, high)
+    first = np.searchsorted(stream.t_ns, low, side="left")
+    stop = np.searchsorted(stream.t_ns, high, side="left")
+    count = stop - first
+    # The longest stretch without a row, the window's own ends included.
+    bounded = np.concatenate([stream.t_ns, [np.iinfo(np.int64).max]])
+    steps = np.concatenate([np.diff(stream.t_ns), [0]])
+    inner = np.array(
+        [steps[a : max(a, b - 1)].max(initial=0) for a, b in zip(first, stop, strict=True)], np.int64
+    )
+    lead = np.minimum(bounded[first], high) - low
+    trail = high - np.where(count > 0, stream.t_ns[np.maximum(stop - 1, 0)], low)
+    gap = np.maximum(inner, np.maximum(lead, trail))
+    limit = max(rule.limit_ns, 3 * stream.period_ns)
+    status = np.where(gap > limit, Status.COVERAGE, Status.OK)
+    outside = (high <= stream.t_ns[0]) | (low > stream.t_ns[-1])
+    status = np.where(outside, Status.EDGE, np.where(count == 0, Status.MISSING, status))
+    # A window that only reaches past the first or last row is at an edge; nothing was lost in it.
+    cut = (
+        (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
+    )
+    status = np.where((status == Status.COVERAGE) & cut, Status.EDGE, status)
+    at = np.minimum(first, len(stream.t_ns) - 1)
+    aligned = np.where(count > 0, stream.t_ns[at], low)
+    zero = np.zeros(len(wanted), np.int64)
+    return Match(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
+
+
+def _audio_window(stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDArray[np.int64]) -> Match:
+    """Samples whose stamps lie in [low, high), within one segment; all of them have to be there.
+
+    Samples are counted on the stream's own clock: that is the one their rate is true on.
+    """
+    timeline = stream.stream.timeline
+    rate_hz, starts = timeline.rate_hz, timeline.t_ns
+    asked = low
+    low, high = stream.to_own_clock(low), stream.to_own_clock(high)
+    segment = np.clip(np.searchsorted(starts, low, side="right") - 1, 0, len(starts) - 1)
+    origin = starts[segment]
+    begin = first_sample_at_or_after(low - origin, rate_hz, 0)
+    end = first_sample_at_or_after(high - origin, rate_hz, 0)
+    held = timeline.samples[segment]
+    first, stop = np.clip(begin, 0, held), np.clip(end, 0, held)
+    count = stop - first
+    lost = (end - begin) - count
+    status = np.where(lost > 0, Status.COVERAGE, Status.OK)
+    last_end = starts[-1] + samples_to_ns(int(timeline.samples[-1]), rate_hz, 0)
+    outside = (low < starts[0]) | (high > last_end + 10**9 // rate_hz)
+    status = np.where((lost > 0) & outside, Status.EDGE, status)
+    usable = status == Status.OK
+    aligned = follow(stream.route, origin + samples_to_ns(first, rate_hz, 0))
+    return Match(
+        stream,
+        rule,
+        timeline.first_sample[segment] + first,
+        np.where(usable, count, 0),
+        np.empty(0, np.int64),
+        np.where(usable, aligned, asked),
+        # How far the first sample lies into the window: less than one sample by construction.
+        np.where(usable, aligned - asked, 0),
+        status.astype(np.uint8),
+        lost * 10**9 // rate_hz,
+    )

@@ -1,0 +1,206 @@
+"""Small stores of random samples, rows that ask for them, and a payload that stands for a row made of them."""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from mmpack.errors import DataError
+from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
+from mmpack.quarantine import Fault
+from mmpack.rows.row import Row
+from mmpack.shards import tar
+
+
+@dataclass
+class Made:
+    """A store's folder, its samples, and what their members are."""
+
+    folder: Path
+    samples: list[PlannedSample] = field(default_factory=list)
+    members: list[dict[str, bytes]] = field(default_factory=list)
+
+
+def make_store(
+    root: Path, *, shards: int = 2, per_shard: int = 12, size: int = 3000, source: int = 0
+) -> Made:
+    """Tars of samples with two members each."""
+    random = np.random.default_rng(source)
+    made = Made(root)
+    (root / "shards").mkdir(parents=True)
+    for shard in range(shards):
+        name = f"shards/{shard:05d}.tar"
+        data = b""
+        for _ in range(per_shard):
+            number = len(made.samples)
+            key = f"sample-{source}-{number:05d}"
+            members = {
+                "bin": random.bytes(size + number),
+                "json": b'{"n":%d}' % number,
+            }
+            packed = b"".join(
+                tar.header(f"{key}.{extension}", len(content)) + content + tar.padding(len(content))
+                for extension, content in members.items()
+            )
+            made.samples.append(
+                PlannedSample(
+                    source=source,
+                    number=number,
+                    key=key,
+                    kind="text",
+                    shard=name,
+                    offset_bytes=len(data),
+                    size_bytes=len(packed),
+                    crc32=zlib.crc32(packed),
+                    tokens=10,
+                    tokens_text=10,
+                )
+            )
+            made.members.append(members)
+            data += packed
+        (root / name).write_bytes(data + tar.END)
+    return made
+
+
+def row_of(*samples: PlannedSample, number: int = 0) -> PlannedRow:
+    """A row with one document for each sample."""
+    return PlannedRow(number, tuple(PlannedDocument(0, (sample,), sample.tokens) for sample in samples))
+
+
+def rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
+    """Planned rows, each of one sample that is nowhere."""
+    for number in range(start, start + count):
+        yield row_of(
+            PlannedSample(0, number, f"key-{number}", "text", "s.tar", 0, 1, 0, 10, 10), number=number
+        )
+
+
+@dataclass(frozen=True)
+class MakeRows:
+    """Makes rows whose content is a function of their number, in a time that differs from row to row.
+
+    Attributes:
+        patches: of 16 × 16 pixels in every row.
+        slow_s: the longest that a row takes.
+        fails_at: number of a row that raises a DataError.
+        dies_at: number of a row that its process does not survive, as long as the file `victims` is shorter than
+            `deaths` bytes.
+        deaths, victims: of that.
+        pids: folder in which every process that makes rows leaves its number.
+    """
+
+    patches: int = 4
+    slow_s: float = 0.0
+    fails_at: int = -1
+    dies_at: int = -1
+    deaths: int = 0
+    victims: str = ""
+    pids: str = ""
+
+    def __call__(self) -> MakeRows:
+        if self.pids:
+            (Path(self.pids) / str(os.getpid())).touch()
+        return self
+
+    def make(self, planned: PlannedRow) -> tuple[Row, list[Fault]]:
+        """A row and one fault."""
+        if self.slow_s:
+            time.sleep(self.slow_s * np.random.default_rng(~planned.number % 1000).random())
+        if planned.number == self.fails_at:
+            raise DataError("a fault", where=f"row {planned.number}", mend="None.")
+        if planned.number == self.dies_at and os.path.getsize(self.victims) < self.deaths:
+            with open(self.victims, "ab") as file:
+                file.write(b"x")
+            os.kill(os.getpid(), 9)
+        return make_row(planned, self.patches)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told: gives the `make` of its `MakeRows`."""
+
+    rows: MakeRows
+
+    def __call__(self):
+        return self.rows().make
+
+
+def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[Fault]]:
+    """Arrays of many shapes, empty ones among them."""
+    random = np.random.default_rng(planned.number)
+    length = 64 + planned.number % 7
+
+    def ints(*shape: int, dtype: type = np.int32) -> np.ndarray:
+        return random.integers(0, 100, shape).astype(dtype)
+
+    row = Row(
+        number=planned.number,
+        input_ids=ints(length),
+        labels=ints(length),
+        position_ids=ints(length),
+        document_ids=ints(length),
+        cu_seqlens=ints(3),
+        document_valid=np.array([True, False]),
+        datasets=ints(2, dtype=np.int16),
+        keys=tuple(tuple(sample.key for sample in document.samples) for document in planned.documents),
+        modality=ints(length, dtype=np.int8),
+        slice_ids=ints(length),
+        t_ns=random.integers(0, 1 << 60, 3),
+        patches=random.integers(0, 255, (patches, 16, 16, 3), dtype=np.uint8),
+        patch_index=ints(patches),
+        image_spans=ints(1, 2),
+        image_grids=ints(1, 2),
+        values=random.standard_normal((5, 3)).astype(np.float32),
+        value_mask=random.random((5, 3)) < 0.5,
+        value_index=ints(5),
+        value_stream=ints(5, dtype=np.int16),
+        actions=np.empty((0, 3), np.float32),
+        action_mask=np.empty((0, 3), bool),
+        action_index=ints(0),
+        action_stream=ints(0, dtype=np.int16),
+        audio_frames=np.empty((0, 320), np.float32),
+        audio_index=ints(0),
+        pairs=np.empty((0, 2), np.int32),
+        cls_index=np.empty((0, 2), np.int32),
+    )
+    fault = Fault(
+        row=planned.number, key="broken", shard="s.tar", offset_bytes=1, size_bytes=2, reason="a reason"
+    )
+    return row, [fault]
+
+
+def assert_same(one: tuple[Row, list[Fault]], other: tuple[Row, list[Fault]]) -> None:
+    """Equal in every array, dtype and shape, and in their faults."""
+    assert one[1] == other[1]
+    assert (one[0].number, one[0].keys) == (other[0].number, other[0].keys)
+    for name, array in one[0].arrays().items():
+        again = other[0].arrays()[name]
+        assert (array.dtype, array.shape) == (again.dtype, again.shape), name
+        np.testing.assert_array_equal(array, again, err_msg=name)
+
+
+def expected(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[Fault]]]:
+    """What `MakeRows` makes of `rows(count)`."""
+    return [make_row(planned, patches) for planned in rows(count, start)]
+
+
+def descriptors() -> int:
+    """Open descriptors of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def memfds(pid: int | str = "self") -> int:
+    """Descriptors and mappings of anonymous files that rows travel in."""
+    found = sum("memfd:mmpack" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found += "memfd:mmpack" in os.readlink(handle)
+        except FileNotFoundError:  # the descriptor that lists them
+            continue
+    return found

@@ -1,0 +1,233 @@
+"""The disk cache: bounded, checked, shared, and never a reason to stop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mmpack.fetch.disk_cache import DiskCache, _locked, entry_name
+from mmpack.fetch.fetcher import Fetcher
+from mmpack.plan.plan_config import ReaderConfig
+from mmpack.storage.local import LocalStore
+from tests.fetch.random_stores import Made, make_store, row_of
+from tests.small_disk import disk_of
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return make_store(tmp_path / "build")
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("??/*") if len(path.name) == 64)
+
+
+def fetcher(root: Path, cache: Path, size: str = "10MB") -> Fetcher:
+    return Fetcher([LocalStore(root)], ReaderConfig(cache=str(cache), cache_size=size, retries=0))
+
+
+def whole(made: Made) -> dict:
+    return {(0, number): members for number, members in enumerate(made.members)}
+
+
+def test_what_was_read_once_is_not_read_again(tmp_path: Path, made: Made) -> None:
+    row = row_of(*made.samples)
+    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
+    assert len(entries(tmp_path / "cache")) == len(made.samples)
+    for shard in (tmp_path / "build" / "shards").iterdir():
+        shard.unlink()
+    # Another process later, and the shards are gone.
+    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
+
+
+def test_a_damaged_entry_is_read_again(tmp_path: Path, made: Made) -> None:
+    row = row_of(*made.samples)
+    fetcher(tmp_path / "build", tmp_path / "cache").fetch(row)
+    flipped, short, long = entries(tmp_path / "cache")[:3]
+    before = {path: path.read_bytes() for path in (flipped, short, long)}
+    flipped.write_bytes(bytes([before[flipped][0] ^ 1]) + before[flipped][1:])
+    os.truncate(short, 10)
+    with long.open("ab") as file:
+        file.write(b"more")
+    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_another_samples_bytes_are_no_hit(tmp_path: Path, made: Made) -> None:
+    one = made.samples[0]
+    names = {
+        entry_name("a", one),
+        entry_name("b", one),
+        *(
+            entry_name("a", replace(one, **{field: value}))
+            for field, value in (("shard", "x"), ("offset_bytes", 1), ("size_bytes", 1), ("crc32", 1))
+        ),
+    }
+    assert len(names) == 6
+    # What is no part of the bytes' identity: how the plan numbers it.
+    assert entry_name("a", replace(one, source=7, number=9)) in names
+
+
+def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache", 10 * 4096)
+    data = {f"{number:064x}": os.urandom(3000 + number) for number in range(10)}
+    for age, (name, content) in enumerate(data.items()):
+        cache.put(name, content)
+        os.utime(cache._path(name), (1000 + age, 1000 + age))
+    names = list(data)
+    assert len(entries(tmp_path / "cache")) == 10
+    # The oldest is used, and so is the youngest.
+    assert cache.get(names[0], 3000, zlib.crc32(data[names[0]])) == data[names[0]]
+    cache.put("f" * 64, b"new")
+    left = {path.name for path in entries(tmp_path / "cache")}
+    assert names[0] in left
+    assert "f" * 64 in left
+    assert names[1] not in left
+    assert left >= set(names[4:])
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_the_bound_holds_for_all_who_share_it(tmp_path: Path, at_once: int) -> None:
+    limit = 40 * 4096
+    most = 0
+    stop = threading.Event()
+    (tmp_path / "cache").mkdir()
+
+    def fill(seed: int) -> None:
+        cache = DiskCache(tmp_path / "cache", limit)
+        for number in range(60):
+            cache.put(f"{seed}{number:063x}", os.urandom(4096))
+
+    def watch() -> None:
+        nonlocal most
+        while not stop.wait(0.001):
+            with _locked(tmp_path / "cache" / "total") as handle:  # nobody evicts while it counts
+                if handle is not None:
+                    most = max(most, len(entries(tmp_path / "cache")))
+
+    watcher = threading.Thread(target=watch)
+    fillers = [threading.Thread(target=fill, args=(seed,)) for seed in range(at_once)]
+    watcher.start()
+    for filler in fillers:
+        filler.start()
+    for filler in fillers:
+        filler.join()
+    stop.set()
+    watcher.join()
+    assert 30 <= len(entries(tmp_path / "cache")) <= 40
+    # One each may have been in the writing when another counted what there is.
+    assert 30 <= most <= 40 + at_once
+
+
+def test_an_entry_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "cache", 8192)
+    cache.put("a" * 64, b"small")
+    cache.put("b" * 64, bytes(9000))
+    assert [path.name for path in entries(tmp_path / "cache")] == ["a" * 64]
+
+
+def test_nothing_else_is_ever_removed(tmp_path: Path) -> None:
+    """Foreign files in the folder, and what links in it lead to, survive any eviction."""
+    folder, outside = tmp_path / "cache", tmp_path / "outside"
+    (folder / "ab").mkdir(parents=True)
+    outside.mkdir()
+    foreign = [
+        folder / "notes.txt",
+        folder / "ab" / "notes.txt",
+        folder / ("c" * 64),
+        outside / ("d" * 64),
+        outside / "aside-12345678",
+    ]
+    for path in foreign:
+        path.write_text("precious")
+        os.utime(path, (1, 1))
+    (folder / "dd").symlink_to(outside)
+    stale, fresh = folder / "ab" / "aside-abcdefgh", folder / "ab" / "aside-ijklmnop"
+    stale.write_text("left by a killed process")
+    os.utime(stale, (1, 1))
+    fresh.write_text("being written")
+    cache = DiskCache(folder, 4 * 4096)
+    for number in range(20):
+        cache.put(f"{number:064x}", bytes(4096))
+    assert all(path.read_text() == "precious" for path in foreign)
+    assert not stale.exists()
+    assert fresh.exists()
+
+
+@pytest.mark.parametrize("total", [b"", b"nonsense", b"9" * 32])
+def test_a_damaged_total_is_counted_anew(tmp_path: Path, total: bytes) -> None:
+    cache = DiskCache(tmp_path / "cache", 20 * 4096)
+    for number in range(8):
+        cache.put(f"{number:064x}", bytes(4096))
+    (tmp_path / "cache" / "total").write_bytes(total)
+    cache.put("e" * 64, bytes(4096))
+    assert len(entries(tmp_path / "cache")) == 9
+    assert int((tmp_path / "cache" / "total").read_bytes()) == 9 * 4096
+
+
+def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: Made) -> None:
+    import fcntl
+
+    (tmp_path / "cache").mkdir()
+    handle = os.open(tmp_path / "cache" / "total", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    began = time.monotonic()
+    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row_of(*made.samples[:2])) == {
+        (0, number): made.members[number] for number in range(2)
+    }
+    assert time.monotonic() - began < 5
+    os.close(handle)
+    assert entries(tmp_path / "cache") == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 100 kB that is really full soon."""
+    with disk_of("100k", tmp_path) as disk:
+        yield disk
+
+
+def test_a_full_disk_is_said_once(
+    tmp_path: Path, made: Made, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cached = fetcher(tmp_path / "build", small_disk / "cache")
+    for _ in range(3):
+        assert cached.fetch(row_of(*made.samples)) == whole(made)
+    assert caplog.text.count("cannot be written (No space left on device)") == 1
+    kept = entries(small_disk / "cache")
+    assert 0 < len(kept) < len(made.samples)
+    assert list((small_disk / "cache").glob("*/aside-*")) == []
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cached = fetcher(tmp_path / "build", tmp_path / "file" / "cache")
+    for _ in range(2):
+        assert cached.fetch(row_of(*made.samples)) == whole(made)
+    assert caplog.text.count("cannot be written (Not a directory)") == 1
+
+
+def test_a_read_only_cache_still_serves(
+    tmp_path: Path, made: Made, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    half = row_of(*made.samples[:8])
+    fetcher(tmp_path / "build", small_disk / "cache").fetch(half)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    shard = tmp_path / "build" / made.samples[0].shard
+    moved = shard.rename(tmp_path / "moved")
+    cached = fetcher(tmp_path / "build", small_disk / "cache")
+    assert cached.fetch(half) == {(0, number): made.members[number] for number in range(8)}
+    assert caplog.text == ""
+    moved.rename(shard)
+    assert cached.fetch(row_of(*made.samples)) == whole(made)
+    assert caplog.text.count("Read-only file system") == 1

@@ -1,0 +1,137 @@
+"""Small builds, and rows planned by hand from their indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmpack import Shards
+from mmpack.ingest import BuildConfig, build_shards
+from mmpack.layout import Layout, LayoutConfig
+from mmpack.plan.plan_config import RowsConfig
+from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
+from mmpack.rows.assemble import Members, RowMaker
+from mmpack.settings import load, parse
+from tests.ingest.build_inputs import make_inputs
+from tools.make_recording import make_recording
+
+NAMES = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
+_LAYOUT: dict[str, Any] = {
+    "vision": {"patch_size": 8, "merge": 2, "max_tokens": 6},
+    "audio": {"codebooks": 2, "codebook_size": 64},
+    "cameras": list(NAMES),
+    "numeric": [
+        {"name": "imu", "width": 6},
+        {"name": "can", "width": 2, "mode": "discrete", "bins": 32, "low": [0.0, -1.0], "high": [40.0, 1.0]},
+        {"name": "action", "width": 3, "role": "action"},
+    ],
+}
+
+
+def build_mixed(root: Path) -> Shards:
+    """A build of every kind of sample; slices have several rows of `imu` and some have texts."""
+    sources = load(make_inputs(root, drives=0), BuildConfig).located(root).samples
+    make_recording(root / "drive", seed=3, seconds=2.0, size=(48, 64), faults=False)
+    config = parse(
+        {
+            "recordings": [str(root / "drive")],
+            "sync": {"streams": {"imu": {"policy": "window"}, "subtitles": {"once": False}}},
+            "layout": _LAYOUT,
+        },
+        BuildConfig,
+        where="build.toml",
+    )
+    return _built(config, root / "out", sources)
+
+
+def build_tubelets(root: Path) -> Shards:
+    """A build of slices with tubelets of two or three frames."""
+    make_recording(root / "drive", seed=4, seconds=2.0, size=(48, 64), faults=False)
+    config = parse(
+        {
+            "recordings": [str(root / "drive")],
+            "max_quarantine": 0.5,
+            "sync": {"reference": "rate:5", "streams": {"cam_*": {"policy": "window"}}},
+            "layout": _LAYOUT,
+        },
+        BuildConfig,
+        where="build.toml",
+    )
+    return _built(config, root / "out", ())
+
+
+def build_cameras(root: Path, real_data: Path) -> Shards:
+    """A build of the real keyframes, three seconds apart, under the standard vision layout."""
+    tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
+    for number, camera in enumerate(NAMES):
+        (root / camera).mkdir()
+        pictures = sorted((real_data / "nuscenes_drivelm" / "samples" / camera.upper()).glob("*.jpg"))
+        for count, path in enumerate(pictures):
+            stamp_us = 1_600_000_000_000_000 + count * 3_000_000 + number * 7_000
+            (root / camera / f"{camera}_{stamp_us}.jpg").write_bytes(path.read_bytes())
+        time = "{ pattern = '_(\\d+)\\.jpg$', unit = \"us\" }"
+        tables.append(f'[streams.{camera}]\nkind = "camera"\npath = "{camera}"\ntime = {time}\n')
+    (root / "recording.toml").write_text("".join(tables))
+    config = parse({"recordings": [str(root)]}, BuildConfig, where="build.toml")
+    return _built(config, root / "out", ())
+
+
+def _built(config: BuildConfig, out: Path, sources: Sequence[Any]) -> Shards:
+    from msgspec.structs import replace
+
+    outcome = build_shards(replace(config, samples=tuple(sources)), str(out))
+    assert outcome.failures == []
+    return Shards(str(out))
+
+
+def layout_of(shards: Shards) -> Layout:
+    """The layout of a build."""
+    return Layout(parse(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
+
+
+def maker_of(shards: Shards, max_seq_len: int, rows: RowsConfig | None = None) -> RowMaker:
+    """A row maker for one build."""
+    return RowMaker(layout_of(shards), max_seq_len, [shards.manifest.numeric], rows or RowsConfig())
+
+
+def planned_sample(row: Mapping[str, Any], number: int, source: int = 0) -> PlannedSample:
+    """Row `number` of an index as a planned sample."""
+    same = ("key", "kind", "shard", "offset_bytes", "size_bytes", "crc32", "tokens", "tokens_text")
+    return PlannedSample(source=source, number=number, **{name: row[name] for name in same})
+
+
+def planned_document(
+    shards: Shards, numbers: Iterable[int], *, dataset: int = 0, pair: bool = False, source: int = 0
+) -> PlannedDocument:
+    """Rows `numbers` of the index as one document: consecutive slices, or one stand-alone sample."""
+    samples = tuple(
+        planned_sample(shards.index.slice(number, 1).to_pylist()[0], number, source) for number in numbers
+    )
+    tokens = sum(sample.tokens for sample in samples)
+    overhead = layout_of(shards).document_overhead if samples[0].kind == "slice" else 0
+    return PlannedDocument(dataset, samples, tokens + overhead, pair)
+
+
+def planned_row(
+    shards: Shards, documents: Iterable[tuple[Sequence[int], bool] | Sequence[int]], number: int = 0
+) -> PlannedRow:
+    """A row by hand: of each document the rows of the index, or (rows of the index, whether it is a pair)."""
+    found = []
+    for dataset, document in enumerate(documents):
+        pair = isinstance(document[-1], bool)
+        numbers: Any = document[0] if pair else document
+        found.append(planned_document(shards, numbers, dataset=dataset % 3, pair=pair and bool(document[1])))
+    return PlannedRow(number, tuple(found))
+
+
+def members_of(shards: Shards, planned: PlannedRow) -> dict[tuple[int, int], Any]:
+    """The bytes of every sample of a row, for `RowMaker.make`."""
+    found: Members = {
+        (sample.source, sample.number): shards.read(
+            {name: getattr(sample, name) for name in ("key", "shard", "offset_bytes", "size_bytes", "crc32")}
+        )
+        for document in planned.documents
+        for sample in document.samples
+    }
+    return dict(found)

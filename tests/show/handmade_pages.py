@@ -1,0 +1,191 @@
+"""Rows put together by hand from a layout's segments, with content that is known at every place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmpack.layout import (
+    Facts,
+    Layout,
+    LayoutConfig,
+    Modality,
+    NumericLayout,
+    Segment,
+    SliceFacts,
+    VisionLayout,
+)
+from mmpack.rows.row import IGNORE, Row
+
+SIDE = 8
+MS = 10**6
+COLOURS = {"left": (200, 30, 30), "right": (30, 160, 40), "": (40, 60, 200)}
+
+
+def layout() -> Layout:
+    """Two cameras, a discrete and two continuous streams; 8 x 8 pixels a token."""
+    return Layout(
+        LayoutConfig(
+            vision=VisionLayout(patch_size=4, merge=2, max_tokens=12),
+            cameras=("left", "right"),
+            numeric=(
+                NumericLayout(name="imu", width=3),
+                NumericLayout(name="wheel", width=2, mode="discrete", bins=16, low=0.0, high=16.0),
+                NumericLayout(name="arm", width=2, role="action"),
+            ),
+        )
+    )
+
+
+def drive(texts: Sequence[str] = ()) -> SliceFacts:
+    """A slice of everything."""
+    return SliceFacts(
+        cameras=(("left", 24, 32), ("right", 24, 32)),
+        audio=(("mic", 1600, 16_000),),
+        numeric=(("imu", 2), ("wheel", 1), ("arm", 3)),
+        text=tuple(texts),
+    )
+
+
+@dataclass
+class RowMade:
+    """Collects documents; `row` gives what they are as a row."""
+
+    layout: Layout
+    seq_len: int
+    ids: list[int] = field(default_factory=list)
+    modality: list[int] = field(default_factory=list)
+    slice_ids: list[int] = field(default_factory=list)
+    ends: list[int] = field(default_factory=lambda: [0])
+    arrays: dict[str, list[Any]] = field(default_factory=dict)
+    keys: list[tuple[str, ...]] = field(default_factory=list)
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    def run(
+        self, slices: Sequence[SliceFacts], *, t_ns: int = 10**9, name: str = "drive", dataset: int = 0
+    ) -> RowMade:
+        """A run of slices, 100 ms apart."""
+        for segment in self.layout.document_prefix:
+            self._add(segment, None, -1, 0)
+        for number, facts in enumerate(slices):
+            self._put("t_ns", t_ns + number * 100 * MS)
+            for segment in self.layout.segments(facts):
+                self._add(segment, facts, len(self.arrays["t_ns"]) - 1, number * 100 * MS)
+        for segment in self.layout.document_suffix:
+            self._add(segment, None, -1, 0)
+        return self._end(tuple(f"{name}-{number:08d}" for number in range(len(slices))), dataset)
+
+    def alone(self, facts: Facts, *, key: str, dataset: int = 1, valid: bool = True) -> RowMade:
+        """A stand-alone sample, or its places if it cannot be read."""
+        for segment in self.layout.segments(facts):
+            if valid:
+                self._add(segment, facts, -1, 0)
+            else:
+                self._places([self.layout.vocabulary.id("<|pad|>")] * segment.tokens, Modality.SPECIAL, -1)
+        return self._end((key,), dataset, valid)
+
+    def _end(self, keys: tuple[str, ...], dataset: int, valid: bool = True) -> RowMade:
+        self.ends.append(len(self.ids))
+        self.keys.append(keys)
+        self._put("datasets", dataset)
+        self._put("document_valid", valid)
+        return self
+
+    def _put(self, name: str, *values: Any) -> None:
+        self.arrays.setdefault(name, []).extend(values)
+
+    def _places(self, ids: Sequence[int] | NDArray[np.int32], modality: Modality, slice_id: int) -> None:
+        self.ids += [int(each) for each in ids]
+        self.modality += [int(modality)] * len(ids)
+        self.slice_ids += [slice_id] * len(ids)
+
+    def _add(self, segment: Segment, facts: Any, slice_id: int, relative_ns: int) -> None:
+        start, count, names = len(self.ids), segment.tokens, self.layout.vocabulary
+        if segment.kind == "image":
+            grid = self.layout.config.vision.grid(*self._size(facts, segment.index))
+            self._put("image_spans", (start, start + count))
+            self._put("image_grids", (grid.rows, grid.cols))
+            self._put("patch_index", *range(start, start + count))
+            for patch in range(count):
+                # The first patch is white, so that a picture that is turned or shuffled is seen.
+                colour = (255, 255, 255) if patch == 0 else COLOURS[segment.stream]
+                self._put("patches", np.full((SIDE, SIDE, 3), colour, np.uint8))
+        elif segment.kind == "numeric":
+            stream = next(one for one in self.layout.config.numeric if one.name == segment.stream)
+            kind = "action" if stream.role == "action" else "value"
+            if stream.mode == "continuous":
+                for row in range(count):
+                    vector = [start + row + column / 10 for column in range(stream.width)]
+                    self._put(f"{kind}s", vector + [0.0] * (3 - stream.width))
+                    self._put(f"{kind}_mask", [True] * stream.width + [False] * (3 - stream.width))
+                self._put(f"{kind}_index", *range(start, start + count))
+            else:
+                self._places(names.bin_ids(stream.name, np.arange(count)), segment.modality, slice_id)
+                return
+        if segment.kind == "time":
+            ids: Any = [int(names.time_ids(relative_ns))]
+        elif segment.kind == "audio":
+            ids = names.audio_ids(np.arange(count).reshape(-1, 1))
+        elif segment.kind == "text":
+            text = facts.text[segment.index] if isinstance(facts, SliceFacts) else facts.text
+            ids = self.layout.tokenizer.encode(str(text))
+        else:
+            ids = [names.id(segment.token)] * count
+        self._places(ids, segment.modality, slice_id)
+
+    @staticmethod
+    def _size(facts: Any, index: int) -> tuple[int, int]:
+        return facts.cameras[index][1:3] if isinstance(facts, SliceFacts) else (facts.height, facts.width)
+
+    def row(self, number: int = 7) -> Row:
+        """What was collected, with pads behind it."""
+        pads = self.seq_len - len(self.ids)
+        documents = np.full(self.seq_len, -1, np.int32)
+        positions = np.zeros(self.seq_len, np.int32)
+        for each, (start, stop) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
+            documents[start:stop] = each if self.arrays["document_valid"][each] else -1
+            positions[start:stop] = np.arange(stop - start)
+        ids = np.array(self.ids + [self.layout.vocabulary.id("<|pad|>")] * pads, np.int32)
+        labels = np.full(self.seq_len, IGNORE, np.int32)
+        modality = np.array(self.modality + [int(Modality.SPECIAL)] * pads, np.int8)
+        held = [Modality.VISION, Modality.NUMERIC, Modality.ACTION]
+        predicted = ~np.isin(modality[1:], held) & (documents[1:] == documents[:-1]) & (documents[1:] >= 0)
+        labels[:-1] = np.where(predicted, ids[1:], IGNORE)
+
+        def array(name: str, dtype: Any, *shape: int) -> np.ndarray:
+            return np.array(self.arrays.get(name, []), dtype).reshape(-1, *shape)
+
+        return Row(
+            number=number,
+            input_ids=ids,
+            labels=labels,
+            position_ids=positions,
+            document_ids=documents,
+            cu_seqlens=np.array(self.ends, np.int32),
+            document_valid=array("document_valid", np.bool_),
+            datasets=array("datasets", np.int16),
+            keys=tuple(self.keys),
+            modality=modality,
+            slice_ids=np.array(self.slice_ids + [-1] * pads, np.int32),
+            t_ns=array("t_ns", np.int64),
+            patches=array("patches", np.uint8, SIDE, SIDE, 3),
+            patch_index=array("patch_index", np.int32),
+            image_spans=array("image_spans", np.int32, 2),
+            image_grids=array("image_grids", np.int32, 2),
+            values=array("values", np.float32, 3),
+            value_mask=array("value_mask", np.bool_, 3),
+            value_index=array("value_index", np.int32),
+            value_stream=np.zeros(len(self.arrays.get("value_index", [])), np.int16),
+            actions=array("actions", np.float32, 3),
+            action_mask=array("action_mask", np.bool_, 3),
+            action_index=array("action_index", np.int32),
+            action_stream=np.full(len(self.arrays.get("action_index", [])), 2, np.int16),
+            audio_frames=array("audio_frames", np.float32, 320),
+            audio_index=array("audio_index", np.int32),
+            pairs=np.array(self.pairs, np.int32).reshape(-1, 2),
+            cls_index=np.empty((len(self.pairs), 2), np.int32),
+        )

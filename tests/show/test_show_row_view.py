@@ -1,0 +1,133 @@
+"""Spot checks and pictures: what they say of right masks and of wrong ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from PIL import Image
+from rich.console import Console
+
+from mmpack.errors import DataError
+from mmpack.masks import block_index, dense_mask
+from mmpack.show.mask.mask_plot import draw_row
+from mmpack.show.mask.mask_text import render_row
+from mmpack.show.mask.row_view import Piece, RowView, check_row, row_view
+from tests.masks.random_rows import MadeRow, rows
+
+PIECES = (
+    Piece(0, 1, "special", "<|bos|>"),
+    Piece(1, 61, "vision", "cam_front"),
+    Piece(61, 100, "text"),
+    Piece(100, 101, "special", "<|bos|>"),
+    Piece(101, 250, "audio"),
+)
+
+
+@pytest.fixture
+def row() -> RowView:
+    return row_view(
+        [0, 100, 250],
+        300,
+        image_spans=[(1, 61)],
+        pieces=PIECES,
+        slices=[(1, 100)],
+        names=["drive", "speech"],
+    )
+
+
+def shown(row: RowView, **options: int) -> str:
+    out = StringIO()
+    Console(file=out, width=120).print(render_row(row, **options))
+    return out.getvalue()
+
+
+@given(rows(longest=400))
+def test_right_masks_pass_every_check(made: MadeRow) -> None:
+    row = row_view(made.ends, made.seq_len, image_spans=made.images)
+    checks = check_row(row, block_index(made.ends, made.seq_len, block_size=32, image_spans=made.images))
+    mask = dense_mask(made.ends, made.seq_len, image_spans=made.images)
+    assert checks
+    for check in checks:
+        assert check.right
+        assert check.value == mask[check.query, check.key]
+
+
+def test_reasons_are_said(row: RowView) -> None:
+    checks = check_row(row, block_index([0, 100, 250], 300, image_spans=[(1, 61)]))
+    reasons = {(check.query, check.key): (check.expected, check.reason) for check in checks}
+    assert reasons[100, 99] == (False, "another document")
+    assert reasons[249, 99] == (False, "another document")
+    assert reasons[99, 0] == (True, "earlier in the same document")
+    assert reasons[1, 60] == (True, "later, inside one image")
+    assert reasons[1, 61] == (False, "later in the same document")
+    assert reasons[249, 250] == (False, "the key is a pad")
+    assert reasons[250, 249] == (False, "the query is a pad")
+
+
+@pytest.mark.parametrize(
+    ("ends", "images", "caught"),
+    [
+        ([0, 250], [(1, 61)], (100, 99)),
+        ([0, 99, 250], [(1, 61)], (99, 0)),
+        ([0, 100, 250], None, (1, 60)),
+        ([0, 100, 250], [(1, 62)], (1, 61)),
+        ([0, 100, 251], [(1, 61)], (250, 250)),
+        ([0, 100, 249], [(1, 61)], (249, 100)),
+    ],
+)
+def test_another_rows_mask_is_caught(
+    row: RowView, ends: list[int], images: list[tuple[int, int]] | None, caught: tuple[int, int]
+) -> None:
+    wrong = [check for check in check_row(row, block_index(ends, 300, image_spans=images)) if not check.right]
+    assert caught in [(check.query, check.key) for check in wrong]
+
+
+def test_a_block_called_full_by_mistake_is_caught() -> None:
+    """The ghost: the mask function is right, but the block that holds the boundary skips it."""
+    row = row_view([0, 40, 128], 128)
+    index = block_index([0, 40, 128], 128, block_size=64)
+    counts, full = index.kv_num_blocks.copy(), index.full_kv_num_blocks.copy()
+    counts[0, 0, 0], full[0, 0, 0] = 0, 1
+    broken = replace(index, kv_num_blocks=counts, full_kv_num_blocks=full)
+    assert all(check.right for check in check_row(row, index))
+    assert (40, 39) in [(check.query, check.key) for check in check_row(row, broken) if not check.right]
+
+
+def test_the_terminal_shows_documents_modalities_blocks_and_checks(row: RowView) -> None:
+    text = shown(row, block_size=64)
+    assert "300 places · 2 documents · fill 83.33% · blocks of 64: 0 full, 8 partial, 17 of 25 empty" in text
+    for lane in ("documents", "slices", "special", "text", "vision", "audio"):
+        assert lane in text
+    assert "numeric" not in text
+    assert "all right" in text
+    assert "shown in squares of 16" in shown(row, block_size=8)
+
+
+def test_the_picture_shows_the_checks_it_returns(row: RowView, tmp_path: Path) -> None:
+    checks = draw_row(row, tmp_path / "row.png", block_size=64)
+    assert checks == check_row(row, block_index([0, 100, 250], 300, block_size=64, image_spans=[(1, 61)]))
+    with Image.open(tmp_path / "row.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
+    # Full and partial blocks, and the lane of the audio.
+    assert {(0x3B, 0x7D, 0xD8), (0xF4, 0xB8, 0x60), (0x8E, 0x5B, 0xB5)} <= colours
+
+
+@pytest.mark.parametrize(("ends", "seq_len"), [([0], 5), ([0, 1], 1), ([0, 0, 0], 3), ([0, 5], 5)])
+def test_the_smallest_rows_can_be_shown(ends: list[int], seq_len: int, tmp_path: Path) -> None:
+    row = row_view(ends, seq_len)
+    assert all(check.right for check in draw_row(row, tmp_path / "row.png"))
+    assert "all right" in shown(row)
+
+
+def test_a_view_of_places_outside_the_row_is_refused() -> None:
+    with pytest.raises(DataError, match="pieces: places outside the row"):
+        row_view([0, 5], 5, pieces=[Piece(3, 6, "text")])
+    with pytest.raises(DataError, match="slices: places outside the row"):
+        row_view([0, 5], 5, slices=np.array([[-1, 3]]))
+    with pytest.raises(DataError, match="1 names, 2 documents"):
+        row_view([0, 2, 5], 5, names=["one"])
