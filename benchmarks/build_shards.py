@@ -41,7 +41,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.support.build_inputs import Clip, clips, jpeg_files, jpeg_recording
-from benchmarks.support.measure import ROOT, interleaved, machine, own_peak_bytes, peak_bytes, ratio
+from benchmarks.support.measure import (
+    ROOT,
+    machine,
+    measure_interleaved,
+    median_ratio,
+    own_peak_bytes,
+    peak_bytes,
+)
 from mmpack.ingest.build import build_shards as build
 from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig
 from tools.make_recording import make_recording
@@ -140,7 +147,7 @@ def measure_jpeg(folder: Path, slices: int, repetitions: int) -> list[dict[str, 
         "tarfile + sha256": lambda: tar_floor(rows, out, hashing=True),
         "mmpack": lambda: _expect(run_build(folder, out), slices),
     }
-    times = interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out))
+    times = measure_interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out))
     return [_line("JPEG pass-through", "slices", slices, floor, times) for floor in jobs if floor != "mmpack"]
 
 
@@ -152,7 +159,9 @@ def measure_clip(clip: Clip, repetitions: int) -> dict[str, Any]:
         "decode + encode": lambda: _expect(video_floor(clip.path, quality), frames),
         "mmpack": lambda: _expect(run_build(clip.folder, out), frames),
     }
-    times = interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out, ignore_errors=True))
+    times = measure_interleaved(
+        jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out, ignore_errors=True)
+    )
     return _line(f"video, {clip.what}", "frames", frames, "decode + encode", times)
 
 
@@ -201,7 +210,7 @@ def _line(job: str, unit: str, count: int, floor: str, times: dict[str, list[flo
         "floor": floor,
         "floor_per_cpu_s": count / statistics.median(times[floor]),
         "mmpack_per_cpu_s": count / statistics.median(times["mmpack"]),
-        "ratio": ratio(times, floor, "mmpack"),
+        "ratio": median_ratio(times, floor, "mmpack"),
         "floor_cpu_s": times[floor],
         "mmpack_cpu_s": times["mmpack"],
     }

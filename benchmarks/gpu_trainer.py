@@ -38,13 +38,13 @@ from torch.nn.attention.flex_attention import create_block_mask
 from benchmarks.support.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
 from benchmarks.support.measure import ROOT, machine
 from benchmarks.support.torchtitan_llama import llama3_step  # first: makes torchtitan importable
-from mmpack.masks import block_mask
+from mmpack.masks import build_block_mask
 from mmpack.plan.planned import PlannedRow
-from mmpack.rows.row import IGNORE, Row
-from mmpack.settings import parse
-from mmpack.stream.row_pipeline import MakingSpec
+from mmpack.rows.row import IGNORE_INDEX, Row
+from mmpack.settings import parse_settings
+from mmpack.stream.row_pipeline import RowPipelineSpec
 from mmpack.stream.torch import collate_tensors
-from mmpack_trainer.batch import Batch
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.flops import Rates, Work, rates_of
 from mmpack_trainer.hardware import Device, find_device, peak_flops
@@ -57,7 +57,7 @@ TARGET_MFU = 0.5
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainerCase:
     """One line of the table."""
 
     name: str
@@ -71,7 +71,7 @@ class Case:
 
 
 @dataclass
-class Line:
+class CaseResult:
     """What a case gave."""
 
     name: str
@@ -94,22 +94,22 @@ class Line:
     failed: str = ""
 
 
-def cases_of(sizes: Sizes) -> list[Case]:
+def list_cases(sizes: Sizes) -> list[TrainerCase]:
     """All cases, what matters most first."""
     short, long = sizes.lengths
     return [
-        Case("dense", sizes.dense, short),
-        Case("dense", sizes.dense, long),
-        Case("dense, padded", sizes.dense, short, padded=True),
-        Case("torchtitan llama3", sizes.dense, short, stock=True),
-        Case("experts", sizes.experts, short),
-        Case("dense, float8", sizes.dense, short, fp8=True),
-        Case("torchtitan llama3", sizes.dense, long, stock=True),
-        Case("dense, padded", sizes.dense, long, padded=True),
+        TrainerCase("dense", sizes.dense, short),
+        TrainerCase("dense", sizes.dense, long),
+        TrainerCase("dense, padded", sizes.dense, short, padded=True),
+        TrainerCase("torchtitan llama3", sizes.dense, short, stock=True),
+        TrainerCase("experts", sizes.experts, short),
+        TrainerCase("dense, float8", sizes.dense, short, fp8=True),
+        TrainerCase("torchtitan llama3", sizes.dense, long, stock=True),
+        TrainerCase("dense, padded", sizes.dense, long, padded=True),
     ]
 
 
-def config_of(folder: Path, case: Case, rows: int, *, on_gpu: bool) -> TrainConfig:
+def config_of(folder: Path, case: TrainerCase, rows: int, *, on_gpu: bool) -> TrainConfig:
     """A run of a case, `rows` rows a step in one micro-batch."""
     plan = folder / f"{case.seq_len}-{rows}.toml"
     plan.write_text(
@@ -118,7 +118,7 @@ def config_of(folder: Path, case: Case, rows: int, *, on_gpu: bool) -> TrainConf
         '[[datasets]]\nname = "captions"\nshards = "shards"\nselect = ["captions"]\n'
         '[[phases]]\nname = "all"\nshares = { texts = 0.7, captions = 0.3 }\n'
     )
-    return parse(
+    return parse_settings(
         {
             "out": str(folder / "run"),
             "steps": 1000,
@@ -152,7 +152,7 @@ def bf16_states_work() -> bool:
     return True
 
 
-def batches_of(trainer: Trainer, case: Case, count: int) -> list[tuple[Batch, Work]]:
+def batches_of(trainer: Trainer, case: TrainerCase, count: int) -> list[tuple[MicroBatch, Work]]:
     """The plan's first rows as batches, packed as they are or one document to a row; and what each holds."""
     plan, rows = trainer.stream.plan, trainer.batch.rows
     planned = [plan.row(number) for number in range(count * rows)]
@@ -162,7 +162,7 @@ def batches_of(trainer: Trainer, case: Case, count: int) -> list[tuple[Batch, Wo
         ]
         # Spread over all of them, since a row begins with its longest document.
         planned = planned[:: max(len(planned) // (count * rows), 1)][: count * rows]
-    making = MakingSpec.of(plan, trainer.stream.reader)()
+    making = RowPipelineSpec.from_plan(plan, trainer.stream.reader)()
     made = [making(row)[0] for row in planned]
     making.close()
     groups = [made[start : start + rows] for start in range(0, len(made), rows)]
@@ -176,11 +176,11 @@ def work_of(rows: Sequence[Row]) -> Work:
         seq_len=rows[0].seq_len,
         patches=sum(len(row.patches) for row in rows),
     )
-    labels = sum(int((row.labels != IGNORE).sum()) for row in rows)
+    labels = sum(int((row.labels != IGNORE_INDEX).sum()) for row in rows)
     return replace(work, unlabelled=work.tokens - labels)
 
 
-def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -> Line:
+def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows: int) -> CaseResult:
     """Steps of a case. Raises torch.OutOfMemoryError."""
     trainer = Trainer(config_of(folder, case, rows, on_gpu=device.is_gpu))
     try:
@@ -189,7 +189,7 @@ def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -
             # Its own weights are not needed, and would be counted.
             del trainer.optimizer, trainer.model
             _free(device)
-            step: Callable[[Batch], float] = llama3_step(
+            step: Callable[[MicroBatch], float] = llama3_step(
                 trainer.config, trainer.batches.widths.vocabulary, case.seq_len, trainer.world
             )
         else:
@@ -214,7 +214,7 @@ def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -
             model=trainer.config.model,
             parameters=counts,
         )
-        return Line(
+        return CaseResult(
             case.name,
             case.seq_len,
             rows,
@@ -233,11 +233,11 @@ def measure(folder: Path, case: Case, sizes: Sizes, device: Device, rows: int) -
         trainer.close()
 
 
-def tried(folder: Path, case: Case, sizes: Sizes, device: Device) -> Line:
+def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> CaseResult:
     """The case with as many rows as fit; its reason if it fails."""
     if case.fp8 and (find_spec("torchao") is None or not device.is_gpu):
         reason = "torchao is not installed" if device.is_gpu else "no GPU"
-        return Line(case.name, case.seq_len, failed=f"not measured: {reason}")
+        return CaseResult(case.name, case.seq_len, failed=f"not measured: {reason}")
     rows = sizes.tokens // case.seq_len
     while True:
         try:
@@ -245,12 +245,12 @@ def tried(folder: Path, case: Case, sizes: Sizes, device: Device) -> Line:
         except torch.OutOfMemoryError as error:
             failed = f"{rows} rows do not fit: {_line(error)}"
         except Exception as error:
-            return Line(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_line(error)}")
+            return CaseResult(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_line(error)}")
         finally:
             _free(device)
             torch._dynamo.reset()
         if rows == 1:
-            return Line(case.name, case.seq_len, rows, failed=failed)
+            return CaseResult(case.name, case.seq_len, rows, failed=failed)
         rows //= 2
 
 
@@ -258,18 +258,18 @@ def measure_masks(folder: Path, sizes: Sizes, device: Device) -> list[dict[str, 
     """Wall time of the mask of a batch on its device, by each way to make it; the same rows."""
     found = []
     for seq_len in sizes.lengths:
-        case = Case("masks", TINY.dense, seq_len)
+        case = TrainerCase("masks", TINY.dense, seq_len)
         rows = sizes.tokens // seq_len
         trainer = Trainer(config_of(folder, case, rows, on_gpu=False))
-        making = MakingSpec.of(trainer.stream.plan, trainer.stream.reader)()
+        making = RowPipelineSpec.from_plan(trainer.stream.plan, trainer.stream.reader)()
         ends = [making(trainer.stream.plan.row(number))[0].cu_seqlens for number in range(rows)]
         making.close()
         trainer.close()
         where = trainer.world.device
-        rule = block_mask(ends, seq_len, device=where).mask_mod
+        rule = build_block_mask(ends, seq_len, device=where).mask_mod
 
         def ours(ends=ends, seq_len=seq_len, where=where) -> Any:
-            return block_mask(ends, seq_len, device=where)
+            return build_block_mask(ends, seq_len, device=where)
 
         def theirs(compiled: bool, seq_len=seq_len, rows=rows, where=where, rule=rule) -> Any:
             return create_block_mask(rule, rows, None, seq_len, seq_len, device=str(where), _compile=compiled)
@@ -314,7 +314,7 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def table_of(lines: Sequence[Line]) -> Table:
+def table_of(lines: Sequence[CaseResult]) -> Table:
     """Cases for people."""
     shown = Table(title="Training steps on one device", title_justify="left")
     for heading in ("case", "places", "rows", "parameters", "tokens/s", "fill", "useful MFU", "slot MFU"):
@@ -358,7 +358,7 @@ def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def verdicts(lines: Sequence[Line]) -> Iterator[str]:
+def verdicts(lines: Sequence[CaseResult]) -> Iterator[str]:
     """What the figures say about the claims."""
     best = {(line.name, line.seq_len): line for line in lines if not line.failed}
     for (name, seq_len), line in best.items():
@@ -387,13 +387,13 @@ def main() -> None:
     if not device.is_gpu and not arguments.tiny:
         parser.error("there is no GPU: nothing to measure. --tiny tries every case with small sizes")
     sizes = TINY if arguments.tiny else FULL
-    lines: list[Line] = []
+    lines: list[CaseResult] = []
     with tempfile.TemporaryDirectory() as folder:
         make_shards(Path(folder), sizes)
         masks = measure_masks(Path(folder), sizes, device)
-        for case in cases_of(sizes):
+        for case in list_cases(sizes):
             if not arguments.only or any(name in case.name for name in arguments.only):
-                lines.append(tried(Path(folder), case, sizes, device))
+                lines.append(run_case(Path(folder), case, sizes, device))
                 told = lines[-1].failed or f"{lines[-1].tokens_per_s:,.0f} tokens/s"
                 console.print(f"{case.name} at {case.seq_len:,}: {told}")
                 if (
@@ -407,7 +407,7 @@ def main() -> None:
         console.print("no GPU: MFU, memory and float8 were not measured")
 
 
-def write(lines: Sequence[Line], masks: Sequence[dict[str, Any]], device: Device) -> None:
+def write(lines: Sequence[CaseResult], masks: Sequence[dict[str, Any]], device: Device) -> None:
     """The result as JSON."""
     facts = {
         "date": datetime.date.today().isoformat(),

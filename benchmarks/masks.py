@@ -24,7 +24,7 @@ from rich.table import Table
 from torch.nn.attention.flex_attention import create_block_mask
 
 from benchmarks.support.measure import ROOT, machine
-from mmpack.masks import block_index, block_mask, cu_seqlens, document_ids
+from mmpack.masks import build_block_index, build_block_mask, cu_seqlens, document_ids
 from mmpack.masks.blocks import FIELDS
 
 RESULT = ROOT / "benchmarks" / "results" / "masks.json"
@@ -37,7 +37,7 @@ PLACE_BYTES = {"eager": 10, "compiled": 1, "dense": 1}
 IMAGE_PLACES = 256
 
 
-def row(seq_len: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+def make_row(seq_len: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """cu_seqlens of documents that fill the row, and an image in each that has room for one."""
     random = np.random.default_rng(20260823)
     ends = np.unique(np.minimum(cu_seqlens(random.geometric(1 / 1000, seq_len // 100)), seq_len))
@@ -104,7 +104,7 @@ def peers(seq_len: int, ends: NDArray[np.int32], place_s: dict[str, float]) -> d
         made = way()
         found[f"{name}_first_s"] = time.perf_counter() - start_s
         if name != "dense":
-            ours = block_mask(ends, seq_len)
+            ours = build_block_mask(ends, seq_len)
             for field in FIELDS:
                 if not torch.equal(getattr(made, field), getattr(ours, field)):
                     raise AssertionError(f"{field} of {name} differs at {seq_len}")
@@ -114,17 +114,17 @@ def peers(seq_len: int, ends: NDArray[np.int32], place_s: dict[str, float]) -> d
 
 def measure(seq_len: int, place_s: dict[str, float]) -> dict[str, Any]:
     """All jobs at one length."""
-    ends, images = row(seq_len)
+    ends, images = make_row(seq_len)
     calls = max(4, 2**23 // seq_len)
     found: dict[str, Any] = {
         "seq_len": seq_len,
         "documents": len(ends) - 1,
         "images": len(images),
-        "index_ms": median_ms(lambda: block_index(ends, seq_len), calls=calls),
-        "causal_ms": median_ms(lambda: block_mask(ends, seq_len), calls=calls),
-        "images_ms": median_ms(lambda: block_mask(ends, seq_len, image_spans=images), calls=calls),
-        "cold_ms": cold_ms(lambda: block_mask(ends, seq_len)),
-        "size_bytes": sum(getattr(block_index(ends, seq_len), name).nbytes for name in FIELDS),
+        "index_ms": median_ms(lambda: build_block_index(ends, seq_len), calls=calls),
+        "causal_ms": median_ms(lambda: build_block_mask(ends, seq_len), calls=calls),
+        "images_ms": median_ms(lambda: build_block_mask(ends, seq_len, image_spans=images), calls=calls),
+        "cold_ms": cold_ms(lambda: build_block_mask(ends, seq_len)),
+        "size_bytes": sum(getattr(build_block_index(ends, seq_len), name).nbytes for name in FIELDS),
     }
     return found | peers(seq_len, ends, place_s)
 

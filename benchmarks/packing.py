@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.measure import interleaved, machine, ratio
+from benchmarks.support.measure import machine, measure_interleaved, median_ratio
 from benchmarks.support.packing_inputs import lognormal, long_texts, mixes, multimodal_chains, real
-from mmpack.packing import balance, cut_chains, pack, pack_stream, row_costs
+from mmpack.packing import balance_rows, pack, pack_runs, pack_stream, row_costs
 
 RESULTS = Path(__file__).resolve().parent / "results" / "packing.json"
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -95,7 +95,7 @@ def peers() -> dict[str, Callable[[list[int], int], int | tuple[int, float]]]:
     return found
 
 
-class _PlannedError(Exception):
+class _PackingPlannedError(Exception):
     """Raised where TRL would begin to copy tokens; carries (rows, CPU seconds of its packing)."""
 
 
@@ -116,7 +116,7 @@ def _trl(path: Path) -> Callable[[list[int], int], tuple[int, float]]:
 
         def take(self, *_: object) -> None:
             taken_s = time.process_time() - began[0]
-            raise _PlannedError(len(sys._getframe(1).f_locals["bins"]), taken_s)
+            raise _PackingPlannedError(len(sys._getframe(1).f_locals["bins"]), taken_s)
 
     names: dict[str, Any] = {"pyarrow": pa, "pa": pa, "pc": Compute(), "np": np, "Literal": Literal}
     names |= {"defaultdict": defaultdict, "deque": deque}
@@ -135,7 +135,7 @@ def _trl(path: Path) -> Callable[[list[int], int], tuple[int, float]]:
         table = pa.table({"tokens": pa.LargeListArray.from_arrays(pa.array(offsets), tokens)})
         try:
             names["_pack_bfd"](table, capacity)
-        except _PlannedError as planned:
+        except _PackingPlannedError as planned:
             rows, taken_s = planned.args
             return rows, taken_s
         raise RuntimeError("TRL's packing no longer ends in pc.take: time it anew")
@@ -145,10 +145,12 @@ def _trl(path: Path) -> Callable[[list[int], int], tuple[int, float]]:
 
 def seconds(job: Callable[[], object], repetitions: int) -> float:
     """Median CPU seconds of a job that was run once before."""
-    return statistics.median(interleaved({"job": lambda: (job(), None)[1]}, repetitions=repetitions)["job"])
+    return statistics.median(
+        measure_interleaved({"job": lambda: (job(), None)[1]}, repetitions=repetitions)["job"]
+    )
 
 
-def once(job: Callable[[], int | tuple[int, float]]) -> tuple[int, float]:
+def run_once(job: Callable[[], int | tuple[int, float]]) -> tuple[int, float]:
     """(rows, CPU seconds) of a single run; a job that times itself is believed."""
     gc.collect()
     start_s = time.process_time()
@@ -171,8 +173,8 @@ def speed() -> list[dict[str, Any]]:
                 lengths, capacity, effort=0
             ),
         }
-        times = interleaved(jobs, repetitions=5 if n > 1_000_000 else 15)
-        entry = {"n": n, "over_floor": 1 / ratio(times, "floor", "pack")}
+        times = measure_interleaved(jobs, repetitions=5 if n > 1_000_000 else 15)
+        entry = {"n": n, "over_floor": 1 / median_ratio(times, "floor", "pack")}
         entry["cpu_s"] = {name: statistics.median(taken) for name, taken in times.items()}
         entry["fill"] = {"pack": pack(lengths, capacity).fill}
         items = lengths.tolist()
@@ -181,7 +183,7 @@ def speed() -> list[dict[str, Any]]:
             if n > LARGEST[name]:
                 continue
             slow = name in ("TRL best fit", "binpacking") or n > 1_000_000
-            rows, taken_s = once(lambda job=job, items=items, capacity=capacity: job(items, capacity))
+            rows, taken_s = run_once(lambda job=job, items=items, capacity=capacity: job(items, capacity))
             if not slow:
                 taken_s = seconds(lambda job=job, items=items, capacity=capacity: job(items, capacity), 3)
             entry["cpu_s"][name] = taken_s
@@ -208,7 +210,7 @@ def fills(n: int = 100_000) -> list[dict[str, Any]]:
             "pack_stream 64": share(sum(1 for _ in pack_stream(items, capacity, pool=64, length=int))),
         }
         if name == "mm8k":
-            cut = cut_chains(*multimodal_chains(n, capacity), capacity)
+            cut = pack_runs(*multimodal_chains(n, capacity), capacity)
             fill["cut_chains"] = cut.packing.fill
         for peer, job in peers().items():
             if lengths.size <= LARGEST[peer]:
@@ -220,7 +222,7 @@ def fills(n: int = 100_000) -> list[dict[str, Any]]:
             "capacity": capacity,
             "distinct": int(np.unique(lengths).size),
         }
-        entry |= {"rows": ours.rows, "gap": ours.gap, "fill": fill}
+        entry |= {"rows": ours.rows, "gap": ours.excess_rows, "fill": fill}
         entry["cpu_s"] = seconds(lambda lengths=lengths, capacity=capacity: pack(lengths, capacity), 5)
         done.append(entry)
     return done
@@ -235,10 +237,10 @@ def others(n: int = 100_000) -> dict[str, Any]:
     }
     done["cuts"] = []
     for fill in (0.0, 0.999, 0.9998, 1.0):
-        cut = cut_chains(slices, offsets, 8192, fill=fill)
-        cpu_s = seconds(lambda fill=fill: cut_chains(slices, offsets, 8192, fill=fill), 3)
+        cut = pack_runs(slices, offsets, 8192, fill=fill)
+        cpu_s = seconds(lambda fill=fill: pack_runs(slices, offsets, 8192, fill=fill), 3)
         done["cuts"].append(
-            {"asked": fill, "fill": cut.packing.fill, "cuts": cut.cuts, "gap": cut.packing.gap}
+            {"asked": fill, "fill": cut.packing.fill, "cuts": cut.cuts, "gap": cut.packing.excess_rows}
         )
         done["cuts"][-1]["cpu_s"] = cpu_s
     return done
@@ -266,7 +268,7 @@ def balances() -> list[dict[str, Any]]:
 
 def _even(lengths: NDArray[np.int64], capacity: int, ranks: int, level: bool, linear: float) -> list[float]:
     packing = pack(lengths, capacity, level=level)
-    dealt = balance(row_costs(packing, lengths, linear=linear), global_batch=ranks, ranks=ranks)
+    dealt = balance_rows(row_costs(packing, lengths, linear=linear), global_batch=ranks, ranks=ranks)
     return [float(dealt.utilisation.mean()), dealt.efficiency, packing.fill]
 
 

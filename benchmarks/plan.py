@@ -26,11 +26,11 @@ from rich.table import Table
 from benchmarks.support.measure import REAL_DATA, ROOT, machine
 from mmpack.mixture import PhaseConfig
 from mmpack.plan import read_state
-from mmpack.plan.balance_report import prices
+from mmpack.plan.balance_report import compare_balance_modes
 from mmpack.plan.plan_config import DatasetConfig
 from mmpack.serialisation import from_json
-from mmpack.stream import PlanConfig, load_plan, open_plan
-from tools.make_index import Source, make_index
+from mmpack.stream import PlanConfig, load_plan_config, open_plan
+from tools.make_index import IndexSource, make_index
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 NAMES = ("drive", "robot", "texts", "speech")
@@ -38,7 +38,7 @@ NAMES = ("drive", "robot", "texts", "speech")
 _LONG = "1T"
 
 
-def made(folder: Path, samples: int) -> Path:
+def make_index_folder(folder: Path, samples: int) -> Path:
     """Half of all samples are texts; the others slices of two kinds in runs, and speech."""
     random = np.random.default_rng(20260823)
     drive, robot, speech = samples // 5, samples // 10, samples // 10
@@ -46,14 +46,14 @@ def made(folder: Path, samples: int) -> Path:
     return make_index(
         folder,
         [
-            Source("drive", "slice", np.full(drive, 1600), runs=np.arange(drive) // 40),
-            Source("robot", "slice", np.full(robot, 416), runs=np.arange(robot) // 300),
-            Source(
+            IndexSource("drive", "slice", np.full(drive, 1600), runs=np.arange(drive) // 40),
+            IndexSource("robot", "slice", np.full(robot, 416), runs=np.arange(robot) // 300),
+            IndexSource(
                 "texts",
                 "text",
                 np.clip(np.rint(random.lognormal(np.log(400) - 0.5, 1, texts)), 5, 8000).astype(np.int64),
             ),
-            Source(
+            IndexSource(
                 "speech",
                 "text",
                 np.rint(50 * np.clip(random.lognormal(np.log(8), 0.8, speech), 1, 60)).astype(np.int64) + 4,
@@ -131,7 +131,7 @@ def child_resume(folder: str, state: str) -> dict[str, Any]:
     plan = open_plan(config_of(Path(folder)), ledger=False)
     opened = time.perf_counter()
     saved = read_state(from_json(Path(state).read_bytes()))
-    plan.load(saved)
+    plan.load_state(saved)
     row = plan.row(saved.row)
     return {
         "open_s": opened - start,
@@ -150,7 +150,7 @@ def child_past(folder: str, row: str) -> dict[str, Any]:
     return {"past_row_ms": 1e3 * (time.perf_counter() - start), "first": found.documents[0].samples[0].key}
 
 
-def fresh(*arguments: str) -> dict[str, Any]:
+def run_in_child(*arguments: str) -> dict[str, Any]:
     """What a child of this file in a fresh process found."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.plan", "--child", *arguments],
@@ -164,10 +164,10 @@ def fresh(*arguments: str) -> dict[str, Any]:
 
 def measure(folder: Path, samples: int, rows: int) -> dict[str, Any]:
     """Everything on a made index."""
-    made(folder, samples)
+    make_index_folder(folder, samples)
     index_bytes = (folder / "index.parquet").stat().st_size
-    first = fresh("open", str(folder))
-    again = [fresh("open", str(folder)) for _ in range(3)]
+    first = run_in_child("open", str(folder))
+    again = [run_in_child("open", str(folder)) for _ in range(3)]
     plan = open_plan(config_of(folder))
     half = rows // 2 // plan.config.global_batch * plan.config.global_batch
     start = time.process_time()
@@ -175,10 +175,10 @@ def measure(folder: Path, samples: int, rows: int) -> dict[str, Any]:
     forward_s = time.process_time() - start
     state = msgspec.json.encode(plan.state(half, 1))
     (folder / "state.json").write_bytes(state)
-    resumed = [fresh("resume", str(folder), str(folder / "state.json")) for _ in range(3)]
+    resumed = [run_in_child("resume", str(folder), str(folder / "state.json")) for _ in range(3)]
     if any(each["first"] != wanted.documents[0].samples[0].key for each in resumed):
         raise SystemExit("a resumed plan gives another row")
-    past = fresh("past", str(folder), str(half // 3))
+    past = run_in_child("past", str(folder), str(half // 3))
     sizes = {}
     for count in (4, 10, 16, 50):
         many = open_plan(config_of(folder, count), ledger=False)
@@ -203,11 +203,11 @@ def real_mix(folder: Path) -> dict[str, Any] | None:
     """Fill, utilisation and the share of planning, on a mix of real recordings; None without them."""
     if not REAL_DATA.is_dir():
         return None
-    from mmpack.stream.profile import profile
+    from mmpack.stream.profile import profile_rows
     from tools.real_mix import make_real_mix
 
     make_real_mix(folder, REAL_DATA)
-    config = load_plan(folder / "plan.toml")
+    config = load_plan_config(folder / "plan.toml")
     found: dict[str, Any] = {"windows": {}}
     for steps in (config.window_steps, 64):
         plan = open_plan(msgspec.structs.replace(config, window_steps=steps), ledger=False)
@@ -229,11 +229,11 @@ def real_mix(folder: Path) -> dict[str, Any] | None:
             entry["balance"][str(ranks)] = [
                 {"mode": each.mode, "utilisation": each.utilisation, "worst": each.worst, "length_spread": each.length_spread,
                  "share_error": each.share_error, "fill": each.fill}
-                for each in prices(plan, ranks=ranks, windows=windows)
+                for each in compare_balance_modes(plan, ranks=ranks, windows=windows)
             ]  # fmt: skip
         found["windows"][str(steps)] = entry
     plan = open_plan(config, ledger=False)
-    spent = profile(plan, rows=24, first_step=10)
+    spent = profile_rows(plan, rows=24, first_step=10)
     found["ms_per_row"] = spent
     found["plan_share"] = spent["plan"] / sum(spent.values())
     return found

@@ -38,7 +38,7 @@ from rich.table import Table
 
 from benchmarks.support.measure import ROOT, machine
 from benchmarks.support.process_tree import resident_bytes
-from benchmarks.support.stream_inputs import Samples, write_samples
+from benchmarks.support.stream_inputs import BenchmarkSamples, write_samples
 from benchmarks.support.stream_peers import LOADERS, Loader
 
 RESULT = ROOT / "benchmarks" / "results" / "stream.json"
@@ -62,7 +62,7 @@ _SAMPLED_S = 0.25
 
 
 @dataclass(frozen=True)
-class Bench:
+class StreamBenchmark:
     """Where the children run.
 
     Attributes:
@@ -75,7 +75,9 @@ class Bench:
     timeout_s: float
     home: Path
 
-    def run(self, job: str, loader: str, samples: Samples, workers: int = 0, *more: str) -> dict[str, Any]:
+    def run(
+        self, job: str, loader: str, samples: BenchmarkSamples, workers: int = 0, *more: str
+    ) -> dict[str, Any]:
         """What the child printed, with `resident`: (time, bytes, bytes not from files) as it ran; or `error`."""
         command = [self.python, "-m", "benchmarks.support.stream_child", job, loader, str(samples.folder)]
         command += ["--workers", str(workers), "--started", repr(time.time()), *more]
@@ -125,7 +127,7 @@ def _reason(log: str) -> str:
 
 
 def measure_speed(
-    bench: Bench, samples: Samples, names: Sequence[str], repetitions: int
+    bench: StreamBenchmark, samples: BenchmarkSamples, names: Sequence[str], repetitions: int
 ) -> list[dict[str, Any]]:
     """One line per loader and number of workers."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {(n, w): [] for w in WORKERS for n in names}
@@ -156,7 +158,9 @@ def _speed(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def measure_memory(bench: Bench, samples: Samples, names: Sequence[str], epochs: int) -> list[dict[str, Any]]:
+def measure_memory(
+    bench: StreamBenchmark, samples: BenchmarkSamples, names: Sequence[str], epochs: int
+) -> list[dict[str, Any]]:
     """Peak, last and slope over epochs, two workers. The slope leaves out the first epoch and what maps files."""
     lines: list[dict[str, Any]] = []
     for name in names:
@@ -180,7 +184,7 @@ def measure_memory(bench: Bench, samples: Samples, names: Sequence[str], epochs:
 
 
 def measure_resume(
-    bench: Bench, samples: Samples, names: Sequence[str], others: Sequence[int]
+    bench: StreamBenchmark, samples: BenchmarkSamples, names: Sequence[str], others: Sequence[int]
 ) -> list[dict[str, Any]]:
     """State at half an epoch of two workers, and what follows from it with two and with other numbers."""
     lines: list[dict[str, Any]] = []
@@ -218,7 +222,7 @@ def _resumed(run: dict[str, Any], wanted: list[int]) -> dict[str, Any]:
 
 
 def measure(
-    bench: Bench, names: Sequence[str], counts: dict[str, int], repetitions: int, epochs: int
+    bench: StreamBenchmark, names: Sequence[str], counts: dict[str, int], repetitions: int, epochs: int
 ) -> dict[str, Any]:
     """All of it."""
     say = Console(stderr=True).print
@@ -350,7 +354,7 @@ def main() -> None:
     quick = arguments.quick
     with tempfile.TemporaryDirectory(prefix="mmpack-bench-") as folder:
         (Path(folder) / "samples").mkdir()
-        bench = Bench(arguments.python, arguments.timeout, Path(folder))
+        bench = StreamBenchmark(arguments.python, arguments.timeout, Path(folder))
         repetitions, epochs = (1, 3) if quick else (arguments.repetitions, 10)
         found = measure(bench, names, QUICK if quick else COUNTS, repetitions, epochs)
     if not quick:

@@ -31,10 +31,10 @@ from benchmarks.support.measure import ROOT, machine
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.plan.planned import PlannedRow
 from mmpack.rows.row import Row
-from mmpack.settings import parse
-from mmpack.stream.row_pipeline import MakingSpec
+from mmpack.settings import parse_settings
+from mmpack.stream.row_pipeline import RowPipelineSpec
 from mmpack.stream.torch import collate_tensors
-from mmpack_trainer.batch import Batch
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.losses import loss_of, totals
 from mmpack_trainer.train import Trainer
@@ -62,7 +62,7 @@ def make_plan(folder: Path) -> Path:
     lengths = np.clip(np.rint(random.lognormal(4, 1, 600)), 4, 900).astype(int)
     texts = [json.dumps({"text": "the car turns left " * (length // 4)}) for length in lengths.tolist()]
     (folder / "texts.jsonl").write_text("\n".join(texts) + "\n")
-    config = parse(
+    config = parse_settings(
         {
             "recordings": [str(folder / f"drive-{number}") for number in range(2)],
             "samples": [{"name": "texts", "kind": "text", "path": str(folder / "texts.jsonl")}],
@@ -86,7 +86,7 @@ def make_plan(folder: Path) -> Path:
 
 def config_of(plan: Path, steps: int) -> TrainConfig:
     """A dense float32 model of two layers of 64."""
-    return parse(
+    return parse_settings(
         {
             "out": str(plan.parent / "run"),
             "steps": steps,
@@ -130,7 +130,7 @@ def rows_of(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
     plan = trainer.stream.plan
     planned = [plan.row(number) for number in range(count)]
     single = [PlannedRow(number, (each,)) for number, row in enumerate(planned) for each in row.documents]
-    spec = MakingSpec.of(plan, trainer.stream.reader)
+    spec = RowPipelineSpec.from_plan(plan, trainer.stream.reader)
     making = spec()
     packed = [making(row)[0] for row in planned]
     full = [making(row)[0] for row in single]
@@ -139,7 +139,7 @@ def rows_of(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
     for start in range(0, len(single), GROUP):
         group = single[start : start + GROUP]
         longest = max(int(row.cu_seqlens[-1]) for row in full[start : start + GROUP])
-        shorter = MakingSpec(
+        shorter = RowPipelineSpec(
             spec.urls, spec.statistics, spec.layout, spec.rows, spec.reader, max_seq_len=longest
         )()
         grouped.append([shorter(row)[0] for row in group])
@@ -151,7 +151,7 @@ def rows_of(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
     }
 
 
-def pass_s(trainer: Trainer, batches: Sequence[Batch]) -> float:
+def pass_s(trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
     """CPU time of forward and backward passes over all batches."""
     sums = totals(batches, trainer.world)
     start_s = time.process_time()

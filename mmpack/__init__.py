@@ -1,47 +1,43 @@
 """mmpack: raw multi-sensor recordings to time-synchronised shards, and from them packed multimodal training
 rows.
 
-The public names below are loaded when they are first used: `import mmpack` alone costs next to nothing.
+The public names and packages below are imported when they are first used: `import mmpack` alone costs next to nothing.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mmpack.lazy import make_dir, make_lazy_getattr
+
 if TYPE_CHECKING:
+    from mmpack import (
+        clock,
+        errors,
+        ingest,
+        layout,
+        masks,
+        mixture,
+        packing,
+        plan,
+        recording,
+        rows,
+        samples,
+        shards,
+        stream,
+        sync,
+        verification,
+    )
     from mmpack.clock import Clock, ClockMap
     from mmpack.errors import MmpackError
     from mmpack.ingest import BuildConfig, build_shards
     from mmpack.layout import Layout, LayoutConfig
-    from mmpack.recording import Recording, Stream
-    from mmpack.recording.formats import open_recordings
-    from mmpack.shards import Shards
-    from mmpack.stream import Plan, RowStream, SampleStream, open_plan
+    from mmpack.plan import Plan, open_plan
+    from mmpack.recording import Recording, Stream, open_recordings
+    from mmpack.shards import ShardSet
+    from mmpack.stream import RowStream, SampleStream
     from mmpack.sync import SyncConfig, SyncResult, synchronise
     from mmpack.verification import verify
-
-_HOMES = {
-    "BuildConfig": "mmpack.ingest",
-    "Clock": "mmpack.clock",
-    "ClockMap": "mmpack.clock",
-    "Layout": "mmpack.layout",
-    "LayoutConfig": "mmpack.layout",
-    "MmpackError": "mmpack.errors",
-    "Plan": "mmpack.stream",
-    "Recording": "mmpack.recording",
-    "RowStream": "mmpack.stream",
-    "SampleStream": "mmpack.stream",
-    "Shards": "mmpack.shards",
-    "Stream": "mmpack.recording",
-    "SyncConfig": "mmpack.sync",
-    "SyncResult": "mmpack.sync",
-    "build_shards": "mmpack.ingest",
-    "open_plan": "mmpack.stream",
-    "open_recordings": "mmpack.recording",
-    "synchronise": "mmpack.sync",
-    "verify": "mmpack.verification",
-}
 
 __all__ = [
     "BuildConfig",
@@ -54,16 +50,72 @@ __all__ = [
     "Recording",
     "RowStream",
     "SampleStream",
-    "Shards",
+    "ShardSet",
     "Stream",
     "SyncConfig",
     "SyncResult",
     "build_shards",
+    "clock",
+    "errors",
+    "ingest",
+    "layout",
+    "masks",
+    "mixture",
     "open_plan",
     "open_recordings",
+    "packing",
+    "plan",
+    "recording",
+    "rows",
+    "samples",
+    "shards",
+    "stream",
+    "sync",
     "synchronise",
+    "verification",
     "verify",
 ]
+
+_load = make_lazy_getattr(
+    globals(),
+    {
+        "clock": "mmpack.clock",
+        "errors": "mmpack.errors",
+        "ingest": "mmpack.ingest",
+        "layout": "mmpack.layout",
+        "masks": "mmpack.masks",
+        "mixture": "mmpack.mixture",
+        "packing": "mmpack.packing",
+        "plan": "mmpack.plan",
+        "recording": "mmpack.recording",
+        "rows": "mmpack.rows",
+        "samples": "mmpack.samples",
+        "shards": "mmpack.shards",
+        "stream": "mmpack.stream",
+        "sync": "mmpack.sync",
+        "verification": "mmpack.verification",
+        "BuildConfig": "mmpack.ingest",
+        "Clock": "mmpack.clock",
+        "ClockMap": "mmpack.clock",
+        "Layout": "mmpack.layout",
+        "LayoutConfig": "mmpack.layout",
+        "MmpackError": "mmpack.errors",
+        "Plan": "mmpack.plan",
+        "Recording": "mmpack.recording",
+        "RowStream": "mmpack.stream",
+        "SampleStream": "mmpack.stream",
+        "ShardSet": "mmpack.shards",
+        "Stream": "mmpack.recording",
+        "SyncConfig": "mmpack.sync",
+        "SyncResult": "mmpack.sync",
+        "build_shards": "mmpack.ingest",
+        "open_plan": "mmpack.plan",
+        "open_recordings": "mmpack.recording",
+        "synchronise": "mmpack.sync",
+        "verify": "mmpack.verification",
+    },
+)
+__dir__ = make_dir(__all__)
 
 
 def __getattr__(name: str) -> Any:
@@ -71,14 +123,4 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("mmpack")
-    try:
-        home = _HOMES[name]
-    except KeyError:
-        raise AttributeError(f"module 'mmpack' has no attribute '{name}'") from None
-    value = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return _load(name)

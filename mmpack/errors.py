@@ -16,23 +16,23 @@ class MmpackError(Exception):
         mend: what the user can do about it; empty if nothing helps.
     """
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what = what
+    def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
+        self.message = message
         self.where = where
-        self.mend = mend
-        super().__init__(what)
+        self.hint = hint
+        super().__init__(message)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{text}. {self.mend}" if self.mend else text
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}. {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
         # Errors travel between worker processes; keyword-only arguments need this to survive pickling.
-        return _rebuild, (type(self), self.what, self.where, self.mend)
+        return _unpickle_error, (type(self), self.message, self.where, self.hint)
 
 
-def _rebuild(kind: type[MmpackError], what: str, where: str, mend: str) -> MmpackError:
-    return kind(what, where=where, mend=mend)
+def _unpickle_error(type_: type[MmpackError], message: str, where: str, hint: str) -> MmpackError:
+    return type_(message, where=where, hint=hint)
 
 
 class ConfigError(MmpackError):

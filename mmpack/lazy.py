@@ -1,26 +1,36 @@
-"""Public names of a package that are loaded when they are first used."""
+"""Public names of a package that are imported when they are first used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def loader(namespace: dict[str, Any], homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A package's `__getattr__`.
+def make_lazy_getattr(namespace: dict[str, Any], modules: Mapping[str, str]) -> Callable[[str], Any]:
+    """Returns the `__getattr__` of a package.
 
     Args:
-        namespace: its `globals()`, where a name is kept once it was loaded.
-        homes: module of each name. No module may be called like a name beside it: importing it would take its place.
+        namespace: `globals()` of the package; a name is stored there once it was imported.
+        modules: module that defines each public name. A name that equals its module's last part stands for the module
+            itself. Otherwise no submodule of the package may have the name of an entry: importing the submodule
+            would replace the entry.
     """
 
     def load(name: str) -> Any:
         try:
-            home = homes[name]
+            module = modules[name]
         except KeyError:
             raise AttributeError(f"module '{namespace['__name__']}' has no attribute '{name}'") from None
-        value = namespace[name] = getattr(import_module(home), name)
+        loaded = import_module(module)
+        value = loaded if module == f"{namespace['__name__']}.{name}" else getattr(loaded, name)
+        namespace[name] = value
         return value
 
     return load
+
+
+def make_dir(public: Iterable[str]) -> Callable[[], list[str]]:
+    """Returns the `__dir__` of a package: its public names, whether they were imported yet or not."""
+    names = sorted(public)
+    return lambda: list(names)

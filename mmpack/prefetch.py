@@ -15,7 +15,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 #: What closing waits at most for things in the making; their threads end by themselves after.
-JOIN_S = 10.0
+JOIN_TIMEOUT_S = 10.0
 
 
 class _Slot(Generic[R]):
@@ -29,7 +29,7 @@ class _Slot(Generic[R]):
         self.error: BaseException | None = None
 
 
-class _Line(Generic[T, R]):
+class _PrefetchQueue(Generic[T, R]):
     """What threads and consumer share. It does not know the consumer, which so can be forgotten and closed."""
 
     def __init__(self, make: Callable[[T], R], items: Iterator[T], depth: int) -> None:
@@ -43,13 +43,13 @@ class _Line(Generic[T, R]):
         self._exhausted = False
         self._closed = False
 
-    def work(self) -> None:
+    def run_worker(self) -> None:
         while (pulled := self._pull()) is not None:
             slot, item = pulled
             try:
-                self._settle(slot, result=self._make(item))
+                self._finish_slot(slot, result=self._make(item))
             except BaseException as error:
-                self._settle(slot, error=error)
+                self._finish_slot(slot, error=error)
             del pulled, slot, item  # nothing is kept while waiting for room
 
     def _pull(self) -> tuple[_Slot[R], T] | None:
@@ -81,12 +81,14 @@ class _Line(Generic[T, R]):
             self._exhausted = True
             self._changed.notify_all()
 
-    def _settle(self, slot: _Slot[R], *, result: R | None = None, error: BaseException | None = None) -> None:
+    def _finish_slot(
+        self, slot: _Slot[R], *, result: R | None = None, error: BaseException | None = None
+    ) -> None:
         with self._changed:
             slot.result, slot.error, slot.done = result, error, True
             self._changed.notify_all()
 
-    def take(self) -> R:
+    def get(self) -> R:
         with self._changed:
             while not (self._slots[0].done if self._slots else self._exhausted) and not self._closed:
                 self._changed.wait()
@@ -98,7 +100,7 @@ class _Line(Generic[T, R]):
             raise slot.error
         return slot.result  # pyright: ignore[reportReturnType]
 
-    def make(self) -> R:
+    def make_next(self) -> R:
         """The next result, made here and now."""
         if self._closed:
             raise StopIteration
@@ -111,7 +113,7 @@ class _Line(Generic[T, R]):
             self._changed.notify_all()
 
 
-class Ahead(Generic[T, R]):
+class Prefetcher(Generic[T, R]):
     """Iterates over `make(item)` for every item, in the order of `items`, made ahead in threads.
 
     What `make` raises is raised in its result's place; iterating may go on behind it. What `items` raises ends it.
@@ -124,11 +126,11 @@ class Ahead(Generic[T, R]):
         depth: at most so many items are made or in the making ahead of the consumer.
     """
 
-    def __init__(self, make: Callable[[T], R], items: Iterator[T], *, threads: int, depth: int) -> None:
-        self._line = _Line(make, items, depth)
+    def __init__(self, function: Callable[[T], R], items: Iterator[T], *, threads: int, depth: int) -> None:
+        self._line = _PrefetchQueue(function, items, depth)
         # Daemons: the interpreter waits for others before it tells anybody that it is about to exit.
         self._threads = [
-            threading.Thread(target=self._line.work, name=f"mmpack-ahead-{number}", daemon=True)
+            threading.Thread(target=self._line.run_worker, name=f"mmpack-ahead-{number}", daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:
@@ -139,24 +141,24 @@ class Ahead(Generic[T, R]):
         return self
 
     def __next__(self) -> R:
-        return self._line.take() if self._threads else self._line.make()
+        return self._line.get() if self._threads else self._line.make_next()
 
     def close(self) -> None:
         """Ends the iteration and its threads. Waits for what is in the making, but not for ever."""
         self._closing()
 
-    def __enter__(self) -> Ahead[T, R]:
+    def __enter__(self) -> Prefetcher[T, R]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _close(line: _Line, threads: list[threading.Thread]) -> None:
+def _close(line: _PrefetchQueue, threads: list[threading.Thread]) -> None:
     line.close()
     if threading.current_thread() in threads:  # a garbage collection in the midst of one
         return
-    until = time.monotonic() + JOIN_S
+    until = time.monotonic() + JOIN_TIMEOUT_S
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
 
@@ -208,7 +210,7 @@ def read_ahead(source: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
         stop.set()
 
 
-class Closing(ABC):
+class Closeable(ABC):
     """Closes itself at the end of a `with`."""
 
     @abstractmethod

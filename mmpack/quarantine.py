@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 
 from mmpack.errors import ConfigError, DataError, QuarantineError
-from mmpack.serialisation import BAD_JSON, from_json
+from mmpack.serialisation import JSON_ERRORS, from_json
 from mmpack.settings import Settings
 from mmpack.storage.store import storage_errors
 
 MAX_QUARANTINE_BYTES = 64 << 20
 """A file of more was not written by runs that stop after `max_corrupt`."""
-MAX_TEXT = 1000
+MAX_TEXT_CHARS = 1000
 """Characters that are recorded of a key, shard or reason."""
 
 
-class Fault(Settings, frozen=True, kw_only=True):
+class UnreadableSample(Settings, frozen=True, kw_only=True):
     """One unreadable sample.
 
     Fields:
@@ -39,7 +39,7 @@ class Fault(Settings, frozen=True, kw_only=True):
     reason: str
 
 
-class RecordedFault(Fault, frozen=True, kw_only=True):
+class QuarantineRecord(UnreadableSample, frozen=True, kw_only=True):
     """A line of a quarantine file.
 
     Fields:
@@ -69,12 +69,12 @@ class Quarantine:
     """
 
     def __init__(self, path: Path, rank: int, max_corrupt: int) -> None:
-        self._path = _writable(path)
+        self._path = _require_writable(path)
         self._rank = rank
         self._max_corrupt = max_corrupt
         self.count = 0
 
-    def add(self, fault: Fault) -> None:
+    def record(self, sample: UnreadableSample) -> None:
         """Records `fault`.
 
         Raises:
@@ -82,13 +82,13 @@ class Quarantine:
             StorageError: the file cannot be written.
         """
         self.count += 1
-        line = RecordedFault(
-            row=fault.row,
-            key=fault.key[:MAX_TEXT],
-            shard=fault.shard[:MAX_TEXT],
-            offset_bytes=fault.offset_bytes,
-            size_bytes=fault.size_bytes,
-            reason=fault.reason[:MAX_TEXT],
+        line = QuarantineRecord(
+            row=sample.row,
+            key=sample.key[:MAX_TEXT_CHARS],
+            shard=sample.shard[:MAX_TEXT_CHARS],
+            offset_bytes=sample.offset_bytes,
+            size_bytes=sample.size_bytes,
+            reason=sample.reason[:MAX_TEXT_CHARS],
             rank=self._rank,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
         )
@@ -103,13 +103,13 @@ class Quarantine:
                 os.close(handle)
         if self.count > self._max_corrupt:
             raise QuarantineError(
-                f"{self.count} samples cannot be read, the last one '{fault.key}': {fault.reason}",
+                f"{self.count} samples cannot be read, the last one '{sample.key}': {sample.reason}",
                 where=str(self._path),
-                mend="Mend the shards (mmpack verify names what is wrong), or raise reader.max_corrupt.",
+                hint="Mend the shards (mmpack verify names what is wrong), or raise reader.max_corrupt.",
             )
 
 
-def _writable(path: Path) -> Path:
+def _require_writable(path: Path) -> Path:
     """`path` if it is, or could be made, a file that this process may write; nothing is made."""
     folder = path
     while not folder.exists() and folder != folder.parent:
@@ -119,12 +119,12 @@ def _writable(path: Path) -> Path:
         raise ConfigError(
             "is no file that can be written",
             where=f"reader.quarantine: {path}",
-            mend="Name one that you may write.",
+            hint="Name one that you may write.",
         )
     return path
 
 
-def read_quarantine(path: Path) -> list[RecordedFault]:
+def read_quarantine(path: Path) -> list[QuarantineRecord]:
     """All lines of a quarantine file, in their order.
 
     Raises:
@@ -137,14 +137,14 @@ def read_quarantine(path: Path) -> list[RecordedFault]:
         raise DataError(
             f"larger than {MAX_QUARANTINE_BYTES} bytes, so not a quarantine file", where=str(path)
         )
-    faults: list[RecordedFault] = []
+    faults: list[QuarantineRecord] = []
     for number, line in enumerate(data.splitlines(), start=1):
         if not line:
             continue
         try:
-            faults.append(from_json(line, RecordedFault))
-        except BAD_JSON as error:
+            faults.append(from_json(line, QuarantineRecord))
+        except JSON_ERRORS as error:
             raise DataError(
-                f"not a recorded fault ({error})", where=f"{path}, line {number}", mend="Remove that line."
+                f"not a recorded fault ({error})", where=f"{path}, line {number}", hint="Remove that line."
             ) from None
     return faults

@@ -16,11 +16,11 @@ from mmpack.errors import IntegrityError
 T = TypeVar("T")
 _Json = bytes | bytearray | memoryview | msgspec.Raw | str
 
-BAD_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What :func:`from_json` raises."""
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_looking = threading.Lock()
+_decoder_lock = threading.Lock()
 
 
 @overload
@@ -47,7 +47,7 @@ def from_builtins(value: Any, kind: type[T], *, strict: bool = True) -> T:
 def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
     found = _decoders.get(kind)
     if found is None:
-        with _looking:
+        with _decoder_lock:
             found = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
     return found
 
@@ -60,12 +60,12 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-def decode(data: bytes | msgspec.Raw, kind: type[T], *, what: str, where: str) -> T:
+def decode_untrusted(data: bytes | msgspec.Raw, kind: type[T], *, noun: str, where: str) -> T:
     """`data` as `kind`. Raises IntegrityError that says `what` is damaged: bad JSON, or other types."""
     try:
         return from_json(data, kind)
-    except BAD_JSON as error:
-        raise IntegrityError(f"{what} is damaged ({error})", where=where) from None
+    except JSON_ERRORS as error:
+        raise IntegrityError(f"{noun} is damaged ({error})", where=where) from None
 
 
 def to_builtins(settings: msgspec.Struct) -> dict[str, Any]:

@@ -28,9 +28,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Base of every table of settings: immutable, keyword-only, no unknown keys."""
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
+def suggest(word: str, allowed: typing.Iterable[str]) -> str:
     """A phrase naming the known word closest to `word`, or all of them if none is close."""
-    names = sorted(known)
+    names = sorted(allowed)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"
@@ -51,7 +51,7 @@ def read_toml(path: Path) -> dict[str, Any]:
             )
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), mend="Check the path.") from None
+        raise ConfigError("no such file", where=str(path), hint="Check the path.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read as text ({error})", where=str(path)) from None
     except RecursionError:
@@ -60,7 +60,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
 
 
-def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
+def parse_settings(table: dict[str, Any], kind: type[T], *, where: str) -> T:
     """`table` checked against the settings class `kind`.
 
     Args:
@@ -72,7 +72,7 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
         ConfigError: an unknown key (with the nearest valid one), a word that is none of those allowed (with
             them), a wrong type or an invalid value, with its place.
     """
-    _refuse_unknown(table, kind, where=where, place="")
+    _check_unknown_keys(table, kind, where=where, path="")
     try:
         return from_builtins(table, kind)
     except msgspec.ValidationError as error:
@@ -81,9 +81,9 @@ def parse(table: dict[str, Any], kind: type[T], *, where: str) -> T:
         raise ConfigError(message.replace("`", "'"), where=spot) from None
 
 
-def load(path: Path, kind: type[T]) -> T:
+def load_settings(path: Path, kind: type[T]) -> T:
     """The settings file at `path` as `kind`. Raises ConfigError."""
-    return parse(read_toml(path), kind, where=str(path))
+    return parse_settings(read_toml(path), kind, where=str(path))
 
 
 def parse_size(text: str, *, where: str) -> int:
@@ -91,12 +91,12 @@ def parse_size(text: str, *, where: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ConfigError(
-            f"'{text}' is no size", where=where, mend="Write a number with a unit, as in '512MB'."
+            f"'{text}' is no size", where=where, hint="Write a number with a unit, as in '512MB'."
         )
     return int(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")
 
 
-def _refuse_unknown(value: Any, kind: Any, *, where: str, place: str) -> None:
+def _check_unknown_keys(value: Any, kind: Any, *, where: str, path: str) -> None:
     """Walks `value` beside its declared type for unknown keys and words.
 
     msgspec would refuse them too, but cannot say which key or word was meant.
@@ -106,31 +106,33 @@ def _refuse_unknown(value: Any, kind: Any, *, where: str, place: str) -> None:
             hints = typing.get_type_hints(candidate)
             names = {field.encode_name: field.name for field in msgspec.structs.fields(candidate)}
             for key, inner in value.items():
-                spot = f"{place}.{key}" if place else key
+                spot = f"{path}.{key}" if path else key
                 if key not in names:
-                    raise ConfigError(f"unknown key '{spot}'", where=where, mend=nearest(key, names))
-                _refuse_unknown(inner, hints[names[key]], where=where, place=spot)
+                    raise ConfigError(f"unknown key '{spot}'", where=where, hint=suggest(key, names))
+                _check_unknown_keys(inner, hints[names[key]], where=where, path=spot)
         return
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         if isinstance(value, str) and value not in args:
-            raise ConfigError(f"'{value}' is no value of '{place}'", where=where, mend=_one_of(value, args))
+            raise ConfigError(
+                f"'{value}' is no value of '{path}'", where=where, hint=_suggest_choice(value, args)
+            )
     elif origin is dict and isinstance(value, dict):
         for key, inner in value.items():
-            _refuse_unknown(inner, args[1], where=where, place=f"{place}.{key}")
+            _check_unknown_keys(inner, args[1], where=where, path=f"{path}.{key}")
     elif origin in (list, tuple) and isinstance(value, list) and args:
         for number, inner in enumerate(value):
-            _refuse_unknown(inner, args[0], where=where, place=f"{place}[{number}]")
+            _check_unknown_keys(inner, args[0], where=where, path=f"{path}[{number}]")
     elif origin in (typing.Union, types.UnionType):
         for option in args:
             is_open = typing.get_origin(option) is typing.Literal and str in args
             if typing.get_origin(option) in (dict, list, tuple, typing.Literal) and not is_open:
-                _refuse_unknown(value, option, where=where, place=place)
+                _check_unknown_keys(value, option, where=where, path=path)
 
 
-def _one_of(word: str, known: tuple[str, ...]) -> str:
-    listed = f"One of: {', '.join(known)}."
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+def _suggest_choice(word: str, allowed: tuple[str, ...]) -> str:
+    listed = f"One of: {', '.join(allowed)}."
+    close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'? {listed}" if close else listed
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from mmpack import Shards
-    from tests.stream.damaged_runs import Sound
+    from mmpack import ShardSet
+    from tests.stream.damaged_runs import IntactRun
 
 ROOT = Path(__file__).parents[1]
 VARIABLE = "MMPACK_REAL_DATA"
@@ -39,7 +39,7 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+def mixed_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """A drive of six cameras, sound, discrete and continuous streams and subtitles; texts, captions,
     speech.
     """
@@ -49,7 +49,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 
 @pytest.fixture(scope="session")
-def tubelets(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+def tubelet_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """A drive whose cameras are tubelets."""
     from tests.rows.handmade_rows import build_tubelets
 
@@ -57,7 +57,7 @@ def tubelets(tmp_path_factory: pytest.TempPathFactory) -> Shards:
 
 
 @pytest.fixture(scope="session")
-def cameras(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Shards:
+def camera_shards(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> ShardSet:
     """Slices of six real 1600 x 900 pictures."""
     from tests.rows.handmade_rows import build_cameras
 
@@ -65,8 +65,8 @@ def cameras(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> Shards
 
 
 @pytest.fixture(scope="session")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+def intact_run(tmp_path_factory: pytest.TempPathFactory) -> IntactRun:
     """A run without faults, to be compared with."""
-    from tests.stream.damaged_runs import sound_run
+    from tests.stream.damaged_runs import make_intact_run
 
-    return sound_run(tmp_path_factory.mktemp("sound"), tmp_path_factory.mktemp("inputs"))
+    return make_intact_run(tmp_path_factory.mktemp("sound"), tmp_path_factory.mktemp("inputs"))

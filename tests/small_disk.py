@@ -11,7 +11,7 @@ import pytest
 
 
 @contextmanager
-def disk_of(size: str, folder: Path) -> Iterator[Path]:
+def mount_small_disk(size: str, folder: Path) -> Iterator[Path]:
     """A file system of `size`, as `300k`, below `folder`. Skips the test where none can be mounted."""
     disk = folder / "disk"
     disk.mkdir()

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmpack.prefetch import Ahead
-from tests.fetch.random_stores import MakeRows, assert_same, expected, rows
+from mmpack.prefetch import Prefetcher
+from tests.fetch.random_stores import FakeRowFunction, assert_same, expected, rows
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,8 +25,8 @@ def ahead_threads() -> int:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_order_and_content(threads: int, depth: int) -> None:
-    made = MakeRows(slow_s=0.005)
-    with Ahead(made.make, rows(40), threads=threads, depth=depth) as ahead:
+    made = FakeRowFunction(slow_s=0.005)
+    with Prefetcher(made.make, rows(40), threads=threads, depth=depth) as ahead:
         got = list(ahead)
     assert len(got) == 40
     for one, other in zip(got, expected(40), strict=True):
@@ -49,7 +49,7 @@ def test_never_further_ahead_than_depth(depth: int) -> None:
             furthest = max(furthest, begun - consumed)
         return number
 
-    with Ahead(make, iter(range(60)), threads=3, depth=depth) as ahead:
+    with Prefetcher(make, iter(range(60)), threads=3, depth=depth) as ahead:
         for number in range(60):
             time.sleep(0.002)
             with lock:
@@ -67,7 +67,7 @@ def test_an_error_in_its_place() -> None:
             raise ValueError(f"number {number}")
         return number
 
-    with Ahead(make, iter(range(20)), threads=3, depth=6) as ahead:
+    with Prefetcher(make, iter(range(20)), threads=3, depth=6) as ahead:
         for number in range(20):
             if number % 5 == 3:
                 with pytest.raises(ValueError, match=f"^number {number}$"):
@@ -83,7 +83,7 @@ def test_an_error_of_the_items_ends_it_in_its_place() -> None:
         yield from range(7)
         raise KeyError("plan")
 
-    ahead = Ahead(lambda number: number, items(), threads=3, depth=4)
+    ahead = Prefetcher(lambda number: number, items(), threads=3, depth=4)
     assert [next(ahead) for _ in range(7)] == list(range(7))
     with pytest.raises(KeyError, match="plan"):
         next(ahead)
@@ -92,12 +92,12 @@ def test_an_error_of_the_items_ends_it_in_its_place() -> None:
 
 
 def test_no_items() -> None:
-    with Ahead(lambda number: number, iter(()), threads=2, depth=2) as ahead:
+    with Prefetcher(lambda number: number, iter(()), threads=2, depth=2) as ahead:
         assert list(ahead) == []
 
 
 def test_close_in_the_midst() -> None:
-    ahead = Ahead(MakeRows(slow_s=0.02).make, rows(1 << 40), threads=3, depth=5)
+    ahead = Prefetcher(FakeRowFunction(slow_s=0.02).make, rows(1 << 40), threads=3, depth=5)
     assert next(ahead)[0].number == 0
     ahead.close()
     assert ahead_threads() == 0
@@ -106,7 +106,7 @@ def test_close_in_the_midst() -> None:
 
 
 def test_a_forgotten_one_closes_itself() -> None:
-    ahead = Ahead(MakeRows().make, rows(1 << 40), threads=2, depth=3)
+    ahead = Prefetcher(FakeRowFunction().make, rows(1 << 40), threads=2, depth=3)
     next(ahead)
     del ahead
     gc.collect()
@@ -118,7 +118,7 @@ def test_a_forgotten_one_closes_itself() -> None:
 
 def test_close_while_another_thread_waits_for_a_result() -> None:
     release = threading.Event()
-    ahead = Ahead(lambda _: release.wait(20), iter(range(3)), threads=1, depth=1)
+    ahead = Prefetcher(lambda _: release.wait(20), iter(range(3)), threads=1, depth=1)
     got: list[object] = []
     consumer = threading.Thread(target=lambda: got.extend(ahead))
     consumer.start()

@@ -12,13 +12,13 @@ import pytest
 
 from mmpack import quarantine as module
 from mmpack.errors import ConfigError, DataError, QuarantineError, StorageError
-from mmpack.quarantine import Fault, Quarantine, read_quarantine
+from mmpack.quarantine import Quarantine, UnreadableSample, read_quarantine
 
 pytestmark = pytest.mark.timeout(60)
 
 
-def fault(number: int, reason: str = "its bytes differ") -> Fault:
-    return Fault(
+def fault(number: int, reason: str = "its bytes differ") -> UnreadableSample:
+    return UnreadableSample(
         row=number,
         key=f"key-{number}",
         shard="s3://b/x.tar",
@@ -33,7 +33,7 @@ def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
     quarantine = Quarantine(path, rank=3, max_corrupt=5)
     assert not path.parent.exists()
     for number in range(4):
-        quarantine.add(fault(number, 'a "reason"\nof two lines, ü'))
+        quarantine.record(fault(number, 'a "reason"\nof two lines, ü'))
     assert quarantine.count == 4
     found = read_quarantine(path)
     assert [(each.row, each.key, each.rank, each.reason) for each in found] == [
@@ -50,23 +50,23 @@ def test_one_too_many_stops_the_run(tmp_path: Path, allowed: int) -> None:
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path, rank=0, max_corrupt=allowed)
     for number in range(allowed):
-        quarantine.add(fault(number))
+        quarantine.record(fault(number))
     with pytest.raises(QuarantineError, match=f"{allowed + 1} samples cannot be read") as caught:
-        quarantine.add(fault(99))
+        quarantine.record(fault(99))
     assert str(path) in str(caught.value)
-    assert "max_corrupt" in caught.value.mend
+    assert "max_corrupt" in caught.value.hint
     assert "key-99" in str(caught.value)
     assert len(read_quarantine(path)) == allowed + 1
     # The next run starts from none, and adds to the file.
     if allowed:
-        Quarantine(path, rank=0, max_corrupt=allowed).add(fault(100))
+        Quarantine(path, rank=0, max_corrupt=allowed).record(fault(100))
         assert len(read_quarantine(path)) == allowed + 2
 
 
 def _add(path: Path, rank: int) -> None:
     quarantine = Quarantine(path, rank, 1000)
     for number in range(100):
-        quarantine.add(fault(number, "x" * 900))
+        quarantine.record(fault(number, "x" * 900))
 
 
 def test_ranks_write_one_file(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_ranks_write_one_file(tmp_path: Path) -> None:
 
 def test_a_long_reason_is_shortened(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q", 0, 9)
-    quarantine.add(fault(0, "y" * 1_000_000))
+    quarantine.record(fault(0, "y" * 1_000_000))
     assert (tmp_path / "q").stat().st_size < 4096
     assert read_quarantine(tmp_path / "q")[0].reason.startswith("yyy")
 
@@ -94,7 +94,7 @@ def test_a_long_reason_is_shortened(tmp_path: Path) -> None:
 )
 def test_lines_that_are_none_of_ours(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "q"
-    Quarantine(path, 0, 9).add(fault(0))
+    Quarantine(path, 0, 9).record(fault(0))
     with path.open("ab") as file:
         file.write(line + b"\n")
     with pytest.raises(DataError, match="not a recorded fault") as caught:

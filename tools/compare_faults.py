@@ -21,7 +21,7 @@ FOUND_AS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class PlantedFaultResult:
     """One planted fault and what was found of it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Invented:
+class FalseAlarm:
     """A fault that was found where none was planted.
 
     Attributes:
@@ -61,8 +61,8 @@ class Invented:
 class Comparison:
     """All planted faults, in order of time, and what was found beyond them."""
 
-    rows: tuple[Row, ...]
-    invented: tuple[Invented, ...]
+    rows: tuple[PlantedFaultResult, ...]
+    invented: tuple[FalseAlarm, ...]
 
     @property
     def ok(self) -> bool:
@@ -70,7 +70,7 @@ class Comparison:
         return all(row.ok for row in self.rows) and not self.invented
 
 
-def compare(planted: Path, report: dict[str, Any]) -> Comparison:
+def compare_faults(planted: Path, report: dict[str, Any]) -> Comparison:
     """The faults of `planted` against the findings of `report`.
 
     A place counts as found within one and a half periods of the stream before the fault begins and after it
@@ -90,16 +90,16 @@ def compare(planted: Path, report: dict[str, Any]) -> Comparison:
         raise DataError(f"is no planted.json ({error!r})", where=str(planted)) from None
     if len(report["recordings"]) != 1:
         raise DataError(
-            f"the report has {len(report['recordings'])} recordings", mend="Compare one at a time."
+            f"the report has {len(report['recordings'])} recordings", hint="Compare one at a time."
         )
     recording = report["recordings"][0]
     findings = [finding for finding in recording["findings"] if finding["severity"] == "fault"]
     slack_ns = {name: facts["period_ns"] * 3 // 2 for name, facts in recording["streams"].items()}
     rows = tuple(_row(fault, findings, slack_ns[fault["stream"]]) for fault in faults)
-    return Comparison(rows, tuple(_invented(faults, findings, slack_ns)))
+    return Comparison(rows, tuple(_find_false_alarms(faults, findings, slack_ns)))
 
 
-def _row(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns: int) -> Row:
+def _row(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns: int) -> PlantedFaultResult:
     kind, stream, t_ns = fault["kind"], fault["stream"], fault["t_ns"]
     places = [
         place
@@ -109,21 +109,23 @@ def _row(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns: int) -
         if _covers(fault, place, slack_ns)
     ]
     if not places:
-        return Row(kind, stream, t_ns, "", None, False)
-    return Row(kind, stream, t_ns, FOUND_AS[kind], min(places, key=lambda place: abs(place - t_ns)), True)
+        return PlantedFaultResult(kind, stream, t_ns, "", None, False)
+    return PlantedFaultResult(
+        kind, stream, t_ns, FOUND_AS[kind], min(places, key=lambda place: abs(place - t_ns)), True
+    )
 
 
-def _invented(
+def _find_false_alarms(
     faults: list[dict[str, Any]], findings: list[dict[str, Any]], slack_ns: dict[str, int]
-) -> Iterator[Invented]:
+) -> Iterator[FalseAlarm]:
     for finding in findings:
         kind, stream, text = finding["kind"], finding["stream"], finding["text"]
         here = [fault for fault in faults if fault["stream"] == stream]
         if not finding["places_ns"]:
-            yield Invented(kind, stream, None, text)
+            yield FalseAlarm(kind, stream, None, text)
         for place in finding["places_ns"]:
             if not any(_covers(fault, place, slack_ns[stream]) for fault in here):
-                yield Invented(kind, stream, place, text)
+                yield FalseAlarm(kind, stream, place, text)
 
 
 def _covers(fault: dict[str, Any], place_ns: int, slack_ns: int) -> bool:

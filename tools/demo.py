@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmpack import Shards
-from tools.compare_faults import compare
+from mmpack import ShardSet
+from tools.compare_faults import compare_faults
 from tools.make_recording import make_recording
 
 _DRIVES = (("drive-000", True), ("drive-001", False))
@@ -109,7 +109,7 @@ def _run(out: Path, recordings: list[str]) -> int:
 
 def _train(out: Path, shards: Path) -> int:
     """Trains the recipe for CPUs, on rows long enough for any slice that was built."""
-    longest = int(Shards(str(shards)).index["tokens"].to_numpy().max(initial=0)) + _WRAPPING
+    longest = int(ShardSet(str(shards)).index["tokens"].to_numpy().max(initial=0)) + _WRAPPING
     # The recipe's own plan, for these shards and rows that hold the longest slice.
     told = (_RECIPES / "cpu_demo.plan.toml").read_text()
     told = told.replace('"../../demo/shards"', '"shards"')
@@ -134,7 +134,7 @@ def _compare(recordings: list[Path], report: dict) -> int:
     for column in ("recording", "planted", "stream", "at", "found as", "at", ""):
         table.add_column(column)
     comparisons = [
-        compare(path / "planted.json", {"recordings": [facts]})
+        compare_faults(path / "planted.json", {"recordings": [facts]})
         for path, facts in zip(recordings, report["recordings"], strict=True)
     ]
     for path, comparison in zip(recordings, comparisons, strict=True):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.serialisation import to_builtins
-from mmpack.shards.index import MODALITIES, SCHEMA
+from mmpack.shards.index import INDEX_SCHEMA, MODALITY_COLUMNS
 from mmpack.shards.manifest import FORMAT_VERSION, INDEX_NAME, Manifest, write_manifest
 from mmpack.storage.local import LocalStore
 
@@ -21,7 +21,7 @@ _CAMERA = "cam_front"
 
 
 @dataclass(frozen=True)
-class Source:
+class IndexSource:
     """One recording or stand-alone source to be.
 
     Attributes:
@@ -41,19 +41,19 @@ class Source:
     tokens_text: NDArray[np.int64] | None = None
 
 
-def make_index(folder: Path, sources: list[Source], *, layout: LayoutConfig | None = None) -> Path:
+def make_index(folder: Path, sources: list[IndexSource], *, layout: LayoutConfig | None = None) -> Path:
     """Writes index.parquet and manifest.json for `sources`; returns `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     config = layout or LayoutConfig(cameras=(_CAMERA,))
     digest = hashlib.sha256()
     path = folder / INDEX_NAME
-    tokens: dict[str, int] = dict.fromkeys(MODALITIES, 0)
+    tokens: dict[str, int] = dict.fromkeys(MODALITY_COLUMNS, 0)
     offset = 0
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    with pq.ParquetWriter(path, INDEX_SCHEMA, compression="zstd") as writer:
         for source in sources:
             for start in range(0, len(source.tokens), 1 << 17):
                 table, offset = _table(source, start, min(start + (1 << 17), len(source.tokens)), offset)
-                for name in MODALITIES:
+                for name in MODALITY_COLUMNS:
                     tokens[name] += int(table[f"tokens_{name}"].to_numpy().sum())
                 writer.write_table(table, row_group_size=1 << 17)
     with path.open("rb") as file:
@@ -83,7 +83,7 @@ def make_index(folder: Path, sources: list[Source], *, layout: LayoutConfig | No
     return folder
 
 
-def _table(source: Source, start: int, stop: int, offset: int) -> tuple[pa.Table, int]:
+def _table(source: IndexSource, start: int, stop: int, offset: int) -> tuple[pa.Table, int]:
     count = stop - start
     ordinal = np.arange(start, stop)
     lengths = np.asarray(source.tokens[start:stop], np.int64)
@@ -113,12 +113,12 @@ def _table(source: Source, start: int, stop: int, offset: int) -> tuple[pa.Table
         "numeric": [[]] * count,
         "text_bytes": text * 4,
         "tokens": lengths,
-        **{f"tokens_{name}": zeros for name in MODALITIES},
+        **{f"tokens_{name}": zeros for name in MODALITY_COLUMNS},
         "tokens_text": text,
         "tokens_vision": lengths - text,
     }
     arrays = []
-    for field in SCHEMA:
+    for field in INDEX_SCHEMA:
         plain = pa.string() if pa.types.is_dictionary(field.type) else field.type
         arrays.append(pa.array(columns[field.name], type=plain).cast(field.type))  # pyright: ignore
-    return pa.Table.from_arrays(arrays, schema=SCHEMA), int(ends[-1])
+    return pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA), int(ends[-1])

@@ -22,7 +22,7 @@ import numpy as np
 
 from mmpack.errors import ConfigError, MmpackError
 from tools.drive.camera import MOUNTS, Camera, Image, clock_text
-from tools.drive.faults import Fault, Written, choose_places, plant
+from tools.drive.faults import PlantedFault, WrittenStream, choose_fault_times, plant_fault
 from tools.drive.motion import Drive, Floats
 from tools.drive.scene import Scene
 from tools.drive.sensors import (
@@ -55,7 +55,7 @@ _SOUND_EVENT_NS = 120_000_000
 
 
 @dataclass(frozen=True)
-class Planted:
+class GeneratedRecording:
     """What was made, and what is wrong with it.
 
     Attributes:
@@ -67,14 +67,14 @@ class Planted:
     """
 
     toml: Path
-    faults: tuple[Fault, ...]
+    faults: tuple[PlantedFault, ...]
     sound_events_ns: tuple[int, ...]
     offsets_ns: dict[str, int]
     rate_hz: int
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _DriveSpec:
     """The settings of one recording, with what follows from them."""
 
     out: Path
@@ -115,7 +115,7 @@ def make_recording(
     size: tuple[int, int] = (192, 320),
     faults: bool = True,
     name: str | None = None,
-) -> Planted:
+) -> GeneratedRecording:
     """Writes a recording into the folder ``out``, which is made if need be.
 
     Args:
@@ -141,16 +141,16 @@ def make_recording(
     out.mkdir(parents=True, exist_ok=True)
     _write_cameras(plan, truth, written, events_ns)
     _write_numbers(plan, truth, written)
-    _write_sound(plan, events_ns)
+    _write_audio(plan, events_ns)
     write_subtitles(out / "subtitles.srt", plan.drive.manoeuvres, plan.seconds)
     toml = out / "recording.toml"
     toml.write_text(_recording_toml(plan, name), encoding="utf-8", newline="\n")
-    planted = Planted(toml, planted_faults, events_ns, _offsets_ns(plan.period_ns), rate_hz)
+    planted = GeneratedRecording(toml, planted_faults, events_ns, _offsets_ns(plan.period_ns), rate_hz)
     _write_planted(out / "planted.json", planted)
     return planted
 
 
-def _plan(out: Path, seed: int, seconds: float, rate_hz: int, size: tuple[int, int], name: str) -> _Plan:
+def _plan(out: Path, seed: int, seconds: float, rate_hz: int, size: tuple[int, int], name: str) -> _DriveSpec:
     height, width = size
     for wrong, what, mend in (
         (seed < 0, f"seed is {seed}", "Use 0 or more"),
@@ -160,11 +160,11 @@ def _plan(out: Path, seed: int, seconds: float, rate_hz: int, size: tuple[int, i
         (not re.fullmatch(r"[A-Za-z0-9_+-]+", name), f"name is {name!r}", "Use letters, digits, _ + -"),
     ):
         if wrong:
-            raise ConfigError(what, where="make_recording", mend=mend)
+            raise ConfigError(what, where="make_recording", hint=mend)
     rng = np.random.default_rng([seed, *b"plan"])
     frames = round(seconds * rate_hz)
     start_ns = int(rng.integers(4_000 * 10**9, 90_000 * 10**9))
-    return _Plan(
+    return _DriveSpec(
         out=out,
         seed=seed,
         rate_hz=rate_hz,
@@ -181,7 +181,7 @@ def _offsets_ns(period_ns: int) -> dict[str, int]:
     return {camera: round(offset_ns * scale) for camera, offset_ns in _OFFSETS_NS.items()}
 
 
-def _true_rows(plan: _Plan) -> dict[str, Written]:
+def _true_rows(plan: _DriveSpec) -> dict[str, WrittenStream]:
     """Every stream with stamps as they would be without faults."""
     times: dict[str, Int64s] = {}
     for camera, offset_ns in _offsets_ns(plan.period_ns).items():
@@ -191,24 +191,26 @@ def _true_rows(plan: _Plan) -> dict[str, Written]:
         phase_ns = int(plan.rng(f"{stream} phase").integers(0, 10**9 // rate_hz))
         times[stream] = ticks_ns(plan.margin_start_ns + phase_ns, count, rate_hz)
     return {
-        stream: Written(np.arange(len(t_ns)), t_ns + jitter_ns(plan.rng(f"{stream} jitter"), len(t_ns)))
+        stream: WrittenStream(np.arange(len(t_ns)), t_ns + jitter_ns(plan.rng(f"{stream} jitter"), len(t_ns)))
         for stream, t_ns in times.items()
     }
 
 
-def _plant_faults(plan: _Plan, truth: dict[str, Written]) -> tuple[dict[str, Written], tuple[Fault, ...]]:
+def _plant_faults(
+    plan: _DriveSpec, truth: dict[str, WrittenStream]
+) -> tuple[dict[str, WrittenStream], tuple[PlantedFault, ...]]:
     rng = plan.rng("faults")
     late, dead = (MOUNTS[index].name for index in rng.choice(len(MOUNTS), size=2, replace=False))
     streams = {"gap": "imu", "duplicate": "can", "outlier": late, "backward": "imu", "dead_camera": dead}
     written, planted = dict(truth), []
-    for kind, place_ns in choose_places(rng, plan.start_ns, plan.end_ns, plan.period_ns).items():
+    for kind, place_ns in choose_fault_times(rng, plan.start_ns, plan.end_ns, plan.period_ns).items():
         stream = streams[kind]
-        written[stream], fault = plant(kind, stream, written[stream], place_ns, plan.period_ns)
+        written[stream], fault = plant_fault(kind, stream, written[stream], place_ns, plan.period_ns)
         planted.append(fault)
     return written, tuple(planted)
 
 
-def _sound_events(plan: _Plan) -> tuple[int, ...]:
+def _sound_events(plan: _DriveSpec) -> tuple[int, ...]:
     """One in about three seconds, on whole milliseconds (so whole samples) after the microphone's start."""
     count = max(1, int(plan.seconds / 3))
     part_s = plan.seconds / count
@@ -217,32 +219,39 @@ def _sound_events(plan: _Plan) -> tuple[int, ...]:
     return tuple(plan.margin_start_ns + int(time_ms) * 10**6 for time_ms in times_ms)
 
 
-def _sound_event_ns(plan: _Plan) -> int:
+def _sound_event_ns(plan: _DriveSpec) -> int:
     """How long a beep and a flash last: long enough that every camera takes a picture in it."""
     return max(_SOUND_EVENT_NS, plan.period_ns * 6 // 5)
 
 
 def _write_cameras(
-    plan: _Plan, truth: dict[str, Written], written: dict[str, Written], events_ns: tuple[int, ...]
+    plan: _DriveSpec,
+    truth: dict[str, WrittenStream],
+    written: dict[str, WrittenStream],
+    events_ns: tuple[int, ...],
 ) -> None:
     scene = Scene(plan.rng("scene"), plan.drive)
     for mount in MOUNTS:
         camera = Camera(scene, mount, plan.size)
         kept = written[mount.name]
         taken_ns = truth[mount.name].t_ns[kept.rows]
-        pictures = _pictures(plan, camera, taken_ns, events_ns)
+        pictures = _camera_images(plan, camera, taken_ns, events_ns)
         write_video(plan.out / f"{mount.name}.mp4", pictures, plan.size, plan.rate_hz)
         write_csv(plan.out / f"{mount.name}.csv", ("frame", "t_ns"), enumerate(kept.t_ns.tolist()))
 
 
-def _pictures(plan: _Plan, camera: Camera, taken_ns: Int64s, events_ns: tuple[int, ...]) -> Iterator[Image]:
+def _camera_images(
+    plan: _DriveSpec, camera: Camera, taken_ns: Int64s, events_ns: tuple[int, ...]
+) -> Iterator[Image]:
     length_ns = _sound_event_ns(plan)
     for t_ns, time_s in zip(taken_ns.tolist(), plan.since_start_s(taken_ns).tolist(), strict=True):
         flash = any(event_ns <= t_ns < event_ns + length_ns for event_ns in events_ns)
-        yield camera.picture(time_s, clock_text(t_ns), flash=flash)
+        yield camera.render(time_s, clock_text(t_ns), flash=flash)
 
 
-def _write_numbers(plan: _Plan, truth: dict[str, Written], written: dict[str, Written]) -> None:
+def _write_numbers(
+    plan: _DriveSpec, truth: dict[str, WrittenStream], written: dict[str, WrittenStream]
+) -> None:
     makers: dict[str, tuple[tuple[str, ...], Callable[[Floats], Floats]]] = {
         "imu": (("ax", "ay", "az", "gx", "gy", "gz"), partial(imu_rows, plan.rng("imu"), plan.drive)),
         "can": (("speed", "steering"), partial(can_rows, plan.drive)),
@@ -255,14 +264,14 @@ def _write_numbers(plan: _Plan, truth: dict[str, Written], written: dict[str, Wr
         write_csv(plan.out / f"{stream}.csv", ("t_ns", *columns), lines)
 
 
-def _write_sound(plan: _Plan, events_ns: tuple[int, ...]) -> None:
+def _write_audio(plan: _DriveSpec, events_ns: tuple[int, ...]) -> None:
     beeps = [(event_ns - plan.margin_start_ns) // 10**6 * (MIC_RATE_HZ // 1000) for event_ns in events_ns]
     count = round((plan.seconds + 2 * _MARGIN_S) * MIC_RATE_HZ)
     beep_samples = _sound_event_ns(plan) * MIC_RATE_HZ // 10**9
     write_microphone(plan.out / "mic.wav", plan.rng("mic"), count, beeps, beep_samples)
 
 
-def _recording_toml(plan: _Plan, name: str) -> str:
+def _recording_toml(plan: _DriveSpec, name: str) -> str:
     tables = [f'[recording]\nname = "{name}"\nclock = "rig"', '[clocks.rig]\ndomain = "boot"']
     for mount in MOUNTS:
         time = f'{{ path = "{mount.name}.csv", column = "t_ns", unit = "ns" }}'
@@ -281,7 +290,7 @@ def _exact_seconds(t_ns: int) -> str:
     return f"{t_ns // 10**9}.{t_ns % 10**9:09d}s"
 
 
-def _write_planted(path: Path, planted: Planted) -> None:
+def _write_planted(path: Path, planted: GeneratedRecording) -> None:
     content = {
         "faults": [asdict(fault) for fault in planted.faults],
         "sound_events_ns": planted.sound_events_ns,

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import mmpack
-from mmpack.ingest import BuildConfig, Outcome
-from mmpack.settings import load
+from mmpack.ingest import BuildConfig, BuildOutcome
+from mmpack.settings import load_settings
 from tools.real_texts import standard_library_texts
 
 _ROOT = Path(__file__).parents[1]
@@ -175,7 +175,7 @@ def main() -> None:
     print(f"{options.out}: {manifest.samples:,} samples, {manifest.tokens:,} tokens ({tokens})")
 
 
-def make_real_mix(out: Path, data: Path, *, texts: int = _TEXTS) -> Outcome:
+def make_real_mix(out: Path, data: Path, *, texts: int = _TEXTS) -> BuildOutcome:
     """Writes inputs, build.toml and plan.toml to `out`, and builds its shards.
 
     Args:
@@ -199,7 +199,7 @@ def make_real_mix(out: Path, data: Path, *, texts: int = _TEXTS) -> Outcome:
     _write_lines(inputs / "texts.jsonl", ({"text": text, "from": where} for where, text in library))
     (out / "build.toml").write_text(_BUILD, "utf-8")
     (out / "plan.toml").write_text(_PLAN, "utf-8")
-    config = load(out / "build.toml", BuildConfig).located(out)
+    config = load_settings(out / "build.toml", BuildConfig).resolve_paths(out)
     return mmpack.build_shards(config, str(out / "shards"), overwrite=True)
 
 
@@ -210,21 +210,21 @@ def _write_recordings(inputs: Path, data: Path) -> None:
     for number in _EPISODES:
         text = episode.replace("episode_000000", f"episode_{number}")
         text = text.replace("$LEROBOT", "../../data/lerobot_v21_g1")
-        folder = _described(inputs / "episodes" / number, text)
+        folder = _write_description(inputs / "episodes" / number, text)
         (folder / "instruction.csv").write_text(f't,end,text\n0.0,1.0,"{words}"\n', "utf-8")
         with (folder / "recording.toml").open("a", encoding="utf-8") as file:
             file.write(_INSTRUCTION.format(path=(folder / "instruction.csv").resolve()))
     # The larger of the two pictures, with the sound and the subtitles beside it.
     nasa = {"name": "nasa_13013", "path": "av_speech/nasa_13013.mp4", "track": 1}
-    _described(inputs / "films" / "nasa", (_FILM + _SUBTITLES).format_map(nasa))
+    _write_description(inputs / "films" / "nasa", (_FILM + _SUBTITLES).format_map(nasa))
     gopro = {"name": "gopro_heromode", "path": "gopro/max-heromode.mp4", "track": 0}
-    _described(inputs / "films" / "gopro", _FILM.format_map(gopro))
+    _write_description(inputs / "films" / "gopro", _FILM.format_map(gopro))
     comma = (_ROOT / "examples" / "comma2k19" / "recording.toml").read_text("utf-8")
     comma = comma.replace('root = "$COMMA2K19"', 'root = "../data/comma2k19"\nreference = "rate:10"')
-    _described(inputs / "comma2k19", comma)
+    _write_description(inputs / "comma2k19", comma)
 
 
-def _described(folder: Path, text: str) -> Path:
+def _write_description(folder: Path, text: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "recording.toml").write_text(text, "utf-8")
     return folder

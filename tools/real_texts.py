@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 
 # Tests and tables of characters are no prose, and the last two folders are not the library's own.
-_LEFT_OUT = frozenset(
+_EXCLUDED_MODULES = frozenset(
     {"test", "tests", "idle_test", "encodings", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
 )
-_FEWEST_CHARACTERS = 80
-_MOST_CHARACTERS = 12_000
+_MIN_CHARACTERS = 80
+_MAX_CHARACTERS = 12_000
 
 
 def standard_library_texts(most: int) -> list[tuple[str, str]]:
@@ -37,9 +37,9 @@ def _library() -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
-        if _LEFT_OUT.isdisjoint(parts):
+        if _EXCLUDED_MODULES.isdisjoint(parts):
             for name, text in _texts(path):
-                if _FEWEST_CHARACTERS <= len(text) <= _MOST_CHARACTERS:
+                if _MIN_CHARACTERS <= len(text) <= _MAX_CHARACTERS:
                     found.setdefault(text, f"{'/'.join(parts)}:{name}")
     return sorted((where, text) for text, where in found.items())
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from mmpack.ingest import BuildConfig, build_shards
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from tools.real_texts import standard_library_texts
 
 
@@ -89,7 +89,7 @@ def make_shards(folder: Path, sizes: Sizes) -> None:
         {"name": "texts", "kind": "text", "path": str(folder / "texts.jsonl")},
         {"name": "captions", "kind": "image_text", "path": str(folder / "captions.jsonl")},
     ]
-    config = parse(
+    config = parse_settings(
         {"samples": sources, "layout": {"vision": {"max_tokens": 128}}}, BuildConfig, where="build.toml"
     )
     outcome = build_shards(config, str(folder / "shards"))

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("MMPACK_REAL_DATA", ROOT.parent / "shared" / "data"))
 
 
-def interleaved(
+def measure_interleaved(
     jobs: Mapping[str, Callable[[], None]], *, repetitions: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
     """CPU seconds (user and system, all threads of this process) of each job in each repetition.
@@ -47,7 +47,7 @@ def interleaved(
     return found
 
 
-def ratio(times: Mapping[str, Sequence[float]], floor: str, ours: str) -> float:
+def median_ratio(times: Mapping[str, Sequence[float]], floor: str, ours: str) -> float:
     """Median of floor time / our time over the repetitions: 1 is as fast as the floor, less is slower.
 
     Each repetition's pair ran side by side, so its quotient is free of slow changes of the machine's pace.

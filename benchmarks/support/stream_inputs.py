@@ -39,7 +39,7 @@ Members = Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
-class Samples:
+class BenchmarkSamples:
     """One set on disk.
 
     Attributes:
@@ -95,7 +95,7 @@ def decode(kind: str, members: Members) -> bytes | NDArray[np.uint8]:
     return np.stack(_rgb_frames(members["mp4"]))
 
 
-def write_samples(folder: Path, counts: Mapping[str, int]) -> dict[str, Samples]:
+def write_samples(folder: Path, counts: Mapping[str, int]) -> dict[str, BenchmarkSamples]:
     """The sets in folders of their own, as many samples of each kind as `counts` says."""
     origin = jpeg_recording(folder / "pictures", _KEYFRAMES)
     keyframes = [[path.read_bytes() for path in row] for row in jpeg_files(folder / "pictures")]
@@ -111,14 +111,14 @@ def write_samples(folder: Path, counts: Mapping[str, int]) -> dict[str, Samples]
     }
 
 
-def read_samples(folder: Path) -> Samples:
+def read_samples(folder: Path) -> BenchmarkSamples:
     """A set that was written before."""
     stored: dict[str, Any] = json.loads((folder / "samples.json").read_bytes())
     ranges = tuple(
         (tar, tuple((str(name), int(offset), int(size)) for name, offset, size in members))
         for tar, members in stored["ranges"]
     )
-    return Samples(folder, stored["kind"], ranges, stored["origin"])
+    return BenchmarkSamples(folder, stored["kind"], ranges, stored["origin"])
 
 
 def _rgb_frames(mp4: bytes) -> list[NDArray[np.uint8]]:
@@ -130,7 +130,7 @@ def _rgb_frames(mp4: bytes) -> list[NDArray[np.uint8]]:
         return [frame.to_ndarray().astype(np.uint8, copy=False) for frame in shown]
 
 
-def _write(folder: Path, kind: str, samples: list[Members], origin: str) -> Samples:
+def _write(folder: Path, kind: str, samples: list[Members], origin: str) -> BenchmarkSamples:
     (folder / "tars").mkdir(parents=True)
     ranges: list[Any] = []
     for tar in range(SHARDS):

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.support.stream_inputs import SHARDS, Members, Samples, decode
+from benchmarks.support.stream_inputs import SHARDS, BenchmarkSamples, Members, decode
 
 Delivered = tuple[int, Any]
 SEED = 7
@@ -39,7 +39,7 @@ class Loader:
     package = ""
     saves = True
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         self.samples = samples
         self.home = samples.folder / type(self).__name__.lower()
         self.count = len(samples.ranges)
@@ -102,7 +102,7 @@ class Floor(Loader):
 class CheckedFloor(Floor):
     """The floor that also checks the bytes, as mmpack does: what the checksum costs."""
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._crc32 = import_module("isal.isal_zlib").crc32
 
@@ -118,7 +118,7 @@ class Mmpack(Loader):
 
     package = "mmpack"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         os.environ["MMPACK_CACHE"] = str(self.home / "cache")
         self._samples = import_module("mmpack.stream.sample_stream")
@@ -156,7 +156,7 @@ class Torchdata(Loader):
 
     package = "torchdata"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._torch, self._loaders = import_module("torch"), import_module("torchdata.stateful_dataloader")
 
@@ -178,7 +178,7 @@ class Torchdata(Loader):
 
 
 class _Ranges:
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         self._samples, self._files = samples, samples.open_files()
 
     def __len__(self) -> int:
@@ -194,7 +194,7 @@ class Webdataset(Loader):
     package = "webdataset"
     saves = False
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._webdataset = import_module("webdataset")
 
@@ -217,7 +217,7 @@ class Energon(Loader):
 
     package = "megatron-energon"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._energon = import_module("megatron.energon")
 
@@ -275,7 +275,7 @@ class Mosaic(Loader):
 
     package = "mosaicml-streaming"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._stub = _torchvision_stub()
         self._streaming = import_module("streaming")
@@ -319,7 +319,7 @@ class Litdata(Loader):
 
     package = "litdata"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._litdata = import_module("litdata")
 
@@ -370,7 +370,7 @@ class Grain(Loader):
 
     package = "grain"
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._grain = import_module("grain")
         import_module("grain.sources")
@@ -382,7 +382,7 @@ class Grain(Loader):
             writer = records.ArrayRecordWriter(path, "group_size:1,uncompressed")
             files = self.samples.open_files()
             for number in numbers.tolist():
-                writer.write(_joined(number, self.samples.read(files, number)))
+                writer.write(_join_record(number, self.samples.read(files, number)))
             writer.close()
 
     def open(self, workers: int) -> None:
@@ -421,7 +421,7 @@ class _FromRecord:
         self._kind = kind
 
     def __call__(self, record: bytes) -> Delivered:
-        number, members = _parted(record)
+        number, members = _split_record(record)
         return number, decode(self._kind, members)
 
 
@@ -451,17 +451,17 @@ def _only_one(batch: list[Delivered]) -> Delivered:
     return batch[0]
 
 
-def _shard_bytes(samples: Samples) -> int:
+def _shard_bytes(samples: BenchmarkSamples) -> int:
     return max(path.stat().st_size for path in samples.tars)
 
 
-def _joined(number: int, members: Members) -> bytes:
+def _join_record(number: int, members: Members) -> bytes:
     """A record: the length of a header of names and sizes, the header, the members."""
     header = json.dumps([number, [(name, len(data)) for name, data in members.items()]]).encode()
     return b"".join((len(header).to_bytes(4, "big"), header, *members.values()))
 
 
-def _parted(record: bytes) -> tuple[int, Members]:
+def _split_record(record: bytes) -> tuple[int, Members]:
     at = 4 + int.from_bytes(record[:4], "big")
     number, sizes = json.loads(record[4:at])
     members: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ if not hasattr(torch.distributed.fsdp, "DataParallelMeshDims"):
     # torchtitan 0.3.0 names it in annotations; torch 2.11 does not have it.
     torch.distributed.fsdp.DataParallelMeshDims = type("DataParallelMeshDims", (), {})  # type: ignore[misc]
 
-from mmpack_trainer.batch import Batch
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.model.attention import inner_attention
 from mmpack_trainer.optimizer import adamw, clip
@@ -24,7 +24,9 @@ from torchtitan.models.llama3 import _EMBEDDING_INIT, _NORM_INIT, _build_llama3_
 from torchtitan.models.llama3.model import Llama3Model
 
 
-def llama3_step(config: TrainConfig, vocabulary: int, seq_len: int, world: World) -> Callable[[Batch], float]:
+def llama3_step(
+    config: TrainConfig, vocabulary: int, seq_len: int, world: World
+) -> Callable[[MicroBatch], float]:
     """A training step of torchtitan's llama3 of the size, precision and optimizer of `config`.
 
     It reads ids, positions, mask and labels of a batch and gives the loss. Its parts are its own but for the optimizer, the
@@ -73,7 +75,7 @@ def llama3_step(config: TrainConfig, vocabulary: int, seq_len: int, world: World
         model.init_states()
     optimizer = adamw(model, config.optimizer)
 
-    def step(batch: Batch) -> float:
+    def step(batch: MicroBatch) -> float:
         inputs, labels = batch.inputs, batch.targets.labels
         logits = model(inputs.tokens, inputs.positions, inputs.mask)
         loss = token_losses(logits, labels).sum() / (labels >= 0).sum()

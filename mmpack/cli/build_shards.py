@@ -13,7 +13,7 @@ from mmpack.errors import ConfigError
 from mmpack.show.console import print_json
 
 if TYPE_CHECKING:
-    from mmpack.ingest import BuildConfig, Outcome
+    from mmpack.ingest import BuildConfig, BuildOutcome
 
 
 def build_shards(
@@ -46,7 +46,7 @@ def build_shards(
     from mmpack.cli.progress import BuildProgress
     from mmpack.ingest import build_shards as build
 
-    config = _config(inputs, reference, tolerance, max_quarantine)
+    config = _load_build_config(inputs, reference, tolerance, max_quarantine)
     with BuildProgress() as progress:
         outcome = build(
             config,
@@ -56,27 +56,27 @@ def build_shards(
             num_ranks=num_ranks,
             overwrite=overwrite,
             root=root,
-            tell=progress.tell,
-            warn=progress.warn,
+            on_progress=progress.on_progress,
+            on_warning=progress.on_warning,
         )
     if as_json:
-        print_json(_facts(outcome, out))
+        print_json(_summarise(outcome, out))
     else:
-        _say(outcome, out, num_ranks)
+        _print_summary(outcome, out, num_ranks)
     if outcome.failures:
         for failure in outcome.failures[1:]:
             typer.echo(f"error: {failure.error}", err=True)
         first = outcome.failures[0].error
-        raise type(first)(first.what, where=first.where or outcome.failures[0].task, mend=first.mend)
+        raise type(first)(first.message, where=first.where or outcome.failures[0].task, hint=first.hint)
 
 
-def _config(
+def _load_build_config(
     inputs: list[str], reference: str | None, tolerance: str | None, max_quarantine: float | None
 ) -> BuildConfig:
     import msgspec
 
     from mmpack.ingest import BuildConfig
-    from mmpack.settings import parse, read_toml
+    from mmpack.settings import parse_settings, read_toml
 
     if len(inputs) == 1 and inputs[0].endswith(".toml"):
         path = Path(inputs[0])
@@ -86,25 +86,25 @@ def _config(
         config = (
             BuildConfig(recordings=(inputs[0],))
             if is_recording
-            else parse(table, BuildConfig, where=str(path))
+            else parse_settings(table, BuildConfig, where=str(path))
         )
-        config = config if is_recording else config.located(path.parent)
+        config = config if is_recording else config.resolve_paths(path.parent)
     else:
         tables = [
             name for name in inputs if name.endswith(".toml") and "streams" not in read_toml(Path(name))
         ]
         if tables:
             raise ConfigError(
-                "a build config stands alone", where=tables[0], mend="Name its recordings inside it."
+                "a build config stands alone", where=tables[0], hint="Name its recordings inside it."
             )
         config = BuildConfig(recordings=tuple(inputs))
     if max_quarantine is not None:
         config = msgspec.structs.replace(config, max_quarantine=max_quarantine)
-    sync = common.with_options(config.sync, reference, tolerance)
-    return msgspec.structs.replace(config, sync=sync).checked()
+    sync = common.override_sync_config(config.sync, reference, tolerance)
+    return msgspec.structs.replace(config, sync=sync).validate()
 
 
-def _facts(outcome: Outcome, out: str) -> dict[str, object]:
+def _summarise(outcome: BuildOutcome, out: str) -> dict[str, object]:
     manifest = outcome.manifest
     return {
         "out": out,
@@ -122,7 +122,7 @@ def _facts(outcome: Outcome, out: str) -> dict[str, object]:
     }
 
 
-def _say(outcome: Outcome, out: str, num_ranks: int) -> None:
+def _print_summary(outcome: BuildOutcome, out: str, num_ranks: int) -> None:
     manifest = outcome.manifest
     if manifest is not None:
         size = sum(shard.size_bytes for shard in manifest.shards)

@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from mmpack.sync import SyncConfig
 
 
-def check_png(path: Path | None, *, option: str) -> None:
+def require_png_suffix(path: Path | None, *, option: str) -> None:
     """Raises ConfigError if a picture is to be written that is no PNG, before anything is worked out."""
     if path is not None and path.suffix.lower() != ".png":
-        raise ConfigError(f"'{path.name}' is no name of a PNG", where=option, mend="Let it end in .png.")
+        raise ConfigError(f"'{path.name}' is no name of a PNG", where=option, hint="Let it end in .png.")
 
 
-def sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:
+def load_sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:
     """The [sync] table of a file, with what the command line says in its place. Raises ConfigError."""
     from mmpack.sync import SyncConfig
 
     settings = SyncConfig()
     if config is not None:
         from mmpack.ingest import BuildConfig
-        from mmpack.settings import load
+        from mmpack.settings import load_settings
 
-        settings = load(config, BuildConfig).sync
-    return with_options(settings, reference, tolerance)
+        settings = load_settings(config, BuildConfig).sync
+    return override_sync_config(settings, reference, tolerance)
 
 
-def with_options(settings: SyncConfig, reference: str | None, tolerance: str | None) -> SyncConfig:
+def override_sync_config(settings: SyncConfig, reference: str | None, tolerance: str | None) -> SyncConfig:
     """`settings` with a reference and a tolerance of nearest-matched streams from the command line."""
     import msgspec
 
@@ -43,7 +43,7 @@ def with_options(settings: SyncConfig, reference: str | None, tolerance: str | N
         try:
             parse_duration(tolerance)
         except ConfigError as error:
-            raise ConfigError(error.what, where="--tolerance", mend=error.mend) from None
+            raise ConfigError(error.message, where="--tolerance", hint=error.hint) from None
         streams = {
             name: msgspec.structs.replace(policy, tolerance=tolerance)
             for name, policy in settings.streams.items()

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mmpack.cli import common
-from mmpack.show.console import console, print_json
-from mmpack.show.mixture_table import _short, facts, table
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.show.mixture_table import forecast_report, forecast_table, format_short_tokens
+from mmpack.storage.store import storage_write_errors
 
 
 def mixture(
@@ -27,28 +27,30 @@ def mixture(
     ] = False,
 ) -> None:
     """Forecast tokens, shares and epochs of each data set in each phase, and where repeat caps bite."""
-    from mmpack.mixture.forecast import forecast
-    from mmpack.mixture.phase_config import token_count
+    from mmpack.mixture.forecast import forecast_mixture
+    from mmpack.mixture.phase_config import parse_token_count
     from mmpack.plan import open_plan
-    from mmpack.stream import load_plan
+    from mmpack.stream import load_plan_config
 
-    common.check_png(plot, option="--plot")
-    until = None if tokens is None else token_count(tokens, where="--tokens")
-    config = load_plan(plan)
+    common.require_png_suffix(plot, option="--plot")
+    until = None if tokens is None else parse_token_count(tokens, where="--tokens")
+    config = load_plan_config(plan)
     opened = open_plan(config)
     caps = [each.max_epochs for each in config.datasets]
-    seen = forecast(opened.schedule, [each.tokens for each in opened.datasets], caps, until_tokens=until)
+    seen = forecast_mixture(
+        opened.schedule, [each.tokens for each in opened.datasets], caps, until_tokens=until
+    )
     documents = [each.documents for each in opened.datasets]
     if plot is not None:
-        from mmpack.show.mixture_plot import draw_forecast
+        from mmpack.show.mixture_plot import plot_forecast
 
-        with writing(plot):
-            draw_forecast(seen, plot)
+        with storage_write_errors(plot):
+            plot_forecast(seen, plot)
     if as_json:
-        print_json(facts(seen, caps, documents))
+        print_json(forecast_report(seen, caps, documents))
         return
-    console().print(table(seen, caps, documents))
+    make_console().print(forecast_table(seen, caps, documents))
     for finding in seen.findings:
-        console().print(f"at {_short(finding.tokens)}: {finding.message}", markup=False)
+        make_console().print(f"at {format_short_tokens(finding.tokens)}: {finding.message}", markup=False)
     if plot is not None:
         typer.echo(f"picture: {plot}")

@@ -10,15 +10,15 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import DataError
-from mmpack.show.console import console, print_json
-from mmpack.show.packing_plot import _draw
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.show.packing_plot import plot_packing
+from mmpack.storage.store import storage_write_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mmpack.packing import ChainPacking, Schedule
-    from mmpack.plan.index_runs import Chains
+    from mmpack.packing import RankSchedule, RunPacking
+    from mmpack.plan.index_runs import IndexRuns
 
 
 def pack(
@@ -45,39 +45,41 @@ def pack(
     ] = False,
 ) -> None:
     """Plan rows for a whole build from its index: fill, documents per row, cuts, balance over ranks."""
-    from mmpack.packing import balance, cut_chains, row_costs
-    from mmpack.plan.index_runs import chains_of
-    from mmpack.shards import Shards
+    from mmpack.packing import balance_rows, pack_runs, row_costs
+    from mmpack.plan.index_runs import load_index_runs
+    from mmpack.shards import ShardSet
 
-    common.check_png(plot, option="--plot")
-    shards = Shards(out)
+    common.require_png_suffix(plot, option="--plot")
+    shards = ShardSet(out)
     index = shards.index
-    chains = chains_of(index, shards.manifest)
+    chains = load_index_runs(index, shards.manifest)
     _check_lengths(chains, index["key"], max_seq_len)
     # The first call after an installation compiles; what is timed is the plan.
-    cut_chains([1, 1], [0, 2], 1)
+    pack_runs([1, 1], [0, 2], 1)
     start = time.process_time()
-    planned = cut_chains(
+    planned = pack_runs(
         chains.lengths, chains.offsets, max_seq_len, overhead=chains.overhead, fill=fill, seed=seed
     )
     seconds = time.process_time() - start
     costs = row_costs(planned.packing, planned.lengths, quadratic=quadratic, linear=linear)
     batch = global_batch or ranks
-    schedule = balance(costs, global_batch=batch, ranks=ranks, seed=seed) if len(costs) >= batch else None
-    facts = _facts(chains, planned, schedule, max_seq_len=max_seq_len, seconds=seconds)
+    schedule = (
+        balance_rows(costs, global_batch=batch, ranks=ranks, seed=seed) if len(costs) >= batch else None
+    )
+    facts = _summarise(chains, planned, schedule, max_seq_len=max_seq_len, seconds=seconds)
     facts |= {"ranks": ranks, "global_batch": batch}
     if plot is not None:
-        with writing(plot):
-            _draw(planned, costs, plot, max_seq_len)
+        with storage_write_errors(plot):
+            plot_packing(planned, costs, plot, max_seq_len)
     if as_json:
         print_json(facts)
         return
-    console().print(_table(facts))
+    make_console().print(_table(facts))
     if plot is not None:
         typer.echo(f"picture: {plot}")
 
 
-def _check_lengths(chains: Chains, keys: Any, max_seq_len: int) -> None:
+def _check_lengths(chains: IndexRuns, keys: Any, max_seq_len: int) -> None:
     """Refuses a sample longer than a row by its key, which says more than its number."""
     import numpy as np
 
@@ -88,12 +90,12 @@ def _check_lengths(chains: Chains, keys: Any, max_seq_len: int) -> None:
         raise DataError(
             f"{len(too_long)} samples are longer than a row of {max_seq_len} places, the first has {whole[too_long[0]]}",
             where=f"sample '{key}'",
-            mend=f"Raise --max-seq-len to {longest}, or lower layout.vision.max_tokens and build again.",
+            hint=f"Raise --max-seq-len to {longest}, or lower layout.vision.max_tokens and build again.",
         )
 
 
-def _facts(
-    chains: Chains, planned: ChainPacking, schedule: Schedule | None, *, max_seq_len: int, seconds: float
+def _summarise(
+    chains: IndexRuns, planned: RunPacking, schedule: RankSchedule | None, *, max_seq_len: int, seconds: float
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -111,7 +113,7 @@ def _facts(
         "fill": packing.fill,
         "fill_bound": packing.fill_bound,
         "rows_lower_bound": packing.lower_bound,
-        "rows_above_bound": packing.gap,
+        "rows_above_bound": packing.excess_rows,
         "share_of_places": share | {"pads": 1 - packing.fill},
         "documents_per_row": {
             "mean": float(per_row.mean()) if len(per_row) else 0.0,
@@ -122,7 +124,7 @@ def _facts(
         "cuts_forced": planned.forced_cuts,
         "cpu_s": seconds,
         "steps": len(schedule.rows) if schedule else 0,
-        "rows_left": len(schedule.left) if schedule else packing.rows,
+        "rows_left": len(schedule.unscheduled_rows) if schedule else packing.rows,
         "utilisation": schedule.efficiency if schedule else None,
         "utilisation_worst_step": float(schedule.utilisation.min()) if schedule else None,
     }

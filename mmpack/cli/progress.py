@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from mmpack.ingest.tasks.task import Progress
+    from mmpack.ingest.tasks.task import TaskProgress
 
 #: Between two plain lines.
 _LINE_EVERY_S = 10.0
 
 
-class Bar:
+class ProgressBar:
     """One quantity with rate and time left.
 
     Args:
@@ -61,7 +61,7 @@ class Bar:
             left = (total - done) / self._scale / max(rate, 1e-9)
             print(f"{self._label}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """A line above the bar."""
         if self._live is not None:
             self._live.console.print(line)
@@ -73,7 +73,7 @@ class BuildProgress:
     """Samples of all tasks together."""
 
     def __init__(self) -> None:
-        self._bar = Bar("build-shards", "samples")
+        self._bar = ProgressBar("build-shards", "samples")
         self._tasks: dict[str, tuple[int, int]] = {}
         self._size_bytes = 0
 
@@ -84,7 +84,7 @@ class BuildProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.__exit__()
 
-    def tell(self, message: Progress) -> None:
+    def on_progress(self, message: TaskProgress) -> None:
         """Takes a task's message."""
         self._tasks[message.task] = (message.done, message.total)
         self._size_bytes += message.size_bytes
@@ -92,6 +92,6 @@ class BuildProgress:
         total = sum(total for _, total in self._tasks.values())
         self._bar.update(done, total, f", {self._size_bytes / 1e6:.0f} MB")
 
-    def warn(self, line: str) -> None:
+    def on_warning(self, line: str) -> None:
         """A worker that died."""
-        self._bar.say(f"warning: {line}")
+        self._bar.print(f"warning: {line}")

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.show.console import console, print_json
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.storage.store import storage_write_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mmpack.plan import Plan
-    from mmpack.quarantine import RecordedFault
-    from mmpack.stream.replay import Outcome, Replayed
+    from mmpack.quarantine import QuarantineRecord
+    from mmpack.stream.replay import ReplayOutcome, ReplayResult
 
-_WORDS: dict[Outcome, str] = {
+_OUTCOME_LABELS: dict[ReplayOutcome, str] = {
     "readable": "readable now",
     "same": "the same fault",
     "other": "another fault",
@@ -41,20 +41,20 @@ def replay(
 ) -> None:
     """Make the rows of recorded faults again, and say what is readable now; exit code 1 unless all is."""
     from mmpack.quarantine import read_quarantine
-    from mmpack.stream import load_plan, open_plan
-    from mmpack.stream.replay import replay as again
+    from mmpack.stream import load_plan_config, open_plan
+    from mmpack.stream.replay import replay_quarantine as again
 
-    faults = _chosen(read_quarantine(quarantine), key, line, quarantine)
-    opened = open_plan(load_plan(plan))
+    faults = _select_faults(read_quarantine(quarantine), key, line, quarantine)
+    opened = open_plan(load_plan_config(plan))
     found = again(opened, faults)
     if as_json:
         print_json(
             [
                 {
-                    "row": each.fault.row,
-                    "key": each.fault.key,
-                    "shard": each.fault.shard,
-                    "recorded": each.fault.reason,
+                    "row": each.sample.row,
+                    "key": each.sample.key,
+                    "shard": each.sample.shard,
+                    "recorded": each.sample.reason,
                     "outcome": each.outcome,
                     "reason": each.reason,
                 }
@@ -62,23 +62,23 @@ def replay(
             ]
         )
     else:
-        console().print(_table(found))
+        make_console().print(_table(found))
     if out is not None:
         _write_page(opened, found, out, quiet=as_json)
-    _judge(found, quarantine)
+    _exit_code(found, quarantine)
 
 
-def _chosen(
-    faults: list[RecordedFault], key: str | None, line: int | None, path: Path
-) -> list[RecordedFault]:
-    from mmpack.settings import nearest
+def _select_faults(
+    faults: list[QuarantineRecord], key: str | None, line: int | None, path: Path
+) -> list[QuarantineRecord]:
+    from mmpack.settings import suggest
 
     if key is not None and line is not None:
-        raise ConfigError("two choices", where="--key and --line", mend="Give one of them.")
+        raise ConfigError("two choices", where="--key and --line", hint="Give one of them.")
     if line is not None:
         if line > len(faults):
             raise ConfigError(
-                f"fault {line} of {len(faults)}", where="--line", mend=f"{path} has no more of them."
+                f"fault {line} of {len(faults)}", where="--line", hint=f"{path} has no more of them."
             )
         return [faults[line - 1]]
     if key is None:
@@ -86,11 +86,11 @@ def _chosen(
     chosen = [fault for fault in faults if fault.key == key]
     if not chosen:
         keys = {fault.key for fault in faults}
-        raise ConfigError(f"'{key}' is not in {path}", where="--key", mend=nearest(key, keys))
+        raise ConfigError(f"'{key}' is not in {path}", where="--key", hint=suggest(key, keys))
     return chosen
 
 
-def _table(found: Sequence[Replayed]) -> RenderableType:
+def _table(found: Sequence[ReplayResult]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
@@ -100,44 +100,44 @@ def _table(found: Sequence[Replayed]) -> RenderableType:
     for each in found:
         # As text: what a file says is no markup.
         table.add_row(
-            str(each.fault.row),
-            Text(each.fault.key),
-            _WORDS[each.outcome],
-            Text(each.reason or f"was: {each.fault.reason}"),
+            str(each.sample.row),
+            Text(each.sample.key),
+            _OUTCOME_LABELS[each.outcome],
+            Text(each.reason or f"was: {each.sample.reason}"),
         )
     return table
 
 
-def _write_page(plan: Plan, found: Sequence[Replayed], out: Path, *, quiet: bool) -> None:
+def _write_page(plan: Plan, found: Sequence[ReplayResult], out: Path, *, quiet: bool) -> None:
     from mmpack.show.row_page.planned_row import planned_row_html
 
-    rows = {each.fault.row for each in found if each.outcome != "absent"}
+    rows = {each.sample.row for each in found if each.outcome != "absent"}
     if len(rows) != 1:
         raise ConfigError(
             f"a page shows one row, and the faults are in {len(rows)} rows of this plan",
             where="--out",
-            mend="Choose one with --line or --key.",
+            hint="Choose one with --line or --key.",
         )
     page = planned_row_html(plan, rows.pop())
-    with writing(out):
+    with storage_write_errors(out):
         out.write_text(page, "utf-8")
     if not quiet:
         typer.echo(f"page: {out}")
 
 
-def _judge(found: Sequence[Replayed], path: Path) -> None:
+def _exit_code(found: Sequence[ReplayResult], path: Path) -> None:
     absent = [each for each in found if each.outcome == "absent"]
     wrong = [each for each in found if each.outcome in ("same", "other")]
     if wrong:
         raise DataError(
-            f"{len(wrong)} of {len(found)} samples cannot be read, the first '{wrong[0].fault.key}': {wrong[0].reason}",
+            f"{len(wrong)} of {len(found)} samples cannot be read, the first '{wrong[0].sample.key}': {wrong[0].reason}",
             where=str(path),
-            mend="`mmpack verify` names all that is wrong with a build.",
+            hint="`mmpack verify` names all that is wrong with a build.",
         )
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(found)} faults are not of this plan, the first '{absent[0].fault.key}': "
+            f"{len(absent)} of {len(found)} faults are not of this plan, the first '{absent[0].sample.key}': "
             f"{absent[0].reason}",
             where=str(path),
-            mend="Give the plan of the run that recorded them.",
+            hint="Give the plan of the run that recorded them.",
         )

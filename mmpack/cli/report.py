@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mmpack.cli import common
-from mmpack.show.console import console, print_json
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.storage.store import storage_write_errors
 
 
 def report(
@@ -24,19 +24,19 @@ def report(
 ) -> None:
     """Say what finished shards hold: samples, tokens, sync, and what was set aside."""
     from mmpack.ingest.build_report import build_report
-    from mmpack.shards import Shards
-    from mmpack.show.shard_set_table import draw_build, render_build
+    from mmpack.shards import ShardSet
+    from mmpack.show.shard_set_table import plot_build_sync, render_build_report
 
-    common.check_png(picture, option="--picture")
-    shards = Shards(out)
+    common.require_png_suffix(picture, option="--picture")
+    shards = ShardSet(out)
     facts = build_report(shards)
     target = picture or (Path(out) / "report.png" if "://" not in out else None)
     if target is not None and facts["sync"]["recordings"]:
-        with writing(target):
-            draw_build(shards, facts, target)
+        with storage_write_errors(target):
+            plot_build_sync(shards, facts, target)
     if as_json:
         print_json(facts)
         return
-    console().print(render_build(facts))
+    make_console().print(render_build_report(facts))
     if target is not None and facts["sync"]["recordings"]:
         typer.echo(f"picture: {target}")

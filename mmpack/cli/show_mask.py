@@ -9,8 +9,8 @@ import typer
 
 from mmpack.cli import common
 from mmpack.errors import ConfigError, IntegrityError
-from mmpack.show.console import console, print_json
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.storage.store import storage_write_errors
 
 if TYPE_CHECKING:
     from mmpack.show.mask.row_view import RowView
@@ -43,18 +43,18 @@ def show_mask(
     ] = False,
 ) -> None:
     """Show which places of a row attend to which, and check the places where documents meet."""
-    from mmpack.masks import block_index
-    from mmpack.show.mask.row_view import check_row
+    from mmpack.masks import build_block_index
+    from mmpack.show.mask.row_view import check_mask
 
-    common.check_png(picture, option="--picture")
-    view = _view(out, lengths, row, max_seq_len, images)
-    index = block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
-    checks = check_row(view, index)
+    common.require_png_suffix(picture, option="--picture")
+    view = _load_row_view(out, lengths, row, max_seq_len, images)
+    index = build_block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
+    checks = check_mask(view, index)
     if picture is not None:
-        from mmpack.show.mask.mask_plot import draw_row
+        from mmpack.show.mask.mask_plot import plot_mask
 
-        with writing(picture):
-            draw_row(view, picture, block_size=block_size)
+        with storage_write_errors(picture):
+            plot_mask(view, picture, block_size=block_size)
     if as_json:
         kinds = index.kinds()
         print_json(
@@ -67,37 +67,39 @@ def show_mask(
                 "blocks": {
                     name: int((kinds == kind).sum()) for kind, name in enumerate(("empty", "partial", "full"))
                 },
-                "checks": [{**check._asdict(), "right": check.right} for check in checks],
+                "checks": [{**check._asdict(), "right": check.passed} for check in checks],
             }
         )
     else:
-        from mmpack.show.mask.mask_text import render_row
+        from mmpack.show.mask.mask_text import render_mask
 
-        console().print(render_row(view, block_size=block_size))
+        make_console().print(render_mask(view, block_size=block_size))
         if picture is not None:
             typer.echo(f"picture: {picture}")
-    wrong = [check for check in checks if not check.right]
+    wrong = [check for check in checks if not check.passed]
     if wrong:
         raise IntegrityError(
             f"{len(wrong)} of {len(checks)} checked places are wrong",
             where=f"query {wrong[0].query}, key {wrong[0].key}",
-            mend="This is a bug in mmpack: please report it.",
+            hint="This is a bug in mmpack: please report it.",
         )
 
 
-def _view(out: str | None, lengths: str | None, row: int, max_seq_len: int | None, images: bool) -> RowView:
+def _load_row_view(
+    out: str | None, lengths: str | None, row: int, max_seq_len: int | None, images: bool
+) -> RowView:
     if (out is None) == (lengths is None):
         raise ConfigError("give a finished build or --lengths, one of the two", where="show-mask")
     if out is not None:
-        from mmpack.shards import Shards
-        from mmpack.show.mask.index_rows import view_row
+        from mmpack.shards import ShardSet
+        from mmpack.show.mask.index_rows import index_row_view
 
-        return view_row(Shards(out), row, max_seq_len or 8192, images=images)
+        return index_row_view(ShardSet(out), row, max_seq_len or 8192, images=images)
     from mmpack.masks import cu_seqlens
-    from mmpack.show.mask.row_view import row_view
+    from mmpack.show.mask.row_view import make_row_view
 
     try:
         ends = cu_seqlens([int(length) for length in (lengths or "").split(",")])
     except ValueError:
         raise ConfigError(f"'{lengths}' is not a list as in '1000,700,12'", where="--lengths") from None
-    return row_view(ends, max_seq_len or max(int(ends[-1]), 1))
+    return make_row_view(ends, max_seq_len or max(int(ends[-1]), 1))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmpack.storage.store import writing
+from mmpack.storage.store import storage_write_errors
 
 
 def show_row(
@@ -24,10 +24,10 @@ def show_row(
     """Show what a model sees in a row: its documents, their sensors side by side, and who sees whom."""
     from mmpack.plan import open_plan
     from mmpack.show.row_page.planned_row import planned_row_html
-    from mmpack.stream import load_plan
+    from mmpack.stream import load_plan_config
 
-    page = planned_row_html(open_plan(load_plan(plan)), row, images=images)
+    page = planned_row_html(open_plan(load_plan_config(plan)), row, images=images)
     path = out or Path(f"row-{row}.html")
-    with writing(path):
+    with storage_write_errors(path):
         path.write_text(page, "utf-8")
     typer.echo(f"page: {path}")

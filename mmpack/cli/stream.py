@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.cli.progress import Bar
+from mmpack.cli.progress import ProgressBar
 from mmpack.errors import ConfigError
-from mmpack.show.console import console, print_json
+from mmpack.show.console import make_console, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,21 +45,21 @@ def stream(
     with RowStream.open(plan, rank=rank, ranks=ranks, reader=overrule) as source:
         opened_s = time.perf_counter() - started
         if balance:
-            _show_prices(source.plan, ranks, as_json)
+            _print_balance_report(source.plan, ranks, as_json)
             return
-        source.start_at(first_step)
-        facts = _read(source, rows, opened_s)
+        source.seek(first_step)
+        facts = _measure_stream(source, rows, opened_s)
         if benchmark:
-            from mmpack.stream.profile import profile
+            from mmpack.stream.profile import profile_rows
 
-            facts["one_row_ms"] = profile(source.plan, rows=min(facts["rows"], 8), first_step=first_step)
+            facts["one_row_ms"] = profile_rows(source.plan, rows=min(facts["rows"], 8), first_step=first_step)
     if as_json:
         print_json(facts)
     else:
-        console().print(_table(facts, benchmark))
+        make_console().print(_table(facts, benchmark))
 
 
-def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
+def _measure_stream(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
     import numpy as np
 
     from mmpack.layout import Modality
@@ -70,7 +70,7 @@ def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
     documents = tokens = count = size_bytes = 0
     first_s = 0.0
     started = time.perf_counter()
-    with Bar("stream", "rows") as bar:
+    with ProgressBar("stream", "rows") as bar:
         for row in source:
             count += 1
             if count == 1:
@@ -86,7 +86,7 @@ def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
                 break
     wall_s = time.perf_counter() - started
     if not count:
-        raise ConfigError("the run has ended before it", where="--first-step", mend="Choose an earlier step.")
+        raise ConfigError("the run has ended before it", where="--first-step", hint="Choose an earlier step.")
     steady_s = max(wall_s - first_s, 1e-9)
     places = count * source.plan.config.max_seq_len
     return {
@@ -96,7 +96,7 @@ def _read(source: RowStream, rows: int, opened_s: float) -> dict[str, Any]:
         "fill": tokens / places,
         "datasets": dict(zip(names, (shares / max(shares.sum(), 1)).tolist(), strict=True)),
         "modalities": {each.name.lower(): int(modalities[each]) / places for each in Modality},
-        "gated": source.plan.gated,
+        "gated": source.plan.num_excluded_slices,
         "unreadable": source.quarantine.count,
         "workers": source.reader.workers,
         "threads": source.reader.threads,
@@ -142,12 +142,12 @@ def _table(facts: dict[str, Any], benchmark: bool) -> RenderableType:
     return table
 
 
-def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
+def _print_balance_report(plan: Plan, ranks: int, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from mmpack.plan.balance_report import prices
+    from mmpack.plan.balance_report import compare_balance_modes
 
-    found = prices(plan, ranks=ranks, windows=4)
+    found = compare_balance_modes(plan, ranks=ranks, windows=4)
     if as_json:
         print_json(
             {"ranks": ranks, "in_force": plan.config.balance, "modes": [asdict(each) for each in found]}
@@ -168,7 +168,7 @@ def _show_prices(plan: Plan, ranks: int, as_json: bool) -> None:
             f"{each.share_error:.3f}",
             f"{each.fill:.3%}",
         )
-    console().print(table)
+    make_console().print(table)
     typer.echo(
         f"{ranks} ranks, {plan.config.global_batch} rows a step. Ranks at work: mean / largest cost of a step's ranks. "
         "Length spread: how unlike steps are in document length. Share error: how far a step's shares are from its window's."

@@ -10,8 +10,8 @@ import typer
 from mmpack.cli import common
 from mmpack.errors import QuarantineError
 from mmpack.serialisation import pretty_json
-from mmpack.show.console import console, print_json
-from mmpack.storage.store import writing
+from mmpack.show.console import make_console, print_json
+from mmpack.storage.store import storage_write_errors
 
 
 def sync(
@@ -42,26 +42,26 @@ def sync(
 ) -> None:
     """Check how well a recording's streams agree in time."""
     from mmpack.recording.formats import open_recordings
-    from mmpack.show.sync_table import render
+    from mmpack.show.sync_table import render_sync_report
     from mmpack.sync import synchronise
-    from mmpack.sync.sync_report import summary, to_table, write_parquet
+    from mmpack.sync.sync_report import sync_report, to_table, write_parquet
 
-    settings = common.sync_config(config, reference, tolerance)
+    settings = common.load_sync_config(config, reference, tolerance)
     recordings = [found for path in recording for found in open_recordings(path, root=root)]
     results = [synchronise(found, settings) for found in recordings]
-    report = summary(results)
+    report = sync_report(results)
     if out is not None:
-        from mmpack.show.sync_plot import draw
+        from mmpack.show.sync_plot import plot_sync
 
-        with writing(out):
+        with storage_write_errors(out):
             out.mkdir(parents=True, exist_ok=True)
             (out / "report.json").write_bytes(pretty_json(report))
             write_parquet(results, out / "sync.parquet")
-            draw(to_table(results), report, out / "sync.png")
+            plot_sync(to_table(results), report, out / "sync.png")
     if as_json:
         print_json(report)
     else:
-        console().print(render(report))
+        make_console().print(render_sync_report(report))
         if out is not None:
             typer.echo(f"report: {out / 'report.json'}  picture: {out / 'sync.png'}")
     share = report["quarantined"] / max(report["ticks"], 1)

@@ -19,27 +19,27 @@ def verify(
     ] = False,
 ) -> None:
     """Check every digest, every member, index against tar, token counts and the sync gate."""
-    from mmpack.cli.progress import Bar
-    from mmpack.verification.verify import to_json
+    from mmpack.cli.progress import ProgressBar
+    from mmpack.verification.verify import verification_to_json
     from mmpack.verification.verify import verify as check
 
-    with Bar("verify", "MB", 1e6) as bar:
-        verdict = check(out, tell=bar.update)
+    with ProgressBar("verify", "MB", 1e6) as bar:
+        verdict = check(out, on_progress=bar.update)
     if as_json:
-        print_json(to_json(verdict))
+        print_json(verification_to_json(verdict))
     else:
         for note in verdict.notes:
             typer.echo(f"note: {note}")
-        for fault in verdict.faults[:_SHOWN]:
+        for fault in verdict.problems[:_SHOWN]:
             typer.echo(f"fault: {fault}")
-        if not verdict.faults:
+        if not verdict.problems:
             typer.echo(
                 f"verified: {verdict.samples} samples, {verdict.members} members, {verdict.size_bytes / 1e6:.1f} MB; every digest "
                 "right, every sample where the index says, every residual within its tolerance"
             )
-    if verdict.faults:
+    if verdict.problems:
         raise IntegrityError(
-            f"{len(verdict.faults)} faults, the first: {verdict.faults[0]}",
+            f"{len(verdict.problems)} faults, the first: {verdict.problems[0]}",
             where=out,
-            mend="Build the damaged shards again, or copy them again.",
+            hint="Build the damaged shards again, or copy them again.",
         )

@@ -12,8 +12,9 @@ from mmpack.clock.convert import (
 )
 from mmpack.clock.decimal_text import decimal_to_ns, decimals_to_ns, format_ns, parse_duration
 from mmpack.clock.drift import DriftFit, fit_drift, period_drift
-from mmpack.clock.leap import known_map
+from mmpack.clock.leap import leap_second_map
 from mmpack.clock.maps import ClockMap
+from mmpack.lazy import make_dir
 
 __all__ = [
     "DOMAINS",
@@ -30,9 +31,11 @@ __all__ = [
     "format_ns",
     "gps_week_s_to_ns",
     "integers_to_ns",
-    "known_map",
+    "leap_second_map",
     "parse_duration",
     "period_drift",
     "pts_to_ns",
     "samples_to_ns",
 ]
+
+__dir__ = make_dir(__all__)

@@ -28,7 +28,7 @@ def require_int64(value: int) -> int:
     if not fits_int64(value):
         raise DataError(
             f"{value} does not fit into 64 bits (as ns, 292 years either side of the epoch)",
-            mend="Check the unit, the rate and the start",
+            hint="Check the unit, the rate and the start",
         )
     return value
 
@@ -39,25 +39,25 @@ def int64_array(values: ArrayLike) -> Int64Array:
     if array.size == 0:
         return np.zeros(array.shape, np.int64)
     if array.dtype.kind not in "iu":
-        raise DataError(f"integers are needed, not {array.dtype}", mend="Floats go through floats_to_ns")
+        raise DataError(f"integers are needed, not {array.dtype}", hint="Floats go through floats_to_ns")
     if array.dtype == np.uint64:
         require_int64(int(array.max()))
     return array.astype(np.int64, copy=False)
 
 
-def by_python_ints(function: Callable[[int], int], values: Int64Array) -> Int64Array:
+def apply_unbounded(function: Callable[[int], int], values: Int64Array) -> Int64Array:
     """`function` of each value in integers without bound: the slow path, right for any size."""
     results = [require_int64(function(value)) for value in values.ravel().tolist()]
     return np.array(results, dtype=np.int64).reshape(values.shape)
 
 
-def scale_round_int(n: int, ratio: Fraction, start: int = 0) -> int:
+def scale_and_round(n: int, ratio: Fraction, start: int = 0) -> int:
     """start + n·ratio, rounded to the nearest integer, halves up; raise :class:`DataError` past int64."""
     p, q = ratio.numerator, ratio.denominator
     return require_int64((2 * n * p + q) // (2 * q) + start)
 
 
-def scale_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Array:
+def scale_and_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Array:
     """:func:`scale_round_int` of every element, exactly, for a positive ratio.
 
     With n = h·q + r and 0 <= r < q, n·p/q rounds to h·p + (2·r·p + q) // (2·q). Only the quotient must not
@@ -69,10 +69,10 @@ def scale_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Arra
     if n.size == 0:
         return n
     for end in (n.min(), n.max()):
-        scale_round_int(int(end), ratio, start)
+        scale_and_round(int(end), ratio, start)
     p, q = ratio.numerator, ratio.denominator
     if not fits_int64(2 * (q - 1) * p + q, p, 2 * q, start):
-        return by_python_ints(lambda value: scale_round_int(value, ratio, start), n)
+        return apply_unbounded(lambda value: scale_and_round(value, ratio, start), n)
     with np.errstate(over="ignore"):
         whole, part = np.divmod(n, q)
         return whole * p + (2 * part * p + q) // (2 * q) + start

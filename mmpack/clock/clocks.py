@@ -46,14 +46,14 @@ class Domain:
     about: str
 
 
-def _absolute(name: str, epoch: datetime, about: str) -> Domain:
+def _absolute_domain(name: str, epoch: datetime, about: str) -> Domain:
     low, high = (
         int((datetime(year, 1, 1, tzinfo=UTC) - epoch).total_seconds()) * _S for year in (1990, 2100)
     )
     return Domain(name, epoch, low, high, (), about)
 
 
-def _relative(name: str, sentinels: tuple[int, ...], about: str) -> Domain:
+def _relative_domain(name: str, sentinels: tuple[int, ...], about: str) -> Domain:
     return Domain(name, None, -_DAY_NS, 20 * 365 * _DAY_NS, sentinels, about)
 
 
@@ -61,13 +61,19 @@ DOMAINS: Mapping[str, Domain] = MappingProxyType(
     {
         domain.name: domain
         for domain in (
-            _absolute("utc", _POSIX_EPOCH, "POSIX time: ns since 1970-01-01 UTC, leap seconds not counted"),
-            _absolute("tai", _POSIX_EPOCH, "atomic time: ns since 1970-01-01 TAI, leap seconds counted"),
-            _absolute("gps", _GPS_EPOCH, "GPS time: ns since 1980-01-06 UTC, leap seconds counted"),
-            _relative("boot", (-1,), "ns since a machine started"),
-            _relative("device", (-1,), "ns since a sensor started, or from any other start of its own"),
+            _absolute_domain(
+                "utc", _POSIX_EPOCH, "POSIX time: ns since 1970-01-01 UTC, leap seconds not counted"
+            ),
+            _absolute_domain(
+                "tai", _POSIX_EPOCH, "atomic time: ns since 1970-01-01 TAI, leap seconds counted"
+            ),
+            _absolute_domain("gps", _GPS_EPOCH, "GPS time: ns since 1980-01-06 UTC, leap seconds counted"),
+            _relative_domain("boot", (-1,), "ns since a machine started"),
+            _relative_domain(
+                "device", (-1,), "ns since a sensor started, or from any other start of its own"
+            ),
             # A true media stamp of -1 ns exists: a pts of -1024 samples plus its start, rounded.
-            _relative("media", (), "ns since the start of a file; priming samples lie before 0"),
+            _relative_domain("media", (), "ns since the start of a file; priming samples lie before 0"),
         )
     }
 )
@@ -98,22 +104,22 @@ class Clock:
             raise ConfigError(
                 f"unknown clock domain {self.domain!r}",
                 where=f"clock {self.name!r}",
-                mend=f"{hint}Domains are {', '.join(DOMAINS)}",
+                hint=f"{hint}Domains are {', '.join(DOMAINS)}",
             )
         if self.resolution_ns < 1:
             raise ConfigError(
                 f"a resolution of {self.resolution_ns} ns is below 1", where=f"clock {self.name!r}"
             )
 
-    def implausible(self, t_ns: ArrayLike) -> NDArray[np.bool_]:
+    def find_implausible(self, t_ns: ArrayLike) -> NDArray[np.bool_]:
         """Mask, of the shape of `t_ns`, of the stamps that cannot be true on this clock."""
         t = int64_array(t_ns)
         domain = DOMAINS[self.domain]
         return (t < domain.low_ns) | (t > domain.high_ns) | np.isin(t, domain.sentinels)
 
-    def show(self, t_ns: int) -> str:
+    def format(self, t_ns: int) -> str:
         """A stamp for a screen: date and time if there is a calendar (gps: no leap seconds), else seconds."""
-        return _show(DOMAINS[self.domain], t_ns)
+        return _format_timestamp(DOMAINS[self.domain], t_ns)
 
     def check(self, t_ns: ArrayLike, *, where: str = "", unit: str = "ns") -> None:
         """Raise :class:`ClockError` if any stamp is implausible on this clock.
@@ -127,7 +133,7 @@ class Clock:
             unit: the unit the numbers were read as, before they became nanoseconds.
         """
         t = int64_array(t_ns).ravel()
-        bad = self.implausible(t)
+        bad = self.find_implausible(t)
         if not bad.any():
             return
         wrong = t[bad]
@@ -135,8 +141,8 @@ class Clock:
         if strange.size:
             what, mend = self._out_of_range(t, bad, strange, unit)
         else:
-            what, mend = _sentinel(t, bad)
-        raise ClockError(what, where=where, mend=mend)
+            what, mend = _find_sentinel(t, bad)
+        raise ClockError(what, where=where, hint=mend)
 
     def _out_of_range(
         self, t: Int64Array, bad: NDArray[np.bool_], strange: Int64Array, unit: str
@@ -145,8 +151,8 @@ class Clock:
         index = int(np.flatnonzero(bad & (t == strange[0]))[0])
         first = int(t[index])
         what = (
-            f"{_count(bad)} outside the plausible {_span(domain)} of {self.domain} clock {self.name!r}; "
-            f"the one at index {index} is {first} ns, {_show(domain, first)}"
+            f"{_format_count(bad)} outside the plausible {_format_range(domain)} of {self.domain} clock {self.name!r}; "
+            f"the one at index {index} is {first} ns, {_format_timestamp(domain, first)}"
         )
         return what, self._guess(int(np.sort(strange)[strange.size // 2]), unit)
 
@@ -156,10 +162,10 @@ class Clock:
         for other in _STAMP_UNITS:
             read = raw * UNIT_NS[other]
             if other != unit and domain.low_ns <= read <= domain.high_ns:
-                return f"Read as {other} they would be {_show(domain, read, brief=True)}: declare that unit"
+                return f"Read as {other} they would be {_format_timestamp(domain, read, brief=True)}: declare that unit"
         for other in DOMAINS.values():
             if other is not domain and other.low_ns <= t_ns <= other.high_ns:
-                seen = _show(other, t_ns, brief=True)
+                seen = _format_timestamp(other, t_ns, brief=True)
                 return f"On a {other.name} clock they would be {seen}: declare that domain"
         return "Check the unit and the clock of these stamps"
 
@@ -172,23 +178,25 @@ _SENTINELS: dict[int, str] = {
 }
 
 
-def _sentinel(t: Int64Array, bad: NDArray[np.bool_]) -> tuple[str, str]:
+def _find_sentinel(t: Int64Array, bad: NDArray[np.bool_]) -> tuple[str, str]:
     index = int(np.argmax(bad))
     names = [_SENTINELS[value] for value in np.unique(t[bad]).tolist()]
-    what = f"{_count(bad)} {' or '.join(names)}, a sentinel for 'no stamp' (the first at index {index})"
+    what = (
+        f"{_format_count(bad)} {' or '.join(names)}, a sentinel for 'no stamp' (the first at index {index})"
+    )
     return what, "Remove the rows without a time, or give them their true stamps"
 
 
-def _count(bad: NDArray[np.bool_]) -> str:
+def _format_count(bad: NDArray[np.bool_]) -> str:
     count = int(bad.sum())
     return f"{count:,} of {bad.size:,} stamps {'is' if count == 1 else 'are'}"
 
 
-def _span(domain: Domain) -> str:
+def _format_range(domain: Domain) -> str:
     return "-1 day .. 20 years" if domain.epoch is None else "1990 .. 2100"
 
 
-def _show(domain: Domain, t_ns: int, *, brief: bool = False) -> str:
+def _format_timestamp(domain: Domain, t_ns: int, *, brief: bool = False) -> str:
     whole, part = divmod(int(t_ns), _S)
     if domain.epoch is None:
         return f"{whole:,} s" if brief else f"{Decimal(int(t_ns)).scaleb(-9):.9f} s"

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from mmpack.clock._int64 import (
     Int64Array,
     IntArray,
-    by_python_ints,
+    apply_unbounded,
     fits_int64,
     int64_array,
     require_int64,
-    scale_round_array,
-    scale_round_int,
+    scale_and_round,
+    scale_and_round_array,
 )
 from mmpack.errors import ConfigError, DataError
 
@@ -46,7 +46,7 @@ def unit_ns(unit: str) -> int:
     except KeyError:
         near = difflib.get_close_matches(unit, UNIT_NS, n=1)
         hint = f"Did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"unknown unit {unit!r}", mend=f"{hint}Units are {', '.join(UNIT_NS)}") from None
+        raise ConfigError(f"unknown unit {unit!r}", hint=f"{hint}Units are {', '.join(UNIT_NS)}") from None
 
 
 @overload
@@ -70,10 +70,10 @@ def pts_to_ns(
         ConfigError: the time base is not a positive rational.
         DataError: a result does not fit into int64, or `pts` are not integers.
     """
-    ratio = _positive("time base", time_base) * UNIT_NS["s"]
+    ratio = _require_positive("time base", time_base) * UNIT_NS["s"]
     if isinstance(pts, int | np.integer):
-        return scale_round_int(int(pts), ratio, start_ns)
-    return scale_round_array(pts, ratio, start_ns)
+        return scale_and_round(int(pts), ratio, start_ns)
+    return scale_and_round_array(pts, ratio, start_ns)
 
 
 @overload
@@ -84,7 +84,7 @@ def samples_to_ns(
     n: int | np.integer[Any] | IntArray, rate_hz: int | Fraction, t0_ns: int = 0
 ) -> int | Int64Array:
     """The time of sample `n`: t0_ns + n·10^9 / rate_hz, rounded. Returns and raises as :func:`pts_to_ns`."""
-    time_base = 1 / _positive("rate", rate_hz)
+    time_base = 1 / _require_positive("rate", rate_hz)
     if isinstance(n, int | np.integer):
         return pts_to_ns(n, time_base, t0_ns)
     return pts_to_ns(n, time_base, t0_ns)
@@ -102,7 +102,7 @@ def first_sample_at_or_after(
     Writing 10^9 / rate_hz as p/q and d = t_ns - t0_ns, the condition is n >= q·(2·d - 1) / (2·p). Negative
     where t_ns lies before t0_ns. Returns and raises as :func:`pts_to_ns`.
     """
-    ratio = UNIT_NS["s"] / _positive("rate", rate_hz)
+    ratio = UNIT_NS["s"] / _require_positive("rate", rate_hz)
     p, q = ratio.numerator, ratio.denominator
 
     def first(t: int) -> int:
@@ -117,7 +117,7 @@ def first_sample_at_or_after(
     for end in ends:
         first(end)
     if not fits_int64(2 * p * q, t0_ns, *(end - t0_ns for end in ends)):
-        return by_python_ints(first, t)
+        return apply_unbounded(first, t)
     # d = whole·p + part leaves ceil(q·(2·part - 1) / (2·p)), whose terms are below 2·p·q.
     whole, part = np.divmod(t - t0_ns, p)
     with np.errstate(over="ignore"):
@@ -136,7 +136,7 @@ def integers_to_ns(values: IntArray, unit: str, *, where: str = "") -> Int64Arra
     array = int64_array(values)
     if array.size:
         for index in (int(array.argmin()), int(array.argmax())):
-            require_in_range(Fraction(int(array.flat[index])), unit, where=at_index(where, index))
+            require_in_range(Fraction(int(array.flat[index])), unit, where=index_location(where, index))
     return array * np.int64(per_unit)
 
 
@@ -163,7 +163,7 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str, *, where: str = "
         raise DataError(
             f"float stamps are needed, not {given.dtype}",
             where=where,
-            mend="Integers go through integers_to_ns",
+            hint="Integers go through integers_to_ns",
         )
     if given.size == 0:
         return np.zeros(given.shape, np.int64), 1
@@ -172,12 +172,12 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str, *, where: str = "
         index = int(np.argmin(finite))
         raise DataError(
             f"the stamp is {given.flat[index]}",
-            where=at_index(where, index),
-            mend="Remove the rows without a time",
+            where=index_location(where, index),
+            hint="Remove the rows without a time",
         )
     v = given.astype(np.float64).ravel()
     for index in (int(v.argmin()), int(v.argmax())):
-        require_in_range(Fraction(float(v[index])), unit, where=at_index(where, index))
+        require_in_range(Fraction(float(v[index])), unit, where=index_location(where, index))
 
     part, whole = np.modf(v)
     scaled = part * per_unit
@@ -186,17 +186,17 @@ def floats_to_ns(values: NDArray[np.floating[Any]], unit: str, *, where: str = "
     unsure = np.abs(scaled - rounded) >= 0.5 - per_unit * 2.0**-52
     t_ns = whole.astype(np.int64) * per_unit + rounded.astype(np.int64)
     for index in np.flatnonzero(unsure):
-        t_ns[index] = scale_round_int(1, Fraction(float(v[index])) * per_unit)
+        t_ns[index] = scale_and_round(1, Fraction(float(v[index])) * per_unit)
     spacing = float(np.spacing(np.abs(given).max()))
-    return t_ns.reshape(given.shape), spacing_ns(spacing, unit)
+    return t_ns.reshape(given.shape), float_spacing_ns(spacing, unit)
 
 
-def at_index(where: str, index: int) -> str:
+def index_location(where: str, index: int) -> str:
     """The place of one stamp of `where`, for the message of an error."""
     return f"{where}, index {index}" if where else f"index {index}"
 
 
-def spacing_ns(spacing: float, unit: str) -> int:
+def float_spacing_ns(spacing: float, unit: str) -> int:
     """A spacing of floats in `unit` as whole nanoseconds, rounded up, at least 1."""
     return max(1, -(-(Fraction(spacing) * unit_ns(unit)) // 1))
 
@@ -212,7 +212,7 @@ def require_in_range(value: Fraction, unit: str, *, where: str) -> None:
         f"the stamp {float(value):.17g} {unit} does not fit into int64 nanoseconds "
         f"(counted from 1970 it lies in the year {years[unit]})",
         where=where,
-        mend=f"The unit is probably {fitting[0]}" if fitting else f"The unit is probably not {unit}",
+        hint=f"The unit is probably {fitting[0]}" if fitting else f"The unit is probably not {unit}",
     )
 
 
@@ -250,33 +250,33 @@ def gps_week_s_to_ns(
         whole = np.isfinite(weeks) & (weeks == np.rint(weeks)) & (np.abs(weeks) < 2**31)
         if not whole.all():
             raise DataError(
-                "the GPS week is not a whole number", where=at_index(where, int(np.argmin(whole)))
+                "the GPS week is not a whole number", where=index_location(where, int(np.argmin(whole)))
             )
         weeks = weeks.astype(np.int64)
     if second.dtype.kind == "f" and second.dtype != np.float64:
         raise DataError(
             f"GPS seconds of the week in {second.dtype} are 62 ms apart or more",
             where=where,
-            mend="Export them as float64",
+            hint="Export them as float64",
         )
     inside = (second >= 0) & (second <= WEEK_S)
     if not inside.all():
         index = int(np.argmin(inside))
         raise DataError(
             f"{second.flat[index]} seconds of the GPS week lie outside 0 .. {WEEK_S}",
-            where=at_index(where, index),
-            mend="Are the columns for week and seconds exchanged?",
+            where=index_location(where, index),
+            hint="Are the columns for week and seconds exchanged?",
         )
     within = floats_to_ns(second, "s")[0] if second.dtype.kind == "f" else integers_to_ns(second, "s")
-    t_ns = scale_round_array(weeks, Fraction(WEEK_S * UNIT_NS["s"])) + within
+    t_ns = scale_and_round_array(weeks, Fraction(WEEK_S * UNIT_NS["s"])) + within
     return int(t_ns) if np.ndim(t_ns) == 0 else t_ns
 
 
-def _positive(what: str, value: int | Fraction) -> Fraction:
+def _require_positive(what: str, value: int | Fraction) -> Fraction:
     if not isinstance(value, int | Fraction) or value <= 0:
         raise ConfigError(
             f"a {what} of {value!r} is not a positive integer or Fraction",
-            mend="Give rates exactly: 29.97 frames/s is Fraction(30000, 1001)",
+            hint="Give rates exactly: 29.97 frames/s is Fraction(30000, 1001)",
         )
     return Fraction(value)
 

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mmpack.clock._int64 import Int64Array, fits_int64, scale_round_array, scale_round_int
-from mmpack.clock.convert import UNIT_NS, require_in_range, spacing_ns, unit_ns
+from mmpack.clock._int64 import Int64Array, fits_int64, scale_and_round, scale_and_round_array
+from mmpack.clock.convert import UNIT_NS, float_spacing_ns, require_in_range, unit_ns
 from mmpack.errors import ConfigError, DataError
 
 _NUMBER = r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
@@ -27,7 +27,7 @@ _NAMES = {
     "min": "minutes",
     "h": "hours",
 }
-_LONGEST = 64  # characters: longer is no time stamp, and int() is quadratic in them
+_MAX_CHARS = 64  # characters: longer is no time stamp, and int() is quadratic in them
 _FLOAT64_INTEGERS = 2**53  # the integers below this are all float64 values
 _SCREEN = Context(prec=3, rounding=ROUND_HALF_UP)
 
@@ -43,7 +43,7 @@ def decimal_to_ns(text: str, unit: str, *, where: str = "") -> int:
     per_unit = unit_ns(unit)
     mantissa, decimals = _parse(text, unit, where)
     require_in_range(Fraction(mantissa, 10**decimals), unit, where=where)
-    return scale_round_int(mantissa, Fraction(per_unit, 10**decimals))
+    return scale_and_round(mantissa, Fraction(per_unit, 10**decimals))
 
 
 def decimals_to_ns(
@@ -69,7 +69,7 @@ def decimals_to_ns(
         try:
             parsed.append(_parse(text, unit, ""))
         except DataError as error:
-            raise DataError(error.what, where=f"{prefix} {row}", mend=error.mend) from None
+            raise DataError(error.message, where=f"{prefix} {row}", hint=error.hint) from None
 
     places = max(decimals for _, decimals in parsed)
     scaled = [mantissa * 10 ** (places - decimals) for mantissa, decimals in parsed]
@@ -78,13 +78,13 @@ def decimals_to_ns(
     for end in ends:
         require_in_range(Fraction(end, 10**places), unit, where=f"{prefix} {first_row + scaled.index(end)}")
     if fits_int64(*ends):
-        t_ns = scale_round_array(np.array(scaled, dtype=np.int64), ratio)
+        t_ns = scale_and_round_array(np.array(scaled, dtype=np.int64), ratio)
     else:
-        t_ns = np.array([scale_round_int(value, ratio) for value in scaled], dtype=np.int64)
+        t_ns = np.array([scale_and_round(value, ratio) for value in scaled], dtype=np.int64)
 
     resolution_ns = max(1, per_unit // 10**places)
     largest = max(map(abs, scaled)) / 10**places
-    float_ns = spacing_ns(float(np.spacing(largest)), unit)
+    float_ns = float_spacing_ns(float(np.spacing(largest)), unit)
     if resolution_ns < float_ns and all(repr(float(text)) == text.strip() for text in texts):
         resolution_ns = float_ns
     return t_ns, resolution_ns
@@ -97,16 +97,16 @@ def parse_duration(text: str) -> int:
         ConfigError: no number with a unit of :data:`UNIT_NS`, not a whole number of nanoseconds, or past
             int64.
     """
-    match = _DURATION.fullmatch(text) if isinstance(text, str) and len(text) <= _LONGEST else None
+    match = _DURATION.fullmatch(text) if isinstance(text, str) and len(text) <= _MAX_CHARS else None
     if match is None:
         raise ConfigError(
             f"{text!r} is not a duration",
-            mend=f"Write a number and a unit ({', '.join(UNIT_NS)}), such as '1ms'",
+            hint=f"Write a number and a unit ({', '.join(UNIT_NS)}), such as '1ms'",
         )
     exact = Fraction(match[1]) * UNIT_NS[match[2]]
     if exact.denominator != 1:
         raise ConfigError(
-            f"{text!r} is not a whole number of nanoseconds", mend="A nanosecond is the finest step"
+            f"{text!r} is not a whole number of nanoseconds", hint="A nanosecond is the finest step"
         )
     if not fits_int64(exact.numerator):
         raise ConfigError(f"{text!r} is longer than 292 years, the most that int64 nanoseconds hold")
@@ -127,27 +127,27 @@ def format_ns(ns: int) -> str:
 
 def _parse(text: str, unit: str, where: str) -> tuple[int, int]:
     """A plain decimal as (mantissa, decimals): its value is mantissa / 10^decimals."""
-    match = _DECIMAL.fullmatch(text) if len(text) <= _LONGEST else None
+    match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_CHARS else None
     if match is None:
         if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
-            raise _through_float(text, unit, where)
-        shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+            raise _float_precision_error(text, unit, where)
+        shown = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "…"
         raise DataError(
             f"{shown!r} is not a decimal number of {unit}",
             where=where,
-            mend="Is this the column of the time stamps?",
+            hint="Is this the column of the time stamps?",
         )
     sign, whole, fraction = match.groups()
     if fraction and not fraction.strip("0") and int(whole or "0") >= _FLOAT64_INTEGERS:
-        raise _through_float(text, unit, where)
+        raise _float_precision_error(text, unit, where)
     if fraction is None or fraction == "0":
         # '12.0' is how an integer prints that became a float: its decimal place is not in use.
         return int(sign + (whole or "0")), 0
     return int(sign + whole + fraction), len(fraction)
 
 
-def _through_float(text: str, unit: str, where: str) -> DataError:
-    kept_ns = spacing_ns(float(np.spacing(abs(float(text)))), unit)
+def _float_precision_error(text: str, unit: str, where: str) -> DataError:
+    kept_ns = float_spacing_ns(float(np.spacing(abs(float(text)))), unit)
     exponent = int(Decimal(text.strip()).as_tuple().exponent)
     printed_ns = int(Fraction(10) ** exponent * UNIT_NS[unit])
     print_loss = f", and was printed in steps of {printed_ns} ns" if printed_ns > kept_ns else ""
@@ -155,5 +155,5 @@ def _through_float(text: str, unit: str, where: str) -> DataError:
         f"{text.strip()!r}: {_NAMES[unit]} went through float64, "
         f"which at this size has steps of {kept_ns} ns{print_loss}",
         where=where,
-        mend="Export the stamps again as integers, or read the column as floats so that the loss is declared",
+        hint="Export the stamps again as integers, or read the column as floats so that the loss is declared",
     )

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mmpack.clock._int64 import Int64Array, int64_array, scale_round_array
+from mmpack.clock._int64 import Int64Array, int64_array, scale_and_round_array
 from mmpack.clock.decimal_text import format_ns
 from mmpack.errors import ConfigError, DataError
 
@@ -90,11 +90,11 @@ def fit_drift(
         DataError: shapes differ, or the stamps are no integers.
     """
     slope = _estimator(method)
-    x, y = _pairs(x_ns, y_ns)
+    x, y = _check_pairs(x_ns, y_ns)
     n = int(x.size)
     span_ns = int(x[-1]) - int(x[0]) if n else 0
     if span_ns == 0:
-        offset_ns, residual_ns = baseline(x, y, method) if n else (0, 0)
+        offset_ns, residual_ns = fit_offset(x, y, method) if n else (0, 0)
         x0_ns = int(x[0]) if n else 0
         refused = f"{n} points at one time show no drift"
         return DriftFit(math.nan, -math.inf, math.inf, offset_ns, x0_ns, residual_ns, span_ns, n, refused)
@@ -104,7 +104,7 @@ def fit_drift(
     e = (difference - difference[0]).astype(np.float64)
     drift = slope(u, e)
     half = max(_half_width(slope, u, e, drift), resolution_ns / span_ns)
-    level, residual_ns = _level(e - drift * u, method)
+    level, residual_ns = _fit_level(e - drift * u, method)
     ppm, half_ppm = drift * 1e6, half * 1e6
     return DriftFit(
         ppm=ppm,
@@ -115,7 +115,7 @@ def fit_drift(
         residual_p99_ns=residual_ns,
         span_ns=span_ns,
         n=n,
-        refused=_refusal(n, span_ns, min_span_ns, 2 * half_ppm),
+        refused=_refusal_reason(n, span_ns, min_span_ns, 2 * half_ppm),
     )
 
 
@@ -149,8 +149,8 @@ def period_drift(
     if t.size == 0:
         return fit_drift(t, t, method=method)
     steps = np.diff(t)
-    counts = scale_round_array(steps, 1 / period)
-    nominal = scale_round_array(np.concatenate(([0], np.cumsum(counts))), period, int(t[0]))
+    counts = scale_and_round_array(steps, 1 / period)
+    nominal = scale_and_round_array(np.concatenate(([0], np.cumsum(counts))), period, int(t[0]))
     fit = fit_drift(nominal, t, method=method, min_span_ns=min_span_ns, resolution_ns=resolution_ns)
 
     unclear = float(np.mean(np.abs(steps - np.diff(nominal)) > float(period / 4))) if steps.size else 0.0
@@ -160,19 +160,19 @@ def period_drift(
     return replace(fit, refused=fit.refused or sentence)
 
 
-def baseline(x_ns: ArrayLike, y_ns: ArrayLike, method: Method) -> tuple[int, int]:
+def fit_offset(x_ns: ArrayLike, y_ns: ArrayLike, method: Method) -> tuple[int, int]:
     """The offset y - x without any drift, and the 99th percentile of what it leaves, in ns.
 
     The offset is the median for "theil-sen", the smallest for "envelope". Raises as :func:`fit_drift`; the
     arrays must not be empty.
     """
-    x, y = _pairs(x_ns, y_ns)
+    x, y = _check_pairs(x_ns, y_ns)
     difference = y - x
-    level, residual_ns = _level((difference - difference[0]).astype(np.float64), method)
+    level, residual_ns = _fit_level((difference - difference[0]).astype(np.float64), method)
     return int(difference[0]) + level, residual_ns
 
 
-def theil_sen(u: _Floats, e: _Floats) -> float:
+def theil_sen_slope(u: _Floats, e: _Floats) -> float:
     """Median slope of e over all pairs of points; past 1,000 points over the pairs at evenly spaced lags."""
     n = u.size
     stride = min(-(-n * n // (2 * _MAX_PAIRS)), max(1, n // 4))
@@ -188,7 +188,7 @@ def theil_sen(u: _Floats, e: _Floats) -> float:
     return float(ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2
 
 
-def lower_envelope(u: _Floats, e: _Floats) -> float:
+def lower_envelope_slope(u: _Floats, e: _Floats) -> float:
     """Slope of the edge of the lower convex hull of the points (u, e) that lies below the mean of u.
 
     Starts from a chord across the mean. While a point lies below the chord, the lowest such point replaces
@@ -215,14 +215,14 @@ def lower_envelope(u: _Floats, e: _Floats) -> float:
 
 def _estimator(method: str) -> _Estimator:
     try:
-        return {"theil-sen": theil_sen, "envelope": lower_envelope}[method]
+        return {"theil-sen": theil_sen_slope, "envelope": lower_envelope_slope}[method]
     except KeyError:
         raise ConfigError(
-            f"unknown drift method {method!r}", mend="Methods are theil-sen and envelope"
+            f"unknown drift method {method!r}", hint="Methods are theil-sen and envelope"
         ) from None
 
 
-def _pairs(x_ns: ArrayLike, y_ns: ArrayLike) -> tuple[Int64Array, Int64Array]:
+def _check_pairs(x_ns: ArrayLike, y_ns: ArrayLike) -> tuple[Int64Array, Int64Array]:
     x, y = int64_array(x_ns).ravel(), int64_array(y_ns).ravel()
     if x.size != y.size:
         raise DataError(f"{x.size} stamps of one clock cannot be paired with {y.size} of the other")
@@ -230,7 +230,7 @@ def _pairs(x_ns: ArrayLike, y_ns: ArrayLike) -> tuple[Int64Array, Int64Array]:
     return x[order], y[order]
 
 
-def _level(rest: _Floats, method: Method) -> tuple[int, int]:
+def _fit_level(rest: _Floats, method: Method) -> tuple[int, int]:
     """The height of the line through `rest`, whole ns, and the 99th percentile of what is left."""
     level = round(float(rest.min() if method == "envelope" else np.median(rest)))
     return level, math.ceil(float(np.percentile(np.abs(rest - level), 99)))
@@ -252,7 +252,7 @@ def _half_width(slope: _Estimator, u: _Floats, e: _Floats, drift: float) -> floa
     return _T_95 * math.sqrt(variance)
 
 
-def _refusal(n: int, span_ns: int, min_span_ns: int, width_ppm: float) -> str:
+def _refusal_reason(n: int, span_ns: int, min_span_ns: int, width_ppm: float) -> str:
     if n < MIN_POINTS:
         return f"{n} points are fewer than {MIN_POINTS}"
     if span_ns < min_span_ns:

@@ -31,7 +31,7 @@ _FROM_UTC_NS = [
 _FROM_TAI_NS = [start + ahead for start, ahead in zip(_FROM_UTC_NS, _TAI_MINUS_UTC_NS, strict=True)]
 
 
-def known_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> ClockMap:
+def leap_second_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> ClockMap:
     """The exact map between two of utc, tai and gps, with the leap seconds in force at `t_ns`.
 
     TAI - GPS is 19 s always; GPS - UTC has been 18 s since 2017-01-01. During a leap second UTC repeats a
@@ -50,7 +50,7 @@ def known_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> ClockM
         if name not in ("utc", "tai", "gps"):
             what = "has no fixed relation to other clocks" if name in DOMAINS else "is not a clock domain"
             raise ClockError(
-                f"{name!r} {what}", where=where, mend="Give the offset, or pairs of stamps to fit it on"
+                f"{name!r} {what}", where=where, hint="Give the offset, or pairs of stamps to fit it on"
             )
     t = int64_array(t_ns)
     if t.size == 0:
@@ -60,17 +60,17 @@ def known_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> ClockM
         raise ClockError(
             "a leap second lies between the first and the last stamp",
             where=where,
-            mend="Map the stamps before it and after it separately",
+            hint="Map the stamps before it and after it separately",
         )
     return ClockMap(source_domain, target_domain, anchor_source_ns=0, anchor_target_ns=first)
 
 
 def _shift_ns(source: str, target: str, t_ns: int, where: str) -> int:
-    to_tai = _ahead_ns(source, t_ns, _FROM_UTC_NS, where)
-    return to_tai - _ahead_ns(target, t_ns + to_tai, _FROM_TAI_NS, where)
+    to_tai = _tai_offset_ns(source, t_ns, _FROM_UTC_NS, where)
+    return to_tai - _tai_offset_ns(target, t_ns + to_tai, _FROM_TAI_NS, where)
 
 
-def _ahead_ns(domain: str, t_ns: int, leaps_ns: list[int], where: str) -> int:
+def _tai_offset_ns(domain: str, t_ns: int, leaps_ns: list[int], where: str) -> int:
     """What to add to a stamp of `domain` to get TAI; `t_ns` is counted as `leaps_ns` is."""
     if domain == "tai":
         return 0
@@ -78,5 +78,5 @@ def _ahead_ns(domain: str, t_ns: int, leaps_ns: list[int], where: str) -> int:
         return GPS_EPOCH_NS + _TAI_MINUS_GPS_S * _S
     in_force = bisect_right(leaps_ns, t_ns) - 1
     if in_force < 0:
-        raise ClockError("UTC has had whole leap seconds only since 1972", where=where, mend="Check the unit")
+        raise ClockError("UTC has had whole leap seconds only since 1972", where=where, hint="Check the unit")
     return _TAI_MINUS_UTC_NS[in_force]

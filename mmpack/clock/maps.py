@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mmpack.clock._int64 import Int64Array, IntArray, int64_array, require_int64
-from mmpack.clock.drift import MIN_SPAN_NS, Method, baseline, fit_drift
+from mmpack.clock.drift import MIN_SPAN_NS, Method, fit_drift, fit_offset
 from mmpack.errors import ClockError
 
 _MAX_RATE = 1.01 + 1e-12  # a map at the limit has an inverse, rounding aside
@@ -52,7 +52,7 @@ class ClockMap:
             raise ClockError(
                 f"a drift of {self.drift_ppm:g} ppm is more than 1 %",
                 where=f"clock map {self.source} -> {self.target}",
-                mend="This is another rate or unit, not a drift: check the units of both clocks",
+                hint="This is another rate or unit, not a drift: check the units of both clocks",
             )
 
     @overload
@@ -116,5 +116,5 @@ class ClockMap:
             raise ClockError("no pairs of stamps to fit", where=f"clock map {source} -> {target}")
         if not fit.refused:
             return cls(source, target, fit.x0_ns, fit.x0_ns + fit.offset_ns, fit.ppm, fit.residual_p99_ns)
-        offset_ns, residual_ns = baseline(x_ns, y_ns, method)
+        offset_ns, residual_ns = fit_offset(x_ns, y_ns, method)
         return cls(source, target, fit.x0_ns, fit.x0_ns + offset_ns, 0.0, residual_ns, fit.refused)

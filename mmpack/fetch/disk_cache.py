@@ -26,12 +26,12 @@ _ASIDE = re.compile(r"aside-[A-Za-z0-9_]{8}")
 #: What a killed process left unfinished is removed after this time.
 _STALE_S = 3600.0
 #: Space that an eviction makes, so that it is not the next entry's turn again.
-_KEPT_AFTER_EVICTION = 0.9
-_PATIENCE_S = 0.2
+_EVICTION_TARGET = 0.9
+_LOCK_TIMEOUT_S = 0.2
 _PAGE_BYTES = 4096
 
 
-def entry_name(url: str, sample: PlannedSample) -> str:
+def cache_entry_name(url: str, sample: PlannedSample) -> str:
     """Name of a sample's entry: sha256 of its build, its place and its checksum."""
     place = (url, sample.shard, sample.offset_bytes, sample.size_bytes, sample.crc32)
     return hashlib.sha256(canonical_json(place)).hexdigest()
@@ -76,14 +76,14 @@ class DiskCache:
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Keeps `data` as the entry, if the cache can be written."""
-        cost = _cost(len(data))
+        cost = _disk_bytes(len(data))
         path = self._path(name)
         if not self._writable or cost > self._limit_bytes or path.exists():
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if self._reserve(cost):
-                _write_aside(path, data)
+                _write_and_publish(path, data)
         except OSError as error:
             self._writable = False
             logger.warning(
@@ -101,7 +101,7 @@ class DiskCache:
         The entry is counted before it is written: a process that is killed in between leaves the total too high,
         never too low.
         """
-        with _locked(self._folder / "total") as handle:
+        with _lock_file(self._folder / "total") as handle:
             if handle is None:
                 return False
             try:
@@ -109,7 +109,7 @@ class DiskCache:
             except ValueError:  # new, or cut short by a power failure
                 total = self._evict(self._limit_bytes)
             if total + cost > self._limit_bytes:
-                total = self._evict(int(self._limit_bytes * _KEPT_AFTER_EVICTION) - cost)
+                total = self._evict(int(self._limit_bytes * _EVICTION_TARGET) - cost)
             os.pwrite(handle, b"%032d" % (total + cost), 0)
         return True
 
@@ -142,14 +142,14 @@ class DiskCache:
                 if not is_entry and stat.st_mtime_ns < long_ago_ns:
                     Path(file.path).unlink(missing_ok=True)
                 elif is_entry:
-                    yield stat.st_mtime_ns, _cost(stat.st_size), Path(file.path)
+                    yield stat.st_mtime_ns, _disk_bytes(stat.st_size), Path(file.path)
 
 
-def _cost(size_bytes: int) -> int:
+def _disk_bytes(size_bytes: int) -> int:
     return -(-size_bytes // _PAGE_BYTES) * _PAGE_BYTES
 
 
-def _write_aside(path: Path, data: bytes | memoryview) -> None:
+def _write_and_publish(path: Path, data: bytes | memoryview) -> None:
     # Not fsynced: what a power failure leaves of an entry fails its checksum.
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix="aside-")
     try:
@@ -164,13 +164,13 @@ def _write_aside(path: Path, data: bytes | memoryview) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
+def _lock_file(path: Path) -> Iterator[int | None]:
     """The file, opened anew and locked: against other processes, and against this one's other threads. None if it
     cannot be had soon: an entry less is better than a row that waits.
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        until = time.monotonic() + _PATIENCE_S
+        until = time.monotonic() + _LOCK_TIMEOUT_S
         locked = False
         while not locked and time.monotonic() < until:
             try:

@@ -12,28 +12,28 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from mmpack.errors import IntegrityError, MmpackError, StorageError
-from mmpack.fetch.disk_cache import DiskCache, entry_name
-from mmpack.fetch.malloc import keep_freed_memory
+from mmpack.fetch.disk_cache import DiskCache, cache_entry_name
+from mmpack.fetch.malloc import raise_malloc_threshold
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedRow, PlannedSample
 from mmpack.settings import parse_size
-from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, members_at
+from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, split_members
 from mmpack.storage.local import LocalStore
 from mmpack.storage.open_files import OpenFiles
-from mmpack.storage.retry import retrying
-from mmpack.storage.store import LastingStorageError, Store, checked_name, storage_errors
+from mmpack.storage.retry import retry
+from mmpack.storage.store import PermanentStorageError, Store, check_name, storage_errors
 
 MAX_READ_BYTES = 8 << 20
 """Samples are read together up to this size. More gains nothing: an object store serves several such requests at once
 faster than a single large one, and of local files this much still fits a processor's cache."""
-IN_FLIGHT = 16
+MAX_REQUESTS = 16
 """Requests to object stores at a time."""
 
 SampleKey: TypeAlias = tuple[int, int]
 """(source, number) of a sample."""
-Members: TypeAlias = dict[str, bytes]
+SampleMembers: TypeAlias = dict[str, bytes]
 """A sample's members by their extension."""
-Found: TypeAlias = dict[SampleKey, Members | MmpackError]
+FetchedSamples: TypeAlias = dict[SampleKey, SampleMembers | MmpackError]
 """What became of each sample of a row."""
 
 
@@ -53,7 +53,7 @@ class RangeRead(NamedTuple):
     samples: tuple[PlannedSample, ...]
 
 
-_PLACE = attrgetter("source", "shard", "offset_bytes")
+_LOCATION_KEY = attrgetter("source", "shard", "offset_bytes")
 
 
 def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRead]:
@@ -65,35 +65,35 @@ def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRe
     """
     samples = list(samples)
     if len(samples) == 1:
-        return [_alone(samples[0])]
+        return [_single_read(samples[0])]
     reads: list[RangeRead] = []
     group: list[PlannedSample] = []
     start = stop = 0
-    for sample in sorted(samples, key=_PLACE):
+    for sample in sorted(samples, key=_LOCATION_KEY):
         end = sample.offset_bytes + sample.size_bytes
         together = (
             group
-            and (sample.source, sample.shard) == (group[0].source, group[0].shard)
+            and (sample.shard_set, sample.shard) == (group[0].shard_set, group[0].shard)
             and sample.offset_bytes - stop <= gap_bytes
             and max(end, stop) - start <= MAX_READ_BYTES
         )
         if not together:
             if group:
-                reads.append(RangeRead(group[0].source, group[0].shard, start, stop, tuple(group)))
+                reads.append(RangeRead(group[0].shard_set, group[0].shard, start, stop, tuple(group)))
             group, start, stop = [], sample.offset_bytes, end
         group.append(sample)
         stop = max(stop, end)
     if group:
-        reads.append(RangeRead(group[0].source, group[0].shard, start, stop, tuple(group)))
+        reads.append(RangeRead(group[0].shard_set, group[0].shard, start, stop, tuple(group)))
     return reads
 
 
-def _alone(sample: PlannedSample) -> RangeRead:
+def _single_read(sample: PlannedSample) -> RangeRead:
     start = sample.offset_bytes
-    return RangeRead(sample.source, sample.shard, start, start + sample.size_bytes, (sample,))
+    return RangeRead(sample.shard_set, sample.shard, start, start + sample.size_bytes, (sample,))
 
 
-class _Scratch(threading.local):
+class _ScratchBuffer(threading.local):
     """Memory that a thread reads into again and again: the system would clear new memory page by page each time."""
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Fetcher:
     """
 
     def __init__(self, stores: Sequence[Store], settings: ReaderConfig) -> None:
-        keep_freed_memory()
+        raise_malloc_threshold()
         self._stores = tuple(stores)
         self._gap_bytes = parse_size(settings.gap, where="reader.gap")
         self._retries = settings.retries
@@ -123,13 +123,13 @@ class Fetcher:
             self._cache = DiskCache(Path(settings.cache), limit_bytes)
         self._files = OpenFiles()
         self._paths: dict[tuple[str, str], str] = {}
-        self._scratch = _Scratch()
+        self._scratch = _ScratchBuffer()
         self._stop = threading.Event()
         self._requests: ThreadPoolExecutor | None = None
         if any(not isinstance(store, LocalStore) for store in self._stores):
-            self._requests = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="mmpack-fetch")
+            self._requests = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="mmpack-fetch")
 
-    def fetch(self, row: PlannedRow) -> Found:
+    def fetch(self, row: PlannedRow) -> FetchedSamples:
         """The members of every sample of `row`, or why it cannot be read.
 
         A sample's error is an IntegrityError (its bytes are not those that were written) or a StorageError (they
@@ -139,23 +139,23 @@ class Fetcher:
             ConfigError: an object store's settings are wrong.
         """
         wanted = {
-            (sample.source, sample.number): sample
+            (sample.shard_set, sample.number): sample
             for document in row.documents
             for sample in document.samples
         }
         return self.read(wanted.values())
 
-    def read(self, samples: Iterable[PlannedSample]) -> Found:
+    def read(self, samples: Iterable[PlannedSample]) -> FetchedSamples:
         """The same of any samples, each of them once."""
-        found: Found = {}
+        found: FetchedSamples = {}
         missing: list[PlannedSample] = []
         for sample in samples:
             if not (0 <= sample.size_bytes <= MAX_SAMPLE_BYTES and sample.offset_bytes >= 0):
-                found[sample.source, sample.number] = IntegrityError(
+                found[sample.shard_set, sample.number] = IntegrityError(
                     f"the index claims {sample.size_bytes} bytes at {sample.offset_bytes}", where=sample.key
                 )
             elif self._cache is not None and (members := self._cached(self._cache, sample)) is not None:
-                found[sample.source, sample.number] = members
+                found[sample.shard_set, sample.number] = members
             else:
                 missing.append(sample)
         local: list[RangeRead] = []
@@ -163,9 +163,9 @@ class Fetcher:
         for read in plan_reads(missing, self._gap_bytes):
             (local if isinstance(self._stores[read.source], LocalStore) else remote).append(read)
         # Requests are under way while this thread reads local files.
-        answers = self._requests.map(self._outcome, remote) if self._requests and remote else ()
+        answers = self._requests.map(self._fetch_range, remote) if self._requests and remote else ()
         for read in local:
-            found |= self._outcome(read)
+            found |= self._fetch_range(read)
         for outcome in answers:
             found |= outcome
         return found
@@ -177,39 +177,39 @@ class Fetcher:
             self._requests.shutdown(wait=False, cancel_futures=True)
         self._files.close()
 
-    def _cached(self, cache: DiskCache, sample: PlannedSample) -> Members | None:
-        name = entry_name(self._stores[sample.source].url, sample)
+    def _cached(self, cache: DiskCache, sample: PlannedSample) -> SampleMembers | None:
+        name = cache_entry_name(self._stores[sample.shard_set].url, sample)
         data = cache.get(name, sample.size_bytes, sample.crc32)
         if data is None:
             return None
         try:
-            return _members(data, sample)
+            return _split_members(data, sample)
         except IntegrityError:
             return None  # no tar, as the shard holds no tar there: reading that says so
 
-    def _outcome(self, read: RangeRead) -> Found:
+    def _fetch_range(self, read: RangeRead) -> FetchedSamples:
         try:
             data = self._read(read)
         except StorageError as error:
-            return self._piecewise(read, error)
-        return dict(self._cut(read, data))
+            return self._read_individually(read, error)
+        return dict(self._split_range(read, data))
 
-    def _piecewise(self, read: RangeRead, error: StorageError) -> Found:
+    def _read_individually(self, read: RangeRead, error: StorageError) -> FetchedSamples:
         """Of a read that failed, the samples that can be had by themselves; `error` for the others."""
-        whole: Found = {(sample.source, sample.number): error for sample in read.samples}
+        whole: FetchedSamples = {(sample.shard_set, sample.number): error for sample in read.samples}
         store = self._stores[read.source]
         try:
-            size_bytes = retrying(lambda: store.size(read.shard), retries=self._retries, stop=self._stop)
+            size_bytes = retry(lambda: store.size(read.shard), retries=self._retries, stop=self._stop)
         except StorageError:
             return whole
         for sample in read.samples:
-            key = (sample.source, sample.number)
+            key = (sample.shard_set, sample.number)
             if sample.offset_bytes + sample.size_bytes > size_bytes:
-                whole[key] = _truncated(store, sample)
+                whole[key] = _truncated_error(store, sample)
             elif len(read.samples) > 1:
-                alone = _alone(sample)
+                alone = _single_read(sample)
                 try:
-                    whole.update(self._cut(alone, self._read(alone)))
+                    whole.update(self._split_range(alone, self._read(alone)))
                 except StorageError as own:
                     whole[key] = own
         return whole
@@ -225,7 +225,7 @@ class Fetcher:
                 return self._read_local(self._path(store, read.shard), read.start, read.stop)
             return store.read_range(read.shard, read.start, read.stop - read.start)
 
-        return retrying(once, retries=self._retries, stop=self._stop)
+        return retry(once, retries=self._retries, stop=self._stop)
 
     def _read_local(self, path: str, start: int, stop: int) -> memoryview:
         try:
@@ -244,35 +244,35 @@ class Fetcher:
         # As text, and once for each shard: checking a name costs as much as reading a small sample.
         path = self._paths.get((store.url, shard))
         if path is None:
-            path = self._paths[store.url, shard] = f"{store.url}/{checked_name(shard)}"
+            path = self._paths[store.url, shard] = f"{store.url}/{check_name(shard)}"
         return path
 
-    def _cut(
+    def _split_range(
         self, read: RangeRead, data: bytes | memoryview
-    ) -> Iterator[tuple[SampleKey, Members | MmpackError]]:
+    ) -> Iterator[tuple[SampleKey, SampleMembers | MmpackError]]:
         view = memoryview(data)
         store = self._stores[read.source]
         for sample in read.samples:
             start = sample.offset_bytes - read.start
             own = view[start : start + sample.size_bytes]
-            key = (sample.source, sample.number)
+            key = (sample.shard_set, sample.number)
             if len(own) != sample.size_bytes:
-                yield key, _truncated(store, sample)
+                yield key, _truncated_error(store, sample)
                 continue
             try:
-                members = _members(own, sample)
+                members = _split_members(own, sample)
             except IntegrityError as error:
                 yield key, error
                 continue
             if self._cache is not None:
-                self._cache.put(entry_name(store.url, sample), own)
+                self._cache.put(cache_entry_name(store.url, sample), own)
             yield key, members
 
 
-def _members(data: bytes | memoryview, sample: PlannedSample) -> Members:
-    return members_at(data, sample.key, sample.shard, sample.offset_bytes, sample.crc32)
+def _split_members(data: bytes | memoryview, sample: PlannedSample) -> SampleMembers:
+    return split_members(data, sample.key, sample.shard, sample.offset_bytes, sample.crc32)
 
 
-def _truncated(store: Store, sample: PlannedSample) -> StorageError:
+def _truncated_error(store: Store, sample: PlannedSample) -> StorageError:
     stop = sample.offset_bytes + sample.size_bytes
-    return LastingStorageError(f"ends before byte {stop}: truncated", where=f"{store.url}/{sample.shard}")
+    return PermanentStorageError(f"ends before byte {stop}: truncated", where=f"{store.url}/{sample.shard}")

@@ -10,6 +10,6 @@ import numpy as np
 _BLOCK_BYTES = (32 << 20) - (64 << 10)
 
 
-def keep_freed_memory() -> None:
+def raise_malloc_threshold() -> None:
     """Raises the threshold. Not a byte of the block is touched, so none of it is ever there."""
     np.empty(_BLOCK_BYTES, np.uint8)

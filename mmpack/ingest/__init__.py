@@ -1,6 +1,9 @@
 """build-shards: recordings and stand-alone samples to verified shards, on one machine or many, resumable."""
 
-from mmpack.ingest.build import Outcome, build_shards
-from mmpack.ingest.tasks.build_config import BuildConfig, SamplesConfig, ShardsConfig
+from mmpack.ingest.build import BuildOutcome, build_shards
+from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig, SourceConfig
+from mmpack.lazy import make_dir
 
-__all__ = ["BuildConfig", "Outcome", "SamplesConfig", "ShardsConfig", "build_shards"]
+__all__ = ["BuildConfig", "BuildOutcome", "ShardsConfig", "SourceConfig", "build_shards"]
+
+__dir__ = make_dir(__all__)

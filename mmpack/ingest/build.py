@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import Any
 
 from mmpack.errors import ConfigError
-from mmpack.ingest.engines import run_local
-from mmpack.ingest.engines.engine import Failure
-from mmpack.ingest.finish import finish
+from mmpack.ingest.engines import run_tasks
+from mmpack.ingest.engines.engine import TaskFailure
+from mmpack.ingest.finish import finish_build
 from mmpack.ingest.tasks.build_config import BuildConfig
-from mmpack.ingest.tasks.build_plan import Plan, make_plan
-from mmpack.ingest.tasks.task import Progress, read_done
+from mmpack.ingest.tasks.build_plan import BuildPlan, plan_build
+from mmpack.ingest.tasks.task import TaskProgress, read_task_record
 from mmpack.serialisation import canonical_json, from_json
 from mmpack.shards.manifest import MANIFEST_NAME, Manifest
 from mmpack.storage import open_store
 from mmpack.storage.store import Store
 
 _SETTINGS_NAME = "_build/settings.json"
-_SHARD = re.compile(r"shards/[^/]+-\d{5,}\.tar")
+_SHARD_NAME = re.compile(r"shards/[^/]+-\d{5,}\.tar")
 #: What a build writes beside its shards.
 TOP_LEVEL = frozenset({MANIFEST_NAME, "index.parquet", "quarantine.parquet", "sync.parquet", "sync.json"})
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BuildOutcome:
     """How a build ended.
 
     Attributes:
@@ -37,9 +37,9 @@ class Outcome:
         resumed: tasks that were complete before.
     """
 
-    plan: Plan
+    plan: BuildPlan
     manifest: Manifest | None
-    failures: list[Failure]
+    failures: list[TaskFailure]
     resumed: int
 
 
@@ -52,9 +52,9 @@ def build_shards(
     num_ranks: int = 1,
     overwrite: bool = False,
     root: Path | None = None,
-    tell: Callable[[Progress], None] = lambda _: None,
-    warn: Callable[[str], None] = lambda _: None,
-) -> Outcome:
+    on_progress: Callable[[TaskProgress], None] = lambda _: None,
+    on_warning: Callable[[str], None] = lambda _: None,
+) -> BuildOutcome:
     """Builds shards, index and manifest at `out`; picks up where an earlier run was killed.
 
     The result is the same to the byte for any number of workers and ranks.
@@ -76,27 +76,27 @@ def build_shards(
         StorageError: the target refuses.
     """
     if not 0 <= rank < num_ranks:
-        raise ConfigError(f"rank {rank} of {num_ranks} ranks", mend="Ranks count from 0.")
+        raise ConfigError(f"rank {rank} of {num_ranks} ranks", hint="Ranks count from 0.")
     if overwrite and num_ranks > 1:
         raise ConfigError(
             "--overwrite with several ranks would delete what the others wrote",
-            mend="Empty the target first.",
+            hint="Empty the target first.",
         )
     if not out.strip():
-        raise ConfigError("no target", mend="Give --out a folder or an object store URL.")
-    plan = make_plan(config, root=root)
+        raise ConfigError("no target", hint="Give --out a folder or an object store URL.")
+    plan = plan_build(config, root=root)
     store = open_store(out)
     if overwrite:
-        _clear(store)
-    _claim(plan, store)
+        _clear_target(store)
+    _claim_target(plan, store)
     mine = [task for number, task in enumerate(plan.tasks) if number % num_ranks == rank]
-    resumed = sum(read_done(store, task.name) is not None for task in mine)
-    failures = run_local(plan, mine, out, workers=workers, tell=tell, warn=warn)
-    manifest = None if failures else finish(plan, store)
-    return Outcome(plan, manifest, failures, resumed)
+    resumed = sum(read_task_record(store, task.name) is not None for task in mine)
+    failures = run_tasks(plan, mine, out, workers=workers, on_progress=on_progress, on_warning=on_warning)
+    manifest = None if failures else finish_build(plan, store)
+    return BuildOutcome(plan, manifest, failures, resumed)
 
 
-def _claim(plan: Plan, store: Store) -> None:
+def _claim_target(plan: BuildPlan, store: Store) -> None:
     """Marks the target as this build's. Raises ConfigError, with what differs, if it is another's."""
     mine = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
     mend = "Choose another --out, or add --overwrite to build it anew."
@@ -105,7 +105,7 @@ def _claim(plan: Plan, store: Store) -> None:
             raise ConfigError(
                 "the target holds finished shards, and the records that a build goes on from were removed",
                 where=store.url,
-                mend=mend,
+                hint=mend,
             )
         store.write(_SETTINGS_NAME, canonical_json(mine))
         return
@@ -113,39 +113,41 @@ def _claim(plan: Plan, store: Store) -> None:
     if theirs.get("fingerprint") != plan.fingerprint:
         changed = ", ".join(_differences(theirs.get("settings", {}), plan.settings)) or "the layout"
         raise ConfigError(
-            f"the target holds a build with other settings: {changed}", where=store.url, mend=mend
+            f"the target holds a build with other settings: {changed}", where=store.url, hint=mend
         )
     known = {task.name for task in plan.tasks}
-    held = {name.split("/")[2] for name in store.names("_build/tasks/")}
+    held = {name.split("/")[2] for name in store.list_names("_build/tasks/")}
     if held - known:
         raise ConfigError(
             f"the target also holds '{min(held - known)}', which is not among the inputs",
             where=store.url,
-            mend=mend,
+            hint=mend,
         )
 
 
-def _differences(theirs: Any, mine: Any, place: str = "") -> list[str]:
-    if isinstance(theirs, dict) and isinstance(mine, dict):
+def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
+    if isinstance(stored, dict) and isinstance(current, dict):
         return [
             line
-            for key in sorted(theirs.keys() | mine.keys())
-            for line in _differences(theirs.get(key), mine.get(key), f"{place}.{key}" if place else str(key))
+            for key in sorted(stored.keys() | current.keys())
+            for line in _differences(stored.get(key), current.get(key), f"{path}.{key}" if path else str(key))
         ]
-    return [] if theirs == mine else [f"{place} is {mine!r} and was {theirs!r}"]
+    return [] if stored == current else [f"{path} is {current!r} and was {stored!r}"]
 
 
-def _clear(store: Store) -> None:
+def _clear_target(store: Store) -> None:
     """Removes what a build wrote, and nothing else. Raises ConfigError if the target holds files but no build."""
-    names = list(store.names())
+    names = list(store.list_names())
     if names and not {MANIFEST_NAME, _SETTINGS_NAME} & set(names):
         raise ConfigError(
             f"--overwrite removes builds, and the target holds none but other files ('{names[0]}')",
             where=store.url,
-            mend="Choose another --out, or empty it yourself.",
+            hint="Choose another --out, or empty it yourself.",
         )
     ours = [
-        name for name in names if name in TOP_LEVEL or _SHARD.fullmatch(name) or name.startswith("_build/")
+        name
+        for name in names
+        if name in TOP_LEVEL or _SHARD_NAME.fullmatch(name) or name.startswith("_build/")
     ]
     # The manifest goes first: without it nothing takes the rest for a finished build; the settings last, so that a killed
     # clearing is taken up again.

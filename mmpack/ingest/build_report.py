@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mmpack.shards import Shards
+from mmpack.shards import ShardSet
 from mmpack.shards.manifest import read_sync_reports
-from mmpack.sync.sync_report import pooled_facts
+from mmpack.sync.sync_report import pool_stream_reports
 
 
-def build_report(shards: Shards) -> dict[str, Any]:
+def build_report(shards: ShardSet) -> dict[str, Any]:
     """Everything there is to say of a build, as plain JSON values. Raises StorageError, IntegrityError."""
     manifest, table = shards.manifest, shards.index
     recordings = read_sync_reports(shards.store)
@@ -27,7 +27,7 @@ def build_report(shards: Shards) -> dict[str, Any]:
         "tokens": manifest.tokens,
         "tokens_by_modality": manifest.tokens_by_modality,
         "tokens_per_sample": _quantiles(tokens),
-        "samples_by_kind": _counted(table["kind"]),
+        "samples_by_kind": _count_values(table["kind"]),
         "shards": len(manifest.shards),
         "size_bytes": sum(shard.size_bytes for shard in manifest.shards),
         "layout_fingerprint": manifest.layout_fingerprint,
@@ -36,7 +36,7 @@ def build_report(shards: Shards) -> dict[str, Any]:
             "ticks": sum(facts["ticks"] for facts in recordings),
             "passed": sum(facts["passed"] for facts in recordings),
             "quarantined": sum(facts["quarantined"] for facts in recordings),
-            "streams": pooled_facts(recordings),
+            "streams": pool_stream_reports(recordings),
             "recordings": recordings,
         },
     }
@@ -49,7 +49,7 @@ def _quantiles(tokens: np.ndarray) -> dict[str, int]:
     return {"min": int(tokens.min()), "p50": int(p50), "p99": int(p99), "max": int(tokens.max())}
 
 
-def _counted(column: pa.ChunkedArray) -> dict[str, int]:
+def _count_values(column: pa.ChunkedArray) -> dict[str, int]:
     return {
         str(entry["values"]): entry["counts"] for entry in column.cast(pa.string()).value_counts().to_pylist()
     }

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from mmpack.ingest.tasks.build_plan import Plan
-from mmpack.ingest.tasks.task import TaskRecord, read_done, sync_name
-from mmpack.samples.statistics import Statistics
-from mmpack.samples.statistics import merge as merge_statistics
+from mmpack.ingest.tasks.build_plan import BuildPlan
+from mmpack.ingest.tasks.task import TaskRecord, read_task_record, task_sync_name
+from mmpack.samples.statistics import NumericStatistics
+from mmpack.samples.statistics import merge_statistics as merge_statistics
 from mmpack.serialisation import canonical_json
 from mmpack.shards import index
 from mmpack.shards.manifest import (
@@ -21,14 +21,14 @@ from mmpack.shards.manifest import (
     SYNC_REPORTS_NAME,
     Manifest,
     ShardEntry,
-    recording_entry,
+    make_recording_entry,
     write_manifest,
 )
-from mmpack.shards.writer import earlier_records, part_name
+from mmpack.shards.writer import part_name, read_records
 from mmpack.storage.store import Store
 
 
-def finish(plan: Plan, store: Store) -> Manifest | None:
+def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
     """Puts the parts together, if every task is complete; None if some are not (another rank has them).
 
     It gives the same bytes whoever does it, so two ranks that finish together do no harm.
@@ -38,15 +38,15 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
     """
     records: dict[str, TaskRecord] = {}
     for task in plan.tasks:
-        record = read_done(store, task.name)
+        record = read_task_record(store, task.name)
         if record is None:
             return None
         records[task.name] = record
     shards: list[ShardEntry] = []
     parts: list[pa.Table] = []
-    statistics: dict[str, Statistics] = {}
+    statistics: dict[str, NumericStatistics] = {}
     for task in plan.tasks:
-        for number, shard in enumerate(earlier_records(store, task.name)):
+        for number, shard in enumerate(read_records(store, task.name)):
             shards.append(
                 ShardEntry(
                     name=shard.name,
@@ -56,22 +56,26 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
                     tokens=shard.tokens,
                 )
             )
-            parts.append(index.read_table(store, part_name(task.name, number)))
+            parts.append(index.read_parquet(store, part_name(task.name, number)))
             for name, part in shard.statistics.items():
                 statistics[name] = merge_statistics(statistics[name], part) if name in statistics else part
-    table = pa.concat_tables(parts).unify_dictionaries() if parts else index.SCHEMA.empty_table()
+    table = pa.concat_tables(parts).unify_dictionaries() if parts else index.INDEX_SCHEMA.empty_table()
     reports = [record.report for record in records.values() if record.report is not None]
     sync = [
-        index.read_table(store, sync_name(task.name)) for task in plan.tasks if task.recording is not None
+        index.read_parquet(store, task_sync_name(task.name))
+        for task in plan.tasks
+        if task.recording is not None
     ]
     files = {
-        index.INDEX_NAME: _write(store, index.INDEX_NAME, index.to_bytes(table)),
-        index.QUARANTINE_NAME: _write(store, index.QUARANTINE_NAME, index.to_bytes(_quarantine(reports))),
+        index.INDEX_NAME: _write(store, index.INDEX_NAME, index.encode_parquet(table)),
+        index.QUARANTINE_NAME: _write(
+            store, index.QUARANTINE_NAME, index.encode_parquet(_quarantine_table(reports))
+        ),
         SYNC_REPORTS_NAME: _write(store, SYNC_REPORTS_NAME, canonical_json(reports)),
     }
     if sync:
         together = pa.concat_tables(sync).unify_dictionaries()
-        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.to_bytes(together))
+        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.encode_parquet(together))
     manifest = Manifest(
         format=FORMAT_VERSION,
         mmpack=version("mmpack"),
@@ -79,13 +83,13 @@ def finish(plan: Plan, store: Store) -> Manifest | None:
         layout_fingerprint=plan.layout.fingerprint,
         vocabulary_size=plan.layout.vocabulary.size,
         samples=table.num_rows,
-        tokens=_total(table, "tokens"),
+        tokens=_column_sum(table, "tokens"),
         slices=sum(report["passed"] for report in reports),
         quarantined=sum(report["quarantined"] for report in reports),
-        tokens_by_modality={name: _total(table, f"tokens_{name}") for name in index.MODALITIES},
+        tokens_by_modality={name: _column_sum(table, f"tokens_{name}") for name in index.MODALITY_COLUMNS},
         shards=shards,
-        recordings=[recording_entry(report, where=report["recording"]) for report in reports],
-        numeric={name: part.public() for name, part in sorted(statistics.items())},
+        recordings=[make_recording_entry(report, where=report["recording"]) for report in reports],
+        numeric={name: part.to_manifest() for name, part in sorted(statistics.items())},
         files=files,
     )
     write_manifest(store, manifest)
@@ -98,11 +102,11 @@ def _write(store: Store, name: str, data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _total(table: pa.Table, column: str) -> int:
+def _column_sum(table: pa.Table, column: str) -> int:
     return int(table[column].to_numpy().sum(dtype="int64"))
 
 
-def _quarantine(reports: list[dict[str, Any]]) -> pa.Table:
+def _quarantine_table(reports: list[dict[str, Any]]) -> pa.Table:
     rows = [
         {
             "recording": report["recording"],

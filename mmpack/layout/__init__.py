@@ -6,34 +6,43 @@ segments that are counted.
 """
 
 from mmpack.layout.audio import AudioLayout
-from mmpack.layout.images import Grid, VisionLayout
+from mmpack.layout.images import PatchGrid, VisionLayout
 from mmpack.layout.layout import LAYOUT_VERSION, Layout, LayoutConfig
-from mmpack.layout.metadata import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TextFacts
+from mmpack.layout.metadata import (
+    ImageTextMetadata,
+    SampleMetadata,
+    SliceMetadata,
+    SpeechMetadata,
+    TextMetadata,
+)
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
 from mmpack.layout.text import TextLayout, Tokenizer
 from mmpack.layout.time_tokens import TimeLayout
 from mmpack.layout.vocabulary import IdRange, Vocabulary
+from mmpack.lazy import make_dir
 
 __all__ = [
     "LAYOUT_VERSION",
     "AudioLayout",
-    "Facts",
-    "Grid",
     "IdRange",
-    "ImageTextFacts",
+    "ImageTextMetadata",
     "Layout",
     "LayoutConfig",
     "Modality",
     "NumericLayout",
+    "PatchGrid",
+    "SampleMetadata",
     "Segment",
-    "SliceFacts",
-    "SpeechFacts",
-    "TextFacts",
+    "SliceMetadata",
+    "SpeechMetadata",
     "TextLayout",
+    "TextMetadata",
     "TimeLayout",
     "TokenCounts",
     "Tokenizer",
     "VisionLayout",
     "Vocabulary",
 ]
+
+__dir__ = make_dir(__all__)

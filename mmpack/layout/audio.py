@@ -36,7 +36,7 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{getattr(self, key)} is less than 1", where=f"layout.audio.{key}")
 
-    def frames(self, samples: int, rate_hz: int) -> int:
+    def num_frames(self, samples: int, rate_hz: int) -> int:
         """Codec frames of `samples` samples recorded at `rate_hz`.
 
         ceil(ceil(samples * sample_rate_hz / rate_hz) / hop), in integers.
@@ -49,13 +49,13 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
         resampled = -(-samples * self.sample_rate_hz // rate_hz)
         return -(-resampled // self.hop)
 
-    def tokens(self, samples: int, rate_hz: int) -> int:
+    def num_tokens(self, samples: int, rate_hz: int) -> int:
         """Tokens of `samples` samples recorded at `rate_hz`: frames x codebooks; 0 for no samples.
 
         Raises:
             DataError: `samples` is negative or `rate_hz` is not positive.
         """
-        return self.frames(samples, rate_hz) * self.codebooks
+        return self.num_frames(samples, rate_hz) * self.codebooks
 
     def canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""

@@ -17,7 +17,7 @@ _MAX_TOKENS_LIMIT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PatchGrid:
     """The size a picture is resized to, and its tokens in rows and columns (row-major)."""
 
     height: int
@@ -64,13 +64,13 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 f"min_tokens {self.min_tokens} and max_tokens {self.max_tokens} do not make a range",
                 where=_WHERE,
-                mend=f"Choose 1 <= min_tokens <= max_tokens <= {_MAX_TOKENS_LIMIT}.",
+                hint=f"Choose 1 <= min_tokens <= max_tokens <= {_MAX_TOKENS_LIMIT}.",
             )
         if self.size is not None and any(side < 1 or side % self.token_side for side in self.size):
             raise ConfigError(
                 f"size {list(self.size)} is not made of multiples of patch_size * merge = {self.token_side}",
                 where=f"{_WHERE}.size",
-                mend=f"Choose sides that {self.token_side} divides.",
+                hint=f"Choose sides that {self.token_side} divides.",
             )
 
     @property
@@ -78,7 +78,7 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
         """Side of the square one token covers after the resize, in pixels."""
         return self.patch_size * self.merge
 
-    def grid(self, height: int, width: int) -> Grid:
+    def patch_grid(self, height: int, width: int) -> PatchGrid:
         """The grid of a picture of `height` x `width` pixels.
 
         The rule is `smart_resize` of Qwen2-VL (arXiv:2409.12191, section 2.1) in exact integers: each side
@@ -93,8 +93,10 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
         if height < 1 or width < 1:
             raise DataError(f"a picture of {height} x {width} pixels has no content", where="height x width")
         if self.size is not None:
-            return _grid_of(self.size[0] // self.token_side, self.size[1] // self.token_side, self.token_side)
-        return _smart_grid(height, width, self.token_side, self.min_tokens, self.max_tokens)
+            return _make_grid(
+                self.size[0] // self.token_side, self.size[1] // self.token_side, self.token_side
+            )
+        return _resize_grid(height, width, self.token_side, self.min_tokens, self.max_tokens)
 
     def canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""
@@ -103,22 +105,22 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
 
 
 @lru_cache(maxsize=4096)
-def _smart_grid(height: int, width: int, side: int, least: int, most: int) -> Grid:
+def _resize_grid(height: int, width: int, side: int, min_patches: int, max_patches: int) -> PatchGrid:
     rows = max(1, (2 * height + side) // (2 * side))
     cols = max(1, (2 * width + side) // (2 * side))
-    if rows * cols > most:
-        rows = max(1, _floor_sqrt(most * height, width))
-        cols = max(1, _floor_sqrt(most * width, height))
-    elif rows * cols < least:
-        rows = _ceil_sqrt(least * height, width)
-        cols = _ceil_sqrt(least * width, height)
-    if not least <= rows * cols <= most:
-        rows, cols = _least_distorted(height, width, least, most)
-    return _grid_of(rows, cols, side)
+    if rows * cols > max_patches:
+        rows = max(1, _floor_sqrt(max_patches * height, width))
+        cols = max(1, _floor_sqrt(max_patches * width, height))
+    elif rows * cols < min_patches:
+        rows = _ceil_sqrt(min_patches * height, width)
+        cols = _ceil_sqrt(min_patches * width, height)
+    if not min_patches <= rows * cols <= max_patches:
+        rows, cols = _least_distorted(height, width, min_patches, max_patches)
+    return _make_grid(rows, cols, side)
 
 
-def _grid_of(rows: int, cols: int, side: int) -> Grid:
-    return Grid(height=rows * side, width=cols * side, rows=rows, cols=cols)
+def _make_grid(rows: int, cols: int, side: int) -> PatchGrid:
+    return PatchGrid(height=rows * side, width=cols * side, rows=rows, cols=cols)
 
 
 def _floor_sqrt(numerator: int, denominator: int) -> int:
@@ -131,14 +133,14 @@ def _ceil_sqrt(numerator: int, denominator: int) -> int:
     return isqrt(-(-numerator // denominator) - 1) + 1
 
 
-def _least_distorted(height: int, width: int, least: int, most: int) -> tuple[int, int]:
+def _least_distorted(height: int, width: int, min_patches: int, max_patches: int) -> tuple[int, int]:
     """(rows, cols) with least <= rows * cols <= most, nearest to the picture's aspect; ties to the larger,
     then to the squarer, so that a turned picture has the turned grid.
     """
     best: tuple[Fraction, int, int, int] | None = None
-    chosen = (1, least)
-    for rows in range(1, most + 1):
-        lowest, highest = -(-least // rows), most // rows
+    chosen = (1, min_patches)
+    for rows in range(1, max_patches + 1):
+        lowest, highest = -(-min_patches // rows), max_patches // rows
         if lowest > highest:
             continue
         ideal = rows * width // height

@@ -14,14 +14,21 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.layout import special_tokens
 from mmpack.layout.audio import AudioLayout
 from mmpack.layout.images import VisionLayout
-from mmpack.layout.metadata import Facts, ImageTextFacts, SliceFacts, SpeechFacts, Text, TextFacts
+from mmpack.layout.metadata import (
+    ImageTextMetadata,
+    SampleMetadata,
+    SliceMetadata,
+    SpeechMetadata,
+    TextMetadata,
+    TextOrCount,
+)
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
 from mmpack.layout.text import TextLayout, Tokenizer
 from mmpack.layout.time_tokens import TimeLayout
 from mmpack.layout.vocabulary import Vocabulary
 from mmpack.serialisation import canonical_json
-from mmpack.settings import Settings, nearest
+from mmpack.settings import Settings, suggest
 
 LAYOUT_VERSION = 1
 """Raised with every change of this package that gives some sample other tokens under the same settings."""
@@ -89,19 +96,19 @@ class Layout:
     @property
     def document_prefix(self) -> tuple[Segment, ...]:
         """What opens a run of slices: `<|bos|><|video_start|>`."""
-        return (_special(special_tokens.BOS), _special(special_tokens.VIDEO_START))
+        return (_special_segment(special_tokens.BOS), _special_segment(special_tokens.VIDEO_START))
 
     @property
     def document_suffix(self) -> tuple[Segment, ...]:
         """What closes a run of slices: `<|video_end|><|eos|>`."""
-        return (_special(special_tokens.VIDEO_END), _special(special_tokens.EOS))
+        return (_special_segment(special_tokens.VIDEO_END), _special_segment(special_tokens.EOS))
 
     @property
     def document_overhead(self) -> int:
         """Tokens around a run of slices. Stand-alone samples count their own."""
         return sum(segment.tokens for segment in (*self.document_prefix, *self.document_suffix))
 
-    def segments(self, facts: Facts) -> tuple[Segment, ...]:
+    def sample_segments(self, metadata: SampleMetadata) -> tuple[Segment, ...]:
         """The pieces of a sample in reading order; one without content is left out, its token with it.
 
         A slice: its time token; each camera's token and patches, and after the sound each numeric stream's
@@ -113,69 +120,81 @@ class Layout:
             ConfigError: a camera or numeric stream is not in the layout.
             DataError: a size cannot be, or a stream is given twice.
         """
-        if isinstance(facts, SliceFacts):
-            return tuple(self._slice(facts))
-        return (_special(special_tokens.BOS), *self._stand_alone(facts), _special(special_tokens.EOS))
+        if isinstance(metadata, SliceMetadata):
+            return tuple(self._slice_segments(metadata))
+        return (
+            _special_segment(special_tokens.BOS),
+            *self._stand_alone_segments(metadata),
+            _special_segment(special_tokens.EOS),
+        )
 
-    def count(self, facts: Facts) -> TokenCounts:
+    def count_tokens(self, metadata: SampleMetadata) -> TokenCounts:
         """Tokens of a sample by modality: the sum of its :meth:`segments`. Raises as they do."""
-        return TokenCounts.of(self.segments(facts))
+        return TokenCounts.of(self.sample_segments(metadata))
 
-    def count_many(self, facts: Sequence[Facts]) -> list[TokenCounts]:
+    def count_tokens_many(self, metadata: Sequence[SampleMetadata]) -> list[TokenCounts]:
         """:meth:`count` of each, with all texts tokenized in batches."""
-        texts = [text for each in facts for text in _texts(each) if isinstance(text, str)]
-        lengths = iter(self.text_tokens(texts).tolist())
+        texts = [text for each in metadata for text in _texts_of_sample(each) if isinstance(text, str)]
+        lengths = iter(self.count_text_tokens(texts).tolist())
         return [
-            self.count(_with_texts(each, [next(lengths) if isinstance(t, str) else t for t in _texts(each)]))
-            for each in facts
+            self.count_tokens(
+                _replace_texts(
+                    each, [next(lengths) if isinstance(t, str) else t for t in _texts_of_sample(each)]
+                )
+            )
+            for each in metadata
         ]
 
-    def text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
+    def count_text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
         """Tokens of each text, shape (len(texts),), int64: what facts take in a text's place."""
         return self.tokenizer.count_batch(texts)
 
-    def _slice(self, facts: SliceFacts) -> Iterator[Segment]:
+    def _slice_segments(self, metadata: SliceMetadata) -> Iterator[Segment]:
         yield Segment("time", Modality.SPECIAL, 1)
-        cameras = _by_name(facts.cameras, self.config.cameras, "camera", "layout.cameras")
+        cameras = _index_by_name(metadata.cameras, self.config.cameras, "camera", "layout.cameras")
         for name in self.config.cameras:
             if name in cameras:
                 index = cameras[name]
-                _, height, width, *frames = facts.cameras[index]
-                yield _special(special_tokens.stream_token(name), name, index)
+                _, height, width, *frames = metadata.cameras[index]
+                yield _special_segment(special_tokens.stream_token(name), name, index)
                 for _ in range(frames[0] if frames else 1):
-                    yield self._image(height, width, name, index)
-        for index, (name, samples, rate_hz) in enumerate(facts.audio):
-            yield from self._sound(samples, rate_hz, name, index)
-        streams = _by_name(facts.numeric, self._streams, "numeric stream", "layout.numeric")
+                    yield self._image_segment(height, width, name, index)
+        for index, (name, samples, rate_hz) in enumerate(metadata.audio):
+            yield from self._audio_segments(samples, rate_hz, name, index)
+        streams = _index_by_name(metadata.numeric, self._streams, "numeric stream", "layout.numeric")
         for name, stream in self._streams.items():
             if name in streams:
-                yield from _values(stream, facts.numeric[streams[name]][1], streams[name])
-        for index, text in enumerate(facts.text):
-            for segment in self._text(text, index):
-                yield _special(special_tokens.TEXT_START, "", index)
+                yield from _numeric_segments(stream, metadata.numeric[streams[name]][1], streams[name])
+        for index, text in enumerate(metadata.text):
+            for segment in self._text_segments(text, index):
+                yield _special_segment(special_tokens.TEXT_START, "", index)
                 yield segment
 
-    def _stand_alone(self, facts: TextFacts | ImageTextFacts | SpeechFacts) -> Iterator[Segment]:
-        if isinstance(facts, ImageTextFacts):
-            yield _special(special_tokens.IMAGE_START)
-            yield self._image(facts.height, facts.width)
-            yield _special(special_tokens.IMAGE_END)
-        elif isinstance(facts, SpeechFacts):
-            yield from self._sound(facts.samples, facts.rate_hz)
-        yield from self._text(facts.text)
+    def _stand_alone_segments(
+        self, metadata: TextMetadata | ImageTextMetadata | SpeechMetadata
+    ) -> Iterator[Segment]:
+        if isinstance(metadata, ImageTextMetadata):
+            yield _special_segment(special_tokens.IMAGE_START)
+            yield self._image_segment(metadata.height, metadata.width)
+            yield _special_segment(special_tokens.IMAGE_END)
+        elif isinstance(metadata, SpeechMetadata):
+            yield from self._audio_segments(metadata.samples, metadata.rate_hz)
+        yield from self._text_segments(metadata.text)
 
-    def _image(self, height: int, width: int, stream: str = "", index: int = 0) -> Segment:
-        tokens = self.config.vision.grid(height, width).tokens
+    def _image_segment(self, height: int, width: int, stream: str = "", index: int = 0) -> Segment:
+        tokens = self.config.vision.patch_grid(height, width).tokens
         return Segment("image", Modality.VISION, tokens, special_tokens.PATCH, stream, index)
 
-    def _sound(self, samples: int, rate_hz: int, stream: str = "", index: int = 0) -> Iterator[Segment]:
-        tokens = self.config.audio.tokens(samples, rate_hz)
+    def _audio_segments(
+        self, samples: int, rate_hz: int, stream: str = "", index: int = 0
+    ) -> Iterator[Segment]:
+        tokens = self.config.audio.num_tokens(samples, rate_hz)
         if tokens:
-            yield _special(special_tokens.AUDIO_START, stream, index)
+            yield _special_segment(special_tokens.AUDIO_START, stream, index)
             yield Segment("audio", Modality.AUDIO, tokens, "", stream, index)
-            yield _special(special_tokens.AUDIO_END, stream, index)
+            yield _special_segment(special_tokens.AUDIO_END, stream, index)
 
-    def _text(self, text: Text, index: int = 0) -> Iterator[Segment]:
+    def _text_segments(self, text: TextOrCount, index: int = 0) -> Iterator[Segment]:
         tokens = len(self.tokenizer.encode(text)) if isinstance(text, str) else text
         if tokens < 0:
             raise DataError(f"{tokens} tokens of text cannot be", where="text")
@@ -183,12 +202,12 @@ class Layout:
             yield Segment("text", Modality.TEXT, tokens, "", "", index)
 
 
-def _special(token: str, stream: str = "", index: int = 0) -> Segment:
+def _special_segment(token: str, stream: str = "", index: int = 0) -> Segment:
     return Segment("special", Modality.SPECIAL, 1, token, stream, index)
 
 
-def _values(stream: NumericLayout, rows: int, index: int) -> Iterator[Segment]:
-    tokens = stream.tokens(rows)
+def _numeric_segments(stream: NumericLayout, rows: int, index: int) -> Iterator[Segment]:
+    tokens = stream.num_tokens(rows)
     if not tokens:
         return
     if stream.role == "action":
@@ -196,29 +215,29 @@ def _values(stream: NumericLayout, rows: int, index: int) -> Iterator[Segment]:
     else:
         modality, place = Modality.NUMERIC, special_tokens.VALUE
     token = place if stream.mode == "continuous" else ""
-    yield _special(special_tokens.stream_token(stream.name), stream.name, index)
+    yield _special_segment(special_tokens.stream_token(stream.name), stream.name, index)
     yield Segment("numeric", modality, tokens, token, stream.name, index)
 
 
-def _by_name(entries: Sequence[tuple], known: Collection[str], what: str, key: str) -> dict[str, int]:
+def _index_by_name(entries: Sequence[tuple], allowed: Collection[str], noun: str, key: str) -> dict[str, int]:
     """Where in the facts' `entries` (name first) each is; refuses a name that is unknown or comes twice."""
     places: dict[str, int] = {}
     for index, (name, *_) in enumerate(entries):
-        if name not in known:
+        if name not in allowed:
             raise ConfigError(
-                f"the layout has no {what} '{name}'",
+                f"the layout has no {noun} '{name}'",
                 where=key,
-                mend=f"{nearest(name, known)} Or add it to {key}.",
+                hint=f"{suggest(name, allowed)} Or add it to {key}.",
             )
         if name in places:
-            raise DataError(f"a slice holds the {what} '{name}' twice", where=name)
+            raise DataError(f"a slice holds the {noun} '{name}' twice", where=name)
         places[name] = index
     return places
 
 
-def _texts(facts: Facts) -> tuple[Text, ...]:
-    return facts.text if isinstance(facts, SliceFacts) else (facts.text,)
+def _texts_of_sample(metadata: SampleMetadata) -> tuple[TextOrCount, ...]:
+    return metadata.text if isinstance(metadata, SliceMetadata) else (metadata.text,)
 
 
-def _with_texts(facts: Facts, texts: list[int]) -> Facts:
-    return replace(facts, text=tuple(texts) if isinstance(facts, SliceFacts) else texts[0])
+def _replace_texts(metadata: SampleMetadata, texts: list[int]) -> SampleMetadata:
+    return replace(metadata, text=tuple(texts) if isinstance(metadata, SliceMetadata) else texts[0])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Text = str | int
+TextOrCount = str | int
 """A text, or the number of its tokens if it was counted before."""
 
 
 @dataclass(frozen=True, slots=True)
-class SliceFacts:
+class SliceMetadata:
     """A time-slice group."""
 
     cameras: tuple[tuple[str, int, int] | tuple[str, int, int, int], ...] = ()
@@ -19,36 +19,36 @@ class SliceFacts:
     """(name, samples, rate_hz) of each stretch of sound, as stored; read in the order given."""
     numeric: tuple[tuple[str, int], ...] = ()
     """(name, rows) of each numeric stream."""
-    text: tuple[Text, ...] = ()
+    text: tuple[TextOrCount, ...] = ()
     """The texts, read in the order given."""
 
 
 @dataclass(frozen=True, slots=True)
-class TextFacts:
+class TextMetadata:
     """A stand-alone text."""
 
-    text: Text
+    text: TextOrCount
 
 
 @dataclass(frozen=True, slots=True)
-class ImageTextFacts:
+class ImageTextMetadata:
     """A stand-alone picture with its caption."""
 
     height: int
     """Pixels, as stored."""
     width: int
     """Pixels, as stored."""
-    text: Text = ""
+    text: TextOrCount = ""
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechFacts:
+class SpeechMetadata:
     """A stand-alone speech clip with its transcript."""
 
     samples: int
     rate_hz: int
-    text: Text = ""
+    text: TextOrCount = ""
 
 
-Facts = SliceFacts | TextFacts | ImageTextFacts | SpeechFacts
+SampleMetadata = SliceMetadata | TextMetadata | ImageTextMetadata | SpeechMetadata
 """Any sample."""

@@ -75,7 +75,7 @@ class NumericLayout(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 "a discrete stream needs its limits",
                 where=f"{self._where}.{key}",
-                mend=f"Set {key} to a number.",
+                hint=f"Set {key} to a number.",
             )
         if not isinstance(limit, tuple):
             return (float(limit),) * self.width
@@ -85,7 +85,7 @@ class NumericLayout(Settings, frozen=True, kw_only=True):
             )
         return tuple(map(float, limit))
 
-    def tokens(self, rows: int) -> int:
+    def num_tokens(self, rows: int) -> int:
         """Places that `rows` rows take.
 
         Raises:

@@ -30,7 +30,7 @@ TEXT_START = "<|text_start|>"
 CLS = "<|cls|>"
 """The place a contrastive document is read at. No sample holds one: whoever builds the pair adds it."""
 
-FIXED = (
+FIXED_TOKENS = (
     PAD,
     BOS,
     EOS,
@@ -52,7 +52,7 @@ VALUE = "<|value|>"
 ACTION_VALUE = "<|action_value|>"
 """A place that one row of a continuous action goes to."""
 
-PLACES = (PATCH, VALUE, ACTION_VALUE)
+PLACEHOLDER_TOKENS = (PATCH, VALUE, ACTION_VALUE)
 """Tokens that hold a place for values outside the vocabulary. Their ids follow those of the specials."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
@@ -69,7 +69,7 @@ def special_tokens(cameras: Sequence[str], numeric: Sequence[str], times: Sequen
     Raises:
         ConfigError: a stream's name has characters that no token may have, or two tokens would be the same.
     """
-    taken = {*FIXED, *PLACES, *times}
+    taken = {*FIXED_TOKENS, *PLACEHOLDER_TOKENS, *times}
     streams = []
     for key, names in (("layout.cameras", cameras), ("layout.numeric", numeric)):
         for name in names:
@@ -77,11 +77,11 @@ def special_tokens(cameras: Sequence[str], numeric: Sequence[str], times: Sequen
                 raise ConfigError(
                     f"{name!r} cannot name a token",
                     where=key,
-                    mend="Use up to 64 letters, digits, '_', '.', '+', '-'.",
+                    hint="Use up to 64 letters, digits, '_', '.', '+', '-'.",
                 )
             token = stream_token(name)
             if token in taken:
-                raise ConfigError(f"the token {token} is taken", where=key, mend="Rename the stream.")
+                raise ConfigError(f"the token {token} is taken", where=key, hint="Rename the stream.")
             taken.add(token)
             streams.append(token)
-    return (*FIXED, *streams, *times)
+    return (*FIXED_TOKENS, *streams, *times)

@@ -18,7 +18,7 @@ from mmpack.settings import Settings
 if TYPE_CHECKING:
     import tokenizers
 
-BUILTIN = "builtin"
+BUILTIN_TOKENIZER = "builtin"
 """The tokenizer that ships with the package: byte-level BPE, 8,192 ids, by `tools/train_tokenizer.py`."""
 
 MAX_FILE_BYTES = 64 << 20
@@ -32,7 +32,7 @@ _BATCH_CHARACTERS = 1 << 20
 class TextLayout(Settings, frozen=True, kw_only=True):
     """The `[layout.text]` table."""
 
-    tokenizer: str = BUILTIN
+    tokenizer: str = BUILTIN_TOKENIZER
     """`builtin`, or the path of a `tokenizers` JSON file. A relative path starts at the working directory."""
 
 
@@ -50,7 +50,7 @@ class Tokenizer:
         MissingDependencyError: the package `tokenizers` is not installed.
     """
 
-    def __init__(self, source: str = BUILTIN) -> None:
+    def __init__(self, source: str = BUILTIN_TOKENIZER) -> None:
         self.source = source
         content = _read(source)
         self.digest = hashlib.sha256(content).hexdigest()
@@ -90,7 +90,7 @@ class Tokenizer:
             start = stop
         return counts
 
-    def piece(self, token_id: int) -> str:
+    def token_text(self, token_id: int) -> str:
         """One id to look at: its text, or the tokenizer's own spelling where it is part of a character."""
         text = self.decode([token_id])
         if text and "\ufffd" not in text:
@@ -99,7 +99,7 @@ class Tokenizer:
 
     def _encode_batch(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
         try:
-            with _panic_as(DataError, "text"):
+            with _translate_panics(DataError, "text"):
                 return self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
             at = next(i for i, text in enumerate(texts) if not _is_unicode(text))
@@ -117,7 +117,7 @@ def _is_unicode(text: str) -> bool:
 
 
 @contextmanager
-def _panic_as(kind: type[MmpackError], where: str) -> Iterator[None]:
+def _translate_panics(kind: type[MmpackError], where: str) -> Iterator[None]:
     """Turns a panic of the tokenizer's Rust code, as hostile files and patterns cause, into `kind`."""
     try:
         yield
@@ -129,7 +129,7 @@ def _panic_as(kind: type[MmpackError], where: str) -> Iterator[None]:
 
 
 def _read(source: str) -> bytes:
-    if source == BUILTIN:
+    if source == BUILTIN_TOKENIZER:
         return files("mmpack.layout").joinpath("data", "tokenizer.json").read_bytes()
     try:
         with Path(source).open("rb") as file:
@@ -138,7 +138,7 @@ def _read(source: str) -> bytes:
         raise ConfigError(
             f"the tokenizer cannot be read ({error.strerror})",
             where=source,
-            mend=f"Set layout.text.tokenizer to '{BUILTIN}' or to a tokenizer.json.",
+            hint=f"Set layout.text.tokenizer to '{BUILTIN_TOKENIZER}' or to a tokenizer.json.",
         ) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"larger than {MAX_FILE_BYTES} bytes, so not a tokenizer file", where=source)
@@ -150,10 +150,10 @@ def _parse(content: bytes, source: str) -> tokenizers.Tokenizer:
         import tokenizers
     except ImportError:
         raise MissingDependencyError(
-            "texts need the package tokenizers", where="layout.text", mend="Run: pip install tokenizers"
+            "texts need the package tokenizers", where="layout.text", hint="Run: pip install tokenizers"
         ) from None
     try:
-        with _panic_as(ConfigError, source):
+        with _translate_panics(ConfigError, source):
             backend = tokenizers.Tokenizer.from_str(content.decode())
     except ConfigError:
         raise

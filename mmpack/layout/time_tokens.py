@@ -32,13 +32,13 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 f"span {self.span} is not a whole number of steps of {self.step}",
                 where="layout.time.span",
-                mend="Choose a positive step and a multiple of it.",
+                hint="Choose a positive step and a multiple of it.",
             )
         if span > _MAX_SPAN_NS or span // step > _MAX_STEPS:
             raise ConfigError(
                 f"span {self.span} with steps of {self.step} is over a year or over {_MAX_STEPS} steps",
                 where="layout.time",
-                mend="Choose a longer step or a shorter span.",
+                hint="Choose a longer step or a shorter span.",
             )
 
     @property
@@ -51,7 +51,7 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
         """The span in ns."""
         return parse_duration(self.span)
 
-    def names(self) -> tuple[str, ...]:
+    def token_names(self) -> tuple[str, ...]:
         """The tokens in order: `<|t_0.0s|>`, `<|t_0.1s|>`, ..., with as many decimals as the step needs."""
         step = self.step_ns
         digits = max(1, len(f"{step % 10**_NS_PER_S_DIGITS:09d}".rstrip("0")))

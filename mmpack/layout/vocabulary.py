@@ -21,7 +21,7 @@ from mmpack.layout.segments import Modality
 from mmpack.layout.special_tokens import ACTION_VALUE, PATCH, VALUE, special_tokens
 from mmpack.layout.text import Tokenizer
 from mmpack.layout.time_tokens import TimeLayout
-from mmpack.settings import nearest
+from mmpack.settings import suggest
 
 _MAX_SIZE = 2**31 - 1  # ids are int32 in a row
 
@@ -56,7 +56,7 @@ class Vocabulary:
     ) -> None:
         self._tokenizer = tokenizer
         self._codebooks, self._codebook_size = audio.codebooks, audio.codebook_size
-        times = time.names()
+        times = time.token_names()
         specials = special_tokens(cameras, [stream.name for stream in numeric], times)
         sizes = [
             ("text", Modality.TEXT, tokenizer.size),
@@ -98,7 +98,7 @@ class Vocabulary:
             ConfigError: there is none.
         """
         if name not in self._by_name:
-            raise ConfigError(f"no range of ids is called '{name}'", mend=nearest(name, self._by_name))
+            raise ConfigError(f"no range of ids is called '{name}'", hint=suggest(name, self._by_name))
         return self._by_name[name]
 
     def id(self, token: str) -> int:
@@ -108,7 +108,7 @@ class Vocabulary:
             ConfigError: there is no such token.
         """
         if token not in self._ids:
-            raise ConfigError(f"no token is called '{token}'", mend=nearest(token, self._ids))
+            raise ConfigError(f"no token is called '{token}'", hint=suggest(token, self._ids))
         return self._ids[token]
 
     def time_ids(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
@@ -171,7 +171,7 @@ class Vocabulary:
             raise DataError(f"ids must lie within 0 and {self.size - 1}", where="vocabulary")
         span = self.ranges[int(np.searchsorted(self._starts, token_id, side="right")) - 1]
         if span.name == "text":
-            return self._tokenizer.piece(token_id)
+            return self._tokenizer.token_text(token_id)
         if span.name == "audio":
             codebook, code = divmod(token_id - span.start, self._codebook_size)
             return f"<audio {codebook}:{code}>"

@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
-from mmpack.masks.blocks import BlockIndex, block_index
-from mmpack.masks.flex import block_mask
-from mmpack.masks.spans import Spans, check_spans, cu_seqlens, dense_mask, document_ids, position_ids
+from mmpack.lazy import make_dir
+from mmpack.masks.blocks import BlockIndex, build_block_index
+from mmpack.masks.flex import build_block_mask
+from mmpack.masks.spans import RowSpans, check_spans, cu_seqlens, dense_mask, document_ids, position_ids
 
 __all__ = [
     "BlockIndex",
-    "Spans",
-    "block_index",
-    "block_mask",
+    "RowSpans",
+    "build_block_index",
+    "build_block_mask",
     "check_spans",
     "cu_seqlens",
     "dense_mask",
     "document_ids",
     "position_ids",
 ]
+
+__dir__ = make_dir(__all__)

@@ -92,7 +92,7 @@ class BlockIndex:
         return bool(self.first[row, query] <= key < self.stop[row, query])
 
 
-def block_index(
+def build_block_index(
     cu_seqlens: ArrayLike | Sequence[ArrayLike],
     seq_len: int,
     *,
@@ -112,7 +112,7 @@ def block_index(
             not as many entries of image_spans as rows.
     """
     if block_size < 1:
-        raise DataError(f"blocks of {block_size} places cannot be", where="block_size", mend="Use 128.")
+        raise DataError(f"blocks of {block_size} places cannot be", where="block_size", hint="Use 128.")
     batch: list[tuple[Any, Any]]
     if _is_batch(cu_seqlens):
         rows: Sequence[Any] = cu_seqlens  # type: ignore[assignment]
@@ -129,17 +129,17 @@ def block_index(
         except DataError as error:
             if len(batch) == 1:
                 raise
-            raise DataError(error.what, where=f"row {row}, {error.where}", mend=error.mend) from None
-    size, parts = _layout(len(batch), seq_len, block_size)
+            raise DataError(error.message, where=f"row {row}, {error.where}", hint=error.hint) from None
+    size, parts = _buffer_layout(len(batch), seq_len, block_size)
     buffer = np.empty(size, np.int32)
     arrays = [buffer[start:stop].reshape(shape) for start, stop, shape in parts]
     for row, spans in enumerate(checked):
-        _fill(spans.cu_seqlens, spans.images, block_size, row, *arrays)
+        _fill_buffers(spans.cu_seqlens, spans.images, block_size, row, *arrays)
     return BlockIndex(*arrays, block_size=block_size)  # type: ignore[call-arg]
 
 
 @lru_cache(maxsize=64)
-def _layout(
+def _buffer_layout(
     rows: int, seq_len: int, block_size: int
 ) -> tuple[int, tuple[tuple[int, int, tuple[int, ...]], ...]]:
     """Length of one buffer for all arrays of :class:`BlockIndex`; start, stop and shape of each in order."""
@@ -159,7 +159,7 @@ def _is_batch(ends: Any) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def _fill(
+def _fill_buffers(
     ends,
     images,
     block_size,
@@ -175,15 +175,15 @@ def _fill(
     first,
     stop,
 ):
-    _intervals(ends, images, first[row], stop[row])
-    some, full = _runs(first[row], stop[row], ends[-1], block_size)
-    _write(some, full, kv_num[row, 0], kv_idx[row, 0], full_kv_num[row, 0], full_kv_idx[row, 0])
-    some, full = _transposed(some), _transposed(full)
-    _write(some, full, q_num[row, 0], q_idx[row, 0], full_q_num[row, 0], full_q_idx[row, 0])
+    _key_intervals(ends, images, first[row], stop[row])
+    some, full = _block_ranges(first[row], stop[row], ends[-1], block_size)
+    _write_indices(some, full, kv_num[row, 0], kv_idx[row, 0], full_kv_num[row, 0], full_kv_idx[row, 0])
+    some, full = _transpose_ranges(some), _transpose_ranges(full)
+    _write_indices(some, full, q_num[row, 0], q_idx[row, 0], full_q_num[row, 0], full_q_idx[row, 0])
 
 
 @njit(cache=True, nogil=True)
-def _intervals(ends, images, first, stop):
+def _key_intervals(ends, images, first, stop):
     """The keys of each query, [first, stop)."""
     for document in range(len(ends) - 1):
         first[ends[document] : ends[document + 1]] = ends[document]
@@ -196,7 +196,7 @@ def _intervals(ends, images, first, stop):
 
 
 @njit(cache=True, nogil=True)
-def _runs(first, stop, valid, block_size):
+def _block_ranges(first, stop, valid, block_size):
     """For each row of squares, [begin, end) of the squares that hold anything and of the full ones.
 
     Both edges of both never descend, rows of pads included; a run that ends before it begins is empty.
@@ -218,7 +218,7 @@ def _runs(first, stop, valid, block_size):
 
 
 @njit(cache=True, nogil=True)
-def _transposed(runs):
+def _transpose_ranges(runs):
     """The runs of the columns, from those of the rows."""
     blocks = runs.shape[1]
     found = np.empty_like(runs)
@@ -235,7 +235,7 @@ def _transposed(runs):
 
 
 @njit(cache=True, nogil=True)
-def _write(some, full, num, idx, full_num, full_idx):
+def _write_indices(some, full, num, idx, full_num, full_idx):
     blocks = len(num)
     for block in range(blocks):
         begin = some[0, block]
@@ -246,20 +246,20 @@ def _write(some, full, num, idx, full_num, full_idx):
             full_begin = full_end = end
         num[block] = end - begin - (full_end - full_begin)
         line = idx[block]
-        at = _ascending(line, 0, begin, full_begin)
-        at = _ascending(line, at, full_end, end)
-        at = _ascending(line, at, 0, begin)
-        at = _ascending(line, at, full_begin, full_end)
-        _ascending(line, at, end, blocks)
+        at = _write_range(line, 0, begin, full_begin)
+        at = _write_range(line, at, full_end, end)
+        at = _write_range(line, at, 0, begin)
+        at = _write_range(line, at, full_begin, full_end)
+        _write_range(line, at, end, blocks)
         full_num[block] = full_end - full_begin
         line = full_idx[block]
-        at = _ascending(line, 0, full_begin, full_end)
-        at = _ascending(line, at, 0, full_begin)
-        _ascending(line, at, full_end, blocks)
+        at = _write_range(line, 0, full_begin, full_end)
+        at = _write_range(line, at, 0, full_begin)
+        _write_range(line, at, full_end, blocks)
 
 
 @njit(cache=True, nogil=True)
-def _ascending(line, at, begin, end):
+def _write_range(line, at, begin, end):
     """Writes begin, ..., end - 1 from place `at` on; returns the place after."""
     # A slice of its own and int32 values: the loop becomes vector stores, which is most of the time here.
     part = line[at : at + end - begin]

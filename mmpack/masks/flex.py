@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import ArrayLike
 
 from mmpack.errors import MissingDependencyError
-from mmpack.masks.blocks import FIELDS, block_index
+from mmpack.masks.blocks import FIELDS, build_block_index
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ MaskMod = Callable[["Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
 """(batch, head, query, key) -> bool, as FlexAttention evaluates it inside partial blocks."""
 
 
-def block_mask(
+def build_block_mask(
     cu_seqlens: ArrayLike | Sequence[ArrayLike],
     seq_len: int,
     *,
@@ -49,7 +49,7 @@ def block_mask(
         MissingDependencyError: torch is not installed.
     """
     torch, make = _torch()
-    index = block_index(cu_seqlens, seq_len, block_size=block_size, image_spans=image_spans)
+    index = build_block_index(cu_seqlens, seq_len, block_size=block_size, image_spans=image_spans)
     # Each array becomes a tensor with a storage of its own. Views of one storage would be moved in one copy, but
     # give a compiler of dynamic shapes an offset for each to reason about; torch 2.13 trips over that on CPU.
     tensors = {name: torch.from_numpy(getattr(index, name)).to(device) for name in (*FIELDS, "first", "stop")}
@@ -60,7 +60,7 @@ def block_mask(
         (seq_len, seq_len),
         **tensors,
         BLOCK_SIZE=(block_size, block_size),
-        mask_mod=_mask_mod(first, None if image_spans is None else stop),
+        mask_mod=_make_mask_mod(first, None if image_spans is None else stop),
     )
 
 
@@ -72,12 +72,12 @@ def _torch() -> tuple[Any, type[BlockMask]]:
     except ImportError:
         raise MissingDependencyError(
             "a BlockMask is made of torch tensors, and torch is not installed",
-            mend="pip install 'mmpack[torch]'",
+            hint="pip install 'mmpack[torch]'",
         ) from None
     return torch, BlockMask
 
 
-def _mask_mod(first: Tensor, stop: Tensor | None) -> MaskMod:
+def _make_mask_mod(first: Tensor, stop: Tensor | None) -> MaskMod:
     """The function inside partial blocks. A query's keys are one interval, so it is two comparisons.
 
     Args:

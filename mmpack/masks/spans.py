@@ -18,13 +18,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from mmpack.errors import DataError
 
-MAX_PLACES = 2**31 - 1
+MAX_SEQ_LEN = 2**31 - 1
 """Places are int32 in every array here, as in FlexAttention."""
 
 _NO_IMAGES = np.empty((0, 2), np.int64)
 
 
-class Spans(NamedTuple):
+class RowSpans(NamedTuple):
     """One row, checked."""
 
     cu_seqlens: NDArray[np.int64]
@@ -44,7 +44,7 @@ def cu_seqlens(lengths: ArrayLike) -> NDArray[np.int32]:
     Raises:
         DataError: not a flat list of integers, a negative length, or more than 2**31 - 1 places.
     """
-    array = _integers(lengths, "lengths")
+    array = _as_int64(lengths, "lengths")
     if array.ndim != 1:
         raise DataError(f"shape {array.shape} is not (documents,)", where="lengths")
     if array.size and array.min() < 0:
@@ -52,8 +52,8 @@ def cu_seqlens(lengths: ArrayLike) -> NDArray[np.int32]:
         raise DataError(f"document {place} has {array[place]} places", where="lengths")
     ends = np.zeros(len(array) + 1, np.int64)
     np.cumsum(array, out=ends[1:])
-    if ends.max() > MAX_PLACES or ends.min() < 0 or (array > MAX_PLACES).any():
-        raise DataError("more places than int32 holds", where="lengths", mend="A row is far shorter.")
+    if ends.max() > MAX_SEQ_LEN or ends.min() < 0 or (array > MAX_SEQ_LEN).any():
+        raise DataError("more places than int32 holds", where="lengths", hint="A row is far shorter.")
     return ends.astype(np.int32)
 
 
@@ -65,7 +65,7 @@ def position_ids(cu_seqlens: ArrayLike, seq_len: int) -> NDArray[np.int32]:
     """
     spans = check_spans(cu_seqlens, seq_len)
     positions = np.zeros(seq_len, np.int32)
-    _positions(spans.cu_seqlens, positions)
+    _fill_position_ids(spans.cu_seqlens, positions)
     return positions
 
 
@@ -77,7 +77,7 @@ def document_ids(cu_seqlens: ArrayLike, seq_len: int) -> NDArray[np.int32]:
     """
     spans = check_spans(cu_seqlens, seq_len)
     documents = np.full(seq_len, -1, np.int32)
-    _documents(spans.cu_seqlens, documents)
+    _fill_document_ids(spans.cu_seqlens, documents)
     return documents
 
 
@@ -104,7 +104,7 @@ def dense_mask(
     return same_document & (earlier | same_image)
 
 
-def check_spans(cu_seqlens: ArrayLike, seq_len: int, image_spans: ArrayLike | None = None) -> Spans:
+def check_spans(cu_seqlens: ArrayLike, seq_len: int, image_spans: ArrayLike | None = None) -> RowSpans:
     """The spans of one row as int64 arrays, once they are known to be possible.
 
     Args:
@@ -116,29 +116,29 @@ def check_spans(cu_seqlens: ArrayLike, seq_len: int, image_spans: ArrayLike | No
     Raises:
         DataError: anything else.
     """
-    ends = _integers(cu_seqlens, "cu_seqlens")
+    ends = _as_int64(cu_seqlens, "cu_seqlens")
     if ends.ndim != 1 or not ends.size:
         raise DataError(
             f"shape {ends.shape} is not (documents + 1,)",
             where="cu_seqlens",
-            mend="It starts with 0; mmpack.masks.cu_seqlens(lengths) makes it.",
+            hint="It starts with 0; mmpack.masks.cu_seqlens(lengths) makes it.",
         )
     images = _NO_IMAGES
     if image_spans is not None:
-        images = _integers(image_spans, "image_spans")
+        images = _as_int64(image_spans, "image_spans")
         if not images.size:
             images = _NO_IMAGES
         elif images.ndim != 2 or images.shape[1] != 2:
             raise DataError(f"shape {images.shape} is not (images, 2)", where="image_spans")
-    if not 1 <= seq_len <= MAX_PLACES:
-        raise DataError(f"a row of {seq_len} places cannot be", where="seq_len", mend="1 to 2**31 - 1.")
-    fault, place = _fault(ends, images, seq_len)
+    if not 1 <= seq_len <= MAX_SEQ_LEN:
+        raise DataError(f"a row of {seq_len} places cannot be", where="seq_len", hint="1 to 2**31 - 1.")
+    fault, place = _find_error(ends, images, seq_len)
     if fault:
-        raise _error(fault, place, ends, images, seq_len)
-    return Spans(ends, images, seq_len)
+        raise _span_error(fault, place, ends, images, seq_len)
+    return RowSpans(ends, images, seq_len)
 
 
-def _integers(values: ArrayLike, where: str) -> NDArray[np.int64]:
+def _as_int64(values: ArrayLike, where: str) -> NDArray[np.int64]:
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -151,34 +151,34 @@ def _integers(values: ArrayLike, where: str) -> NDArray[np.int64]:
 _START, _DESCENDS, _BEYOND, _IMAGE_EMPTY, _IMAGE_ORDER, _IMAGE_OUTSIDE, _IMAGE_CROSSES = range(1, 8)
 
 
-def _error(
-    fault: int, place: int, ends: NDArray[np.int64], images: NDArray[np.int64], seq_len: int
+def _span_error(
+    problem: int, position: int, ends: NDArray[np.int64], images: NDArray[np.int64], seq_len: int
 ) -> DataError:
-    if fault == _START:
+    if problem == _START:
         return DataError(f"starts with {ends[0]}, not with 0", where="cu_seqlens")
-    if fault == _DESCENDS:
+    if problem == _DESCENDS:
         return DataError(
-            f"descends from {ends[place - 1]} to {ends[place]}",
-            where=f"cu_seqlens[{place}]",
-            mend="It is cumulated lengths; mmpack.masks.cu_seqlens(lengths) makes it.",
+            f"descends from {ends[position - 1]} to {ends[position]}",
+            where=f"cu_seqlens[{position}]",
+            hint="It is cumulated lengths; mmpack.masks.cu_seqlens(lengths) makes it.",
         )
-    if fault == _BEYOND:
+    if problem == _BEYOND:
         return DataError(
             f"the documents end at {ends[-1]}, the row at {seq_len}",
             where="cu_seqlens",
-            mend="Give the row's whole length as seq_len.",
+            hint="Give the row's whole length as seq_len.",
         )
-    start, stop = (int(edge) for edge in images[place])
-    where = f"image_spans[{place}]"
-    if fault == _IMAGE_EMPTY:
-        return DataError(f"[{start}, {stop}) has no places", where=where, mend="Leave it out.")
-    if fault == _IMAGE_ORDER:
+    start, stop = (int(edge) for edge in images[position])
+    where = f"image_spans[{position}]"
+    if problem == _IMAGE_EMPTY:
+        return DataError(f"[{start}, {stop}) has no places", where=where, hint="Leave it out.")
+    if problem == _IMAGE_ORDER:
         return DataError(
-            f"[{start}, {stop}) begins before the one before it ends, at {images[place - 1, 1]}",
+            f"[{start}, {stop}) begins before the one before it ends, at {images[position - 1, 1]}",
             where=where,
-            mend="Images are ascending and do not overlap.",
+            hint="Images are ascending and do not overlap.",
         )
-    if fault == _IMAGE_OUTSIDE:
+    if problem == _IMAGE_OUTSIDE:
         return DataError(
             f"[{start}, {stop}) lies outside the documents, places 0 to {ends[-1] - 1}", where=where
         )
@@ -186,12 +186,12 @@ def _error(
     return DataError(
         f"[{start}, {stop}) crosses the end of document {document} at {ends[document + 1]}",
         where=where,
-        mend="An image lies within one document: cut documents between images.",
+        hint="An image lies within one document: cut documents between images.",
     )
 
 
 @njit(cache=True, nogil=True)
-def _fault(ends: NDArray[np.int64], images: NDArray[np.int64], seq_len: int) -> tuple[int, int]:
+def _find_error(ends: NDArray[np.int64], images: NDArray[np.int64], seq_len: int) -> tuple[int, int]:
     """The first fault and where it is; (0, 0) if there is none."""
     if ends[0] != 0:
         return _START, 0
@@ -220,7 +220,7 @@ def _fault(ends: NDArray[np.int64], images: NDArray[np.int64], seq_len: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def _positions(ends: NDArray[np.int64], positions: NDArray[np.int32]) -> None:
+def _fill_position_ids(ends: NDArray[np.int64], positions: NDArray[np.int32]) -> None:
     for document in range(len(ends) - 1):
         start = ends[document]
         for place in range(start, ends[document + 1]):
@@ -228,6 +228,6 @@ def _positions(ends: NDArray[np.int64], positions: NDArray[np.int32]) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _documents(ends: NDArray[np.int64], documents: NDArray[np.int32]) -> None:
+def _fill_document_ids(ends: NDArray[np.int64], documents: NDArray[np.int32]) -> None:
     for document in range(len(ends) - 1):
         documents[ends[document] : ends[document + 1]] = document

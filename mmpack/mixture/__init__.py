@@ -9,21 +9,24 @@ numba is imported when a draw first needs it.
 
 from __future__ import annotations
 
-from mmpack.mixture.draw import Drawn, behind, draw, tokens_after
+from mmpack.lazy import make_dir
+from mmpack.mixture.draw import DrawResult, draw_documents, quota_lag, tokens_after
 from mmpack.mixture.phase_config import PhaseConfig
-from mmpack.mixture.quota import Course, course_of
-from mmpack.mixture.schedule import Schedule, schedule_of
+from mmpack.mixture.quota import QuotaCurve, quota_curve
+from mmpack.mixture.schedule import MixtureSchedule, mixture_schedule
 from mmpack.mixture.weights import SCALE
 
 __all__ = [
     "SCALE",
-    "Course",
-    "Drawn",
+    "DrawResult",
+    "MixtureSchedule",
     "PhaseConfig",
-    "Schedule",
-    "behind",
-    "course_of",
-    "draw",
-    "schedule_of",
+    "QuotaCurve",
+    "draw_documents",
+    "mixture_schedule",
+    "quota_curve",
+    "quota_lag",
     "tokens_after",
 ]
+
+__dir__ = make_dir(__all__)

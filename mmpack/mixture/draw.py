@@ -46,15 +46,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError
-from mmpack.mixture.quota import Course
+from mmpack.mixture.quota import QuotaCurve
 from mmpack.mixture.weights import SCALE
 
 _MAX_LENGTH = 1 << 24
-_STOPS: tuple[Literal["enough", "dry", "end"], ...] = ("enough", "dry", "end")
+_STOP_REASONS: tuple[Literal["enough", "dry", "end"], ...] = ("enough", "dry", "end")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Drawn:
+class DrawResult:
     """What one call of `draw` has drawn.
 
     Attributes:
@@ -69,17 +69,17 @@ class Drawn:
     chosen: NDArray[np.int16]
     tokens: NDArray[np.int64]
     stop: Literal["enough", "dry", "end"]
-    dry: int
+    exhausted_dataset: int
 
 
-def draw(
-    course: Course,
+def draw_documents(
+    curve: QuotaCurve,
     drawn: NDArray[np.int64],
     lengths: NDArray[np.int32],
     offsets: NDArray[np.int64],
     *,
     until_tokens: int,
-) -> Drawn:
+) -> DrawResult:
     """Draw documents until a token count of the run is reached.
 
     The order does not depend on how much the buffers hold, nor on where a draw was broken off.
@@ -95,33 +95,40 @@ def draw(
     Raises:
         DataError: a length is not 1 to 16,777,216, or the arrays do not fit each other.
     """
-    from mmpack.mixture.draw_kernel import earliest
+    from mmpack.mixture.draw_kernel import draw_earliest_deadline
 
-    count = len(course.available)
+    count = len(curve.available)
     if drawn.shape != (count,) or offsets.shape != (count + 1,) or offsets[-1] != lengths.size:
         raise DataError(f"tokens, buffers and offsets are not those of {count} data sets", where="draw")
     if lengths.size and not (lengths.min() >= 1 and lengths.max() <= _MAX_LENGTH):
         wrong = int(np.flatnonzero((lengths < 1) | (lengths > _MAX_LENGTH))[0])
         raise DataError(
             f"a document has {lengths[wrong]} tokens, not 1 to {_MAX_LENGTH:,}",
-            where=f"data set '{course.schedule.datasets[int(np.searchsorted(offsets, wrong, 'right')) - 1]}'",
+            where=f"data set '{curve.schedule.datasets[int(np.searchsorted(offsets, wrong, 'right')) - 1]}'",
         )
     tokens = np.array(drawn, np.int64)
     places = np.array(
         [
-            course.place(i, int(min(drawn_i, cap)))
-            for i, (drawn_i, cap) in enumerate(zip(drawn, course.available, strict=True))
+            curve.inverse(i, int(min(drawn_i, cap)))
+            for i, (drawn_i, cap) in enumerate(zip(drawn, curve.available, strict=True))
         ],
         np.int64,
     )
-    chosen, stop, dry = earliest(
-        course.edges, course.weights, course.available, places, tokens, lengths, offsets, int(until_tokens)
+    chosen, stop, dry = draw_earliest_deadline(
+        curve.segment_edges,
+        curve.weights,
+        curve.available,
+        places,
+        tokens,
+        lengths,
+        offsets,
+        int(until_tokens),
     )
-    return Drawn(chosen, tokens, _STOPS[stop], int(dry))
+    return DrawResult(chosen, tokens, _STOP_REASONS[stop], int(dry))
 
 
 def tokens_after(
-    course: Course,
+    curve: QuotaCurve,
     drawn: NDArray[np.int64],
     chosen: NDArray[np.int16],
     lengths: NDArray[np.int32],
@@ -136,17 +143,17 @@ def tokens_after(
     Returns:
         int64 (datasets,).
     """
-    counts = np.bincount(chosen, minlength=len(course.available))
+    counts = np.bincount(chosen, minlength=len(curve.available))
     ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     return drawn + ends[offsets[:-1] + counts] - ends[offsets[:-1]]
 
 
-def behind(course: Course, drawn: NDArray[np.int64]) -> list[int]:
+def quota_lag(curve: QuotaCurve, drawn: NDArray[np.int64]) -> list[int]:
     """Due less drawn of each data set, in parts of `SCALE` of a token: within one document of 0, always.
 
     Args:
         course: what is due.
         drawn: int64 (datasets,), tokens drawn so far; beyond a cap they are not counted.
     """
-    counted = [int(min(tokens, cap)) for tokens, cap in zip(drawn, course.available, strict=True)]
-    return [due - tokens * SCALE for due, tokens in zip(course.due(sum(counted)), counted, strict=True)]
+    counted = [int(min(tokens, cap)) for tokens, cap in zip(drawn, curve.available, strict=True)]
+    return [due - tokens * SCALE for due, tokens in zip(curve.tokens_at(sum(counted)), counted, strict=True)]

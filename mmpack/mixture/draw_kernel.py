@@ -10,11 +10,11 @@ from numba import njit
 from mmpack.mixture.quota import NEVER
 from mmpack.mixture.weights import SCALE
 
-ENOUGH, DRY, END = 0, 1, 2
+ENOUGH, EXHAUSTED, END = 0, 1, 2
 
 
 @njit(cache=True)
-def _reached(edges: Any, weights: Any, dataset: int, place: Any, tokens: int) -> Any:
+def _advance_quota(edges: Any, weights: Any, dataset: int, place: Any, tokens: int) -> Any:
     """The place `tokens` further due: (segment, whole tokens, rest), as of `Course.place`."""
     segment, whole, rest = place
     need = rest + tokens * SCALE
@@ -32,7 +32,7 @@ def _reached(edges: Any, weights: Any, dataset: int, place: Any, tokens: int) ->
 
 
 @njit(cache=True)
-def _release(edges: Any, weights: Any, dataset: int, place: Any) -> int:
+def _release_tokens(edges: Any, weights: Any, dataset: int, place: Any) -> int:
     """The first whole token count at which more is due than at `place`, or is just about to be."""
     segment, whole, rest = place
     if rest > 0:
@@ -46,7 +46,7 @@ def _release(edges: Any, weights: Any, dataset: int, place: Any) -> int:
 
 
 @njit(cache=True, nogil=True)
-def earliest(
+def draw_earliest_deadline(
     edges: Any, weights: Any, available: Any, places: Any, drawn: Any, lengths: Any, offsets: Any, tokens: int
 ) -> Any:
     """Draws until `tokens` are drawn, a buffer runs dry or the course ends.
@@ -73,10 +73,10 @@ def earliest(
         total += drawn[i]
         now += min(drawn[i], available[i])
         if drawn[i] < available[i]:
-            release[i] = _release(edges, weights, i, place[i])
+            release[i] = _release_tokens(edges, weights, i, place[i])
             if at[i] < offsets[i + 1]:
                 part = min(lengths[at[i]], available[i] - drawn[i])
-                after[i] = _reached(edges, weights, i, place[i], part)
+                after[i] = _advance_quota(edges, weights, i, place[i], part)
                 deadline[i] = after[i][1]
     while total < tokens:
         if now >= edges[-1]:
@@ -85,7 +85,7 @@ def earliest(
         for i in range(count):
             if release[i] <= now:
                 if at[i] == offsets[i + 1]:
-                    return chosen[:draws].copy(), DRY, i
+                    return chosen[:draws].copy(), EXHAUSTED, i
                 if best < 0 or deadline[i] < deadline[best]:
                     best = i
         length = lengths[at[best]]
@@ -98,9 +98,9 @@ def earliest(
         if drawn[best] >= available[best]:
             release[best] = NEVER
             continue
-        release[best] = _release(edges, weights, best, after[best])
+        release[best] = _release_tokens(edges, weights, best, after[best])
         if at[best] < offsets[best + 1]:
             part = min(lengths[at[best]], available[best] - drawn[best])
-            after[best] = _reached(edges, weights, best, after[best], part)
+            after[best] = _advance_quota(edges, weights, best, after[best], part)
             deadline[best] = after[best][1]
     return chosen[:draws].copy(), ENOUGH, -1

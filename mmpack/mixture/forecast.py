@@ -10,16 +10,16 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.mixture.quota import Course, course_of
-from mmpack.mixture.schedule import Schedule
+from mmpack.mixture.quota import QuotaCurve, quota_curve
+from mmpack.mixture.schedule import MixtureSchedule
 from mmpack.mixture.weights import SCALE
 
-FADING_EPOCHS = 4
+DIMINISHING_EPOCHS = 4
 """Repeats are worth almost as much as new tokens up to here (Muennighoff et al., arXiv 2305.16264)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ForecastWarning:
     """Something in a forecast that its author may not have meant.
 
     Attributes:
@@ -43,7 +43,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Forecast:
+class MixtureForecast:
     """What a run will draw, each figure exact up to one document of its data set at either end.
 
     Attributes:
@@ -55,16 +55,16 @@ class Forecast:
         findings: in the order they happen.
     """
 
-    course: Course
+    quota_curve: QuotaCurve
     sizes: NDArray[np.int64]
-    edges: NDArray[np.int64]
+    phase_edges: NDArray[np.int64]
     tokens: NDArray[np.int64]
-    findings: tuple[Finding, ...]
+    findings: tuple[ForecastWarning, ...]
 
     @property
     def shares(self) -> NDArray[np.float64]:
         """float64 (phases, datasets): of each phase's tokens; 0 in an empty phase."""
-        whole = np.diff(self.edges)[:, None]
+        whole = np.diff(self.phase_edges)[:, None]
         return np.divide(self.tokens, whole, out=np.zeros(self.tokens.shape), where=whole > 0)
 
     @property
@@ -83,7 +83,7 @@ class Forecast:
         return self.epochs.sum(axis=0)
 
 
-def capped(max_epochs: float | None, tokens: int) -> int | None:
+def max_tokens_of_run(max_epochs: float | None, tokens: int) -> int | None:
     """Tokens that a data set may give in the whole run, at least 1 if it has any; None: no cap.
 
     Args:
@@ -95,13 +95,13 @@ def capped(max_epochs: float | None, tokens: int) -> int | None:
     return None if max_epochs is None else max(1, int(Fraction(repr(float(max_epochs))) * tokens))
 
 
-def forecast(
-    schedule: Schedule,
+def forecast_mixture(
+    schedule: MixtureSchedule,
     sizes: Sequence[int],
     max_epochs: Sequence[float | None],
     *,
     until_tokens: int | None = None,
-) -> Forecast:
+) -> MixtureForecast:
     """What a run along `schedule` will draw.
 
     Args:
@@ -111,35 +111,35 @@ def forecast(
         until_tokens: how far to look. None: to the end of the phases or of the data; where neither ends, until the last
             phase has drawn as many tokens as its data sets have.
     """
-    course = course_of(
-        schedule, [capped(epochs, size) for epochs, size in zip(max_epochs, sizes, strict=True)]
+    course = quota_curve(
+        schedule, [max_tokens_of_run(epochs, size) for epochs, size in zip(max_epochs, sizes, strict=True)]
     )
     starts = schedule.start_tokens[np.searchsorted(schedule.phase, np.arange(len(schedule.phases)))]
     end = until_tokens
     if end is None:
         once = sum(size for size, weight in zip(sizes, schedule.weights[-1], strict=True) if weight)
-        last = course.spent[-1][1] if course.spent else 0
+        last = course.exhausted[-1][1] if course.exhausted else 0
         end = max(int(starts[-1]) + once, last + 1)
     if course.end_tokens is not None:
         end = course.end_tokens if until_tokens is None else min(end, course.end_tokens)
     edges = np.minimum(np.append(starts, end), end)
-    due = [course.due(edge) for edge in edges.tolist()]
-    tokens = np.diff(np.array([[_rounded(part) for part in row] for row in due], np.int64), axis=0)
-    return Forecast(
+    due = [course.tokens_at(edge) for edge in edges.tolist()]
+    tokens = np.diff(np.array([[_round_tokens(part) for part in row] for row in due], np.int64), axis=0)
+    return MixtureForecast(
         course,
         np.array(sizes, np.int64),
         edges,
         tokens,
-        tuple(_findings(course, sizes, max_epochs, end)),
+        tuple(_collect_warnings(course, sizes, max_epochs, end)),
     )
 
 
-def _rounded(part: int) -> int:
+def _round_tokens(part: int) -> int:
     """Parts of `SCALE` of a token as whole tokens."""
     return (2 * part + SCALE) // (2 * SCALE)
 
 
-def tokens_text(tokens: float) -> str:
+def format_tokens(tokens: float) -> str:
     """`1500000000000` as "1.5T"."""
     for size, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         # What would be written "1e+03" of a unit is 1 of the next.
@@ -148,20 +148,24 @@ def tokens_text(tokens: float) -> str:
     return f"{tokens:.3g}"
 
 
-def epochs_text(epochs: float) -> str:
+def format_epochs(epochs: float) -> str:
     """Three figures: 0.648, 70.6, 1,010."""
     return f"{epochs:.3g}" if epochs < 999.5 else f"{epochs:,.0f}"
 
 
-def _findings(
-    course: Course, sizes: Sequence[int], max_epochs: Sequence[float | None], end: int
-) -> list[Finding]:
-    names = course.schedule.datasets
-    found = [_cap(course, dataset, tokens, max_epochs) for dataset, tokens in course.spent if tokens <= end]
+def _collect_warnings(
+    curve: QuotaCurve, sizes: Sequence[int], max_epochs: Sequence[float | None], end: int
+) -> list[ForecastWarning]:
+    names = curve.schedule.datasets
+    found = [
+        _cap_warning(curve, dataset, tokens, max_epochs)
+        for dataset, tokens in curve.exhausted
+        if tokens <= end
+    ]
     for dataset, size in enumerate(sizes):
-        total = course.due(end)[dataset]
+        total = curve.tokens_at(end)[dataset]
         if not total:
-            drawn_from = course.schedule.weights[:, dataset].any()
+            drawn_from = curve.schedule.weights[:, dataset].any()
             why = (
                 "it has no tokens"
                 if not size
@@ -169,63 +173,69 @@ def _findings(
                 if drawn_from
                 else "no phase has it"
             )
-            found.append(Finding("unseen", names[dataset], "", 0, f"'{names[dataset]}' gives nothing: {why}"))
-        elif max_epochs[dataset] is None and total > FADING_EPOCHS * size * SCALE:
-            _, tokens, _ = course.place(dataset, FADING_EPOCHS * size)
             found.append(
-                Finding(
+                ForecastWarning("unseen", names[dataset], "", 0, f"'{names[dataset]}' gives nothing: {why}")
+            )
+        elif max_epochs[dataset] is None and total > DIMINISHING_EPOCHS * size * SCALE:
+            _, tokens, _ = curve.inverse(dataset, DIMINISHING_EPOCHS * size)
+            found.append(
+                ForecastWarning(
                     "repeated",
                     names[dataset],
-                    _phase_at(course, tokens),
+                    _phase_at(curve, tokens),
                     tokens,
-                    f"'{names[dataset]}' has been seen {FADING_EPOCHS} times, after which gains fade, and will be "
-                    f"{epochs_text(total / SCALE / size)} times: a max_epochs would cap it",
+                    f"'{names[dataset]}' has been seen {DIMINISHING_EPOCHS} times, after which gains fade, and will be "
+                    f"{format_epochs(total / SCALE / size)} times: a max_epochs would cap it",
                 )
             )
-    if course.ends_by == "data" and course.end_tokens is not None and end == course.end_tokens:
-        planned = course.schedule.end_tokens
+    if curve.ends_by == "data" and curve.end_tokens is not None and end == curve.end_tokens:
+        planned = curve.schedule.end_tokens
         short = "" if planned is None else f", {planned - end:,} tokens before the end of the phases"
-        phase = _phase_at(course, end)
+        phase = _phase_at(curve, end)
         found.append(
-            Finding(
+            ForecastWarning(
                 "data_end", "", phase, end, f"all data sets of '{phase}' have run out{short}: the run ends"
             )
         )
     return sorted(found, key=lambda finding: finding.tokens)
 
 
-def _phase_at(course: Course, tokens: int) -> str:
+def _phase_at(curve: QuotaCurve, tokens: int) -> str:
     """The wanted phase: the course may have ended there."""
-    return course.schedule.phases[int(course.schedule.phase[course.schedule.stage_at(tokens)])]
+    return curve.schedule.phases[int(curve.schedule.phase[curve.schedule.stage_at(tokens)])]
 
 
-def _cap(course: Course, dataset: int, tokens: int, max_epochs: Sequence[float | None]) -> Finding:
+def _cap_warning(
+    curve: QuotaCurve, dataset: int, tokens: int, max_epochs: Sequence[float | None]
+) -> ForecastWarning:
     """The finding that a data set has run out, with who takes over."""
-    schedule = course.schedule
-    name, phase = schedule.datasets[dataset], _phase_at(course, tokens - 1)
+    schedule = curve.schedule
+    name, phase = schedule.datasets[dataset], _phase_at(curve, tokens - 1)
     message = f"'{name}' reaches its cap (max_epochs {max_epochs[dataset]:g})"
     # Segments of one token, where a cap falls within a token, have shares of no meaning.
-    before, after = _long_segments(course, tokens)
-    ended = course.end_tokens is not None and tokens >= course.end_tokens
-    if ended or _phase_at(course, tokens) != phase:
-        return Finding("cap", name, phase, tokens, message)
+    before, after = _neighbouring_segments(curve, tokens)
+    ended = curve.end_tokens is not None and tokens >= curve.end_tokens
+    if ended or _phase_at(curve, tokens) != phase:
+        return ForecastWarning("cap", name, phase, tokens, message)
     changes = sorted(
         (
             (schedule.datasets[i], float(old) / SCALE, float(new) / SCALE)
-            for i, (old, new) in enumerate(zip(course.weights[before], course.weights[after], strict=True))
+            for i, (old, new) in enumerate(zip(curve.weights[before], curve.weights[after], strict=True))
             if new > old
         ),
         key=lambda change: change[1] - change[2],
     )
     told = ", ".join(f"'{other}' {old:.1%} → {new:.1%}" for other, old, new in changes[:3])
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
-    return Finding("cap", name, phase, tokens, f"{message}; its part goes to {told}{more}", tuple(changes))
+    return ForecastWarning(
+        "cap", name, phase, tokens, f"{message}; its part goes to {told}{more}", tuple(changes)
+    )
 
 
-def _long_segments(course: Course, tokens: int) -> tuple[int, int]:
+def _neighbouring_segments(curve: QuotaCurve, tokens: int) -> tuple[int, int]:
     """The nearest segments of more than one token that end by `tokens` and begin there."""
-    short = np.diff(course.edges) == 1
-    after = int(np.searchsorted(course.start_tokens, tokens))
+    short = np.diff(curve.segment_edges) == 1
+    after = int(np.searchsorted(curve.start_tokens, tokens))
     before = after - 1
     while before > 0 and short[before]:
         before -= 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from mmpack.errors import ConfigError
-from mmpack.settings import Settings, nearest
+from mmpack.settings import Settings, suggest
 
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGBT]?)\s*")
 _SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
 
-def token_count(text: int | str, *, where: str) -> int:
+def parse_token_count(text: int | str, *, where: str) -> int:
     """A number of tokens: an integer, or text with a unit, as `"1.5T"` (k, M, B = G, T).
 
     Raises:
@@ -20,7 +20,7 @@ def token_count(text: int | str, *, where: str) -> int:
     if isinstance(text, str):
         match = _COUNT.fullmatch(text)
         if match is None:
-            raise ConfigError(f"'{text}' is no number of tokens", where=where, mend="Write it as in '1.5T'.")
+            raise ConfigError(f"'{text}' is no number of tokens", where=where, hint="Write it as in '1.5T'.")
         whole, _, part = match[1].partition(".")
         # In integers: 0.1T is 10**11 exactly.
         digits = int(whole + part) * _SCALE[match[2]]
@@ -63,7 +63,7 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
             if not 0 < bound < float("inf"):
                 raise ConfigError(f"temperature {bound} is not above 0", where=where)
         if isinstance(self.temperature, tuple) and self.tokens is None:
-            raise ConfigError("a ramp needs an end", where=where, mend="Give the phase its tokens.")
+            raise ConfigError("a ramp needs an end", where=where, hint="Give the phase its tokens.")
         for key, table in (("weights", self.weights), ("shares", self.shares)):
             for name, value in table.items():
                 if not 0 <= value < float("inf"):
@@ -72,7 +72,7 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
             raise ConfigError(
                 "an empty list names no data set",
                 where=f"{where}.datasets",
-                mend="Name some, or leave it out for all.",
+                hint="Name some, or leave it out for all.",
             )
         names = self.datasets or ()
         for name in names:
@@ -84,12 +84,12 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
                     raise ConfigError(
                         f"'{name}' is weighed, and is none of the phase's datasets",
                         where=where,
-                        mend=f"Add it to datasets. {nearest(name, self.datasets)}",
+                        hint=f"Add it to datasets. {suggest(name, self.datasets)}",
                     )
             for name in self.datasets:
                 if self.shares and name not in self.shares:
                     raise ConfigError(
-                        f"'{name}' has no share", where=f"{where}.shares", mend="Give it one, or 0."
+                        f"'{name}' has no share", where=f"{where}.shares", hint="Give it one, or 0."
                     )
         if self.shares and (self.weights or self.temperature != 1.0):
             raise ConfigError(
@@ -104,6 +104,10 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
         return self.temperature, self.temperature
 
     @property
-    def length(self) -> int | None:
+    def num_tokens(self) -> int | None:
         """Tokens of the phase; None if it has no end."""
-        return None if self.tokens is None else token_count(self.tokens, where=f"phases.{self.name}.tokens")
+        return (
+            None
+            if self.tokens is None
+            else parse_token_count(self.tokens, where=f"phases.{self.name}.tokens")
+        )

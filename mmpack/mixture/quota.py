@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.mixture.schedule import MAX_TOKENS, Schedule
-from mmpack.mixture.weights import SCALE, integer_weights, split
+from mmpack.mixture.schedule import MAX_TOKENS, MixtureSchedule
+from mmpack.mixture.weights import SCALE, integer_weights, split_proportionally
 
 NEVER = (1 << 63) - 1
 """A token count that no run reaches, in place of infinity."""
 
 
 @dataclass(frozen=True, eq=False)
-class Course:
+class QuotaCurve:
     """Tokens due to each data set, as a function of all tokens: linear in each segment.
 
     Attributes:
@@ -44,25 +44,25 @@ class Course:
         spent: (data set, tokens) in order: the data set has run out once that many tokens were drawn in all.
     """
 
-    schedule: Schedule
+    schedule: MixtureSchedule
     available: NDArray[np.int64]
     start_tokens: NDArray[np.int64]
     weights: NDArray[np.int64]
     phase: NDArray[np.int64]
     end_tokens: int | None
     ends_by: Literal["schedule", "data", "never"]
-    spent: tuple[tuple[int, int], ...]
+    exhausted: tuple[tuple[int, int], ...]
 
     @cached_property
-    def edges(self) -> NDArray[np.int64]:
+    def segment_edges(self) -> NDArray[np.int64]:
         """int64 (segments + 1,): `start_tokens`, then the end or `NEVER`."""
         return np.append(self.start_tokens, NEVER if self.end_tokens is None else self.end_tokens)
 
     @cached_property
-    def _due(self) -> list[list[int]]:
+    def _tokens_exact(self) -> list[list[int]]:
         """By data set: what is due at each edge but an infinite one, in parts of `SCALE`."""
         columns = []
-        edges = self.edges.tolist()
+        edges = self.segment_edges.tolist()
         for column in self.weights.T.tolist():
             due = [0]
             for start, stop, weight in zip(edges, edges[1:], column, strict=False):
@@ -71,22 +71,22 @@ class Course:
             columns.append(due)
         return columns
 
-    def due(self, tokens: int) -> list[int]:
+    def tokens_at(self, tokens: int) -> list[int]:
         """What is due to each data set once `tokens` were drawn in all, in parts of `SCALE`; sums to tokens · SCALE.
 
         Behind the end nothing more falls due.
         """
-        tokens = min(tokens, int(self.edges[-1]))
+        tokens = min(tokens, int(self.segment_edges[-1]))
         segment = (
             min(int(np.searchsorted(self.start_tokens, tokens, side="right")), len(self.start_tokens)) - 1
         )
         more = tokens - int(self.start_tokens[segment])
         return [
             due[segment] + more * int(weight)
-            for due, weight in zip(self._due, self.weights[segment], strict=True)
+            for due, weight in zip(self._tokens_exact, self.weights[segment], strict=True)
         ]
 
-    def place(self, dataset: int, tokens: int) -> tuple[int, int, int]:
+    def inverse(self, dataset: int, tokens: int) -> tuple[int, int, int]:
         """Where `tokens` of a data set fall due.
 
         Returns:
@@ -94,7 +94,7 @@ class Course:
             segment; or (segments, `NEVER`, 0) if they never do.
         """
         wanted = tokens * SCALE
-        due = self._due[dataset]
+        due = self._tokens_exact[dataset]
         segment = bisect_left(due, wanted, 1) - 1
         if segment == len(self.start_tokens):
             return segment, NEVER, 0
@@ -105,7 +105,7 @@ class Course:
         return segment, start + whole, rest
 
 
-def course_of(schedule: Schedule, available: Sequence[int | None]) -> Course:
+def quota_curve(schedule: MixtureSchedule, available: Sequence[int | None]) -> QuotaCurve:
     """The course of a schedule.
 
     Args:
@@ -131,14 +131,14 @@ def course_of(schedule: Schedule, available: Sequence[int | None]) -> Course:
         raise ConfigError(
             "none of its data sets may give a token",
             where=f"phases.{schedule.phases[0]}",
-            mend="Raise max_epochs.",
+            hint="Raise max_epochs.",
         )
     if not lasts:
         end_tokens, ends_by = builder.tokens, "data"
     else:
         end_tokens = schedule.end_tokens
         ends_by = "never" if end_tokens is None else "schedule"
-    return Course(
+    return QuotaCurve(
         schedule,
         np.array(caps, np.int64),
         np.array(builder.starts, np.int64),
@@ -212,7 +212,7 @@ class _Builder:
             ]
             if not any(open_):
                 return False
-            for i, more in enumerate(split(rest, open_)):
+            for i, more in enumerate(split_proportionally(rest, open_)):
                 left = self._left[i]
                 taken = more if left is None else min(more, left - weights[i])
                 weights[i] += taken

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmpack.errors import ConfigError
 from mmpack.mixture.phase_config import PhaseConfig
 from mmpack.mixture.weights import share_weights, temperature_weights
-from mmpack.settings import nearest
+from mmpack.settings import suggest
 
 RAMP_STAGES = 64
 """Stages of a ramp: equally long in tokens, each with the temperature at its middle. From T = 3 to 5 a share is then
@@ -25,7 +25,7 @@ _MAX_DATASETS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class MixtureSchedule:
     """The shares of a run as its phases state them, before any data set runs out.
 
     Attributes:
@@ -58,7 +58,7 @@ class Schedule:
         return int(np.searchsorted(self.start_tokens, tokens, side="right")) - 1
 
 
-def schedule_of(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> Schedule:
+def mixture_schedule(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> MixtureSchedule:
     """The stages of `phases` over data sets of given sizes.
 
     Args:
@@ -71,7 +71,7 @@ def schedule_of(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> Sch
             share, or lacks tokens and is not the last; no phases, or more tokens than `MAX_TOKENS`.
     """
     if not phases:
-        raise ConfigError("no phases", where="phases", mend="Add a [[phases]] table.")
+        raise ConfigError("no phases", where="phases", hint="Add a [[phases]] table.")
     if not 1 <= len(tokens) <= _MAX_DATASETS:
         raise ConfigError(f"{len(tokens)} data sets are not 1 to {_MAX_DATASETS}", where="datasets")
     starts: list[int] = []
@@ -83,20 +83,20 @@ def schedule_of(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> Sch
             raise ConfigError(
                 f"it never begins, since '{phases[number - 1].name}' before it has no end",
                 where=f"phases.{phase.name}",
-                mend=f"Give '{phases[number - 1].name}' its tokens.",
+                hint=f"Give '{phases[number - 1].name}' its tokens.",
             )
-        for start, row in _stages(phase, tokens):
+        for start, row in _phase_stages(phase, tokens):
             starts.append(end + start)
             weights.append(row)
             owners.append(number)
-        end = None if phase.length is None else end + phase.length
+        end = None if phase.num_tokens is None else end + phase.num_tokens
         if end is not None and end > MAX_TOKENS:
             raise ConfigError(
                 f"the phases so far have {end:,} tokens, more than {MAX_TOKENS:,}",
                 where=f"phases.{phase.name}",
-                mend="Check the unit.",
+                hint="Check the unit.",
             )
-    return Schedule(
+    return MixtureSchedule(
         tuple(tokens),
         tuple(phase.name for phase in phases),
         np.array(starts, np.int64),
@@ -106,7 +106,7 @@ def schedule_of(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> Sch
     )
 
 
-def _stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, list[int]]]:
+def _phase_stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, list[int]]]:
     """(tokens from the phase's start, weights) of each stage."""
     where = f"phases.{phase.name}"
     for key, names in (
@@ -117,7 +117,7 @@ def _stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, li
         for name in names:
             if name not in tokens:
                 raise ConfigError(
-                    f"no data set is called '{name}'", where=f"{where}.{key}", mend=nearest(name, tokens)
+                    f"no data set is called '{name}'", where=f"{where}.{key}", hint=suggest(name, tokens)
                 )
     members = phase.datasets or tuple(phase.shares) or tuple(tokens)
     table = phase.shares or phase.weights
@@ -129,17 +129,17 @@ def _stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, li
         raise ConfigError(
             "no data set has a share in it",
             where=where,
-            mend="Name one that has tokens, with a share or weight above 0.",
+            hint="Name one that has tokens, with a share or weight above 0.",
         )
     if phase.shares:
         return [(0, share_weights(factors))]
     first, last = (Fraction(repr(float(value))) for value in phase.temperatures)
-    if first == last or phase.length is None:
+    if first == last or phase.num_tokens is None:
         return [(0, temperature_weights(list(tokens.values()), first, factors))]
-    count = min(RAMP_STAGES, phase.length)
+    count = min(RAMP_STAGES, phase.num_tokens)
     return [
         (
-            phase.length * stage // count,
+            phase.num_tokens * stage // count,
             temperature_weights(
                 list(tokens.values()), first + (last - first) * Fraction(2 * stage + 1, 2 * count), factors
             ),

@@ -19,7 +19,7 @@ _ONE = 10**_DIGITS
 _CONTEXT = Context(prec=_DIGITS + 10, Emin=-999_999, Emax=999_999, traps=[InvalidOperation])
 
 
-def split(total: int, parts: Sequence[int]) -> list[int]:
+def split_proportionally(total: int, parts: Sequence[int]) -> list[int]:
     """`total` in proportion to `parts`, in integers: largest remainders first, ties to the lower index.
 
     Args:
@@ -42,7 +42,7 @@ def integer_weights(parts: Sequence[int]) -> list[int]:
     Args:
         parts: at least 0 each, not all 0, at most `SCALE` of them above 0.
     """
-    weights = split(SCALE, parts)
+    weights = split_proportionally(SCALE, parts)
     lifted = [max(weight, 1) if part else 0 for part, weight in zip(parts, weights, strict=True)]
     for _ in range(sum(lifted) - SCALE):
         lifted[lifted.index(max(lifted))] -= 1
@@ -57,7 +57,7 @@ def share_weights(shares: Sequence[float]) -> list[int]:
     """
     exact = [Fraction(repr(float(share))) for share in shares]
     top = max(exact)
-    return integer_weights([_kept(int(share / top * _ONE), share > 0) for share in exact])
+    return integer_weights([_keep_present(int(share / top * _ONE), share > 0) for share in exact])
 
 
 def temperature_weights(
@@ -86,15 +86,15 @@ def temperature_weights(
         else:
             logs.append(None)
     top = max(log for log in logs if log is not None)
-    return integer_weights([0 if log is None else _part(_CONTEXT.subtract(log, top)) for log in logs])
+    return integer_weights([0 if log is None else _exp_part(_CONTEXT.subtract(log, top)) for log in logs])
 
 
-def _part(log: Decimal) -> int:
+def _exp_part(log: Decimal) -> int:
     """exp(log) of a log at or below 0, in parts of `_ONE`, at least 1."""
     if log < -100:
         return 1
-    return _kept(int(_CONTEXT.multiply(_CONTEXT.exp(log), Decimal(_ONE))), True)
+    return _keep_present(int(_CONTEXT.multiply(_CONTEXT.exp(log), Decimal(_ONE))), True)
 
 
-def _kept(part: int, present: bool) -> int:
+def _keep_present(part: int, present: bool) -> int:
     return max(part, 1) if present else 0

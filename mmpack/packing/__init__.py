@@ -9,22 +9,25 @@ numba is imported when a function first needs it; what it compiles is cached on 
 
 from __future__ import annotations
 
-from mmpack.packing.balance import Schedule, balance, row_costs
+from mmpack.lazy import make_dir
+from mmpack.packing.balance import RankSchedule, balance_rows, row_costs
 from mmpack.packing.lower_bound import lower_bound
 from mmpack.packing.pack import pack
-from mmpack.packing.pack_runs import ChainPacking, cut_chains
+from mmpack.packing.pack_runs import RunPacking, pack_runs
 from mmpack.packing.pack_stream import PackStream, pack_stream
 from mmpack.packing.packing import Packing
 
 __all__ = [
-    "ChainPacking",
     "PackStream",
     "Packing",
-    "Schedule",
-    "balance",
-    "cut_chains",
+    "RankSchedule",
+    "RunPacking",
+    "balance_rows",
     "lower_bound",
     "pack",
+    "pack_runs",
     "pack_stream",
     "row_costs",
 ]
+
+__dir__ = make_dir(__all__)

@@ -14,7 +14,7 @@ from mmpack.packing.packing import Packing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Schedule:
+class RankSchedule:
     """Which rank does which row when.
 
     Attributes:
@@ -25,7 +25,7 @@ class Schedule:
 
     rows: NDArray[np.int64]
     cost: NDArray[np.float64]
-    left: NDArray[np.int64]
+    unscheduled_rows: NDArray[np.int64]
 
     @property
     def utilisation(self) -> NDArray[np.float64]:
@@ -58,7 +58,7 @@ def row_costs(
     values = as_lengths(lengths)
     if values.size != packing.ids.size:
         raise DataError(
-            f"{values.size:,} lengths for {packing.ids.size:,} packed items", mend="Give one per item."
+            f"{values.size:,} lengths for {packing.ids.size:,} packed items", hint="Give one per item."
         )
     if not packing.rows:
         return np.zeros(0)
@@ -66,14 +66,14 @@ def row_costs(
     return np.add.reduceat(tokens * (quadratic * tokens + linear), packing.offsets[:-1])
 
 
-def balance(
+def balance_rows(
     costs: ArrayLike,
     *,
     global_batch: int,
     ranks: int,
     steps: Literal["like", "given"] = "like",
     seed: int = 0,
-) -> Schedule:
+) -> RankSchedule:
     """Deal rows to steps, and a step's rows to ranks.
 
     Which rows form a step depends on `costs`, `global_batch`, `steps` and `seed` alone: on another number of ranks
@@ -97,28 +97,28 @@ def balance(
     check_range("seed", seed, 0, (1 << 63) - 1)
     if global_batch % ranks:
         raise ConfigError(
-            f"{ranks} ranks cannot share {global_batch} rows", mend="Make global_batch a multiple of ranks."
+            f"{ranks} ranks cannot share {global_batch} rows", hint="Make global_batch a multiple of ranks."
         )
     if steps not in ("like", "given"):
-        raise ConfigError(f"steps is {steps!r}", mend='Use "like" or "given".')
+        raise ConfigError(f"steps is {steps!r}", hint='Use "like" or "given".')
     values = np.asarray(costs, np.float64)
     if values.ndim != 1:
-        raise DataError(f"costs have {values.ndim} dimensions", mend="Give one cost per row.")
+        raise DataError(f"costs have {values.ndim} dimensions", hint="Give one cost per row.")
     wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
     if wrong.size:
         raise DataError(
-            f"cost is {values[wrong[0]]}", where=f"row {wrong[0]}", mend="Costs are finite and not negative."
+            f"cost is {values[wrong[0]]}", where=f"row {wrong[0]}", hint="Costs are finite and not negative."
         )
-    members, left = _steps(values, global_batch, steps, seed)
+    members, left = _form_steps(values, global_batch, steps, seed)
     if ranks == global_batch:
-        return Schedule(members[:, :, None], values[members], left)
-    from mmpack.packing.rank_assignment import deal
+        return RankSchedule(members[:, :, None], values[members], left)
+    from mmpack.packing.rank_assignment import assign_rows_to_ranks
 
-    rows = deal(values, members, ranks)
-    return Schedule(rows, values[rows].sum(axis=2), left)
+    rows = assign_rows_to_ranks(values, members, ranks)
+    return RankSchedule(rows, values[rows].sum(axis=2), left)
 
 
-def _steps(
+def _form_steps(
     costs: NDArray[np.float64], batch: int, kind: str, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """((steps, batch) row numbers, rows left over)."""

@@ -16,7 +16,7 @@ from mmpack.packing import bitset
 
 
 @njit(cache=True)
-def grown(array: Any, size: int) -> Any:
+def grow_array(array: Any, size: int) -> Any:
     """`array` itself if it has `size` places, else a copy with at least twice as many."""
     if size <= array.size:
         return array
@@ -37,7 +37,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
         (run_rows, run_start, part_length, part_count), all int64: run i stands for `run_rows[i]` equal rows,
         each holding `part_count[p]` items of `part_length[p]` for p in [run_start[i], run_start[i + 1]).
     """
-    holes = bitset.make(capacity + 1)
+    holes = bitset.make_bitset(capacity + 1)
     first = np.full(capacity + 1, -1, np.int64)  # by hole size: the first run in the list of runs with it
     # A run: its rows, the next run with the same hole, and its last part. A part points to the part before
     # it, so runs that were split share what they have in common.
@@ -48,7 +48,7 @@ def best_fit(counts: Any, capacity: int) -> Any:
     for v in range(counts.size - 1, 0, -1):
         left = counts[v]
         while left > 0:
-            hole = bitset.at_least(holes, v)
+            hole = bitset.next_member(holes, v)
             opened = hole < 0
             if opened:
                 hole = capacity
@@ -68,12 +68,16 @@ def best_fit(counts: Any, capacity: int) -> Any:
                 rows[run] -= taken
             target = run if whole else runs
             if not whole:
-                rows, follower, last = grown(rows, runs + 1), grown(follower, runs + 1), grown(last, runs + 1)
+                rows, follower, last = (
+                    grow_array(rows, runs + 1),
+                    grow_array(follower, runs + 1),
+                    grow_array(last, runs + 1),
+                )
                 runs += 1
             length, count, before = (
-                grown(length, parts + 1),
-                grown(count, parts + 1),
-                grown(before, parts + 1),
+                grow_array(length, parts + 1),
+                grow_array(count, parts + 1),
+                grow_array(before, parts + 1),
             )
             length[parts], count[parts], before[parts] = v, each, -1 if opened else last[run]
             rows[target], last[target] = taken, parts
@@ -82,11 +86,11 @@ def best_fit(counts: Any, capacity: int) -> Any:
             follower[target] = first[hole]
             first[hole] = target
             bitset.add(holes, hole)
-    return _unrolled(rows[:runs], last, length, count, before)
+    return _expand_groups(rows[:runs], last, length, count, before)
 
 
 @njit(cache=True, nogil=True)
-def _unrolled(rows: Any, last: Any, length: Any, count: Any, before: Any) -> Any:
+def _expand_groups(rows: Any, last: Any, length: Any, count: Any, before: Any) -> Any:
     """The plan with every run's parts side by side, longest first."""
     start = np.zeros(rows.size + 1, np.int64)
     for run in range(rows.size):

@@ -39,7 +39,7 @@ _leading: Any = intrinsic(_leading_code)
 
 
 @njit(cache=True, inline="always")
-def make(size: int) -> Any:
+def make_bitset(size: int) -> Any:
     """An empty set of integers in [0, size): (words, summary)."""
     words = (size >> 6) + 1
     return np.zeros(words, np.uint64), np.zeros((words >> 6) + 1, np.uint64)
@@ -65,7 +65,7 @@ def remove(bits: Any, value: int) -> None:
 
 
 @njit(cache=True)
-def at_least(bits: Any, value: int) -> int:
+def next_member(bits: Any, value: int) -> int:
     """The smallest member >= `value` (which is in [0, size]), or -1."""
     words, summary = bits
     word = value >> 6
@@ -87,7 +87,7 @@ def at_least(bits: Any, value: int) -> int:
 
 
 @njit(cache=True)
-def at_most(bits: Any, value: int) -> int:
+def previous_member(bits: Any, value: int) -> int:
     """The largest member <= `value` (which is in [0, size]), or -1."""
     words, summary = bits
     word = value >> 6

@@ -19,60 +19,60 @@ import numpy as np
 from numba import njit
 
 from mmpack.packing import bitset
-from mmpack.packing.best_fit import grown
+from mmpack.packing.best_fit import grow_array
 
 #: Steps after which the search for three items is given up, for this hole.
 _TRIPLE_STEPS = 1 << 14
 
 
 @njit(cache=True)
-def put(left: Any, have: Any, length: int) -> None:
+def add_length(remaining: Any, have: Any, length: int) -> None:
     """One more item of `length` > 0 is left."""
-    left[length] += 1
+    remaining[length] += 1
     bitset.add(have, length)
 
 
 @njit(cache=True, inline="always")
-def take(left: Any, have: Any, length: int) -> None:
+def remove_length(remaining: Any, have: Any, length: int) -> None:
     """One item of `length` less is left."""
-    left[length] -= 1
-    if left[length] == 0:
+    remaining[length] -= 1
+    if remaining[length] == 0:
         bitset.remove(have, length)
 
 
 @njit(cache=True)
-def _pair(left: Any, have: Any, hole: int) -> Any:
+def _find_pair(remaining: Any, have: Any, gap: int) -> Any:
     """(a, steps): the smallest a >= hole - a with items of a and hole - a left, or -1."""
     steps = 1
-    a = bitset.at_least(have, (hole + 1) >> 1)
-    while 0 <= a < hole:
-        b = hole - a
-        if left[b] > (1 if a == b else 0):
+    a = bitset.next_member(have, (gap + 1) >> 1)
+    while 0 <= a < gap:
+        b = gap - a
+        if remaining[b] > (1 if a == b else 0):
             return a, steps
-        a = bitset.at_least(have, a + 1)
+        a = bitset.next_member(have, a + 1)
         steps += 1
     return -1, steps
 
 
 @njit(cache=True)
-def _triple(left: Any, have: Any, hole: int, longest: int, limit: int) -> Any:
+def _find_triple(remaining: Any, have: Any, gap: int, max_length: int, limit: int) -> Any:
     """(a, b, steps): items of a >= b >= hole - a - b are left, with the largest such a; -1 if there are none."""
     steps = 0
-    a = longest
-    while a > 0 and 3 * a >= hole and steps < limit:
-        left[a] -= 1
-        b, taken = _pair(left, have, hole - a) if hole > a else (-1, 1)
-        fits = 0 <= b <= a and left[b] > 0
-        left[a] += 1
+    a = max_length
+    while a > 0 and 3 * a >= gap and steps < limit:
+        remaining[a] -= 1
+        b, taken = _find_pair(remaining, have, gap - a) if gap > a else (-1, 1)
+        fits = 0 <= b <= a and remaining[b] > 0
+        remaining[a] += 1
         steps += taken
         if fits:
             return a, b, steps
-        a = bitset.at_most(have, a - 1)
+        a = bitset.previous_member(have, a - 1)
     return -1, -1, steps
 
 
 @njit(cache=True)
-def complete(left: Any, have: Any, hole: int, row: Any, size: int, limit: int) -> Any:
+def complete_row(remaining: Any, have: Any, gap: int, row: Any, size: int, limit: int) -> Any:
     """Fill a row's hole.
 
     Args:
@@ -87,35 +87,35 @@ def complete(left: Any, have: Any, hole: int, row: Any, size: int, limit: int) -
         (hole left, size, steps taken).
     """
     steps = 0
-    while hole > 0:
-        longest = bitset.at_most(have, hole)
+    while gap > 0:
+        longest = bitset.previous_member(have, gap)
         if longest < 0:
             break
-        if longest < hole and steps < limit:
+        if longest < gap and steps < limit:
             a = b = -1
-            if 2 * longest >= hole:
-                a, taken = _pair(left, have, hole)
+            if 2 * longest >= gap:
+                a, taken = _find_pair(remaining, have, gap)
                 steps += taken
-                b = hole - a
-            if a < 0 and 3 * longest >= hole:
-                a, b, taken = _triple(left, have, hole, longest, min(limit - steps, _TRIPLE_STEPS))
+                b = gap - a
+            if a < 0 and 3 * longest >= gap:
+                a, b, taken = _find_triple(remaining, have, gap, longest, min(limit - steps, _TRIPLE_STEPS))
                 steps += taken
             if a > 0:
-                for length in (a, b, hole - a - b):
+                for length in (a, b, gap - a - b):
                     if length > 0:
-                        take(left, have, length)
+                        remove_length(remaining, have, length)
                         row[size] = length
                         size += 1
                 return 0, size, steps
-        take(left, have, longest)
+        remove_length(remaining, have, longest)
         row[size] = longest
         size += 1
-        hole -= longest
-    return hole, size, steps
+        gap -= longest
+    return gap, size, steps
 
 
 @njit(cache=True)
-def _longest_first(row: Any, size: int) -> None:
+def _complete_with_longest(row: Any, size: int) -> None:
     """Sort row[:size] in place. Insertion: rows are short and nearly sorted."""
     for place in range(1, size):
         length = row[place]
@@ -126,30 +126,30 @@ def _longest_first(row: Any, size: int) -> None:
 
 
 @njit(cache=True)
-def _level(left: Any, have: Any, hole: int, row: Any, size: int, cost: float) -> Any:
+def _level_cost(remaining: Any, have: Any, gap: int, row: Any, size: int, cost: float) -> Any:
     """Bring a row of one item near a cost of Σ length², leaving a hole to complete; (hole left, size).
 
     A token of an item costs the item's length. So what is missing in cost, divided by the hole, is the length
     that the next item should have: a long head gets short items beside it, a short head long ones.
     """
     missing = cost - float(row[0]) * row[0]
-    while hole > 0:
+    while gap > 0:
         # No shorter than an eighth of the hole, or heavy rows would use up the shortest items, which the exact
         # completion of later rows lives on; and it wants a hole of two or three items.
-        wanted = max(missing / hole, hole / 8)
-        if hole <= 2.5 * wanted:
+        wanted = max(missing / gap, gap / 8)
+        if gap <= 2.5 * wanted:
             break
-        length = bitset.at_most(have, int(wanted))
+        length = bitset.previous_member(have, int(wanted))
         if length < 0:
-            length = bitset.at_least(have, 1)
-        if length < 0 or length > hole:
+            length = bitset.next_member(have, 1)
+        if length < 0 or length > gap:
             break
-        take(left, have, length)
+        remove_length(remaining, have, length)
         row[size] = length
         size += 1
-        hole -= length
+        gap -= length
         missing -= float(length) * length
-    return hole, size
+    return gap, size
 
 
 @njit(cache=True, nogil=True)
@@ -164,7 +164,7 @@ def exact_fit(counts: Any, capacity: int, limit: int, level: bool) -> Any:
     """
     left = np.zeros(capacity + 1, np.int64)
     left[1 : counts.size] = counts[1:]
-    have = bitset.make(capacity + 1)
+    have = bitset.make_bitset(capacity + 1)
     items = tokens = 0
     cost = 0.0
     for v in range(1, capacity + 1):
@@ -177,17 +177,17 @@ def exact_fit(counts: Any, capacity: int, limit: int, level: bool) -> Any:
     run_rows, start = np.empty(256, np.int64), np.zeros(257, np.int64)
     part_length, part_count = np.empty(1024, np.int64), np.empty(1024, np.int64)
     runs = parts = 0
-    longest = bitset.at_most(have, capacity)
+    longest = bitset.previous_member(have, capacity)
     while longest > 0:
-        take(left, have, longest)
+        remove_length(left, have, longest)
         row[0] = longest
         hole, size = capacity - longest, 1
         if level:
-            hole, size = _level(left, have, hole, row, size, cost / max(1.0, tokens / capacity))
-        hole, size, steps = complete(left, have, hole, row, size, limit)
+            hole, size = _level_cost(left, have, hole, row, size, cost / max(1.0, tokens / capacity))
+        hole, size, steps = complete_row(left, have, hole, row, size, limit)
         limit -= steps
-        _longest_first(row, size)
-        part_length, part_count = grown(part_length, parts + size), grown(part_count, parts + size)
+        _complete_with_longest(row, size)
+        part_length, part_count = grow_array(part_length, parts + size), grow_array(part_count, parts + size)
         begin = parts
         for place in range(size):
             if parts > begin and part_length[parts - 1] == row[place]:
@@ -204,11 +204,11 @@ def exact_fit(counts: Any, capacity: int, limit: int, level: bool) -> Any:
             left[part_length[part]] -= again * part_count[part]
             if left[part_length[part]] == 0:
                 bitset.remove(have, part_length[part])
-        run_rows, start = grown(run_rows, runs + 1), grown(start, runs + 2)
+        run_rows, start = grow_array(run_rows, runs + 1), grow_array(start, runs + 2)
         run_rows[runs] = again + 1
         runs += 1
         start[runs] = parts
-        longest = bitset.at_most(have, capacity)
+        longest = bitset.previous_member(have, capacity)
     return (
         run_rows[:runs].copy(),
         start[: runs + 1].copy(),

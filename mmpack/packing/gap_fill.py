@@ -9,7 +9,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def into_holes(offsets: Any, ids: Any, lengths: Any, more: Any, capacity: int, rows: int) -> Any:
+def fill_gaps(offsets: Any, ids: Any, lengths: Any, more: Any, capacity: int, rows: int) -> Any:
     """Best fit, in the order given, up to the first that fits nowhere.
 
     Args:

@@ -22,7 +22,7 @@ _BLOCK_ROWS = 128
 
 
 @njit(cache=True, nogil=True)
-def count(lengths: Any, capacity: int) -> Any:
+def count_lengths(lengths: Any, capacity: int) -> Any:
     """(counts, tokens, first): items by length, their sum, and the first item outside [0, capacity] or -1.
 
     Args:
@@ -61,7 +61,7 @@ def order_by_length(lengths: Any, counts: Any, ids: Any) -> None:
 
 
 @njit(cache=True, inline="always")
-def mixed(x: Any) -> Any:
+def splitmix64(x: Any) -> Any:
     """splitmix64's finaliser (Steele, Lea and Flood, 2014): 64 well mixed bits of 64."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -69,7 +69,7 @@ def mixed(x: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def hand_out(
+def assign_items(
     ordered: Any, counts: Any, seed: int, run_rows: Any, run_start: Any, part_length: Any, part_count: Any
 ) -> Any:
     """Give the places of a plan to items.
@@ -92,7 +92,7 @@ def hand_out(
         base[v] = total
         total += counts[v]
         if counts[v] > 1:
-            drawn = mixed(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + mixed(np.uint64(v)))
+            drawn = splitmix64(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + splitmix64(np.uint64(v)))
             cursor[v] = np.int64(drawn >> np.uint64(8)) % counts[v]
             stride[v] = _PRIMES[np.int64(drawn & np.uint64(15))] % counts[v]
     rows = run_rows.sum()

@@ -19,7 +19,7 @@ def lower_bound(counts: NDArray[np.int64], capacity: int) -> int:
     Returns:
         Rows; 0 if no item has tokens.
     """
-    return max(martello_toth_bound(counts, capacity), rounded_bound(counts, capacity))
+    return max(martello_toth_bound(counts, capacity), fekete_schepers_bound(counts, capacity))
 
 
 def martello_toth_bound(counts: NDArray[np.int64], capacity: int) -> int:
@@ -44,7 +44,7 @@ def martello_toth_bound(counts: NDArray[np.int64], capacity: int) -> int:
     return int(items[-1] - items[half]) + max(0, int(-((room - short) // capacity).min()))
 
 
-def rounded_bound(counts: NDArray[np.int64], capacity: int) -> int:
+def fekete_schepers_bound(counts: NDArray[np.int64], capacity: int) -> int:
     """Fekete and Schepers' bound: sees that of items longer than a fifth of a row only four fit.
 
     For k = 1, 2, …: an item of share x of a row counts x if (k + 1)·x is whole, else floor((k + 1)·x) / k. Items of a

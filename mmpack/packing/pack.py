@@ -13,11 +13,11 @@ from mmpack.packing.packing import Packing
 #: Longest row. Counts are kept for every length up to it: 2^24 take 128 MiB.
 MAX_CAPACITY = 1 << 24
 #: Search steps of a plan unless told otherwise: about a tenth of a second, and far more than usual mixes take.
-EFFORT = 20_000_000
+DEFAULT_EFFORT = 20_000_000
 
 
 def pack(
-    lengths: ArrayLike, capacity: int, *, seed: int = 0, effort: int = EFFORT, level: bool = False
+    lengths: ArrayLike, capacity: int, *, seed: int = 0, effort: int = DEFAULT_EFFORT, level: bool = False
 ) -> Packing:
     """Pack items into rows.
 
@@ -48,31 +48,31 @@ def pack(
     """
     from mmpack.packing.best_fit import best_fit
     from mmpack.packing.exact_fit import exact_fit
-    from mmpack.packing.histogram import count, hand_out, order_by_length
-    from mmpack.packing.lower_bound import martello_toth_bound, rounded_bound
+    from mmpack.packing.histogram import assign_items, count_lengths, order_by_length
+    from mmpack.packing.lower_bound import fekete_schepers_bound, martello_toth_bound
 
     check_capacity(capacity)
     check_range("seed", seed, 0, (1 << 63) - 1)
     check_range("effort", effort, 0, (1 << 62) - 1)
     values = as_lengths(lengths)
-    counts, tokens, wrong = count(values, capacity)
+    counts, tokens, wrong = count_lengths(values, capacity)
     if wrong >= 0:
-        raise outside(f"item {wrong}", int(values[wrong]), capacity)
+        raise length_error(f"item {wrong}", int(values[wrong]), capacity)
     bound = martello_toth_bound(counts, capacity)
     plan = exact_fit(counts, capacity, effort, level) if effort or level else best_fit(counts, capacity)
     if effort and not level and plan[0].sum() > bound:
         plain = best_fit(counts, capacity)
         plan = min(plan, plain, key=lambda found: int(found[0].sum()))
     if plan[0].sum() > bound:
-        bound = max(bound, rounded_bound(counts, capacity))
+        bound = max(bound, fekete_schepers_bound(counts, capacity))
     ordered = np.empty(values.size, np.int32 if values.size < 1 << 31 else np.int64)
     order_by_length(values, counts, ordered)
-    ids, offsets = hand_out(ordered, counts, seed, *plan)
+    ids, offsets = assign_items(ordered, counts, seed, *plan)
     # Items without tokens need a row to be in, though the bound does not count them.
     return Packing(ids, offsets, capacity, int(tokens), max(bound, min(1, values.size)))
 
 
-def as_lengths(lengths: ArrayLike, what: str = "lengths") -> NDArray[Any]:
+def as_lengths(lengths: ArrayLike, name: str = "lengths") -> NDArray[Any]:
     """`lengths` as a contiguous int32 or int64 array, itself if it is one.
 
     Raises:
@@ -80,13 +80,13 @@ def as_lengths(lengths: ArrayLike, what: str = "lengths") -> NDArray[Any]:
     """
     values = np.asarray(lengths)
     if values.ndim != 1:
-        raise DataError(f"{what} have {values.ndim} dimensions", mend="Give one length per item.")
+        raise DataError(f"{name} have {values.ndim} dimensions", hint="Give one length per item.")
     if not values.size:
         return np.zeros(0, np.int64)
     if values.dtype == np.uint64 and values.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{what} hold {values.max()}, which int64 cannot", mend="Give lengths in tokens.")
+        raise DataError(f"{name} hold {values.max()}, which int64 cannot", hint="Give lengths in tokens.")
     if values.dtype.kind not in "iu":
-        raise DataError(f"{what} are {values.dtype}, not integers", mend="Give lengths in whole tokens.")
+        raise DataError(f"{name} are {values.dtype}, not integers", hint="Give lengths in whole tokens.")
     dtype = np.int32 if values.dtype == np.int32 else np.int64
     return np.ascontiguousarray(values, dtype)
 
@@ -99,17 +99,17 @@ def check_capacity(capacity: int) -> None:
 def check_range(name: str, value: int, low: int, high: int) -> None:
     """Raise ConfigError unless `value` is an integer in [low, high]."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}", mend=f"Give an integer from {low:,} to {high:,}.")
+        raise ConfigError(f"{name} is {value!r}", hint=f"Give an integer from {low:,} to {high:,}.")
 
 
-def outside(where: str, length: int, capacity: int) -> DataError:
+def length_error(where: str, length: int, capacity: int) -> DataError:
     """The error for a length that is negative or longer than a row."""
     if length < 0:
         return DataError(
-            f"length is {length:,}, which is negative", where=where, mend="Check where lengths come from."
+            f"length is {length:,}, which is negative", where=where, hint="Check where lengths come from."
         )
     return DataError(
         f"{length:,} tokens do not fit a row of {capacity:,}",
         where=where,
-        mend="Drop it, cut it first, or pack into longer rows.",
+        hint="Drop it, cut it first, or pack into longer rows.",
     )

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.packing.pack import EFFORT, as_lengths, check_capacity, check_range, outside, pack
+from mmpack.packing.pack import DEFAULT_EFFORT, as_lengths, check_capacity, check_range, length_error, pack
 from mmpack.packing.packing import Packing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ChainPacking:
+class RunPacking:
     """Chains cut to documents, and the documents dealt to rows.
 
     Attributes:
@@ -29,23 +29,23 @@ class ChainPacking:
 
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    chain: NDArray[np.int64]
+    run: NDArray[np.int64]
     lengths: NDArray[np.int64]
     packing: Packing
     forced_cuts: int
     cuts: int
 
 
-def cut_chains(
+def pack_runs(
     slice_lengths: ArrayLike,
-    chain_offsets: ArrayLike,
+    run_offsets: ArrayLike,
     capacity: int,
     *,
     overhead: ArrayLike = 0,
     fill: float = 1.0,
     seed: int = 0,
-    effort: int = EFFORT,
-) -> ChainPacking:
+    effort: int = DEFAULT_EFFORT,
+) -> RunPacking:
     """Cut chains to documents and pack these.
 
     Chains longer than a row are cut into the fewest documents, each as long as fits. If whole documents do not reach
@@ -73,9 +73,9 @@ def cut_chains(
     check_range("seed", seed, 0, (1 << 63) - 1)
     check_range("effort", effort, 0, (1 << 62) - 1)
     if not 0 <= fill <= 1:
-        raise ConfigError(f"fill is {fill}", mend="Give a share from 0 to 1.")
+        raise ConfigError(f"fill is {fill}", hint="Give a share from 0 to 1.")
     slices = as_lengths(slice_lengths, "slice_lengths").astype(np.int64, copy=False)
-    offsets = as_lengths(chain_offsets, "chain_offsets").astype(np.int64, copy=False)
+    offsets = as_lengths(run_offsets, "chain_offsets").astype(np.int64, copy=False)
     extra = _checked(slices, offsets, overhead, capacity)
 
     from mmpack.packing.run_cuts import cut_to_complete, cut_to_fit
@@ -89,7 +89,7 @@ def cut_chains(
     # However chains are cut, there are no fewer documents than these, so no less overhead.
     least = -(-int(lengths.sum()) // capacity)
     packing = replace(pack(lengths, capacity, seed=seed, effort=effort), lower_bound=least)
-    best = ChainPacking(start, stop, chain, lengths, packing, forced, forced)
+    best = RunPacking(start, stop, chain, lengths, packing, forced, forced)
     if packing.fill >= fill or packing.rows == least or slices.size == start.size:
         return best
     mixed = permutation(start.size, seed)
@@ -104,7 +104,7 @@ def cut_chains(
     lengths = before[stop] - before[start] + extra[chain]
     places = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows))))
     packed = Packing(np.argsort(row, kind="stable"), places, capacity, int(lengths.sum()), least)
-    return ChainPacking(start, stop, chain, lengths, packed, forced, start.size - chains)
+    return RunPacking(start, stop, chain, lengths, packed, forced, start.size - chains)
 
 
 def _checked(
@@ -113,7 +113,7 @@ def _checked(
     """Overhead per chain, int64 (chains,); raises what :func:`cut_chains` says."""
     if not offsets.size or offsets[0] != 0 or offsets[-1] != slices.size or (np.diff(offsets) < 0).any():
         raise DataError(
-            "chain_offsets do not ascend from 0 to the number of slices", mend="Give chains + 1 offsets."
+            "chain_offsets do not ascend from 0 to the number of slices", hint="Give chains + 1 offsets."
         )
     chains = offsets.size - 1
     extra = np.asarray(overhead)
@@ -122,14 +122,16 @@ def _checked(
     extra = as_lengths(extra, "overhead").astype(np.int64, copy=False)
     if extra.size != chains:
         raise DataError(
-            f"{extra.size} overheads for {chains} chains", mend="Give one integer, or one per chain."
+            f"{extra.size} overheads for {chains} chains", hint="Give one integer, or one per chain."
         )
     if (extra < 0).any():
         raise DataError("overhead is negative", where=f"chain {int((extra < 0).argmax())}")
     # Slices alone first: a sum with overhead could overflow.
     wrong = np.flatnonzero((slices <= 0) | (slices > capacity))
     if not wrong.size and (extra > capacity).any():
-        raise outside(f"overhead of chain {int((extra > capacity).argmax())}", int(extra.max()), capacity)
+        raise length_error(
+            f"overhead of chain {int((extra > capacity).argmax())}", int(extra.max()), capacity
+        )
     if not wrong.size:
         chain = np.repeat(np.arange(chains), np.diff(offsets))
         wrong = np.flatnonzero(slices + extra[chain] > capacity)
@@ -139,7 +141,7 @@ def _checked(
         where = f"slice {first} (chain {chain_of}, overhead {int(extra[chain_of])})"
         length = int(slices[first])
         if length == 0:
-            raise DataError("length is 0", where=where, mend="A slice has at least one token.")
+            raise DataError("length is 0", where=where, hint="A slice has at least one token.")
         with_extra = min(length, capacity + 1) + int(extra[chain_of])
-        raise outside(where, length if length < 0 or length > capacity else with_extra, capacity)
+        raise length_error(where, length if length < 0 or length > capacity else with_extra, capacity)
     return extra

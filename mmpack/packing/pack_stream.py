@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from mmpack.errors import DataError
-from mmpack.packing.pack import check_capacity, check_range, outside
+from mmpack.packing.pack import check_capacity, check_range, length_error
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class PackStream(Generic[T]):
         pool: int = 1000,
         length: Callable[[T], int] = len,  # type: ignore[assignment]
     ) -> None:
-        from mmpack.packing.length_pool import Pool
+        from mmpack.packing.length_pool import LengthPool
 
         check_capacity(capacity)
         check_range("pool", pool, 1, 1 << 31)
@@ -37,7 +37,7 @@ class PackStream(Generic[T]):
         self._capacity = capacity
         self._size = pool
         self._taken = 0
-        self._pool = Pool(capacity)
+        self._pool = LengthPool(capacity)
         self._waiting: OrderedDict[int, tuple[T, int]] = OrderedDict()  # by number, oldest first
         self._same: defaultdict[int, deque[int]] = defaultdict(deque)  # by length: numbers, oldest first
 
@@ -54,14 +54,14 @@ class PackStream(Generic[T]):
         if not self._waiting:
             raise StopIteration
         oldest = self._waiting[next(iter(self._waiting))][1]
-        return [self._out(length) for length in self._pool.row(oldest, _ROW_STEPS)]
+        return [self._out(length) for length in self._pool.next_row(oldest, _ROW_STEPS)]
 
     def _put(self, item: T) -> None:
         length = self._length(item)
         if not isinstance(length, int | np.integer):
             raise DataError(f"length is {length!r}, not an integer", where=f"item {self._taken}")
         if not 0 <= length <= self._capacity:
-            raise outside(f"item {self._taken}", int(length), self._capacity)
+            raise length_error(f"item {self._taken}", int(length), self._capacity)
         self._pool.add(int(length))
         self._same[int(length)].append(self._taken)
         self._waiting[self._taken] = item, int(length)
@@ -97,11 +97,11 @@ class PackStream(Generic[T]):
             DataError: the stream has read items, or the state is from another capacity or pool.
         """
         if self._taken:
-            raise DataError("the stream has read items already", mend="Load a state into a new stream.")
+            raise DataError("the stream has read items already", hint="Load a state into a new stream.")
         for name, own in (("capacity", self._capacity), ("pool", self._size)):
             if state[name] != own:
                 raise DataError(
-                    f"the state has {name} {state[name]}, the stream {own}", mend=f"Use the same {name}."
+                    f"the state has {name} {state[name]}, the stream {own}", hint=f"Use the same {name}."
                 )
         self._taken = state["taken"] - len(state["waiting"])
         for item in state["waiting"]:

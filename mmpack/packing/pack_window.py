@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.packing.pack_runs import cut_chains
+from mmpack.packing.pack_runs import pack_runs
 
 #: Search steps per document: a few times what usual mixes take, and never more than some microseconds.
 _STEPS = 64
@@ -25,10 +25,10 @@ class WindowPacking:
         ids, offsets: row r holds the documents `ids[offsets[r]:offsets[r + 1]]`; int64.
     """
 
-    chains: int
+    num_runs: int
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
-    chain: NDArray[np.int64]
+    run: NDArray[np.int64]
     lengths: NDArray[np.int64]
     ids: NDArray[np.int64]
     offsets: NDArray[np.int64]
@@ -41,7 +41,7 @@ class WindowPacking:
 
 def pack_window(
     slice_lengths: NDArray[np.int64],
-    chain_offsets: NDArray[np.int64],
+    run_offsets: NDArray[np.int64],
     overhead: NDArray[np.int64],
     capacity: int,
     rows: int,
@@ -64,14 +64,14 @@ def pack_window(
         DataError: as :func:`mmpack.packing.cut_chains`.
     """
     before = np.concatenate(([0], np.cumsum(slice_lengths)))
-    lengths = before[chain_offsets[1:]] - before[chain_offsets[:-1]] + overhead
+    lengths = before[run_offsets[1:]] - before[run_offsets[:-1]] + overhead
     total = np.cumsum(lengths)
     taken = int(np.searchsorted(total, rows * capacity, side="right"))
     least = 0
     while True:
-        cut = cut_chains(
-            slice_lengths[: chain_offsets[taken]],
-            chain_offsets[: taken + 1],
+        cut = pack_runs(
+            slice_lengths[: run_offsets[taken]],
+            run_offsets[: taken + 1],
             capacity,
             overhead=overhead[:taken],
             seed=seed,
@@ -83,15 +83,15 @@ def pack_window(
         used = np.sort(np.add.reduceat(cut.lengths[packed.ids], packed.offsets[:-1]))
         least = max(2 * least, int(used[: packed.rows - rows].sum()))
         taken = int(np.searchsorted(total, total[taken - 1] - least, side="right"))
-    from mmpack.packing.gap_fill import into_holes
+    from mmpack.packing.gap_fill import fill_gaps
 
-    offsets, ids, more = into_holes(packed.offsets, packed.ids, cut.lengths, lengths[taken:], capacity, rows)
+    offsets, ids, more = fill_gaps(packed.offsets, packed.ids, cut.lengths, lengths[taken:], capacity, rows)
     added = np.arange(taken, taken + more)
     return WindowPacking(
         taken + more,
-        np.concatenate((cut.start, chain_offsets[added])),
-        np.concatenate((cut.stop, chain_offsets[added + 1])),
-        np.concatenate((cut.chain, added)),
+        np.concatenate((cut.start, run_offsets[added])),
+        np.concatenate((cut.stop, run_offsets[added + 1])),
+        np.concatenate((cut.run, added)),
         np.concatenate((cut.lengths, lengths[added])),
         ids,
         offsets,

@@ -43,7 +43,7 @@ class Packing:
         return min(1.0, self.tokens / (self.lower_bound * self.capacity)) if self.lower_bound else 1.0
 
     @property
-    def gap(self) -> int:
+    def excess_rows(self) -> int:
         """Rows above the lower bound: at most so many could be saved. 0 proves that the packing is optimal."""
         return self.rows - self.lower_bound
 
@@ -51,7 +51,7 @@ class Packing:
         """Item numbers of one row, int64."""
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
-    def take(self, rows: NDArray[np.int64]) -> Packing:
+    def first_rows(self, rows: NDArray[np.int64]) -> Packing:
         """The same packing with its rows in another order.
 
         Args:
@@ -63,11 +63,11 @@ class Packing:
         source += np.arange(source.size)
         return Packing(self.ids[source], offsets, self.capacity, self.tokens, self.lower_bound)
 
-    def shuffled(self, seed: int) -> Packing:
+    def shuffle(self, seed: int) -> Packing:
         """The same packing with its rows in a random order."""
         from mmpack.packing.shuffle import permutation
 
-        return self.take(permutation(self.rows, seed))
+        return self.first_rows(permutation(self.rows, seed))
 
     def __str__(self) -> str:
         text = f"{self.ids.size:,} items in {self.rows:,} rows of {self.capacity:,}, fill {self.fill:.3%}"

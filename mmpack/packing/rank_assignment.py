@@ -12,7 +12,7 @@ _SWAPS = 64
 
 
 @njit(cache=True, nogil=True)
-def deal(costs: Any, members: Any, ranks: int) -> Any:
+def assign_rows_to_ranks(costs: Any, members: Any, ranks: int) -> Any:
     """Longest processing time first, then swaps between the busiest rank and another.
 
     Graham, Bounds on multiprocessing timing anomalies, SIAM Journal on Applied Mathematics 17, 1969; here a rank
@@ -42,7 +42,7 @@ def deal(costs: Any, members: Any, ranks: int) -> Any:
             size[best] += 1
             load[best] += costs[row]
         for _ in range(_SWAPS):
-            if not _swap(costs, dealt[step], load):
+            if not _improve_by_swap(costs, dealt[step], load):
                 break
         for rank in range(ranks):
             own = dealt[step, rank]
@@ -51,7 +51,7 @@ def deal(costs: Any, members: Any, ranks: int) -> Any:
 
 
 @njit(cache=True)
-def _swap(costs: Any, dealt: Any, load: Any) -> bool:
+def _improve_by_swap(costs: Any, dealt: Any, load: Any) -> bool:
     """Swap the two rows that lower the busiest rank's load most; false if none do."""
     busy = np.argmax(load)
     best = load[busy]

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmpack.packing.histogram import mixed
+from mmpack.packing.histogram import splitmix64
 
 
 def permutation(n: int, seed: int) -> NDArray[np.int64]:
@@ -22,17 +22,17 @@ def permutation(n: int, seed: int) -> NDArray[np.int64]:
         n: how many.
         seed: in [0, 2**64).
     """
-    return _shuffled(n, np.uint64(seed))
+    return _shuffle(n, np.uint64(seed))
 
 
 @njit(cache=True, nogil=True)
-def _shuffled(n: int, seed: Any) -> Any:
+def _shuffle(n: int, seed: Any) -> Any:
     """Durstenfeld's shuffle (Communications of the ACM 7, 1964), its numbers by splitmix64."""
     found = np.arange(n)
     state = seed
     for last in range(n - 1, 0, -1):
         state += np.uint64(0x9E3779B97F4A7C15)
         # The remainder favours low places by less than n / 2**64.
-        chosen = np.int64(mixed(state) % np.uint64(last + 1))
+        chosen = np.int64(splitmix64(state) % np.uint64(last + 1))
         found[last], found[chosen] = found[chosen], found[last]
     return found

@@ -8,35 +8,36 @@ No media are read here, and nothing depends on the number of ranks or workers.
 
 from typing import TYPE_CHECKING
 
-from mmpack.lazy import loader
+from mmpack.lazy import make_dir, make_lazy_getattr
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
 
 if TYPE_CHECKING:
     from mmpack.plan.plan import PLAN_VERSION, Plan, open_plan
-    from mmpack.plan.state import Cursors, StreamState, read_state
+    from mmpack.plan.state import StreamState, WindowCursor, read_state
 
 __all__ = [
     "PAIR_OVERHEAD",
     "PLAN_VERSION",
-    "Cursors",
     "Plan",
     "PlannedDocument",
     "PlannedRow",
     "PlannedSample",
     "StreamState",
+    "WindowCursor",
     "open_plan",
     "read_state",
 ]
 
 # Worker processes and streams of samples plan nothing.
-__getattr__ = loader(
+__getattr__ = make_lazy_getattr(
     globals(),
     {
         "PLAN_VERSION": "mmpack.plan.plan",
-        "Cursors": "mmpack.plan.state",
+        "WindowCursor": "mmpack.plan.state",
         "Plan": "mmpack.plan.plan",
         "StreamState": "mmpack.plan.state",
         "open_plan": "mmpack.plan.plan",
         "read_state": "mmpack.plan.state",
     },
 )
+__dir__ = make_dir(__all__)

@@ -8,15 +8,15 @@ from typing import Literal, get_args
 import numpy as np
 from msgspec.structs import replace
 
-from mmpack.packing import balance
+from mmpack.packing import balance_rows
 from mmpack.plan.plan import Plan
 
-Mode = Literal["rank", "step", "off"]
-MODES: tuple[Mode, ...] = get_args(Mode)
+BalanceMode = Literal["rank", "step", "off"]
+BALANCE_MODES: tuple[BalanceMode, ...] = get_args(BalanceMode)
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class BalanceReport:
     """One way to balance, over some windows.
 
     Attributes:
@@ -31,7 +31,7 @@ class Price:
         fill: tokens / places.
     """
 
-    mode: Mode
+    mode: BalanceMode
     utilisation: float
     worst: float
     length_spread: float
@@ -39,7 +39,7 @@ class Price:
     fill: float
 
 
-def prices(plan: Plan, *, ranks: int, windows: int) -> list[Price]:
+def compare_balance_modes(plan: Plan, *, ranks: int, windows: int) -> list[BalanceReport]:
     """The price of every mode on a plan's first windows.
 
     Args:
@@ -52,10 +52,10 @@ def prices(plan: Plan, *, ranks: int, windows: int) -> list[Price]:
         DataError: the run has not a single step.
     """
     plan.step_rows(0, 0, ranks)
-    return [_price(plan, mode, ranks, windows) for mode in MODES]
+    return [_measure_mode(plan, mode, ranks, windows) for mode in BALANCE_MODES]
 
 
-def _price(plan: Plan, mode: Mode, ranks: int, windows: int) -> Price:
+def _measure_mode(plan: Plan, mode: BalanceMode, ranks: int, windows: int) -> BalanceReport:
     config = replace(plan.config, balance=mode)
     other = Plan(config, plan.catalogs, plan.datasets, plan.layout, ledger=False)
     batch = config.global_batch
@@ -67,7 +67,7 @@ def _price(plan: Plan, mode: Mode, ranks: int, windows: int) -> Price:
             break
         cost = window.cost.reshape(-1, batch)
         if mode == "rank":
-            load = balance(window.cost, global_batch=batch, ranks=ranks, steps="given").cost
+            load = balance_rows(window.cost, global_batch=batch, ranks=ranks, steps="given").cost
         else:
             load = cost.reshape(len(cost), batch // ranks, ranks).sum(axis=1)
         worked.append(load.mean(axis=1) / load.max(axis=1))
@@ -85,7 +85,7 @@ def _price(plan: Plan, mode: Mode, ranks: int, windows: int) -> Price:
         if window.end is None:
             break
     utilisation, length = np.concatenate(worked), np.concatenate(lengths)
-    return Price(
+    return BalanceReport(
         mode,
         float(utilisation.mean()),
         float(utilisation.min()),

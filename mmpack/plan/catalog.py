@@ -16,12 +16,12 @@ from mmpack.errors import IntegrityError
 from mmpack.plan.planned import PlannedSample
 from mmpack.shards.manifest import INDEX_NAME, Manifest, read_manifest
 from mmpack.storage import open_store
-from mmpack.storage.array_tables import Tables, cache_folder, opened, written
+from mmpack.storage.array_tables import ArrayTables, cache_folder, open_tables, write_tables
 from mmpack.storage.store import Store
 
 #: Raised with every change of the columns.
 _VERSION = 1
-_PLANNED = (
+_SAMPLE_COLUMNS = (
     "recording",
     "ordinal",
     "kind",
@@ -34,7 +34,7 @@ _PLANNED = (
 )
 
 
-class Catalog:
+class IndexCatalog:
     """The samples of one finished build, by their number in its index.
 
     Args:
@@ -60,16 +60,16 @@ class Catalog:
             raise IntegrityError(
                 f"the manifest has no digest of {INDEX_NAME}",
                 where=self.store.url,
-                mend="Build the shards again.",
+                hint="Build the shards again.",
             )
         self.folder: Path = cache_folder() / f"index-{self.digest[:32]}-v{_VERSION}"
-        tables = opened(self.folder)
-        self.columns: Tables = tables if tables is not None else self._read()
+        tables = open_tables(self.folder)
+        self.columns: ArrayTables = tables if tables is not None else self._read()
         if len(self) != self.manifest.samples:
             raise IntegrityError(
                 f"{len(self)} samples, the manifest says {self.manifest.samples}",
                 where=f"{self.store.url}/{INDEX_NAME}",
-                mend="Build the shards again.",
+                hint="Build the shards again.",
             )
         names = self.columns.meta["names"]
         self.shards: list[str] = names["shard"]
@@ -87,7 +87,7 @@ class Catalog:
     def samples(self, numbers: Sequence[int] | NDArray[np.int64], source: int) -> list[PlannedSample]:
         """What the reader needs of samples."""
         shards, kinds, recordings = self.shards, self.kinds, self.recordings
-        columns = (self.columns[name][numbers].tolist() for name in _PLANNED)
+        columns = (self.columns[name][numbers].tolist() for name in _SAMPLE_COLUMNS)
         return [
             PlannedSample(
                 source,
@@ -114,10 +114,10 @@ class Catalog:
             ) in zip(np.asarray(numbers).tolist(), zip(*columns, strict=True), strict=True)
         ]
 
-    def _read(self) -> Tables:
+    def _read(self) -> ArrayTables:
         # Parquet takes longer to import than all else here, and is needed once for each index.
         from mmpack.plan.index_columns import write_columns
 
-        with written(self.folder) as writer:
+        with write_tables(self.folder) as writer:
             write_columns(writer, self.store, self.digest)
         return writer.tables

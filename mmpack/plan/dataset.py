@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.mixture.forecast import capped
-from mmpack.plan.catalog import Catalog
-from mmpack.plan.documents import Units
-from mmpack.plan.epoch_order import order
+from mmpack.mixture.forecast import max_tokens_of_run
+from mmpack.plan.catalog import IndexCatalog
+from mmpack.plan.documents import DocumentTable
+from mmpack.plan.epoch_order import epoch_order
 from mmpack.plan.plan_config import DatasetConfig
 
 
@@ -31,8 +31,8 @@ class Dataset:
     config: DatasetConfig
     number: int
     source: int
-    catalog: Catalog
-    units: Units
+    catalog: IndexCatalog
+    document_table: DocumentTable
     key: np.uint64
 
     @property
@@ -43,23 +43,29 @@ class Dataset:
     @property
     def tokens(self) -> int:
         """Of one epoch, with what wraps documents."""
-        return self.units.total_tokens
+        return self.document_table.total_tokens
 
     @property
     def documents(self) -> int:
         """Of one epoch."""
-        return len(self.units)
+        return len(self.document_table)
 
     @property
-    def available(self) -> int | None:
+    def max_tokens(self) -> int | None:
         """Tokens that may be drawn in the whole run; None: no cap."""
-        return capped(self.config.max_epochs, self.tokens)
+        return max_tokens_of_run(self.config.max_epochs, self.tokens)
 
-    def drawn(self, first: int, count: int) -> NDArray[np.int64]:
+    def draw_order(self, first: int, count: int) -> NDArray[np.int64]:
         """The units drawn at the places first, ..., first + count - 1: int64 (count,)."""
-        return order(first, count, len(self.units), min(self.config.locality, len(self.units)), self.key)
+        return epoch_order(
+            first,
+            count,
+            len(self.document_table),
+            min(self.config.locality, len(self.document_table)),
+            self.key,
+        )
 
 
-def dataset_key(seed: int, name: str) -> np.uint64:
+def derive_dataset_key(seed: int, name: str) -> np.uint64:
     """The key of a data set's order."""
     return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little"))

@@ -16,20 +16,20 @@ from numba import njit
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.plan.catalog import Catalog
+from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.plan_config import DatasetConfig
 from mmpack.plan.planned import PAIR_OVERHEAD
 from mmpack.serialisation import canonical_json
-from mmpack.settings import nearest
-from mmpack.storage.array_tables import Tables, opened, written
+from mmpack.settings import suggest
+from mmpack.storage.array_tables import ArrayTables, open_tables, write_tables
 
 #: Raised with every change of how units are cut.
-UNITS_VERSION = 1
+DOCUMENTS_VERSION = 1
 _NO_GATE = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Units:
+class DocumentTable:
     """The units of one data set, in the order of its index.
 
     Attributes:
@@ -45,17 +45,17 @@ class Units:
     stop: NDArray[np.int64]
     tokens: NDArray[np.int32]
     total_tokens: int
-    longest: int
+    max_tokens: int
     samples: int
-    gated: int
+    num_excluded_slices: int
 
     def __len__(self) -> int:
         return len(self.tokens)
 
 
-def units_of(
-    catalog: Catalog, config: DatasetConfig, *, overhead: int, capacity: int, tolerance_ns: int | None
-) -> Units:
+def load_documents(
+    catalog: IndexCatalog, config: DatasetConfig, *, overhead: int, capacity: int, tolerance_ns: int | None
+) -> DocumentTable:
     """The units of a data set.
 
     Args:
@@ -76,25 +76,25 @@ def units_of(
         raise ConfigError(
             f"no recording or source of {catalog.store.url} matches {list(config.select)}",
             where=where,
-            mend=nearest(config.select[0], names) if config.select else "Set select.",
+            hint=suggest(config.select[0], names) if config.select else "Set select.",
         )
     gate = _NO_GATE if tolerance_ns is None else tolerance_ns
     room = capacity - (PAIR_OVERHEAD if config.contrastive else 0)
     key = canonical_json(
-        [UNITS_VERSION, np.flatnonzero(chosen).tolist(), overhead, capacity, gate, config.contrastive]
+        [DOCUMENTS_VERSION, np.flatnonzero(chosen).tolist(), overhead, capacity, gate, config.contrastive]
     )
     folder = catalog.folder.with_name(f"{catalog.folder.name}-units-{hashlib.sha256(key).hexdigest()[:16]}")
-    tables = opened(folder)
+    tables = open_tables(folder)
     if tables is None:
-        tables = _made(catalog, folder, chosen, overhead, room, gate, config.contrastive, where)
+        tables = _build_tables(catalog, folder, chosen, overhead, room, gate, config.contrastive, where)
     meta = tables.meta
     if not len(tables["tokens"]):
         raise DataError(
             f"nothing is left to plan; {meta['gated']} slices exceed the tolerance",
             where=where,
-            mend="Raise the tolerance, or choose other recordings.",
+            hint="Raise the tolerance, or choose other recordings.",
         )
-    return Units(
+    return DocumentTable(
         tables["start"],
         tables["stop"],
         tables["tokens"],
@@ -105,16 +105,16 @@ def units_of(
     )
 
 
-def _made(
-    catalog: Catalog,
+def _build_tables(
+    catalog: IndexCatalog,
     folder: Any,
     chosen: NDArray[np.bool_],
     overhead: int,
-    room: int,
+    capacity: int,
     gate: int,
     contrastive: bool,
     where: str,
-) -> Tables:
+) -> ArrayTables:
     columns = catalog.columns
     slice_kind = catalog.kinds.index("slice") if "slice" in catalog.kinds else -1
     text_kind = catalog.kinds.index("text") if "text" in catalog.kinds else -1
@@ -127,24 +127,24 @@ def _made(
         text_kind,
         gate,
         overhead,
-        room,
+        capacity,
         PAIR_OVERHEAD if contrastive else 0,
     )
     # Once to count them, once to write them.
     counting: tuple[Any, ...] = (*scan, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
-    count, samples, gated, too_long = _fill(*counting)
+    count, samples, gated, too_long = _cut_documents(*counting)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])
         raise DataError(
-            f"{tokens} tokens do not fit a row of {room}, with what wraps them",
+            f"{tokens} tokens do not fit a row of {capacity}, with what wraps them",
             where=f"{where}, sample '{catalog.key(too_long)}'",
-            mend=f"Set max_seq_len to {tokens + overhead + PAIR_OVERHEAD} or more, or lower layout.vision.max_tokens and "
+            hint=f"Set max_seq_len to {tokens + overhead + PAIR_OVERHEAD} or more, or lower layout.vision.max_tokens and "
             "build again.",
         )
     start, stop, tokens = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int32)
     filled: tuple[Any, ...] = (*scan, start, stop, tokens)
-    _fill(*filled)
-    with written(folder) as writer:
+    _cut_documents(*filled)
+    with write_tables(folder) as writer:
         for name, values in (("start", start), ("stop", stop), ("tokens", tokens)):
             writer.append(name, values)
         writer.meta = {
@@ -157,7 +157,7 @@ def _made(
 
 
 @njit(cache=True)
-def _goes_on(kind: Any, recording: Any, run: Any, ordinal: Any, i: int, slice_kind: int) -> bool:
+def _continues_run(kind: Any, recording: Any, run: Any, ordinal: Any, i: int, slice_kind: int) -> bool:
     """Whether sample i follows sample i - 1 in a run of slices."""
     return (
         kind[i] == slice_kind
@@ -169,7 +169,7 @@ def _goes_on(kind: Any, recording: Any, run: Any, ordinal: Any, i: int, slice_ki
 
 
 @njit(cache=True, nogil=True)
-def _fill(
+def _cut_documents(
     kind: Any,
     recording: Any,
     run: Any,
@@ -182,7 +182,7 @@ def _fill(
     text_kind: int,
     gate: int,
     overhead: int,
-    room: int,
+    capacity: int,
     pair: int,
     start: Any,
     stop: Any,
@@ -199,7 +199,9 @@ def _fill(
             gated += 1
             taken = False
         if first >= 0 and (
-            not taken or not _goes_on(kind, recording, run, ordinal, i, slice_kind) or used + tokens[i] > room
+            not taken
+            or not _continues_run(kind, recording, run, ordinal, i, slice_kind)
+            or used + tokens[i] > capacity
         ):
             if units < start.size:
                 start[units], stop[units] = first, i
@@ -215,6 +217,6 @@ def _fill(
             first, used, texts = i, overhead if kind[i] == slice_kind else 0, 0
         used += tokens[i]
         texts += tokens_text[i]
-        if used > room:
+        if used > capacity:
             return units, samples, gated, i
     return units, samples, gated, -1

@@ -12,37 +12,37 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from mmpack.packing.histogram import mixed
+from mmpack.packing.histogram import splitmix64
 
 #: Four rounds make a pseudorandom permutation of a pseudorandom round function (Luby and Rackoff, 1988).
 _ROUNDS = 4
 
 
 @njit(cache=True)
-def derived(key: Any, number: int) -> Any:
+def derive_key(key: Any, number: int) -> Any:
     """Another key, uint64, for each number."""
-    return mixed(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(number + 1))
+    return splitmix64(np.uint64(key) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(number + 1))
 
 
 @njit(cache=True)
-def permuted(place: Any, n: int, key: Any) -> Any:
+def permute_index(index: Any, n: int, key: Any) -> Any:
     """Where `place` in [0, n) goes: a bijection on [0, n) for each key (uint64)."""
     half = np.uint64(1)
     while np.uint64(1) << (np.uint64(2) * half) < np.uint64(n):
         half += np.uint64(1)
     low = (np.uint64(1) << half) - np.uint64(1)
-    value = np.uint64(place)
+    value = np.uint64(index)
     while True:
         left, right = value >> half, value & low
         for number in range(_ROUNDS):
-            left, right = right, left ^ (mixed(right ^ derived(key, number)) & low)
+            left, right = right, left ^ (splitmix64(right ^ derive_key(key, number)) & low)
         value = left << half | right
         if value < np.uint64(n):
             return np.int64(value)
 
 
 @njit(cache=True, nogil=True)
-def order(first: int, count: int, n: int, block: int, key: Any, step: int = 1) -> Any:
+def epoch_order(first: int, count: int, n: int, block: int, key: Any, step: int = 1) -> Any:
     """Things at the places first, first + step, ..., first + (count - 1) * step of an endless series of epochs.
 
     Epoch e holds the places [e·n, (e + 1)·n), each thing once, in an order of its own.
@@ -62,14 +62,18 @@ def order(first: int, count: int, n: int, block: int, key: Any, step: int = 1) -
     full, rest = n // block, n % block
     for i in range(count):
         epoch, place = (first + i * step) // n, (first + i * step) % n
-        own = derived(key, epoch)
+        own = derive_key(key, epoch)
         # The short block lies anywhere among the others.
-        short = np.int64(derived(own, 0) % np.uint64(full + 1)) * block
+        short = np.int64(derive_key(own, 0) % np.uint64(full + 1)) * block
         if rest and short <= place < short + rest:
             number, inside, size = full, place - short, rest
         else:
             if rest and place >= short + rest:
                 place -= rest
-            number, inside, size = permuted(place // block, full, derived(own, 1)), place % block, block
-        found[i] = number * block + permuted(inside, size, derived(own, 2 + number))
+            number, inside, size = (
+                permute_index(place // block, full, derive_key(own, 1)),
+                place % block,
+                block,
+            )
+        found[i] = number * block + permute_index(inside, size, derive_key(own, 2 + number))
     return found

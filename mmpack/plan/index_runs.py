@@ -9,13 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.settings import parse
-from mmpack.shards.index import MODALITIES
+from mmpack.settings import parse_settings
+from mmpack.shards.index import MODALITY_COLUMNS
 from mmpack.shards.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Chains:
+class IndexRuns:
     """What there is to pack, in the order of the index.
 
     Attributes:
@@ -32,25 +32,25 @@ class Chains:
     by_modality: dict[str, NDArray[np.int64]]
 
 
-def chains_of(index: pa.Table, manifest: Manifest) -> Chains:
+def load_index_runs(index: pa.Table, manifest: Manifest) -> IndexRuns:
     """The chains of a finished build. Raises ConfigError if its layout cannot be opened."""
-    layout = Layout(parse(manifest.config["layout"], LayoutConfig, where="manifest.json"))
-    recording = _codes(index["recording"])
-    is_slice = _codes(index["kind"], "slice") == 1
+    layout = Layout(parse_settings(manifest.config["layout"], LayoutConfig, where="manifest.json"))
+    recording = _dictionary_codes(index["recording"])
+    is_slice = _dictionary_codes(index["kind"], "slice") == 1
     run, ordinal = index["run"].to_numpy(), index["ordinal"].to_numpy()
     goes_on = is_slice[1:] & is_slice[:-1] & (np.diff(recording) == 0)
     goes_on &= (np.diff(run) == 0) & (np.diff(ordinal) == 1)
     heads = np.concatenate([[0], np.flatnonzero(~goes_on) + 1]) if index.num_rows else np.empty(0, np.int64)
     overhead = np.where(is_slice[heads], layout.document_overhead, 0)
-    return Chains(
+    return IndexRuns(
         index["tokens"].to_numpy().astype(np.int64),
         np.concatenate([heads, [index.num_rows]]).astype(np.int64),
         overhead.astype(np.int64),
-        {name: index[f"tokens_{name}"].to_numpy().astype(np.int64) for name in MODALITIES},
+        {name: index[f"tokens_{name}"].to_numpy().astype(np.int64) for name in MODALITY_COLUMNS},
     )
 
 
-def _codes(column: pa.ChunkedArray, value: str | None = None) -> NDArray[np.int64]:
+def _dictionary_codes(column: pa.ChunkedArray, value: str | None = None) -> NDArray[np.int64]:
     """A text column as numbers: equal texts, equal numbers; 1 and 0 for being `value` or not."""
     encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     numbers = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

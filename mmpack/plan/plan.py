@@ -15,21 +15,21 @@ import numpy as np
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.mixture.quota import Course, course_of
-from mmpack.mixture.schedule import MAX_TOKENS, Schedule, schedule_of
-from mmpack.packing import balance
-from mmpack.plan.catalog import Catalog
-from mmpack.plan.dataset import Dataset, dataset_key
-from mmpack.plan.documents import UNITS_VERSION, units_of
-from mmpack.plan.draws import draw_window
-from mmpack.plan.epoch_order import derived
+from mmpack.mixture.quota import QuotaCurve, quota_curve
+from mmpack.mixture.schedule import MAX_TOKENS, MixtureSchedule, mixture_schedule
+from mmpack.packing import balance_rows
+from mmpack.plan.catalog import IndexCatalog
+from mmpack.plan.dataset import Dataset, derive_dataset_key
+from mmpack.plan.documents import DOCUMENTS_VERSION, load_documents
+from mmpack.plan.draws import draw_window_documents
+from mmpack.plan.epoch_order import derive_key
 from mmpack.plan.plan_config import PlanConfig
 from mmpack.plan.plan_window import Window, plan_window
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
-from mmpack.plan.state import STATE_VERSION, Cursors, StreamState, require_equal
-from mmpack.plan.window_starts import Ledger
+from mmpack.plan.state import STATE_VERSION, StreamState, WindowCursor, require_equal_parts
+from mmpack.plan.window_starts import WindowStarts
 from mmpack.serialisation import canonical_json, to_builtins
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from mmpack.storage.array_tables import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -38,12 +38,12 @@ PLAN_VERSION = 1
 """Raised with every change of this package that gives some row other documents under the same settings."""
 
 #: Windows kept at hand: the reader is at the end of one while the next is begun.
-_KEPT = 4
+_MAX_CACHED_WINDOWS = 4
 #: Windows that are planned to reach one further on; it takes an hour or more, and a wrong number would for ever.
-_REACH = 1 << 20
+_MAX_WINDOWS_TO_PLAN = 1 << 20
 
 
-class RunOverError(DataError):
+class PlanEndError(DataError):
     """The run ends before what was asked for."""
 
 
@@ -66,7 +66,7 @@ class Plan:
     def __init__(
         self,
         config: PlanConfig,
-        catalogs: list[Catalog],
+        catalogs: list[IndexCatalog],
         datasets: list[Dataset],
         layout: Layout,
         ledger: bool = True,
@@ -75,14 +75,16 @@ class Plan:
         self.catalogs = catalogs
         self.datasets = datasets
         self.layout = layout
-        self.schedule: Schedule = schedule_of(config.phases, {each.name: each.tokens for each in datasets})
-        self.course: Course = course_of(self.schedule, [each.available for each in datasets])
-        self.parts = self._parts()
-        self.fingerprint = hashlib.sha256(canonical_json(self.parts)).hexdigest()
+        self.schedule: MixtureSchedule = mixture_schedule(
+            config.phases, {each.name: each.tokens for each in datasets}
+        )
+        self.quota_curve: QuotaCurve = quota_curve(self.schedule, [each.max_tokens for each in datasets])
+        self.fingerprint_parts = self._parts()
+        self.fingerprint = hashlib.sha256(canonical_json(self.fingerprint_parts)).hexdigest()
         path: Path | None = cache_folder() / f"ledger-{self.fingerprint[:32]}" if ledger else None
-        self._ledger = Ledger(path, len(datasets))
+        self._ledger = WindowStarts(path, len(datasets))
         self._windows: OrderedDict[int, Window] = OrderedDict()
-        self._key = dataset_key(config.seed, "")
+        self._key = derive_dataset_key(config.seed, "")
         self._last: Window | None = None
         # Rows are asked for by whoever reads ahead, states by whoever trains.
         self._lock = threading.RLock()
@@ -99,26 +101,26 @@ class Plan:
             DataError: the run ends before it, the number is negative, or too many windows would have to be planned.
         """
         if number < 0:
-            raise DataError(f"there is no window {number}", where="plan", mend="Windows count from 0.")
+            raise DataError(f"there is no window {number}", where="plan", hint="Windows count from 0.")
         with self._lock:
             if number in self._windows:
                 self._windows.move_to_end(number)
                 return self._windows[number]
             at, start = self._ledger.nearest(number)
-            if self._reached(number) - at > _REACH:
+            if self._first_unreachable(number) - at > _MAX_WINDOWS_TO_PLAN:
                 raise DataError(
                     f"window {number} lies {number - at} windows behind the last that is known",
                     where="plan",
-                    mend="Check the number, or load a state near it.",
+                    hint="Check the number, or load a state near it.",
                 )
             while True:
                 if self._last is not None and at > self._last.number:
-                    raise self._over(at)
-                window = self._planned(at, start)
+                    raise self._end_error(at)
+                window = self._plan_window(at, start)
                 if at == number:
                     return window
                 if window.end is None:
-                    raise self._over(number)
+                    raise self._end_error(number)
                 at, start = at + 1, window.end
 
     def row(self, number: int) -> PlannedRow:
@@ -128,11 +130,11 @@ class Plan:
             DataError: as :meth:`window`.
         """
         if number < 0:
-            raise DataError(f"there is no row {number}", where="plan", mend="Rows count from 0.")
+            raise DataError(f"there is no row {number}", where="plan", hint="Rows count from 0.")
         window = self.window(number // self.window_rows)
         slot = number % self.window_rows
         if slot >= window.rows:
-            raise self._over(window.number)
+            raise self._end_error(window.number)
         places = slice(int(window.offsets[slot]), int(window.offsets[slot + 1]))
         owners = [self.datasets[each] for each in window.dataset[places].tolist()]
         ranges = list(zip(window.first[places].tolist(), window.stop[places].tolist(), strict=True))
@@ -149,7 +151,7 @@ class Plan:
         return PlannedRow(
             number,
             tuple(
-                _document(owner, tuple(islice(found[owner.source], stop - first)), tokens)
+                _planned_document(owner, tuple(islice(found[owner.source], stop - first)), tokens)
                 for owner, (first, stop), tokens in zip(
                     owners, ranges, window.tokens[places].tolist(), strict=True
                 )
@@ -171,10 +173,12 @@ class Plan:
         window = self.window(first // self.window_rows)
         slot = first % self.window_rows
         if slot >= window.rows:
-            raise self._over(window.number)
+            raise self._end_error(window.number)
         if self.config.balance != "rank" or ranks == batch:
             return list(range(first + rank, first + batch, ranks))
-        dealt = balance(window.cost[slot : slot + batch], global_batch=batch, ranks=ranks, steps="given").rows
+        dealt = balance_rows(
+            window.cost[slot : slot + batch], global_batch=batch, ranks=ranks, steps="given"
+        ).rows
         return sorted((first + dealt[0, rank]).tolist())
 
     def steps(self, first: int = 0) -> Iterator[int]:
@@ -188,11 +192,11 @@ class Plan:
         while True:
             try:
                 window = self.window(step // per_window)
-            except RunOverError:
+            except PlanEndError:
                 return
             count = window.rows // self.config.global_batch
             if not count and not window.number:
-                raise self._over(0)
+                raise self._end_error(0)
             if step % per_window >= count:
                 return
             yield from range(step, step - step % per_window + count)
@@ -204,12 +208,12 @@ class Plan:
         """Raises ConfigError unless `ranks` can share a step's rows and `rank` is one of them."""
         batch = self.config.global_batch
         if not 0 <= rank < ranks:
-            raise ConfigError(f"rank {rank} of {ranks} ranks", mend="Ranks count from 0.")
+            raise ConfigError(f"rank {rank} of {ranks} ranks", hint="Ranks count from 0.")
         if batch % ranks:
             raise ConfigError(
                 f"{ranks} ranks cannot share {batch} rows a step",
                 where="global_batch",
-                mend="Make global_batch a multiple of the data-parallel ranks.",
+                hint="Make global_batch a multiple of the data-parallel ranks.",
             )
 
     def state(self, row: int, ranks: int) -> StreamState:
@@ -225,7 +229,7 @@ class Plan:
             number -= 1
             start = self._start(number)
         if start is None:
-            raise self._over(number)
+            raise self._end_error(number)
         return StreamState(
             version=STATE_VERSION,
             row=row,
@@ -233,22 +237,22 @@ class Plan:
             window=number,
             documents=start.documents,
             tokens=start.tokens,
-            parts=self.parts,
+            parts=self.fingerprint_parts,
         )
 
-    def load(self, state: StreamState) -> None:
+    def load_state(self, state: StreamState) -> None:
         """Takes a saved state in: rows from there on are found at once.
 
         Raises:
             ConfigError: it is of another plan; says what differs.
             DataError: its numbers contradict each other or this plan.
         """
-        require_equal(state.parts, self.parts)
+        require_equal_parts(state.parts, self.fingerprint_parts)
         within = state.row - state.window * self.window_rows
         if (
             len(state.documents) != len(self.datasets)
             or not 0 <= within <= self.window_rows
-            or not self._can_be(state.cursors, state.window)
+            or not self._is_reachable(state.cursors, state.window)
         ):
             raise DataError("its row and cursors do not fit together", where="state")
         known = self._ledger.get(state.window)
@@ -256,11 +260,11 @@ class Plan:
             raise DataError(
                 "its cursors are not where this plan puts them",
                 where="state",
-                mend="The checkpoint is damaged, or was edited.",
+                hint="The checkpoint is damaged, or was edited.",
             )
-        self._ledger.believe(state.window, state.cursors)
+        self._ledger.trust(state.window, state.cursors)
 
-    def _can_be(self, start: Cursors, window: int) -> bool:
+    def _is_reachable(self, start: WindowCursor, window: int) -> bool:
         """Whether a window may start there, as far as epochs and places tell."""
         epochs = all(
             drawn // each.documents * each.tokens <= tokens <= -(-drawn // each.documents) * each.tokens
@@ -269,47 +273,53 @@ class Plan:
         places = window * self.window_rows * self.config.max_seq_len
         return epochs and start.total_tokens <= min(places, MAX_TOKENS)
 
-    def _reached(self, number: int) -> int:
+    def _first_unreachable(self, number: int) -> int:
         """At most the window `number`, and not far beyond the last one of a run that ends."""
-        if self.course.end_tokens is None:
+        if self.quota_curve.end_tokens is None:
             return number
         # Windows but the last are more than half full.
-        return min(number, 2 * self.course.end_tokens // (self.window_rows * self.config.max_seq_len) + 1)
+        return min(
+            number, 2 * self.quota_curve.end_tokens // (self.window_rows * self.config.max_seq_len) + 1
+        )
 
-    def _start(self, number: int) -> Cursors | None:
+    def _start(self, number: int) -> WindowCursor | None:
         """Where a window starts; None if the one before it is the last."""
         known = self._ledger.get(number)
         return self.window(number - 1).end if known is None else known
 
-    def _planned(self, number: int, start: Cursors) -> Window:
-        draws = draw_window(self.datasets, self.course, start, self.window_rows * self.config.max_seq_len)
-        window = plan_window(number, draws, self.config, np.uint64(derived(self._key, number)))
+    def _plan_window(self, number: int, start: WindowCursor) -> Window:
+        draws = draw_window_documents(
+            self.datasets, self.quota_curve, start, self.window_rows * self.config.max_seq_len
+        )
+        window = plan_window(number, draws, self.config, np.uint64(derive_key(self._key, number)))
         self._windows[number] = window
-        if len(self._windows) > _KEPT:
+        if len(self._windows) > _MAX_CACHED_WINDOWS:
             self._windows.popitem(last=False)
         if window.end is not None:
-            self._ledger.put(number + 1, window.end)
+            self._ledger.record(number + 1, window.end)
         else:
             self._last = window
-            logger.info("the plan ends in window %d; %d documents fill no whole step", number, window.left)
+            logger.info(
+                "the plan ends in window %d; %d documents fill no whole step", number, window.num_unplanned
+            )
         return window
 
-    def _over(self, window: int) -> RunOverError:
+    def _end_error(self, window: int) -> PlanEndError:
         if self._last is not None and not self._last.rows and not self._last.number:
-            return RunOverError(
-                f"its {self._last.left} documents fill no whole step of {self.config.global_batch} rows",
+            return PlanEndError(
+                f"its {self._last.num_unplanned} documents fill no whole step of {self.config.global_batch} rows",
                 where="plan",
-                mend="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
+                hint="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
             )
         if self._last is None:
             what = f"the run ends before window {window}"
         else:
             rows = self._last.number * self.window_rows + self._last.rows
             what = f"the run ends after {rows} rows, {rows // self.config.global_batch} steps"
-        return RunOverError(
+        return PlanEndError(
             what,
             where="plan",
-            mend="Lengthen the last phase, or raise max_epochs.",
+            hint="Lengthen the last phase, or raise max_epochs.",
         )
 
     def _parts(self) -> dict[str, str]:
@@ -319,11 +329,11 @@ class Plan:
             for name in ("max_seq_len", "global_batch", "seed", "window_steps", "balance")
         }
         parts["tolerance"] = "none" if config.tolerance_ns is None else f"{config.tolerance_ns} ns"
-        parts["version"] = f"{PLAN_VERSION}.{UNITS_VERSION}"
+        parts["version"] = f"{PLAN_VERSION}.{DOCUMENTS_VERSION}"
         if config.balance != "off":
             parts["cost"] = f"{config.cost.quadratic!r} {config.cost.linear!r}"
         parts["layout"] = self.layout.fingerprint[:8]
-        parts["rows"] = _digest([config.rows.audio_frames, _codec_facts(config.rows.codec)])
+        parts["rows"] = _digest([config.rows.audio_frames, _codec_identity(config.rows.codec)])
         parts["mixture"] = _digest(self.schedule.canonical())
         for each in self.datasets:
             settings = to_builtins(each.config)
@@ -334,9 +344,9 @@ class Plan:
         return parts
 
     @cached_property
-    def gated(self) -> dict[str, int]:
+    def num_excluded_slices(self) -> dict[str, int]:
         """Slices of each data set that the plan's tolerance bars."""
-        return {each.name: each.units.gated for each in self.datasets}
+        return {each.name: each.document_table.num_excluded_slices for each in self.datasets}
 
 
 def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
@@ -354,45 +364,45 @@ def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
     urls: dict[str, int] = {}
     for each in config.datasets:
         urls.setdefault(each.shards.rstrip("/"), len(urls))
-    catalogs = [Catalog(url) for url in urls]
+    catalogs = [IndexCatalog(url) for url in urls]
     layout = _layout(catalogs)
     datasets = []
     for number, each in enumerate(config.datasets):
         source = urls[each.shards.rstrip("/")]
-        units = units_of(
+        units = load_documents(
             catalogs[source],
             each,
             overhead=layout.document_overhead,
             capacity=config.max_seq_len,
             tolerance_ns=config.tolerance_ns,
         )
-        if units.gated:
+        if units.num_excluded_slices:
             logger.warning(
                 "data set %s: %d slices exceed the tolerance of %s and are not planned",
                 each.name,
-                units.gated,
+                units.num_excluded_slices,
                 config.tolerance,
             )
-        key = dataset_key(config.seed, each.name)
+        key = derive_dataset_key(config.seed, each.name)
         datasets.append(Dataset(each, number, source, catalogs[source], units, key))
     return Plan(config, catalogs, datasets, layout, ledger)
 
 
-def _layout(catalogs: list[Catalog]) -> Layout:
+def _layout(catalogs: list[IndexCatalog]) -> Layout:
     manifest = catalogs[0].manifest
     for other in catalogs[1:]:
         if other.manifest.layout_fingerprint != manifest.layout_fingerprint:
             raise ConfigError(
                 f"was built with another layout than {catalogs[0].store.url}",
                 where=other.store.url,
-                mend="Build both with the same [layout] table, cameras and numeric streams listed.",
+                hint="Build both with the same [layout] table, cameras and numeric streams listed.",
             )
-    layout = Layout(parse(manifest.config.get("layout", {}), LayoutConfig, where="manifest.json"))
+    layout = Layout(parse_settings(manifest.config.get("layout", {}), LayoutConfig, where="manifest.json"))
     if layout.fingerprint != manifest.layout_fingerprint:
         raise ConfigError(
             "its tokens were counted with another layout or version than this one",
             where=catalogs[0].store.url,
-            mend="Build the shards again, or use the version and tokenizer that built them.",
+            hint="Build the shards again, or use the version and tokenizer that built them.",
         )
     return layout
 
@@ -401,7 +411,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()[:8]
 
 
-def _codec_facts(folder: str) -> list[object]:
+def _codec_identity(folder: str) -> list[object]:
     """What tells one codec's folder from another without reading its weights: names, sizes, and the settings."""
     if not folder:
         return []
@@ -412,7 +422,7 @@ def _codec_facts(folder: str) -> list[object]:
         return []  # whoever opens the codec says what is wrong with it
 
 
-def _document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
+def _planned_document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
     pair = (
         dataset.config.contrastive
         and samples[0].kind != "text"

@@ -14,7 +14,7 @@ from mmpack.settings import Settings, parse_size
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
 #: Of a window: planned together, in memory.
-_MOST_ROWS = 1 << 22
+_MAX_ROWS = 1 << 22
 
 
 class DatasetConfig(Settings, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class DatasetConfig(Settings, frozen=True, kw_only=True):
         where = f"datasets.{self.name}"
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"'{self.name}' is no name", where="datasets", mend="Use letters, digits, '_.+-'."
+                f"'{self.name}' is no name", where="datasets", hint="Use letters, digits, '_.+-'."
             )
         if self.max_epochs is not None and not 0 < self.max_epochs < 1e6:
             raise ConfigError(f"max_epochs {self.max_epochs} is not above 0", where=where)
@@ -152,32 +152,32 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
         ):
             if not low <= getattr(self, key) <= high:
                 raise ConfigError(f"{getattr(self, key)} is not within {low} and {high}", where=key)
-        if self.window_steps * self.global_batch > _MOST_ROWS:
+        if self.window_steps * self.global_batch > _MAX_ROWS:
             raise ConfigError(
-                f"a window of {self.window_steps * self.global_batch:,} rows is more than {_MOST_ROWS:,}",
+                f"a window of {self.window_steps * self.global_batch:,} rows is more than {_MAX_ROWS:,}",
                 where="window_steps",
-                mend="Use fewer steps a window.",
+                hint="Use fewer steps a window.",
             )
         if self.tolerance is not None and parse_duration(self.tolerance) < 0:
             raise ConfigError(f"{self.tolerance} is negative", where="tolerance")
         if not self.datasets:
-            raise ConfigError("no data sets", where="datasets", mend="Add a [[datasets]] table.")
+            raise ConfigError("no data sets", where="datasets", hint="Add a [[datasets]] table.")
         if not self.phases:
-            raise ConfigError("no phases", where="phases", mend="Leave them out, or add a [[phases]] table.")
+            raise ConfigError("no phases", where="phases", hint="Leave them out, or add a [[phases]] table.")
         for what, names in (
             ("datasets", [each.name for each in self.datasets]),
             ("phases", [each.name for each in self.phases]),
         ):
             double = next((name for name in names if names.count(name) > 1), None)
             if double is not None:
-                raise ConfigError(f"two are called '{double}'", where=what, mend="Rename one.")
+                raise ConfigError(f"two are called '{double}'", where=what, hint="Rename one.")
 
     @property
     def tolerance_ns(self) -> int | None:
         """`tolerance` in ns."""
         return None if self.tolerance is None else parse_duration(self.tolerance)
 
-    def located(self, base: Path) -> PlanConfig:
+    def resolve_paths(self, base: Path) -> PlanConfig:
         """The same with paths made relative to `base`, the folder of the file."""
         from msgspec.structs import replace
 

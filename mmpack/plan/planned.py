@@ -20,7 +20,7 @@ class PlannedSample:
         tokens_text: of these, ids of texts.
     """
 
-    source: int
+    shard_set: int
     number: int
     key: str
     kind: str
@@ -46,7 +46,7 @@ class PlannedDocument:
     dataset: int
     samples: tuple[PlannedSample, ...]
     tokens: int
-    pair: bool = False
+    is_pair: bool = False
 
     @property
     def is_run(self) -> bool:

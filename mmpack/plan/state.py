@@ -18,7 +18,7 @@ _MAX_DATASETS = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Cursors:
+class WindowCursor:
     """Where a window starts.
 
     Attributes:
@@ -30,7 +30,7 @@ class Cursors:
     tokens: tuple[int, ...]
 
     @classmethod
-    def first(cls, datasets: int) -> Cursors:
+    def initial(cls, datasets: int) -> WindowCursor:
         """Before the first document."""
         return cls((0,) * datasets, (0,) * datasets)
 
@@ -61,9 +61,9 @@ class StreamState(Settings, frozen=True, kw_only=True):
     parts: dict[str, str]
 
     @property
-    def cursors(self) -> Cursors:
+    def cursors(self) -> WindowCursor:
         """The start of `window`."""
-        return Cursors(self.documents, self.tokens)
+        return WindowCursor(self.documents, self.tokens)
 
 
 def read_state(state: Mapping[str, Any]) -> StreamState:
@@ -83,7 +83,7 @@ def read_state(state: Mapping[str, Any]) -> StreamState:
     return found
 
 
-def require_equal(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
+def require_equal_parts(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
     """Refuses a state of another plan.
 
     Raises:
@@ -98,5 +98,5 @@ def require_equal(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
         raise ConfigError(
             f"the state belongs to another plan: {'; '.join(differs)}",
             where="state",
-            mend="Resume with what the run was started with, or start a new run.",
+            hint="Resume with what the run was started with, or start a new run.",
         )

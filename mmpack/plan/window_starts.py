@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpack.plan.state import Cursors
+from mmpack.plan.state import WindowCursor
 
 logger = logging.getLogger(__name__)
 
 _CHECK_BYTES = 8
 
 
-class Ledger:
+class WindowStarts:
     """Window starts by number; in the file those from 1 on, without gaps, in records of one size.
 
     Every process that plans a window enters where the next one starts. All write the same bytes at the same places,
@@ -34,15 +34,15 @@ class Ledger:
         self._datasets = datasets
         self._bytes = 16 * datasets + _CHECK_BYTES
         self._writes = path is not None
-        self._known: dict[int, Cursors] = {0: Cursors.first(datasets)}
+        self._known: dict[int, WindowCursor] = {0: WindowCursor.initial(datasets)}
 
-    def get(self, window: int) -> Cursors | None:
+    def get(self, window: int) -> WindowCursor | None:
         """Where a window starts, if that is known."""
         if window not in self._known and self._path is not None and window <= self._written():
             self._read(self._path, window)
         return self._known.get(window)
 
-    def nearest(self, window: int) -> tuple[int, Cursors]:
+    def nearest(self, window: int) -> tuple[int, WindowCursor]:
         """The last known window at or before `window`, and its start."""
         known = self.get(window)
         if known is not None:
@@ -53,7 +53,7 @@ class Ledger:
         found = max(last, max(number for number in self._known if number <= window))
         return found, self._known[found]
 
-    def put(self, window: int, cursors: Cursors) -> None:
+    def record(self, window: int, cursors: WindowCursor) -> None:
         """Enters where a window starts, as it was planned."""
         if window in self._known:
             return
@@ -66,7 +66,7 @@ class Ledger:
             logger.warning("the ledger %s cannot be written (%s)", self._path, error.strerror)
             self._writes = False
 
-    def believe(self, window: int, cursors: Cursors) -> None:
+    def trust(self, window: int, cursors: WindowCursor) -> None:
         """Takes a window's start on the word of a state: for this process, not for the file."""
         self._known.setdefault(window, cursors)
 
@@ -84,14 +84,14 @@ class Ledger:
         except OSError:
             return
         content = record[:-_CHECK_BYTES]
-        if len(record) == self._bytes and record == content + _check(window, content):
+        if len(record) == self._bytes and record == content + _record_checksum(window, content):
             numbers = np.frombuffer(content, "<i8").tolist()
             n = self._datasets
-            self._known[window] = Cursors(tuple(numbers[:n]), tuple(numbers[n:]))
+            self._known[window] = WindowCursor(tuple(numbers[:n]), tuple(numbers[n:]))
 
-    def _write(self, path: Path, window: int, cursors: Cursors) -> None:
+    def _write(self, path: Path, window: int, cursors: WindowCursor) -> None:
         content = np.array([*cursors.documents, *cursors.tokens], "<i8").tobytes()
-        record = content + _check(window, content)
+        record = content + _record_checksum(window, content)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -104,5 +104,5 @@ class Ledger:
             os.close(handle)
 
 
-def _check(window: int, content: bytes) -> bytes:
+def _record_checksum(window: int, content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=_CHECK_BYTES, salt=window.to_bytes(16, "little")).digest()

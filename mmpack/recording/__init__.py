@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mmpack.recording.formats import READERS, Reader, open_recordings
+from mmpack.lazy import make_dir
+from mmpack.recording.formats import FORMATS, InputFormat, open_recordings
 from mmpack.recording.model import (
     TABLE_KINDS,
     AudioSource,
@@ -10,24 +11,26 @@ from mmpack.recording.model import (
     Frame,
     FrameSource,
     Recording,
-    Stamps,
     Stream,
     TableSource,
     TextSource,
+    Timestamps,
 )
 
 __all__ = [
-    "READERS",
+    "FORMATS",
     "TABLE_KINDS",
     "AudioSource",
     "AudioTimeline",
     "Frame",
     "FrameSource",
-    "Reader",
+    "InputFormat",
     "Recording",
-    "Stamps",
     "Stream",
     "TableSource",
     "TextSource",
+    "Timestamps",
     "open_recordings",
 ]
+
+__dir__ = make_dir(__all__)

@@ -18,15 +18,15 @@ from mmpack.errors import DataError
 if TYPE_CHECKING:
     import av
 
-Kind = Literal["camera", "audio", "imu", "can", "action", "numeric", "text", "lidar", "radar", "event"]
-Semantics = Literal["start", "mid", "end", "receive"]
+StreamKind = Literal["camera", "audio", "imu", "can", "action", "numeric", "text", "lidar", "radar", "event"]
+TimestampSemantics = Literal["start", "mid", "end", "receive"]
 
 #: Kinds whose items are rows of numbers.
 TABLE_KINDS = frozenset({"imu", "can", "action", "numeric"})
 
 
 @dataclass(frozen=True)
-class Stamps:
+class Timestamps:
     """The stamps of a stream exactly as recorded: in file order, nothing sorted, nothing left out.
 
     Attributes:
@@ -47,12 +47,12 @@ class Stamps:
     def __len__(self) -> int:
         return len(self.t_ns)
 
-    def shifted(self, by_ns: int) -> Stamps:
+    def shift(self, by_ns: int) -> Timestamps:
         """The same stamps `by_ns` later."""
         if by_ns == 0:
             return self
         end_ns = None if self.end_ns is None else self.end_ns + by_ns
-        return Stamps(self.t_ns + by_ns, end_ns, self.resolution_ns, self.origin, self.unit)
+        return Timestamps(self.t_ns + by_ns, end_ns, self.resolution_ns, self.origin, self.unit)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AudioTimeline:
     samples: NDArray[np.int64]
     origin: str = "pts"
 
-    def shifted(self, by_ns: int) -> AudioTimeline:
+    def shift(self, by_ns: int) -> AudioTimeline:
         """The same timeline `by_ns` later."""
         return AudioTimeline(
             self.rate_hz, self.channels, self.first_sample, self.t_ns + by_ns, self.samples, self.origin
@@ -103,7 +103,7 @@ class Frame:
 class FrameSource(Protocol):
     """Pictures of one camera."""
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Stamps of all pictures, without decoding any. Raises DataError."""
         ...
 
@@ -139,7 +139,7 @@ class AudioSource(Protocol):
 class TableSource(Protocol):
     """Rows of numbers with a stamp each."""
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Stamps of all rows. Raises DataError."""
         ...
 
@@ -160,7 +160,7 @@ class TableSource(Protocol):
 class TextSource(Protocol):
     """Texts that hold for an interval."""
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Starts and ends of all texts. Raises DataError."""
         ...
 
@@ -173,10 +173,10 @@ class TextSource(Protocol):
         ...
 
 
-class StampSource(Protocol):
+class TimestampSource(Protocol):
     """Stamps without content (a trigger log, frame times whose video is elsewhere)."""
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """All stamps. Raises DataError."""
         ...
 
@@ -185,7 +185,7 @@ class StampSource(Protocol):
         ...
 
 
-Source = FrameSource | AudioSource | TableSource | TextSource | StampSource
+Source = FrameSource | AudioSource | TableSource | TextSource | TimestampSource
 
 
 @dataclass(frozen=True)
@@ -205,28 +205,28 @@ class Stream:
     """
 
     name: str
-    kind: Kind
+    kind: StreamKind
     clock: Clock
     source: Source
-    semantics: Semantics = "start"
+    semantics: TimestampSemantics = "start"
     nominal_offset_ns: int | None = None
     latency_ns: int = 0
     nominal_period_ns: int | None = None
 
     @cached_property
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Stamps less the stated latency, on the stream's clock. For audio: the starts of its segments."""
         if isinstance(self.source, AudioSource):
-            timeline = self.timeline
-            return Stamps(timeline.t_ns, origin=timeline.origin)
-        return self.source.stamps().shifted(-self.latency_ns)
+            timeline = self.audio_timeline
+            return Timestamps(timeline.t_ns, origin=timeline.origin)
+        return self.source.timestamps().shift(-self.latency_ns)
 
     @cached_property
-    def timeline(self) -> AudioTimeline:
+    def audio_timeline(self) -> AudioTimeline:
         """The audio timeline less the stated latency. Raises DataError for a stream that is not audio."""
         if not isinstance(self.source, AudioSource):
             raise DataError("has no audio samples", where=self.name)
-        return self.source.timeline().shifted(-self.latency_ns)
+        return self.source.timeline().shift(-self.latency_ns)
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ class Recording:
     name: str
     streams: dict[str, Stream]
     maps: tuple[ClockMap, ...] = field(default=())
-    where: str = ""
+    path: str = ""
     reference: str = ""
 
     def stream(self, name: str) -> Stream:
@@ -253,8 +253,8 @@ class Recording:
             return self.streams[name.lower()]
         except KeyError:
             known = ", ".join(self.streams) or "none"
-            raise DataError(f"no stream '{name}'", where=self.where, mend=f"It has: {known}.") from None
+            raise DataError(f"no stream '{name}'", where=self.path, hint=f"It has: {known}.") from None
 
-    def of_kind(self, *kinds: Kind) -> list[Stream]:
+    def streams_of_kind(self, *kinds: StreamKind) -> list[Stream]:
         """Streams of these kinds, in order."""
         return [stream for stream in self.streams.values() if stream.kind in kinds]

@@ -13,18 +13,18 @@ from mmpack.layout import Layout, Segment
 from mmpack.layout.special_tokens import PAD
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow
-from mmpack.quarantine import Fault
+from mmpack.quarantine import UnreadableSample
 from mmpack.rows.decode.numeric import Normaliser
-from mmpack.rows.pairs import PairPlaces, pair_ids, pair_places, text_places
+from mmpack.rows.pairs import PairPositions, is_text_position, make_pair_ids, split_pair
 from mmpack.rows.row import Row
-from mmpack.rows.row_builder import Places, Sample, finish_row
-from mmpack.rows.sample_decoder import SampleReader
+from mmpack.rows.row_builder import RowBuilder, RowSample, build_row
+from mmpack.rows.sample_decoder import SampleDecoder
 
-Members = Mapping[tuple[int, int], dict[str, bytes] | MmpackError]
+MembersByKey = Mapping[tuple[int, int], dict[str, bytes] | MmpackError]
 """By (source, number) of each sample: its members by extension, or why they could not be read."""
 
 
-class RowMaker:
+class RowAssembler:
     """Makes rows under one layout. One maker serves several threads at once.
 
     The same planned row and bytes give the same row to the bit.
@@ -49,12 +49,12 @@ class RowMaker:
     ) -> None:
         self._layout = layout
         self._max_seq_len = max_seq_len
-        self._reader = SampleReader(layout, rows)
+        self._reader = SampleDecoder(layout, rows)
         self._normalisers = [Normaliser(each, layout.config.numeric) for each in statistics]
         self._side = layout.config.vision.token_side
         self._prefix, self._suffix = self._ids(layout.document_prefix), self._ids(layout.document_suffix)
 
-    def make(self, planned: PlannedRow, found: Members) -> tuple[Row, list[Fault]]:
+    def assemble(self, planned: PlannedRow, members: MembersByKey) -> tuple[Row, list[UnreadableSample]]:
         """A row, and what of it could not be read.
 
         A sample that cannot be read keeps its places as an invalid document, together with those next to it
@@ -68,23 +68,26 @@ class RowMaker:
         Raises:
             DataError: the documents are not as long as planned, or do not fit into a row.
         """
-        documents = [[Sample(sample) for sample in document.samples] for document in planned.documents]
+        documents = [[RowSample(sample) for sample in document.samples] for document in planned.documents]
         self._check(planned)
         for document, samples in zip(planned.documents, documents, strict=True):
-            self._outline(samples, found)
-            _settle_pair(document, samples)
+            self._tokenise(samples, members)
+            _drop_incomplete_pair(document, samples)
         patches = self._decode([sample for samples in documents for sample in samples])
-        places = Places(
+        places = RowBuilder(
             np.full(self._max_seq_len, self._layout.vocabulary.id(PAD), np.int32),
             np.full(self._max_seq_len, -1, np.int32),
         )
         for document, samples in zip(planned.documents, documents, strict=True):
-            _settle_pair(document, samples)
-            self._put(document, samples, places)
+            _drop_incomplete_pair(document, samples)
+            self._append_document(document, samples, places)
         faults = [
-            _fault(planned.number, sample) for samples in documents for sample in samples if sample.reason
+            _unreadable_sample(planned.number, sample)
+            for samples in documents
+            for sample in samples
+            if sample.reason
         ]
-        return finish_row(self._layout, planned.number, places, patches), faults
+        return build_row(self._layout, planned.number, places, patches), faults
 
     def _check(self, planned: PlannedRow) -> None:
         total = 0
@@ -96,31 +99,31 @@ class RowMaker:
                     f"the document of '{document.samples[0].key}' takes {tokens} places, not {document.tokens}",
                     where=f"row {planned.number}",
                 )
-            total += tokens + (PAIR_OVERHEAD if document.pair else 0)
+            total += tokens + (PAIR_OVERHEAD if document.is_pair else 0)
         if total > self._max_seq_len:
             raise DataError(
                 f"documents of {total} places in a row of {self._max_seq_len}", where=f"row {planned.number}"
             )
 
-    def _outline(self, samples: Sequence[Sample], found: Members) -> None:
+    def _tokenise(self, samples: Sequence[RowSample], members: MembersByKey) -> None:
         last_ns: int | None = None
         for sample in samples:
             planned = sample.planned
-            members = found[planned.source, planned.number]
+            found = members[planned.shard_set, planned.number]
             try:
-                if isinstance(members, MmpackError):
-                    raise members
-                outline = self._reader.outline(planned, members, self._normalisers[planned.source])
+                if isinstance(found, MmpackError):
+                    raise found
+                outline = self._reader.tokenise(planned, found, self._normalisers[planned.shard_set])
                 if last_ns is not None and outline.t_ns < last_ns:
                     raise IntegrityError(
                         f"its tick {outline.t_ns} ns lies before that of the slice before it"
                     )
             except MmpackError as error:
-                sample.refuse(error)
+                sample.mark_unreadable(error)
             else:
                 sample.outline, last_ns = outline, outline.t_ns
 
-    def _decode(self, samples: Sequence[Sample]) -> NDArray[np.uint8]:
+    def _decode(self, samples: Sequence[RowSample]) -> NDArray[np.uint8]:
         """The patches of all samples, allocated once; those that fail on the way leave theirs unused."""
         count = 0
         for sample in samples:
@@ -133,14 +136,16 @@ class RowMaker:
                 try:
                     sample.frames = self._reader.decode(sample.outline, patches[sample.patches])
                 except MmpackError as error:
-                    sample.refuse(error)
+                    sample.mark_unreadable(error)
         return patches
 
-    def _put(self, document: PlannedDocument, samples: Sequence[Sample], places: Places) -> None:
-        if document.pair and samples[0].outline is not None:
-            self._put_pair(document, samples, places)
+    def _append_document(
+        self, document: PlannedDocument, samples: Sequence[RowSample], builder: RowBuilder
+    ) -> None:
+        if document.is_pair and samples[0].outline is not None:
+            self._append_pair(document, samples, builder)
             return
-        overhead = PAIR_OVERHEAD if document.pair else 0
+        overhead = PAIR_OVERHEAD if document.is_pair else 0
         groups = [list(group) for _, group in groupby(samples, key=lambda each: each.outline is None)]
         for number, group in enumerate(groups):
             is_first, is_last = number == 0, number == len(groups) - 1
@@ -148,33 +153,35 @@ class RowMaker:
             suffix = self._suffix if document.is_run and is_last else self._suffix[:0]
             if group[0].outline is None:
                 size = sum(each.planned.tokens for each in group) + len(prefix) + len(suffix) + overhead
-                places.close(size, False, document.dataset, group)
+                builder.end_document(size, False, document.dataset, group)
                 continue
-            ids, slice_ids = self._content(document, group, prefix, suffix, places)
-            start = places.ends[-1]
-            places.ids[start : start + len(ids)] = ids
-            places.slice_ids[start : start + len(ids)] = slice_ids
-            places.close(len(ids), True, document.dataset, group)
+            ids, slice_ids = self._document_ids(document, group, prefix, suffix, builder)
+            start = builder.ends[-1]
+            builder.ids[start : start + len(ids)] = ids
+            builder.slice_ids[start : start + len(ids)] = slice_ids
+            builder.end_document(len(ids), True, document.dataset, group)
 
-    def _put_pair(self, document: PlannedDocument, samples: Sequence[Sample], places: Places) -> None:
+    def _append_pair(
+        self, document: PlannedDocument, samples: Sequence[RowSample], builder: RowBuilder
+    ) -> None:
         prefix, suffix = (self._prefix, self._suffix) if document.is_run else (self._prefix[:0],) * 2
-        ids, slice_ids = self._content(document, samples, prefix, suffix, places)
-        dealt: PairPlaces = pair_places(text_places(self._layout, ids))
-        start, number = places.ends[-1], len(places.valid)
-        places.ids[start : start + dealt.eos + 1] = pair_ids(self._layout, ids, dealt)
-        places.slice_ids[start + dealt.places] = slice_ids
-        places.pairs.append((number, number + 1))
-        places.cls.append((start + dealt.cls[0], start + dealt.cls[1]))
-        places.close(dealt.bos, True, document.dataset, samples)
-        places.close(dealt.eos + 1 - dealt.bos, True, document.dataset, samples)
+        ids, slice_ids = self._document_ids(document, samples, prefix, suffix, builder)
+        dealt: PairPositions = split_pair(is_text_position(self._layout, ids))
+        start, number = builder.ends[-1], len(builder.valid)
+        builder.ids[start : start + dealt.eos + 1] = make_pair_ids(self._layout, ids, dealt)
+        builder.slice_ids[start + dealt.positions] = slice_ids
+        builder.pairs.append((number, number + 1))
+        builder.cls.append((start + dealt.cls[0], start + dealt.cls[1]))
+        builder.end_document(dealt.bos, True, document.dataset, samples)
+        builder.end_document(dealt.eos + 1 - dealt.bos, True, document.dataset, samples)
 
-    def _content(
+    def _document_ids(
         self,
         document: PlannedDocument,
-        samples: Sequence[Sample],
+        samples: Sequence[RowSample],
         prefix: NDArray[np.int32],
         suffix: NDArray[np.int32],
-        places: Places,
+        builder: RowBuilder,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ids of consecutive readable samples with what wraps them, and the slice of each place."""
         outlines = [sample.outline for sample in samples if sample.outline is not None]
@@ -186,9 +193,9 @@ class RowMaker:
             times = self._layout.vocabulary.time_ids(np.array(since, np.int64))
             for outline, time in zip(outlines, times, strict=True):
                 outline.ids[0] = time
-            numbers = list(range(len(places.t_ns), len(places.t_ns) + len(outlines)))
-            places.t_ns += [outline.t_ns for outline in outlines]
-        places.read += samples
+            numbers = list(range(len(builder.t_ns), len(builder.t_ns) + len(outlines)))
+            builder.t_ns += [outline.t_ns for outline in outlines]
+        builder.samples += samples
         ids = np.concatenate([prefix, *(outline.ids for outline in outlines), suffix])
         sizes = [len(prefix), *(len(outline.ids) for outline in outlines), len(suffix)]
         return ids, np.repeat(np.array([-1, *numbers, -1], np.int32), sizes)
@@ -197,16 +204,16 @@ class RowMaker:
         return np.array([self._layout.vocabulary.id(segment.token) for segment in segments], np.int32)
 
 
-def _settle_pair(document: PlannedDocument, samples: Sequence[Sample]) -> None:
+def _drop_incomplete_pair(document: PlannedDocument, samples: Sequence[RowSample]) -> None:
     """A pair of which one sample cannot be read is left out as a whole."""
-    if document.pair and any(sample.outline is None for sample in samples):
+    if document.is_pair and any(sample.outline is None for sample in samples):
         for sample in samples:
             sample.outline = None
 
 
-def _fault(row: int, sample: Sample) -> Fault:
+def _unreadable_sample(row: int, sample: RowSample) -> UnreadableSample:
     planned = sample.planned
-    return Fault(
+    return UnreadableSample(
         row=row,
         key=planned.key,
         shard=planned.shard,

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from mmpack.errors import DataError
 from mmpack.rows.row import Row
 
-DENSE = ("input_ids", "labels", "position_ids", "document_ids", "modality", "slice_ids")
+PER_POSITION = ("input_ids", "labels", "position_ids", "document_ids", "modality", "slice_ids")
 """One value a place: stacked to (rows, L)."""
-PLACED = ("patch_index", "value_index", "action_index", "audio_index", "cls_index")
+INDEXED = ("patch_index", "value_index", "action_index", "audio_index", "cls_index")
 """Places: joined, and made to count through the batch, row b from b · L on, as in the flattened dense arrays."""
-JOINED = (
+CONCATENATED = (
     "document_valid",
     "datasets",
     "t_ns",
@@ -30,7 +30,7 @@ JOINED = (
     "audio_frames",
 )
 """Joined along their first axis, row after row."""
-LISTED = ("cu_seqlens", "image_spans")
+PER_ROW = ("cu_seqlens", "image_spans")
 """Kept a row each, in a list, as :func:`mmpack.masks.block_mask` takes them; their places count within the row."""
 
 
@@ -55,27 +55,27 @@ def collate(rows: Sequence[Row]) -> dict[str, Any]:
     places = rows[0].seq_len
     if any(row.seq_len != places for row in rows):
         raise DataError(
-            f"rows of {places} places and of others", where="batch", mend="Batch rows of one max_seq_len."
+            f"rows of {places} places and of others", where="batch", hint="Batch rows of one max_seq_len."
         )
-    batch: dict[str, Any] = {name: np.stack([getattr(row, name) for row in rows]) for name in DENSE}
-    for name in PLACED:
-        batch[name] = _joined(rows, name, _starts([places] * len(rows)))
-    for name in JOINED:
+    batch: dict[str, Any] = {name: np.stack([getattr(row, name) for row in rows]) for name in PER_POSITION}
+    for name in INDEXED:
+        batch[name] = _concatenate(rows, name, _start_offsets([places] * len(rows)))
+    for name in CONCATENATED:
         batch[name] = np.concatenate([getattr(row, name) for row in rows])
-    for name in LISTED:
+    for name in PER_ROW:
         batch[name] = [getattr(row, name) for row in rows]
-    batch["pairs"] = _joined(rows, "pairs", _starts([len(row.document_valid) for row in rows]))
-    slices, starts = batch["slice_ids"], _starts([len(row.t_ns) for row in rows])
+    batch["pairs"] = _concatenate(rows, "pairs", _start_offsets([len(row.document_valid) for row in rows]))
+    slices, starts = batch["slice_ids"], _start_offsets([len(row.t_ns) for row in rows])
     batch["slice_ids"] = np.where(slices < 0, slices, slices + starts[:, None])
     batch["numbers"] = np.array([row.number for row in rows], np.int64)
     batch["keys"] = [row.keys for row in rows]
     return batch
 
 
-def _joined(rows: Sequence[Row], name: str, starts: NDArray[np.int32]) -> NDArray[np.int32]:
+def _concatenate(rows: Sequence[Row], name: str, starts: NDArray[np.int32]) -> NDArray[np.int32]:
     """An array of numbers of each row, shifted by where what they number starts in the batch."""
     return np.concatenate([getattr(row, name) + start for row, start in zip(rows, starts, strict=True)])
 
 
-def _starts(sizes: Sequence[int]) -> NDArray[np.int32]:
+def _start_offsets(sizes: Sequence[int]) -> NDArray[np.int32]:
     return np.concatenate([[0], np.cumsum(sizes[:-1])]).astype(np.int32)

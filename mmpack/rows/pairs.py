@@ -19,7 +19,7 @@ from mmpack.layout.special_tokens import BOS, CLS, EOS, TEXT_START
 
 
 @dataclass(frozen=True, slots=True)
-class PairPlaces:
+class PairPositions:
     """Where the places of a document of n go, counted from the pair's first place.
 
     Attributes:
@@ -29,13 +29,13 @@ class PairPlaces:
         eos: `<|eos|>` of the texts, the pair's last place.
     """
 
-    places: NDArray[np.int32]
+    positions: NDArray[np.int32]
     cls: tuple[int, int]
     bos: int
     eos: int
 
 
-def pair_places(is_text: NDArray[np.bool_]) -> PairPlaces:
+def split_pair(is_text: NDArray[np.bool_]) -> PairPositions:
     """Deals the places of a document.
 
     Args:
@@ -48,20 +48,20 @@ def pair_places(is_text: NDArray[np.bool_]) -> PairPlaces:
     places[is_text] = np.arange(bos + 1, bos + 1 + len(is_text) - media)
     places[-1] = media
     cls = len(is_text) + 2
-    return PairPlaces(places, (media - 1, cls), bos, cls + 1)
+    return PairPositions(places, (media - 1, cls), bos, cls + 1)
 
 
-def text_places(layout: Layout, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+def is_text_position(layout: Layout, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
     """Which of a document's places `ids` (n,) are text or introduce one: bool (n,)."""
     names = layout.vocabulary
     return (names.modality(ids) == Modality.TEXT) | (ids == names.id(TEXT_START))
 
 
-def pair_ids(layout: Layout, ids: NDArray[np.int32], dealt: PairPlaces) -> NDArray[np.int32]:
+def make_pair_ids(layout: Layout, ids: NDArray[np.int32], dealt: PairPositions) -> NDArray[np.int32]:
     """The ids of both documents, int32 (n + PAIR_OVERHEAD,), from those of the one, `ids` (n,)."""
     names = layout.vocabulary
     both = np.empty(dealt.eos + 1, np.int32)
-    both[dealt.places] = ids
+    both[dealt.positions] = ids
     both[list(dealt.cls)] = names.id(CLS)
     both[dealt.bos], both[dealt.eos] = names.id(BOS), names.id(EOS)
     return both

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-IGNORE = -100
+IGNORE_INDEX = -100
 """Label of a place where nothing is predicted (torch's `cross_entropy` leaves it out by default)."""
 
 
@@ -104,8 +104,8 @@ class Row:
 
     def arrays(self) -> dict[str, NDArray]:
         """Every array by its name, in the order above."""
-        return {name: getattr(self, name) for name in ARRAYS}
+        return {name: getattr(self, name) for name in ROW_ARRAYS}
 
 
-ARRAYS = tuple(field.name for field in fields(Row) if field.name not in ("number", "keys"))
+ROW_ARRAYS = tuple(field.name for field in fields(Row) if field.name not in ("number", "keys"))
 """Names of a row's arrays."""

@@ -15,12 +15,12 @@ from mmpack.layout import Layout, Modality
 from mmpack.layout.special_tokens import ACTION_VALUE, PAD, PATCH, VALUE
 from mmpack.masks import document_ids, position_ids
 from mmpack.plan.planned import PlannedSample
-from mmpack.rows.row import IGNORE, Row
-from mmpack.rows.sample_decoder import Numbers, Outline
+from mmpack.rows.row import IGNORE_INDEX, Row
+from mmpack.rows.sample_decoder import NumericRows, TokenisedSample
 
 
 @dataclass(slots=True, eq=False)
-class Sample:
+class RowSample:
     """A sample on its way into the row.
 
     Attributes:
@@ -32,18 +32,18 @@ class Sample:
     """
 
     planned: PlannedSample
-    outline: Outline | None = None
+    outline: TokenisedSample | None = None
     reason: str = ""
     patches: slice = field(default_factory=lambda: slice(0, 0))
     frames: NDArray[np.float32] | None = None
 
-    def refuse(self, error: MmpackError) -> None:
+    def mark_unreadable(self, error: MmpackError) -> None:
         """It cannot be read."""
         self.outline, self.reason = None, " ".join(str(error).split())
 
 
 @dataclass(slots=True, eq=False)
-class Places:
+class RowBuilder:
     """A row's places as documents are put there, one after the other.
 
     Attributes:
@@ -63,9 +63,9 @@ class Places:
     t_ns: list[int] = field(default_factory=list)
     pairs: list[tuple[int, int]] = field(default_factory=list)
     cls: list[tuple[int, int]] = field(default_factory=list)
-    read: list[Sample] = field(default_factory=list)
+    samples: list[RowSample] = field(default_factory=list)
 
-    def close(self, size: int, valid: bool, dataset: int, samples: Sequence[Sample]) -> None:
+    def end_document(self, size: int, valid: bool, dataset: int, samples: Sequence[RowSample]) -> None:
         """Ends a document `size` places behind the one before it."""
         self.ends.append(self.ends[-1] + size)
         self.valid.append(valid)
@@ -73,7 +73,7 @@ class Places:
         self.keys.append(tuple(sample.planned.key for sample in samples))
 
 
-def finish_row(layout: Layout, number: int, places: Places, patches: NDArray[np.uint8]) -> Row:
+def build_row(layout: Layout, number: int, builder: RowBuilder, patches: NDArray[np.uint8]) -> Row:
     """The row.
 
     Args:
@@ -82,18 +82,18 @@ def finish_row(layout: Layout, number: int, places: Places, patches: NDArray[np.
         places: its documents.
         patches: uint8, (n, side, side, 3), of all samples, read or not.
     """
-    names, ids = layout.vocabulary, places.ids
-    cu_seqlens = np.array(places.ends, np.int32)
-    valid = np.array(places.valid, np.bool_)
+    names, ids = layout.vocabulary, builder.ids
+    cu_seqlens = np.array(builder.ends, np.int32)
+    valid = np.array(builder.valid, np.bool_)
     documents = document_ids(cu_seqlens, len(ids))
     documents[~np.append(valid, False)[documents]] = -1  # pads are -1 and find the False at the end
     modality = names.modality(ids)
     patch_index = np.flatnonzero(ids == names.id(PATCH)).astype(np.int32)
-    spans, grids = _pictures(places.read, patch_index)
-    values, value_mask, value_stream = _numbers(layout, places.read, is_action=False)
-    actions, action_mask, action_stream = _numbers(layout, places.read, is_action=True)
+    spans, grids = _image_spans(builder.samples, patch_index)
+    values, value_mask, value_stream = _numeric_arrays(layout, builder.samples, is_action=False)
+    actions, action_mask, action_stream = _numeric_arrays(layout, builder.samples, is_action=True)
     audio = layout.config.audio
-    frames = [sample.frames for sample in places.read if sample.frames is not None]
+    frames = [sample.frames for sample in builder.samples if sample.frames is not None]
     audio_frames = np.concatenate([np.empty((0, audio.hop), np.float32), *frames])
     audio_index = np.flatnonzero(modality == Modality.AUDIO)[:: audio.codebooks]
     return Row(
@@ -104,12 +104,12 @@ def finish_row(layout: Layout, number: int, places: Places, patches: NDArray[np.
         document_ids=documents,
         cu_seqlens=cu_seqlens,
         document_valid=valid,
-        datasets=np.array(places.datasets, np.int16),
-        keys=tuple(places.keys),
+        datasets=np.array(builder.datasets, np.int16),
+        keys=tuple(builder.keys),
         modality=modality,
-        slice_ids=places.slice_ids,
-        t_ns=np.array(places.t_ns, np.int64),
-        patches=_used(places.read, patches),
+        slice_ids=builder.slice_ids,
+        t_ns=np.array(builder.t_ns, np.int64),
+        patches=_used_patches(builder.samples, patches),
         patch_index=patch_index,
         image_spans=spans,
         image_grids=grids,
@@ -123,13 +123,13 @@ def finish_row(layout: Layout, number: int, places: Places, patches: NDArray[np.
         action_stream=action_stream,
         audio_frames=audio_frames,
         audio_index=audio_index[: len(audio_frames)].astype(np.int32),
-        pairs=np.array(places.pairs, np.int32).reshape(-1, 2),
-        cls_index=np.array(places.cls, np.int32).reshape(-1, 2),
+        pairs=np.array(builder.pairs, np.int32).reshape(-1, 2),
+        cls_index=np.array(builder.cls, np.int32).reshape(-1, 2),
     )
 
 
 def _labels(layout: Layout, ids: NDArray[np.int32], documents: NDArray[np.int32]) -> NDArray[np.int32]:
-    labels = np.full(len(ids), IGNORE, np.int32)
+    labels = np.full(len(ids), IGNORE_INDEX, np.int32)
     following = ids[1:]
     held = [layout.vocabulary.id(token) for token in (PATCH, VALUE, ACTION_VALUE, PAD)]
     predicted = (documents[1:] == documents[:-1]) & (documents[1:] >= 0) & ~np.isin(following, held)
@@ -137,10 +137,10 @@ def _labels(layout: Layout, ids: NDArray[np.int32], documents: NDArray[np.int32]
     return labels
 
 
-def _numbers(
-    layout: Layout, samples: Sequence[Sample], *, is_action: bool
+def _numeric_arrays(
+    layout: Layout, samples: Sequence[RowSample], *, is_action: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int16]]:
-    found: list[Numbers] = [
+    found: list[NumericRows] = [
         each
         for sample in samples
         if sample.outline is not None
@@ -164,15 +164,15 @@ def _numbers(
     return values, mask, stream
 
 
-def _pictures(
-    samples: Sequence[Sample], patch_index: NDArray[np.int32]
+def _image_spans(
+    samples: Sequence[RowSample], patch_index: NDArray[np.int32]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """[start, stop) and (rows, columns) of each picture; a frame of a tubelet is one."""
     grids = [
         (shown.grid.rows, shown.grid.cols)
         for sample in samples
         if sample.outline is not None
-        for shown in sample.outline.shown
+        for shown in sample.outline.images
         for _ in range(shown.frames)
     ]
     found = np.array(grids, np.int32).reshape(-1, 2)
@@ -181,7 +181,7 @@ def _pictures(
     return np.stack([starts, starts + sizes], axis=1).astype(np.int32), found
 
 
-def _used(samples: Sequence[Sample], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _used_patches(samples: Sequence[RowSample], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The patches of samples that are in the row; only where one failed to decode is anything copied."""
     spans = [patches[sample.patches] for sample in samples]
     if sum(len(span) for span in spans) == len(patches):

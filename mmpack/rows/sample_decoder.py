@@ -18,34 +18,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
-from mmpack.layout import Facts, Grid, ImageTextFacts, Layout, Segment, SliceFacts, SpeechFacts
+from mmpack.layout import (
+    ImageTextMetadata,
+    Layout,
+    PatchGrid,
+    SampleMetadata,
+    Segment,
+    SliceMetadata,
+    SpeechMetadata,
+)
 from mmpack.layout.special_tokens import PAD
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedSample
-from mmpack.rows.decode.audio import read_sound, resample, to_frames
+from mmpack.rows.decode.audio import decode_audio, resample, split_frames
 from mmpack.rows.decode.codecs import open_codec
-from mmpack.rows.decode.images import decode_picture, decode_tubelet
-from mmpack.rows.decode.numeric import Normaliser, bins
+from mmpack.rows.decode.images import decode_image, decode_tubelet
+from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.samples.description import (
+    DESCRIPTION_VERSION,
     JSON_MEMBER,
-    VERSION,
-    Description,
-    Picture,
-    Rows,
+    AudioDescription,
+    ImageDescription,
+    NumericDescription,
+    SampleDescription,
     SliceDescription,
-    Sound,
     StandAloneDescription,
-    Texts,
+    TextDescription,
+    decode_stream_description,
     read_description,
-    stream_of,
 )
-from mmpack.samples.kinds import stand_alone_facts
-from mmpack.samples.kinds.slice import slice_content
-from mmpack.serialisation import decode
+from mmpack.samples.kinds import measure_stand_alone
+from mmpack.samples.kinds.slice import measure_slice
+from mmpack.serialisation import decode_untrusted
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PendingImage:
     """A picture or tubelet that is not decoded yet: its bytes, (height, width), frames, and the grid of
     each.
     """
@@ -55,7 +63,7 @@ class Shown:
     data: bytes
     size: tuple[int, int]
     frames: int
-    grid: Grid
+    grid: PatchGrid
 
     @property
     def patches(self) -> int:
@@ -64,7 +72,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class PendingAudio:
     """A sound that is not decoded yet: its bytes, samples and rate, and the places in the outline its
     codes take.
     """
@@ -73,11 +81,11 @@ class Heard:
     data: bytes
     samples: int
     rate_hz: int
-    places: slice
+    positions: slice
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class NumericRows:
     """Rows of a continuous stream: its number in the layout, float32 (n, width), and where they are
     finite.
     """
@@ -89,7 +97,7 @@ class Numbers:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Outline:
+class TokenisedSample:
     """A sample before its media are decoded.
 
     Attributes:
@@ -101,20 +109,20 @@ class Outline:
 
     ids: NDArray[np.int32]
     t_ns: int
-    shown: tuple[Shown, ...]
-    heard: tuple[Heard, ...]
-    numbers: tuple[Numbers, ...]
+    images: tuple[PendingImage, ...]
+    audio: tuple[PendingAudio, ...]
+    numbers: tuple[NumericRows, ...]
 
     @property
     def patches(self) -> int:
         """Places of all pictures."""
-        return sum(each.patches for each in self.shown)
+        return sum(each.patches for each in self.images)
 
 
 _CONTENT = ("text", "image", "audio", "numeric")
 
 
-class _Picture(NamedTuple):
+class _EncodedImage(NamedTuple):
     name: str
     extension: str
     data: bytes
@@ -122,7 +130,7 @@ class _Picture(NamedTuple):
     frames: int
 
 
-class _Sound(NamedTuple):
+class _EncodedAudio(NamedTuple):
     name: str
     data: bytes
     samples: int
@@ -130,20 +138,20 @@ class _Sound(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _SampleContent:
     """What the members hold: facts, texts and tick; pictures and sounds as they are numbered in the facts;
     the arrays of numeric streams.
     """
 
-    facts: Facts
+    metadata: SampleMetadata
     texts: Sequence[str]
     t_ns: int = 0
-    pictures: Sequence[_Picture] = ()
-    sounds: Sequence[_Sound] = ()
+    images: Sequence[_EncodedImage] = ()
+    audio: Sequence[_EncodedAudio] = ()
     arrays: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
-class _Laid(NamedTuple):
+class _TokenTemplate(NamedTuple):
     """The places of samples with the same facts: their ids as far as these tell, and the segments whose content is each
     sample's own.
     """
@@ -152,7 +160,7 @@ class _Laid(NamedTuple):
     content: tuple[tuple[Segment, slice], ...]
 
 
-class SampleReader:
+class SampleDecoder:
     """Reads samples under one layout. One reader serves several threads at once.
 
     Args:
@@ -170,11 +178,11 @@ class SampleReader:
         self._pad = layout.vocabulary.id(PAD)
         self._streams = {stream.name: number for number, stream in enumerate(layout.config.numeric)}
         # Slices of a recording have the same sizes again and again.
-        self._laid = lru_cache(maxsize=4096)(self._lay)
+        self._laid = lru_cache(maxsize=4096)(self._make_template)
 
-    def outline(
+    def tokenise(
         self, planned: PlannedSample, members: Mapping[str, bytes], normaliser: Normaliser
-    ) -> Outline:
+    ) -> TokenisedSample:
         """What a sample's places hold, media aside.
 
         Args:
@@ -187,15 +195,15 @@ class SampleReader:
                 is not in the layout, a value of a discrete stream is NaN, or the places are not as many as
                 planned.
         """
-        found = _slice(members) if planned.kind == "slice" else _stand_alone(planned.kind, members)
+        found = _read_slice(members) if planned.kind == "slice" else _read_stand_alone(planned.kind, members)
         texts = [self._layout.tokenizer.encode(text) for text in found.texts]
-        facts = _with_counts(found.facts, [len(ids) for ids in texts])
+        facts = _replace_texts_by_counts(found.metadata, [len(ids) for ids in texts])
         laid = self._laid(facts)
         if len(laid.ids) != planned.tokens:
             raise IntegrityError(f"takes {len(laid.ids)} places, and the index has {planned.tokens}")
-        return self._outline(laid, found, texts, normaliser)
+        return self._fill_template(laid, found, texts, normaliser)
 
-    def decode(self, outline: Outline, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def decode(self, outline: TokenisedSample, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Decodes a sample's media: patches into their place, codes of sounds into the outline's ids.
 
         Args:
@@ -209,35 +217,37 @@ class SampleReader:
             DataError: a member is damaged or not as described.
         """
         first = 0
-        for shown in outline.shown:
+        for shown in outline.images:
             place = patches[first : first + shown.patches]
             if shown.extension == "mp4":
                 frames = place.reshape(shown.frames, shown.grid.tokens, *place.shape[1:])
                 decode_tubelet(shown.data, shown.size, shown.grid, frames, where=shown.name)
             else:
-                decode_picture(shown.data, shown.extension, shown.size, shown.grid, place, where=shown.name)
+                decode_image(shown.data, shown.extension, shown.size, shown.grid, place, where=shown.name)
             first += shown.patches
-        return self._sounds(outline)
+        return self._decode_audio(outline)
 
-    def _sounds(self, outline: Outline) -> NDArray[np.float32]:
+    def _decode_audio(self, outline: TokenisedSample) -> NDArray[np.float32]:
         target, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
         kept = [np.empty((0, hop), np.float32)]
-        for heard in outline.heard:
-            samples, rate_hz = read_sound(heard.data, where=heard.name)
+        for heard in outline.audio:
+            samples, rate_hz = decode_audio(heard.data, where=heard.name)
             if (len(samples), rate_hz) != (heard.samples, heard.rate_hz):
                 raise IntegrityError(
                     f"its sound has {len(samples)} samples at {rate_hz} Hz, not as described"
                 )
             # Once for the codes and the frames.
             sound = resample(samples, rate_hz, target)
-            outline.ids[heard.places] = self._layout.vocabulary.audio_ids(self._codec.encode(sound, target))
+            outline.ids[heard.positions] = self._layout.vocabulary.audio_ids(
+                self._codec.encode(sound, target)
+            )
             if self._keep_frames:
-                kept.append(to_frames(sound, hop))
+                kept.append(split_frames(sound, hop))
         return np.concatenate(kept)
 
-    def _lay(self, facts: Facts) -> _Laid:
+    def _make_template(self, metadata: SampleMetadata) -> _TokenTemplate:
         names = self._layout.vocabulary
-        segments = self._layout.segments(facts)
+        segments = self._layout.sample_segments(metadata)
         tokens = [names.id(segment.token) if segment.token else self._pad for segment in segments]
         sizes = np.array([segment.tokens for segment in segments])
         stops = np.cumsum(sizes)
@@ -246,89 +256,95 @@ class SampleReader:
         content = [
             (segment, own) for segment, own in zip(segments, places, strict=True) if segment.kind in _CONTENT
         ]
-        return _Laid(ids, tuple(content))
+        return _TokenTemplate(ids, tuple(content))
 
-    def _outline(
+    def _fill_template(
         self,
-        laid: _Laid,
-        found: _Found,
+        laid: _TokenTemplate,
+        content: _SampleContent,
         texts: Sequence[NDArray[np.int32]],
         normaliser: Normaliser,
-    ) -> Outline:
+    ) -> TokenisedSample:
         names, ids = self._layout.vocabulary, laid.ids.copy()
-        shown: dict[int, Shown] = {}
-        heard: list[Heard] = []
-        numbers: list[Numbers] = []
+        shown: dict[int, PendingImage] = {}
+        heard: list[PendingAudio] = []
+        numbers: list[NumericRows] = []
         for (kind, _, _, token, name, index), places in laid.content:
             if kind == "text":
                 ids[places] = texts[index]
             elif kind == "image" and index not in shown:  # a tubelet has a segment for each frame
-                picture = found.pictures[index]
-                shown[index] = Shown(*picture, self._layout.config.vision.grid(*picture.size))
+                picture = content.images[index]
+                shown[index] = PendingImage(*picture, self._layout.config.vision.patch_grid(*picture.size))
             elif kind == "audio":
-                heard.append(Heard(*found.sounds[index], places))
+                heard.append(PendingAudio(*content.audio[index], places))
             elif kind == "numeric":
                 number = self._streams[name]
-                stream, rows = self._layout.config.numeric[number], found.arrays[name]
+                stream, rows = self._layout.config.numeric[number], content.arrays[name]
                 if rows.shape[1] != stream.width:
                     raise IntegrityError(f"'{name}' has {rows.shape[1]} columns, the layout {stream.width}")
                 if token:
-                    numbers.append(Numbers(number, stream.role == "action", *normaliser(stream, rows)))
+                    numbers.append(NumericRows(number, stream.role == "action", *normaliser(stream, rows)))
                 else:
-                    ids[places] = names.bin_ids(name, bins(stream, rows))
-        return Outline(ids, found.t_ns, tuple(shown.values()), tuple(heard), tuple(numbers))
+                    ids[places] = names.bin_ids(name, bin_indices(stream, rows))
+        return TokenisedSample(ids, content.t_ns, tuple(shown.values()), tuple(heard), tuple(numbers))
 
 
-def _with_counts(facts: Facts, counts: Sequence[int]) -> Facts:
+def _replace_texts_by_counts(metadata: SampleMetadata, counts: Sequence[int]) -> SampleMetadata:
     """The facts with the number of ids in each text's place: they are tokenized once."""
-    return replace(facts, text=tuple(counts) if isinstance(facts, SliceFacts) else counts[0])
+    return replace(metadata, text=tuple(counts) if isinstance(metadata, SliceMetadata) else counts[0])
 
 
-def _slice(members: Mapping[str, bytes]) -> _Found:
+def _read_slice(members: Mapping[str, bytes]) -> _SampleContent:
     if JSON_MEMBER not in members:
         raise IntegrityError("has no json member")
     description = read_description(members[JSON_MEMBER], SliceDescription, where="")
-    _check(description, "slice")
-    streams = {name: _stream(raw) for name, raw in description.streams.items()}
-    content = slice_content(streams, members)
-    names = {name: stream.member for name, stream in streams.items() if not isinstance(stream, Texts)}
+    _check_kind(description, "slice")
+    streams = {name: _read_stream_description(raw) for name, raw in description.streams.items()}
+    content = measure_slice(streams, members)
+    names = {
+        name: stream.member for name, stream in streams.items() if not isinstance(stream, TextDescription)
+    }
     pictures = [
-        _Picture(f"'{name}'", names[name].rpartition(".")[2], members[names[name]], (height, width), frames)
+        _EncodedImage(
+            f"'{name}'", names[name].rpartition(".")[2], members[names[name]], (height, width), frames
+        )
         for name, height, width, frames in content.cameras
     ]
     sounds = [
-        _Sound(f"'{name}'", members[names[name]], samples, rate_hz)
+        _EncodedAudio(f"'{name}'", members[names[name]], samples, rate_hz)
         for name, samples, rate_hz in content.audio
     ]
-    return _Found(content.facts, content.texts, description.t_ns, pictures, sounds, content.arrays)
+    return _SampleContent(content.metadata, content.texts, description.t_ns, pictures, sounds, content.arrays)
 
 
-def _stand_alone(kind: str, members: Mapping[str, bytes]) -> _Found:
+def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent:
     # Tars that mmpack did not write have none.
     if JSON_MEMBER in members:
-        _check(read_description(members[JSON_MEMBER], StandAloneDescription, where=""), kind)
-    facts = stand_alone_facts(kind, members)
+        _check_kind(read_description(members[JSON_MEMBER], StandAloneDescription, where=""), kind)
+    facts = measure_stand_alone(kind, members)
     texts = (str(facts.text),)
     media = [(name, data) for name, data in members.items() if name not in ("txt", JSON_MEMBER)]
-    if isinstance(facts, ImageTextFacts):
-        pictures = [_Picture("its picture", *each, (facts.height, facts.width), 1) for each in media]
-        return _Found(facts, texts, pictures=pictures)
-    if isinstance(facts, SpeechFacts):
-        sounds = [_Sound("its sound", data, facts.samples, facts.rate_hz) for _, data in media]
-        return _Found(facts, texts, sounds=sounds)
-    return _Found(facts, texts)
+    if isinstance(facts, ImageTextMetadata):
+        pictures = [_EncodedImage("its picture", *each, (facts.height, facts.width), 1) for each in media]
+        return _SampleContent(facts, texts, images=pictures)
+    if isinstance(facts, SpeechMetadata):
+        sounds = [_EncodedAudio("its sound", data, facts.samples, facts.rate_hz) for _, data in media]
+        return _SampleContent(facts, texts, audio=sounds)
+    return _SampleContent(facts, texts)
 
 
-def _check(description: Description, kind: str) -> None:
-    if (description.version, description.kind) != (VERSION, kind):
+def _check_kind(description: SampleDescription, kind: str) -> None:
+    if (description.version, description.kind) != (DESCRIPTION_VERSION, kind):
         raise IntegrityError(
             f"is a '{description.kind}' of format {description.version}, and the index has a '{kind}'"
         )
 
 
-def _stream(raw: msgspec.Raw) -> Picture | Sound | Rows | Texts:
+def _read_stream_description(
+    raw: msgspec.Raw,
+) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
     """One stream, of the kind that its own facts are of: they differ in their keys."""
-    keys = decode(raw, dict[str, msgspec.Raw], what="its description", where="")
+    keys = decode_untrusted(raw, dict[str, msgspec.Raw], noun="its description", where="")
     marks = {"texts": "text", "samples": "audio", "height": "camera"}
     kind = next((kind for mark, kind in marks.items() if mark in keys), "numeric")
-    return stream_of(kind, raw, where="")
+    return decode_stream_description(kind, raw, where="")

@@ -10,7 +10,7 @@ import soundfile
 from mmpack.errors import IntegrityError
 
 
-def _sound_info(data: bytes) -> Any:
+def read_audio_info(data: bytes) -> Any:
     try:
         return soundfile.info(io.BytesIO(data))
     except soundfile.LibsndfileError as error:

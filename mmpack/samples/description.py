@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmpack.serialisation import Count, Int64, decode
+from mmpack.serialisation import Count, Int64, decode_untrusted
 from mmpack.settings import Settings
 
-VERSION = 1
+DESCRIPTION_VERSION = 1
 JSON_MEMBER = "json"
 NUMERIC_MEMBER = "numeric.npz"
-T = TypeVar("T", bound="Description")
+T = TypeVar("T", bound="SampleDescription")
 
 
-class Described(Settings, frozen=True, kw_only=True):
+class StreamDescription(Settings, frozen=True, kw_only=True):
     """What every stream of a slice but texts says of itself.
 
     Fields:
@@ -38,7 +38,7 @@ class Described(Settings, frozen=True, kw_only=True):
     member: str
 
 
-class Picture(Described, frozen=True, kw_only=True):
+class ImageDescription(StreamDescription, frozen=True, kw_only=True):
     """A camera's picture or tubelet.
 
     Fields:
@@ -53,7 +53,7 @@ class Picture(Described, frozen=True, kw_only=True):
     stamps_ns: list[Int64] | None = None
 
 
-class Sound(Described, frozen=True, kw_only=True):
+class AudioDescription(StreamDescription, frozen=True, kw_only=True):
     """A stretch of sound.
 
     Fields:
@@ -69,7 +69,7 @@ class Sound(Described, frozen=True, kw_only=True):
     channels: Count
 
 
-class Rows(Described, frozen=True, kw_only=True):
+class NumericDescription(StreamDescription, frozen=True, kw_only=True):
     """Rows of a numeric stream.
 
     Fields:
@@ -83,7 +83,7 @@ class Rows(Described, frozen=True, kw_only=True):
     columns: list[str]
 
 
-class Text(Settings, frozen=True, kw_only=True):
+class TextEntry(Settings, frozen=True, kw_only=True):
     """One text and when it was."""
 
     t_ns: Int64
@@ -91,14 +91,14 @@ class Text(Settings, frozen=True, kw_only=True):
     text: str
 
 
-class Texts(Settings, frozen=True, kw_only=True):
+class TextDescription(Settings, frozen=True, kw_only=True):
     """All texts of a stream in one slice."""
 
     policy: str
-    texts: list[Text]
+    texts: list[TextEntry]
 
 
-class Description(Settings, frozen=True, kw_only=True):
+class SampleDescription(Settings, frozen=True, kw_only=True):
     """What every sample says: version of this format, kind, recording or source, and number in it."""
 
     version: Int64
@@ -107,7 +107,7 @@ class Description(Settings, frozen=True, kw_only=True):
     ordinal: Int64
 
 
-class SliceDescription(Description, frozen=True, kw_only=True):
+class SliceDescription(SampleDescription, frozen=True, kw_only=True):
     """A slice.
 
     Fields:
@@ -127,7 +127,7 @@ class SliceDescription(Description, frozen=True, kw_only=True):
     absent: dict[str, str]
 
 
-class StandAloneDescription(Description, frozen=True, kw_only=True):
+class StandAloneDescription(SampleDescription, frozen=True, kw_only=True):
     """A stand-alone sample; `source` has the other plain columns of its row."""
 
     source: dict[str, Any]
@@ -135,10 +135,12 @@ class StandAloneDescription(Description, frozen=True, kw_only=True):
 
 def read_description(data: bytes, kind: type[T], *, where: str) -> T:
     """The `json` member of a sample. Raises IntegrityError."""
-    return decode(data, kind, what="its json member", where=where)
+    return decode_untrusted(data, kind, noun="its json member", where=where)
 
 
-def stream_of(kind: str, facts: msgspec.Raw, *, where: str) -> Picture | Sound | Rows | Texts:
+def decode_stream_description(
+    kind: str, value: msgspec.Raw, *, where: str
+) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
     """One of a slice's streams.
 
     Args:
@@ -149,5 +151,9 @@ def stream_of(kind: str, facts: msgspec.Raw, *, where: str) -> Picture | Sound |
     Raises:
         IntegrityError: it does not say what a stream of that kind says.
     """
-    known: dict[str, type[Picture | Sound | Texts]] = {"camera": Picture, "audio": Sound, "text": Texts}
-    return decode(facts, known.get(kind, Rows), what="its description", where=where)
+    known: dict[str, type[ImageDescription | AudioDescription | TextDescription]] = {
+        "camera": ImageDescription,
+        "audio": AudioDescription,
+        "text": TextDescription,
+    }
+    return decode_untrusted(value, known.get(kind, NumericDescription), noun="its description", where=where)

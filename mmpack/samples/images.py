@@ -14,12 +14,12 @@ from av.error import FFmpegError
 from mmpack.errors import DataError
 
 #: JPEG's own limit; larger pictures of other kinds are damage, not pictures.
-MAX_SIDE = 65_535
+MAX_IMAGE_SIDE = 65_535
 _JPEG_SCAN, _JPEG_END = 0xDA, b"\xff\xd9"
 _PNG_END = b"IEND\xae\x42\x60\x82"
 
 
-def picture_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
+def image_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
     """(height, width) of an encoded picture, from its header; that it ends as pictures do is looked at too.
 
     Raises:
@@ -29,12 +29,14 @@ def picture_size(data: bytes, extension: str, *, where: str) -> tuple[int, int]:
         height, width = _png_size(data) if extension == "png" else _jpeg_size(data)
     except (ValueError, KeyError, struct.error) as error:
         raise DataError(f"is not a {extension.upper()} picture ({error})", where=where) from None
-    if not (0 < height <= MAX_SIDE and 0 < width <= MAX_SIDE):
-        raise DataError(f"claims {width} x {height} pixels, and {MAX_SIDE} a side are the most", where=where)
+    if not (0 < height <= MAX_IMAGE_SIDE and 0 < width <= MAX_IMAGE_SIDE):
+        raise DataError(
+            f"claims {width} x {height} pixels, and {MAX_IMAGE_SIDE} a side are the most", where=where
+        )
     # Cameras append bytes of their own behind the end, so the end is searched for from behind.
     start, end = (data.find(b"IDAT"), _PNG_END) if extension == "png" else (_jpeg_scan(data), _JPEG_END)
     if start < 0 or data.rfind(end, start) < 0:
-        raise DataError("is cut short", where=where, mend="Copy the picture again, or remove it.")
+        raise DataError("is cut short", where=where, hint="Copy the picture again, or remove it.")
     return height, width
 
 
@@ -63,7 +65,7 @@ def _jpeg_scan(data: bytes) -> int:
     return -1
 
 
-def tubelet_facts(data: bytes, *, where: str) -> tuple[int, int, list[int]]:
+def tubelet_info(data: bytes, *, where: str) -> tuple[int, int, list[int]]:
     """(height, width, time of each frame after the first in ns, exact to the microsecond) of an mp4, without
     decoding it. Raises DataError.
     """

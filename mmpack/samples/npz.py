@@ -19,7 +19,7 @@ from mmpack.errors import IntegrityError
 #: Of all arrays of one slice together. Ten seconds of 1 kHz, 64 columns of float64 are 5 MB.
 MAX_NPZ_BYTES = 256 << 20
 # What struct and numpy raise besides: headers that are no Python.
-_ERRORS = (
+_ZIP_ERRORS = (
     NotImplementedError,
     RuntimeError,
     OSError,
@@ -83,7 +83,7 @@ def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
                 raise IntegrityError(f"the array '{name}' is damaged", where=where)
             arrays[name] = _read_array(content, where=where)
         _check_directory(data, at, len(arrays))
-    except (ValueError, EOFError, KeyError, *_ERRORS) as error:
+    except (ValueError, EOFError, KeyError, *_ZIP_ERRORS) as error:
         raise IntegrityError(f"the numeric member is damaged ({error})", where=where) from None
     return {name.removesuffix(".npy"): array for name, array in arrays.items()}
 
@@ -102,7 +102,7 @@ def _read_array(content: bytes, *, where: str) -> NDArray:
     wide = content[6:7] != b"\x01"
     start = 12 if wide else 10
     stop = start + int.from_bytes(content[8:start], "little")
-    shape, fortran, dtype = _header(content[:stop])
+    shape, fortran, dtype = _read_npy_header(content[:stop])
     count = prod(shape)
     # A header may claim a shape far larger than the bytes behind it.
     if dtype.hasobject or not 0 <= count * dtype.itemsize <= len(content) - stop:
@@ -112,7 +112,7 @@ def _read_array(content: bytes, *, where: str) -> NDArray:
 
 
 @lru_cache(maxsize=4096)
-def _header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _read_npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
     """(shape, column-major, type) of an .npy's first bytes. Slices of a stream have the same ones again and again,
     and numpy parses them as Python.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmpack.settings import Settings
 
 
-class Statistics(Settings, frozen=True, kw_only=True):
+class NumericStatistics(Settings, frozen=True, kw_only=True):
     """Of one numeric stream, by column. Values that are not finite are left out of everything but `rows`.
 
     Fields:
@@ -30,7 +30,7 @@ class Statistics(Settings, frozen=True, kw_only=True):
     low: tuple[float | None, ...]
     high: tuple[float | None, ...]
 
-    def public(self) -> dict[str, Any]:
+    def to_manifest(self) -> dict[str, Any]:
         """For the manifest: population standard deviation in place of the sum of squares."""
         deviation = np.sqrt(np.array(self.m2) / np.maximum(self.count, 1))
         return {
@@ -44,7 +44,7 @@ class Statistics(Settings, frozen=True, kw_only=True):
         }
 
 
-def of_rows(columns: Sequence[str], rows: NDArray[np.float64]) -> Statistics:
+def compute_statistics(columns: Sequence[str], rows: NDArray[np.float64]) -> NumericStatistics:
     """Statistics of rows, float64, shape (n, columns)."""
     finite = np.isfinite(rows)
     count = finite.sum(axis=0)
@@ -56,7 +56,7 @@ def of_rows(columns: Sequence[str], rows: NDArray[np.float64]) -> Statistics:
     return _statistics(columns, len(rows), count, mean, m2, low, high)
 
 
-def merge(first: Statistics, second: Statistics) -> Statistics:
+def merge_statistics(first: NumericStatistics, second: NumericStatistics) -> NumericStatistics:
     """Statistics of both together. The order matters in the last bit, so callers keep it fixed."""
     count_a, count_b = np.array(first.count), np.array(second.count)
     count = count_a + count_b
@@ -64,8 +64,8 @@ def merge(first: Statistics, second: Statistics) -> Statistics:
     apart = mean_b - mean_a
     share = count_b / np.maximum(count, 1)
     m2 = np.array(first.m2) + np.array(second.m2) + apart**2 * (count_a * share)
-    low = np.minimum(_or(first.low, np.inf), _or(second.low, np.inf))
-    high = np.maximum(_or(first.high, -np.inf), _or(second.high, -np.inf))
+    low = np.minimum(_fill_missing(first.low, np.inf), _fill_missing(second.low, np.inf))
+    high = np.maximum(_fill_missing(first.high, -np.inf), _fill_missing(second.high, -np.inf))
     rows = first.rows + second.rows
     return _statistics(first.columns, rows, count, mean_a + apart * share, m2, low, high)
 
@@ -78,8 +78,8 @@ def _statistics(
     m2: NDArray[np.float64],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
-) -> Statistics:
-    return Statistics(
+) -> NumericStatistics:
+    return NumericStatistics(
         columns=tuple(columns),
         rows=rows,
         count=tuple(count.tolist()),
@@ -90,5 +90,5 @@ def _statistics(
     )
 
 
-def _or(values: Sequence[float | None], absent: float) -> NDArray[np.float64]:
+def _fill_missing(values: Sequence[float | None], absent: float) -> NDArray[np.float64]:
     return np.array([absent if value is None else value for value in values])

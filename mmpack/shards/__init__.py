@@ -2,19 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from mmpack.lazy import loader
+from mmpack.lazy import make_dir, make_lazy_getattr
 
 if TYPE_CHECKING:
     from mmpack.shards.manifest import Manifest
-    from mmpack.shards.reader import Shards
+    from mmpack.shards.reader import ShardSet
 
-__all__ = ["Manifest", "Shards"]
+__all__ = ["Manifest", "ShardSet"]
 
 # Who reads samples needs neither decoders nor Parquet.
-__getattr__ = loader(
+__getattr__ = make_lazy_getattr(
     globals(),
     {
         "Manifest": "mmpack.shards.manifest",
-        "Shards": "mmpack.shards.reader",
+        "ShardSet": "mmpack.shards.reader",
     },
 )
+__dir__ = make_dir(__all__)

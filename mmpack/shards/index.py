@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmpack.errors import IntegrityError
-from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TokenCounts
+from mmpack.layout import ImageTextMetadata, SampleMetadata, SliceMetadata, SpeechMetadata, TokenCounts
 from mmpack.shards.manifest import INDEX_NAME as INDEX_NAME
 from mmpack.storage.store import Store
 
@@ -21,12 +21,12 @@ SYNC_NAME = "sync.parquet"
 #: 10**9 rows of 250 bytes; larger is not an index of ours.
 MAX_INDEX_BYTES = 256 << 30
 #: What tokens are counted by, as in :class:`mmpack.layout.TokenCounts`.
-MODALITIES = ("text", "vision", "audio", "numeric", "action", "special")
+MODALITY_COLUMNS = ("text", "vision", "audio", "numeric", "action", "special")
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
 #: Columns of the index. Counts under `tokens_*` are those of the layout whose fingerprint the manifest names.
-SCHEMA = pa.schema(
+INDEX_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("shard", _NAME, nullable=False),
@@ -80,7 +80,7 @@ QUARANTINE_SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Row:
+class IndexEntry:
     """One sample before its tokens are counted.
 
     Attributes:
@@ -96,12 +96,12 @@ class Row:
     run: int
     t_ns: int
     residual_ns: int
-    facts: Facts
+    metadata: SampleMetadata
     text_bytes: int
 
 
 @dataclass(frozen=True)
-class Place:
+class TarLocation:
     """Where a sample's tar members lie, and their checksum from the first header to the last padding."""
 
     shard: str
@@ -110,15 +110,17 @@ class Place:
     crc32: int
 
 
-def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[TokenCounts]) -> pa.Table:
+def build_index_table(
+    rows: Sequence[IndexEntry], locations: Sequence[TarLocation], counts: Sequence[TokenCounts]
+) -> pa.Table:
     """Rows, their places and their token counts as a table of :data:`SCHEMA`."""
-    medias = [media_columns(row.facts) for row in rows]
+    medias = [media_columns(row.metadata) for row in rows]
     columns = {
         "key": [row.key for row in rows],
-        "shard": [place.shard for place in places],
-        "offset_bytes": [place.offset_bytes for place in places],
-        "size_bytes": [place.size_bytes for place in places],
-        "crc32": [place.crc32 for place in places],
+        "shard": [place.shard for place in locations],
+        "offset_bytes": [place.offset_bytes for place in locations],
+        "size_bytes": [place.size_bytes for place in locations],
+        "crc32": [place.crc32 for place in locations],
         "kind": [row.kind for row in rows],
         "recording": [row.recording for row in rows],
         "ordinal": [row.ordinal for row in rows],
@@ -128,62 +130,64 @@ def to_table(rows: Sequence[Row], places: Sequence[Place], counts: Sequence[Toke
         **{name: [media[name] for media in medias] for name in ("cameras", "audio", "numeric")},
         "text_bytes": [row.text_bytes for row in rows],
         "tokens": [count.total for count in counts],
-        **{f"tokens_{name}": [getattr(count, name) for count in counts] for name in MODALITIES},
+        **{f"tokens_{name}": [getattr(count, name) for count in counts] for name in MODALITY_COLUMNS},
     }
-    arrays = [pa.array(columns[field.name], type=_plain(field.type)).cast(field.type) for field in SCHEMA]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    arrays = [
+        pa.array(columns[field.name], type=_plain_type(field.type)).cast(field.type) for field in INDEX_SCHEMA
+    ]
+    return pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA)
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
+def _plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_dictionary(kind) else kind
 
 
-def media_columns(facts: Facts) -> dict[str, list[dict[str, object]]]:
+def media_columns(metadata: SampleMetadata) -> dict[str, list[dict[str, object]]]:
     """The columns `cameras`, `audio` and `numeric` of a sample."""
-    return {"cameras": _cameras(facts), "audio": _audio(facts), "numeric": _numeric(facts)}
+    return {"cameras": _cameras(metadata), "audio": _audio(metadata), "numeric": _numeric(metadata)}
 
 
-def _cameras(facts: Facts) -> list[dict[str, object]]:
-    if isinstance(facts, SliceFacts):
+def _cameras(metadata: SampleMetadata) -> list[dict[str, object]]:
+    if isinstance(metadata, SliceMetadata):
         return [
             {"name": name, "height": height, "width": width, "frames": frames[0] if frames else 1}
-            for name, height, width, *frames in facts.cameras
+            for name, height, width, *frames in metadata.cameras
         ]
-    if isinstance(facts, ImageTextFacts):
-        return [{"name": "", "height": facts.height, "width": facts.width, "frames": 1}]
+    if isinstance(metadata, ImageTextMetadata):
+        return [{"name": "", "height": metadata.height, "width": metadata.width, "frames": 1}]
     return []
 
 
-def _audio(facts: Facts) -> list[dict[str, object]]:
-    if isinstance(facts, SliceFacts):
-        return [{"name": name, "samples": samples, "rate_hz": rate} for name, samples, rate in facts.audio]
-    if isinstance(facts, SpeechFacts):
-        return [{"name": "", "samples": facts.samples, "rate_hz": facts.rate_hz}]
+def _audio(metadata: SampleMetadata) -> list[dict[str, object]]:
+    if isinstance(metadata, SliceMetadata):
+        return [{"name": name, "samples": samples, "rate_hz": rate} for name, samples, rate in metadata.audio]
+    if isinstance(metadata, SpeechMetadata):
+        return [{"name": "", "samples": metadata.samples, "rate_hz": metadata.rate_hz}]
     return []
 
 
-def _numeric(facts: Facts) -> list[dict[str, object]]:
+def _numeric(metadata: SampleMetadata) -> list[dict[str, object]]:
     return (
-        [{"name": name, "rows": rows} for name, rows in facts.numeric]
-        if isinstance(facts, SliceFacts)
+        [{"name": name, "rows": rows} for name, rows in metadata.numeric]
+        if isinstance(metadata, SliceMetadata)
         else []
     )
 
 
-def to_bytes(table: pa.Table) -> bytes:
+def encode_parquet(table: pa.Table) -> bytes:
     """A table as Parquet; equal tables give equal bytes under one pyarrow version."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=1 << 17)
     return sink.getvalue()
 
 
-def read_table(store: Store, name: str) -> pa.Table:
+def read_parquet(store: Store, name: str) -> pa.Table:
     """A Parquet file of the store. Raises StorageError or IntegrityError."""
     data = store.read(name, limit=MAX_INDEX_BYTES)
-    return from_bytes(data, where=f"{store.url}/{name}")
+    return decode_parquet(data, where=f"{store.url}/{name}")
 
 
-def from_bytes(data: bytes, *, where: str) -> pa.Table:
+def decode_parquet(data: bytes, *, where: str) -> pa.Table:
     """A table of :func:`to_bytes`. Raises IntegrityError."""
     try:
         return pq.read_table(pa.BufferReader(data))

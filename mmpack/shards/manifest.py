@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from mmpack.errors import IntegrityError
-from mmpack.serialisation import Count, Int64, decode, from_builtins
+from mmpack.serialisation import Count, Int64, decode_untrusted, from_builtins
 from mmpack.settings import Settings
 from mmpack.storage.store import Store
 
@@ -138,10 +138,10 @@ def read_manifest(store: Store) -> Manifest:
         raise IntegrityError(
             "no manifest: this is no finished build",
             where=where,
-            mend="Run `mmpack build-shards` again; it resumes.",
+            hint="Run `mmpack build-shards` again; it resumes.",
         )
     data = store.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
-    manifest = decode(data, Manifest, what="the manifest", where=where)
+    manifest = decode_untrusted(data, Manifest, noun="the manifest", where=where)
     if manifest.format != FORMAT_VERSION:
         raise IntegrityError(
             f"format {manifest.format}, and this version reads {FORMAT_VERSION}", where=where
@@ -149,7 +149,7 @@ def read_manifest(store: Store) -> Manifest:
     return manifest
 
 
-def recording_entry(report: dict[str, Any], *, where: str) -> RecordingEntry:
+def make_recording_entry(report: dict[str, Any], *, where: str) -> RecordingEntry:
     """What the manifest keeps of a recording's sync report. Raises IntegrityError for what is no report."""
 
     def kept(facts: Any, kind: type[msgspec.Struct]) -> Any:
@@ -172,4 +172,4 @@ def read_sync_reports(store: Store) -> list[dict[str, Any]]:
     """The sync report of every recording of a finished build. Raises StorageError, IntegrityError."""
     data = store.read(SYNC_REPORTS_NAME, limit=MAX_MANIFEST_BYTES)
     where = f"{store.url}/{SYNC_REPORTS_NAME}"
-    return decode(data, list[dict[str, Any]], what="the sync report", where=where)
+    return decode_untrusted(data, list[dict[str, Any]], noun="the sync report", where=where)

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from mmpack.errors import DataError, IntegrityError
 from mmpack.shards import index
 from mmpack.shards.manifest import Manifest, read_manifest
-from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, members_at
+from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, split_members
 from mmpack.storage import open_store
 from mmpack.storage.store import Store
 
 
-class Shards:
+class ShardSet:
     """A finished build.
 
     Args:
@@ -35,8 +35,8 @@ class Shards:
         """The index, a row per sample, columns as in `mmpack.shards.index.SCHEMA`. Raises StorageError,
         IntegrityError.
         """
-        table = index.read_table(self.store, index.INDEX_NAME)
-        return index.require_schema(table, index.SCHEMA, where=f"{self.store.url}/{index.INDEX_NAME}")
+        table = index.read_parquet(self.store, index.INDEX_NAME)
+        return index.require_schema(table, index.INDEX_SCHEMA, where=f"{self.store.url}/{index.INDEX_NAME}")
 
     @property
     def urls(self) -> list[str]:
@@ -56,7 +56,7 @@ class Shards:
         if not 0 <= row["size_bytes"] <= MAX_SAMPLE_BYTES:
             raise IntegrityError(f"the index claims {row['size_bytes']} bytes", where=row["key"])
         data = self.store.read_range(row["shard"], row["offset_bytes"], row["size_bytes"])
-        return sample_members(data, row)
+        return read_members(data, row)
 
     def sample(self, key: str) -> dict[str, bytes]:
         """The members of the sample `key` by extension. Raises DataError if there is no such key."""
@@ -66,6 +66,6 @@ class Shards:
         return self.read(found.slice(0, 1).to_pylist()[0])
 
 
-def sample_members(data: bytes | memoryview, row: dict[str, Any]) -> dict[str, bytes]:
+def read_members(data: bytes | memoryview, row: dict[str, Any]) -> dict[str, bytes]:
     """The members in a sample's stretch of tar, checked against its index row. Raises IntegrityError."""
-    return members_at(data, row["key"], row["shard"], row["offset_bytes"], row["crc32"])
+    return split_members(data, row["key"], row["shard"], row["offset_bytes"], row["crc32"])

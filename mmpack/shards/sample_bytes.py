@@ -11,7 +11,7 @@ from mmpack.shards import tar
 MAX_SAMPLE_BYTES = 4 << 30
 
 
-def members_at(
+def split_members(
     data: bytes | memoryview, key: str, shard: str, offset_bytes: int, crc32: int
 ) -> dict[str, bytes]:
     """The members in a sample's stretch of tar by extension, checked against what the index says of it.
@@ -27,7 +27,7 @@ def members_at(
     if crc32_of(data) != crc32:
         raise IntegrityError("its bytes differ from what was written (crc32)", where=where)
     found: dict[str, bytes] = {}
-    for member in tar.members(data, where=where, base=offset_bytes):
+    for member in tar.iter_members(data, where=where, base=offset_bytes):
         own, _, extension = member.name.partition(".")
         if own != key or extension in found:
             raise IntegrityError(f"the member '{member.name}' does not belong to it", where=where)

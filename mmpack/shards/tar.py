@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from mmpack.errors import DataError, IntegrityError
 
-BLOCK = 512
+BLOCK_BYTES = 512
 #: Two zero blocks end an archive; a record of 20 blocks, as `tar` pads to, is not needed by any reader.
-END = bytes(2 * BLOCK)
-_ZEROS = bytes(BLOCK)
+END_OF_ARCHIVE = bytes(2 * BLOCK_BYTES)
+_ZEROS = bytes(BLOCK_BYTES)
 #: Names longer than this need extensions that readers treat differently.
 MAX_NAME_BYTES = 100
 #: Larger than any sample of video, sound and numbers should be; bounds what a damaged header can ask for.
@@ -42,17 +42,17 @@ _ADLER = 65521
 _FIXED_SUM = sum(_OWNER) + sum(_TIME) + 8 * ord(" ") + sum(_REST)
 
 
-def header(name: str, size: int) -> bytes:
+def make_header(name: str, size: int) -> bytes:
     """The 512-byte header of a regular file. Raises DataError for a name that is too long, not ASCII, or that
     leaves the folder it is unpacked to.
     """
-    if _climbs_out(name):
+    if _escapes_folder(name):
         raise DataError(f"the member name '{name}' would leave the folder it is unpacked to")
     encoded = name.encode("ascii", errors="replace")
     if len(encoded) > MAX_NAME_BYTES or b"?" in encoded:
         raise DataError(
             f"the member name '{name}' is longer than {MAX_NAME_BYTES} bytes or not ASCII",
-            mend="Shorten recording.name or the stream's name.",
+            hint="Shorten recording.name or the stream's name.",
         )
     if size >= 8**11:
         raise DataError(f"a member of {size} bytes does not fit into a tar", where=name)
@@ -61,21 +61,21 @@ def header(name: str, size: int) -> bytes:
     return b"".join((encoded.ljust(100, b"\0"), _OWNER, size_field, _TIME, b"%06o\0 " % checksum, _REST))
 
 
-def _climbs_out(name: str) -> bool:
+def _escapes_folder(name: str) -> bool:
     return not name or name[0] == "/" or "\\" in name or (".." in name and ".." in name.split("/"))
 
 
-def padding(size: int) -> bytes:
+def make_padding(size: int) -> bytes:
     """Zeros that fill the last block of `size` bytes."""
-    return bytes(-size % BLOCK)
+    return bytes(-size % BLOCK_BYTES)
 
 
 def encoded_size(members: list[tuple[str, bytes]]) -> int:
     """Bytes that these members take in a tar, headers and padding included."""
-    return sum(BLOCK + len(data) + (-len(data) % BLOCK) for _, data in members)
+    return sum(BLOCK_BYTES + len(data) + (-len(data) % BLOCK_BYTES) for _, data in members)
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """A file in a tar.
 
     Attributes:
@@ -91,11 +91,11 @@ class Member(NamedTuple):
     @property
     def content(self) -> slice:
         """Where its bytes lie."""
-        start = self.offset_bytes + BLOCK
+        start = self.offset_bytes + BLOCK_BYTES
         return slice(start, start + self.size_bytes)
 
 
-def parse_header(block: bytes, offset: int, *, where: str, base: int = 0) -> Member | None:
+def parse_header(block: bytes, offset: int, *, where: str, base: int = 0) -> TarMember | None:
     """The member whose header `block` is; None for a zero block, which ends the archive.
 
     Args:
@@ -110,8 +110,8 @@ def parse_header(block: bytes, offset: int, *, where: str, base: int = 0) -> Mem
     """
 
     place = base + offset
-    if len(block) != BLOCK:
-        raise _refused("the tar ends within a header: truncated", where, place)
+    if len(block) != BLOCK_BYTES:
+        raise _tar_error("the tar ends within a header: truncated", where, place)
     if block == _ZEROS:
         return None
     field, size_field, checksum, kind, prefix = _FIELDS.unpack(block)
@@ -119,33 +119,33 @@ def parse_header(block: bytes, offset: int, *, where: str, base: int = 0) -> Mem
         stated = int(checksum.strip(b" \0"), 8)
         size = int(size_field.strip(b" \0"), 8)
     except ValueError:
-        raise _refused("not a tar header", where, place) from None
+        raise _tar_error("not a tar header", where, place) from None
     # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521: the sum at the speed of C.
     if ((zlib.adler32(block) & 0xFFFF) - 1 - sum(checksum) + 8 * 32 - stated) % _ADLER:
-        raise _refused("the header's checksum is wrong", where, place)
+        raise _tar_error("the header's checksum is wrong", where, place)
     name = field.rstrip(b"\0").decode("utf-8", errors="replace")
     if prefix[0]:
         folder = prefix.rstrip(b"\0").decode("utf-8", errors="replace")
         name = f"{folder}/{name}"
-    if _climbs_out(name):
-        raise _refused(
+    if _escapes_folder(name):
+        raise _tar_error(
             f"the member '{name}' would leave the folder it is unpacked to",
             where,
             place,
-            mend="Do not use this archive: mmpack writes no such names.",
+            hint="Do not use this archive: mmpack writes no such names.",
         )
     if kind not in b"0\0":
-        raise _refused(f"the member '{name}' is no regular file", where, place)
+        raise _tar_error(f"the member '{name}' is no regular file", where, place)
     if not 0 <= size <= MAX_MEMBER_BYTES:
-        raise _refused(f"the member '{name}' claims {size} bytes", where, place)
-    return Member(name, offset, size)
+        raise _tar_error(f"the member '{name}' claims {size} bytes", where, place)
+    return TarMember(name, offset, size)
 
 
-def _refused(what: str, where: str, place: int, mend: str = "") -> IntegrityError:
-    return IntegrityError(what, where=f"{where}, byte {place}", mend=mend)
+def _tar_error(message: str, where: str, location: int, hint: str = "") -> IntegrityError:
+    return IntegrityError(message, where=f"{where}, byte {location}", hint=hint)
 
 
-def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[Member]:
+def iter_members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[TarMember]:
     """All members of a stretch of tar held in memory.
 
     Args:
@@ -159,13 +159,13 @@ def members(data: bytes | memoryview, *, where: str, base: int = 0) -> Iterator[
     """
     offset = 0
     while offset < len(data):
-        member = parse_header(bytes(data[offset : offset + BLOCK]), offset, where=where, base=base)
+        member = parse_header(bytes(data[offset : offset + BLOCK_BYTES]), offset, where=where, base=base)
         if member is None:
             return
-        stop = offset + BLOCK + member.size_bytes
+        stop = offset + BLOCK_BYTES + member.size_bytes
         if stop > len(data):
             raise IntegrityError(
                 f"the member '{member.name}' is cut short", where=f"{where}, byte {base + offset}"
             )
         yield member
-        offset = stop + (-member.size_bytes % BLOCK)
+        offset = stop + (-member.size_bytes % BLOCK_BYTES)

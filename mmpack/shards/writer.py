@@ -14,8 +14,8 @@ from typing import BinaryIO
 from isal.isal_zlib import crc32
 
 from mmpack.layout import Layout
-from mmpack.samples.statistics import Statistics
-from mmpack.samples.statistics import merge as merge_statistics
+from mmpack.samples.statistics import NumericStatistics
+from mmpack.samples.statistics import merge_statistics as merge_statistics
 from mmpack.serialisation import canonical_json, from_json
 from mmpack.settings import Settings
 from mmpack.shards import index, tar
@@ -46,7 +46,7 @@ class ShardRecord(Settings, frozen=True, kw_only=True):
     last_key: str
     done: int
     tokens: int
-    statistics: dict[str, Statistics] = {}
+    statistics: dict[str, NumericStatistics] = {}
 
 
 class ShardWriter:
@@ -79,9 +79,9 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._hash = hashlib.sha256()
         self._offset = 0
-        self._rows: list[index.Row] = []
-        self._places: list[index.Place] = []
-        self._statistics: dict[str, Statistics] = {}
+        self._rows: list[index.IndexEntry] = []
+        self._places: list[index.TarLocation] = []
+        self._statistics: dict[str, NumericStatistics] = {}
 
     @property
     def _number(self) -> int:
@@ -92,7 +92,10 @@ class ShardWriter:
         return shard_name(self._task, self._number)
 
     def add(
-        self, row: index.Row, members: list[tuple[str, bytes]], statistics: dict[str, Statistics]
+        self,
+        row: index.IndexEntry,
+        members: list[tuple[str, bytes]],
+        statistics: dict[str, NumericStatistics],
     ) -> None:
         """Appends one sample.
 
@@ -109,8 +112,8 @@ class ShardWriter:
         padding = b""
         for extension, data in sorted(members):
             # A member's padding and the next one's header go together: fewer pieces to write and to hash.
-            pieces += [padding + tar.header(f"{row.key}.{extension}", len(data)), data]
-            padding = tar.padding(len(data))
+            pieces += [padding + tar.make_header(f"{row.key}.{extension}", len(data)), data]
+            padding = tar.make_padding(len(data))
         pieces.append(padding)
         crc, size = 0, 0
         file = self._open()
@@ -121,7 +124,7 @@ class ShardWriter:
                 crc = crc32(piece, crc)
                 size += len(piece)
         self._rows.append(row)
-        self._places.append(index.Place(self._shard, self._offset, size, crc))
+        self._places.append(index.TarLocation(self._shard, self._offset, size, crc))
         self._offset += size
         for name, part in statistics.items():
             before = self._statistics.get(name)
@@ -139,16 +142,16 @@ class ShardWriter:
             return
         shard = self._shard
         with storage_errors(f"{self._store.url}/{shard}", "writing"):
-            self._file.write(tar.END)
-            self._hash.update(tar.END)
+            self._file.write(tar.END_OF_ARCHIVE)
+            self._hash.update(tar.END_OF_ARCHIVE)
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
-        counts = self._layout.count_many([row.facts for row in self._rows])
-        part = index.to_bytes(index.to_table(self._rows, self._places, counts))
+        counts = self._layout.count_tokens_many([row.metadata for row in self._rows])
+        part = index.encode_parquet(index.build_index_table(self._rows, self._places, counts))
         record = ShardRecord(
             name=shard,
-            size_bytes=self._offset + len(tar.END),
+            size_bytes=self._offset + len(tar.END_OF_ARCHIVE),
             sha256=self._hash.hexdigest(),
             samples=len(self._rows),
             first_key=self._rows[0].key,
@@ -165,7 +168,7 @@ class ShardWriter:
         self._hash, self._offset = hashlib.sha256(), 0
         self._rows, self._places, self._statistics = [], [], {}
 
-    def abandon(self) -> None:
+    def discard(self) -> None:
         """Drops the unfinished shard; nothing of it has its final name."""
         if self._file is not None and self._scratch is not None:
             # Closing flushes, and on a full disk fails as the write before it did.
@@ -199,7 +202,7 @@ def record_name(task: str, number: int) -> str:
     return f"_build/tasks/{task}/{number:05d}.json"
 
 
-def earlier_records(store: Store, task: str) -> list[ShardRecord]:
+def read_records(store: Store, task: str) -> list[ShardRecord]:
     """Records of the shards that earlier runs of a task published, in order, up to the first missing one."""
     records: list[ShardRecord] = []
     while store.exists(name := record_name(task, len(records))):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 160
 
 
-def console() -> Console:
+def make_console() -> Console:
     """stdout for people: coloured and wrapped on a terminal, plain and wide elsewhere."""
     from rich.console import Console
 

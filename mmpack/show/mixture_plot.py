@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from mmpack.mixture.forecast import FADING_EPOCHS, Forecast, tokens_text
+from mmpack.mixture.forecast import DIMINISHING_EPOCHS, MixtureForecast, format_tokens
 from mmpack.mixture.weights import SCALE
 
 # Okabe and Ito's colours (distinct to the colour-blind), then lighter ones.
@@ -20,7 +20,7 @@ _POINTS = 400
 _NARROW = 0.02
 
 
-def draw_forecast(forecast: Forecast, path: Path) -> None:
+def plot_forecast(forecast: MixtureForecast, path: Path) -> None:
     """Writes a PNG: above, the shares of data sets over tokens, phases marked; below, epochs seen.
 
     Tokens are on a logarithmic axis if a phase would be too narrow to see on a linear one. Nine data sets, those
@@ -29,7 +29,7 @@ def draw_forecast(forecast: Forecast, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    edges = np.unique(forecast.edges)
+    edges = np.unique(forecast.phase_edges)
     end = max(int(edges[-1]), 1)
     widths = np.diff(edges)
     logarithmic = widths.size > 1 and widths.min() < _NARROW * end
@@ -39,12 +39,12 @@ def draw_forecast(forecast: Forecast, path: Path) -> None:
     upper.set_xlim(start, end)
     if logarithmic:
         upper.set_xscale("log")
-    order = _order(forecast)
+    order = _plot_order(forecast)
     colours = {i: _COLOURS[n] if n < len(_COLOURS) else _OTHERS for n, i in enumerate(order)}
     _draw_shares(upper, forecast, order, start)
     _draw_epochs(lower, forecast, colours, start, logarithmic)
     _mark_phases((upper, lower), forecast)
-    names = forecast.course.schedule.datasets
+    names = forecast.quota_curve.schedule.datasets
     handles = [
         upper.fill_between([], [], color=colours[i], label=_legend(forecast, i, names[i]))
         for i in order[: len(_COLOURS)]
@@ -56,16 +56,16 @@ def draw_forecast(forecast: Forecast, path: Path) -> None:
     upper.legend(
         handles=handles[::-1], loc="center left", bbox_to_anchor=(1.005, 0.5), frameon=False, fontsize=9
     )
-    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tokens_text(value)))
+    lower.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_tokens(value)))
     lower.xaxis.set_minor_formatter(NullFormatter())
     lower.set_xlabel("tokens of the run" + (" (log)" if logarithmic else ""), fontsize=9)
-    phases = len(forecast.course.schedule.phases)
-    title = f"{tokens_text(end)} tokens of {_counted(len(order), 'data set')} in {_counted(phases, 'phase')}"
+    phases = len(forecast.quota_curve.schedule.phases)
+    title = f"{format_tokens(end)} tokens of {_format_count(len(order), 'data set')} in {_format_count(phases, 'phase')}"
     figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     figure.savefig(path, dpi=110)
 
 
-def _order(forecast: Forecast) -> list[int]:
+def _plot_order(forecast: MixtureForecast) -> list[int]:
     """Data sets that are seen, those to be coloured first; both parts by tokens, most first."""
     seen = [i for i in np.argsort(-forecast.total_tokens, kind="stable").tolist() if forecast.total_tokens[i]]
     most = forecast.shares.max(axis=0, initial=0)
@@ -73,20 +73,20 @@ def _order(forecast: Forecast) -> list[int]:
     return sorted(seen, key=lambda i: i not in coloured)
 
 
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _format_count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _legend(forecast: Forecast, dataset: int, name: str) -> str:
+def _legend(forecast: MixtureForecast, dataset: int, name: str) -> str:
     epochs = f"{forecast.total_epochs[dataset]:.2f}".rstrip("0").rstrip(".")
     shown = name if len(name) <= 24 else f"{name[:23]}…"
-    return f"{shown}\n{tokens_text(float(forecast.total_tokens[dataset]))}, {epochs} {'epoch' if epochs == '1' else 'epochs'}"
+    return f"{shown}\n{format_tokens(float(forecast.total_tokens[dataset]))}, {epochs} {'epoch' if epochs == '1' else 'epochs'}"
 
 
-def _draw_shares(axes: Axes, forecast: Forecast, order: list[int], start: float) -> None:
-    course, end = forecast.course, int(forecast.edges[-1])
+def _draw_shares(axes: Axes, forecast: MixtureForecast, order: list[int], start: float) -> None:
+    course, end = forecast.quota_curve, int(forecast.phase_edges[-1])
     # A segment of one token is narrower than a line and would only flicker.
-    seen = np.flatnonzero((course.start_tokens < end) & (np.diff(course.edges) > 1))
+    seen = np.flatnonzero((course.start_tokens < end) & (np.diff(course.segment_edges) > 1))
     if not seen.size:
         seen = np.arange(len(course.start_tokens))
     left = np.maximum(course.start_tokens[seen], start)
@@ -103,19 +103,19 @@ def _draw_shares(axes: Axes, forecast: Forecast, order: list[int], start: float)
         bottom = top
     axes.set_ylim(0, 100)
     axes.set_ylabel("share of the tokens, %", fontsize=9)
-    _plain(axes)
+    _hide_spines(axes)
 
 
 def _draw_epochs(
-    axes: Axes, forecast: Forecast, colours: dict[int, str], start: float, logarithmic: bool
+    axes: Axes, forecast: MixtureForecast, colours: dict[int, str], start: float, logarithmic: bool
 ) -> None:
-    end = int(forecast.edges[-1])
+    end = int(forecast.phase_edges[-1])
     low = max(int(start), 1)
     grid = np.geomspace(low, end, _POINTS) if logarithmic else np.linspace(0, end, _POINTS)
-    spent = dict(forecast.course.spent)
-    stops = [tokens for tokens in (*forecast.edges.tolist(), *spent.values()) if start <= tokens <= end]
+    spent = dict(forecast.quota_curve.exhausted)
+    stops = [tokens for tokens in (*forecast.phase_edges.tolist(), *spent.values()) if start <= tokens <= end]
     places = sorted({int(place) for place in grid} | set(stops))
-    due = np.array([[part / SCALE for part in forecast.course.due(place)] for place in places])
+    due = np.array([[part / SCALE for part in forecast.quota_curve.tokens_at(place)] for place in places])
     finals = forecast.total_epochs[list(colours)]
     for dataset in sorted(colours, key=lambda i: colours[i] != _OTHERS):
         epochs = due[:, dataset] / forecast.sizes[dataset]
@@ -133,12 +133,12 @@ def _draw_epochs(
     else:
         axes.set_ylim(0, max(1e-9, 1.08 * float(finals.max(initial=0))))
         axes.yaxis.set_major_locator(MaxNLocator(6))
-    if axes.get_ylim()[1] > FADING_EPOCHS:
-        axes.axhline(FADING_EPOCHS, color=_INK, linewidth=0.7, linestyle=":")
+    if axes.get_ylim()[1] > DIMINISHING_EPOCHS:
+        axes.axhline(DIMINISHING_EPOCHS, color=_INK, linewidth=0.7, linestyle=":")
         axes.text(
             1.012,
-            FADING_EPOCHS,
-            f"⋯  {FADING_EPOCHS} epochs: gains fade",
+            DIMINISHING_EPOCHS,
+            f"⋯  {DIMINISHING_EPOCHS} epochs: gains fade",
             transform=axes.get_yaxis_transform(),
             fontsize=8,
             va="center",
@@ -155,13 +155,13 @@ def _draw_epochs(
             va="center",
         )
     axes.set_ylabel("epochs seen", fontsize=9)
-    _plain(axes)
+    _hide_spines(axes)
 
 
-def _mark_phases(both: tuple[Axes, Axes], forecast: Forecast) -> None:
+def _mark_phases(both: tuple[Axes, Axes], forecast: MixtureForecast) -> None:
     upper, _ = both
-    phases = forecast.course.schedule.phases
-    edges = forecast.edges.astype(float)
+    phases = forecast.quota_curve.schedule.phases
+    edges = forecast.phase_edges.astype(float)
     for axes in both:
         for edge in edges[1:-1]:
             axes.axvline(edge, color=_INK, linewidth=1)
@@ -182,7 +182,7 @@ def _mark_phases(both: tuple[Axes, Axes], forecast: Forecast) -> None:
         )
 
 
-def _plain(axes: Axes) -> None:
+def _hide_spines(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mmpack.mixture.forecast import Forecast
+    from mmpack.mixture.forecast import MixtureForecast
 
 
-def facts(seen: Forecast, caps: list[float | None], documents: list[int]) -> dict[str, Any]:
+def forecast_report(seen: MixtureForecast, caps: list[float | None], documents: list[int]) -> dict[str, Any]:
     """The forecast as plain data: data sets, phases with their tokens, shares and epochs, findings.
 
     Args:
@@ -18,10 +18,10 @@ def facts(seen: Forecast, caps: list[float | None], documents: list[int]) -> dic
         caps: max_epochs of each data set.
         documents: of one epoch of each data set.
     """
-    schedule, course = seen.course.schedule, seen.course
+    schedule, course = seen.quota_curve.schedule, seen.quota_curve
     names = schedule.datasets
     return {
-        "tokens": int(seen.edges[-1]),
+        "tokens": int(seen.phase_edges[-1]),
         "ends_by": course.ends_by,
         "end_tokens": course.end_tokens,
         "datasets": {
@@ -37,8 +37,8 @@ def facts(seen: Forecast, caps: list[float | None], documents: list[int]) -> dic
         "phases": [
             {
                 "name": name,
-                "start_tokens": int(seen.edges[number]),
-                "end_tokens": int(seen.edges[number + 1]),
+                "start_tokens": int(seen.phase_edges[number]),
+                "end_tokens": int(seen.phase_edges[number + 1]),
                 "tokens": dict(zip(names, seen.tokens[number].tolist(), strict=True)),
                 "shares": dict(zip(names, seen.shares[number].tolist(), strict=True)),
                 "epochs": dict(zip(names, seen.epochs[number].tolist(), strict=True)),
@@ -62,39 +62,41 @@ def facts(seen: Forecast, caps: list[float | None], documents: list[int]) -> dic
     }
 
 
-def table(seen: Forecast, caps: list[float | None], documents: list[int]) -> RenderableType:
+def forecast_table(seen: MixtureForecast, caps: list[float | None], documents: list[int]) -> RenderableType:
     """Data sets × phases for people; the arguments are those of `facts`."""
     from rich.table import Table
     from rich.text import Text
 
-    from mmpack.mixture.forecast import epochs_text
+    from mmpack.mixture.forecast import format_epochs
 
-    schedule = seen.course.schedule
+    schedule = seen.quota_curve.schedule
     shown = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for head in ("data set", "one epoch"):
         shown.add_column(head, justify="left" if head == "data set" else "right")
     for number, name in enumerate(schedule.phases):
-        start, stop = (_short(edge) for edge in seen.edges[number : number + 2].tolist())
+        start, stop = (format_short_tokens(edge) for edge in seen.phase_edges[number : number + 2].tolist())
         head = Text(f"{name}\n{start} – {stop}" if start != stop else f"{name}\nnot reached")
         shown.add_column(head, justify="right")
     shown.add_column("whole run", justify="right")
     shown.add_column("cap", justify="right")
-    spent = {dataset for dataset, tokens in seen.course.spent if tokens <= seen.edges[-1]}
+    spent = {dataset for dataset, tokens in seen.quota_curve.exhausted if tokens <= seen.phase_edges[-1]}
     for i, name in enumerate(schedule.datasets):
         cells = [
-            f"{_short(tokens):>5}  {share:6.2%}  {epochs_text(epochs):>6} ep" if tokens else "–"
+            f"{format_short_tokens(tokens):>5}  {share:6.2%}  {format_epochs(epochs):>6} ep"
+            if tokens
+            else "–"
             for tokens, share, epochs in zip(
                 seen.tokens[:, i].tolist(), seen.shares[:, i], seen.epochs[:, i], strict=True
             )
         ]
-        whole = f"{_short(int(seen.total_tokens[i])):>5}  {epochs_text(seen.total_epochs[i]):>6} ep"
+        whole = f"{format_short_tokens(int(seen.total_tokens[i])):>5}  {format_epochs(seen.total_epochs[i]):>6} ep"
         cap = "–" if caps[i] is None else f"{caps[i]:g} ep{', reached' if i in spent else ''}"
-        size = f"{_short(int(seen.sizes[i]))} in {documents[i]:,}"
+        size = f"{format_short_tokens(int(seen.sizes[i]))} in {documents[i]:,}"
         shown.add_row(Text(name), size, *cells, whole, cap)
     return shown
 
 
-def _short(tokens: int) -> str:
-    from mmpack.mixture.forecast import tokens_text
+def format_short_tokens(tokens: int) -> str:
+    from mmpack.mixture.forecast import format_tokens
 
-    return tokens_text(tokens)
+    return format_tokens(tokens)

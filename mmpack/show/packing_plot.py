@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mmpack.packing import ChainPacking
+    from mmpack.packing import RunPacking
 
 
-def _draw(planned: ChainPacking, costs: Any, path: Path, max_seq_len: int) -> None:
+def plot_packing(planned: RunPacking, costs: Any, path: Path, max_seq_len: int) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 

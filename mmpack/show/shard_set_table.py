@@ -9,35 +9,35 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmpack.shards import Shards, index
-from mmpack.show.sync_table import render
+from mmpack.shards import ShardSet, index
+from mmpack.show.sync_table import render_sync_report
 
 
-def draw_build(shards: Shards, facts: dict[str, Any], path: Path) -> None:
+def plot_build_sync(shards: ShardSet, report: dict[str, Any], path: Path) -> None:
     """The sync picture of a build, from its sync.parquet."""
-    from mmpack.show.sync_plot import draw
+    from mmpack.show.sync_plot import plot_sync
 
-    draw(index.read_table(shards.store, index.SYNC_NAME), facts["sync"], path)
+    plot_sync(index.read_parquet(shards.store, index.SYNC_NAME), report["sync"], path)
 
 
-def render_build(facts: dict[str, Any]) -> RenderableType:
+def render_build_report(report: dict[str, Any]) -> RenderableType:
     """A report of :func:`build_report` for a terminal."""
     totals = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    kinds = ", ".join(f"{number} {kind}" for kind, number in facts["samples_by_kind"].items())
-    per_sample = facts["tokens_per_sample"]
-    totals.add_row("samples", f"{facts['samples']} ({kinds})")
-    totals.add_row("tokens", f"{facts['tokens']} ({_shares(facts)})")
+    kinds = ", ".join(f"{number} {kind}" for kind, number in report["samples_by_kind"].items())
+    per_sample = report["tokens_per_sample"]
+    totals.add_row("samples", f"{report['samples']} ({kinds})")
+    totals.add_row("tokens", f"{report['tokens']} ({_shares(report)})")
     totals.add_row("per sample", " ".join(f"{name} {value}" for name, value in per_sample.items()))
-    totals.add_row("shards", f"{facts['shards']}, {facts['size_bytes'] / 1e6:.1f} MB")
-    totals.add_row("layout", facts["layout_fingerprint"][:16])
-    parts: list[RenderableType] = [Text(facts["out"], style="bold"), totals, Text("")]
-    if facts["sync"]["recordings"]:
-        parts.append(render(facts["sync"]))
+    totals.add_row("shards", f"{report['shards']}, {report['size_bytes'] / 1e6:.1f} MB")
+    totals.add_row("layout", report["layout_fingerprint"][:16])
+    parts: list[RenderableType] = [Text(report["out"], style="bold"), totals, Text("")]
+    if report["sync"]["recordings"]:
+        parts.append(render_sync_report(report["sync"]))
     return Group(*parts)
 
 
-def _shares(facts: dict[str, Any]) -> str:
-    total = max(facts["tokens"], 1)
+def _shares(report: dict[str, Any]) -> str:
+    total = max(report["tokens"], 1)
     return ", ".join(
-        f"{name} {count / total:.1%}" for name, count in facts["tokens_by_modality"].items() if count
+        f"{name} {count / total:.1%}" for name, count in report["tokens_by_modality"].items() if count
     )

@@ -15,14 +15,14 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from mmpack.clock import format_ns
-from mmpack.sync.policies.match import Status
+from mmpack.sync.policies.match import MatchStatus
 
 _OK, _BAD, _EDGE, _STAMPS = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
 # More marks than pixels only cost time.
 _MAX_MARKS = 4000
 
 
-def draw(table: pa.Table, report: dict[str, Any], path: Path) -> None:
+def plot_sync(table: pa.Table, report: dict[str, Any], path: Path) -> None:
     """Writes a PNG: left a histogram of residuals for each stream, right each stream's items along time.
 
     Args:
@@ -46,7 +46,7 @@ def draw(table: pa.Table, report: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-class _Lane(NamedTuple):
+class _StreamTrack(NamedTuple):
     """One stream of all recordings."""
 
     recording: NDArray[np.str_]
@@ -56,10 +56,10 @@ class _Lane(NamedTuple):
     status: NDArray[np.int64]
 
 
-def _columns(table: pa.Table, name: str) -> _Lane:
+def _columns(table: pa.Table, name: str) -> _StreamTrack:
     part = table.filter(pc.field("stream") == name)
-    numbers = {status.name.lower(): int(status) for status in Status}
-    return _Lane(
+    numbers = {status.name.lower(): int(status) for status in MatchStatus}
+    return _StreamTrack(
         np.asarray(part["recording"].cast(pa.string()).to_pylist()),
         part["tick_ns"].to_numpy(),
         part["residual_ns"].to_numpy(),
@@ -68,15 +68,15 @@ def _columns(table: pa.Table, name: str) -> _Lane:
     )
 
 
-def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> None:
-    residual = lane.residual_ns[lane.found] / 1e6
-    tolerance = facts["tolerance_ns"] / 1e6
+def _histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str, Any]) -> None:
+    residual = track.residual_ns[track.found] / 1e6
+    tolerance = report["tolerance_ns"] / 1e6
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    policy = facts["policy"]
+    policy = report["policy"]
     if policy not in ("nearest", "hold") or not len(residual):
         words = {
             "exact": "is the tick",
@@ -105,28 +105,28 @@ def _histogram(axes: Axes, name: str, lane: _Lane, facts: dict[str, Any]) -> Non
             axes.axvline(edge, color=_BAD, linewidth=0.8, linestyle="--")
     axes.set_yticks([])
     axes.yaxis.set_minor_locator(NullLocator())
-    worst = f"p99 {format_ns(facts['residual_p99_ns'])}, max {format_ns(facts['residual_max_ns'])}"
+    worst = f"p99 {format_ns(report['residual_p99_ns'])}, max {format_ns(report['residual_max_ns'])}"
     axes.text(1.0, 0.95, worst, transform=axes.transAxes, ha="right", va="top", fontsize=7)
     axes.set_xlabel("residual, ms (counts on a log scale)", fontsize=7, labelpad=0)
 
 
-def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str, Any]]) -> None:
+def _timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequence[dict[str, Any]]) -> None:
     start = 0.0
     for number, facts in enumerate(recordings, 1):
         first_ns = facts["first_tick_ns"]
-        for row, lane in enumerate(lanes.values()):
+        for row, lane in enumerate(tracks.values()):
             mine = lane.recording == facts["recording"]
-            _draw_lane(axes, row, start + (lane.tick_ns[mine] - first_ns) / 1e9, lane.status[mine])
+            _plot_track(axes, row, start + (lane.tick_ns[mine] - first_ns) / 1e9, lane.status[mine])
         aside = [start + (entry["t_ns"] - first_ns) / 1e9 for entry in facts["quarantine"]]
         if aside:
             axes.plot(aside, np.full(len(aside), -0.75), "v", color=_BAD, markersize=5, clip_on=False)
-        _draw_findings(axes, list(lanes), facts, start)
+        _plot_findings(axes, list(tracks), facts, start)
         # Names of many recordings would lie on each other; their order is that of the report.
         label = facts["recording"] if len(recordings) < 4 else str(number)
         axes.text(start, -1.0, label, fontsize=7, va="bottom")
         start += (facts["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
-    axes.set_ylim(len(lanes) - 0.3, -1.0)
-    axes.set_yticks(range(len(lanes)), list(lanes), fontsize=8)
+    axes.set_ylim(len(tracks) - 0.3, -1.0)
+    axes.set_yticks(range(len(tracks)), list(tracks), fontsize=8)
     axes.set_xlabel(
         "time, s (recordings one after the other)" if len(recordings) > 1 else "time, s", fontsize=8
     )
@@ -141,24 +141,24 @@ def _timeline(axes: Axes, lanes: dict[str, _Lane], recordings: Sequence[dict[str
         axes.spines[side].set_visible(False)
 
 
-def _draw_findings(axes: Axes, names: Sequence[str], facts: dict[str, Any], start: float) -> None:
-    for finding in facts["findings"]:
+def _plot_findings(axes: Axes, names: Sequence[str], report: dict[str, Any], start: float) -> None:
+    for finding in report["findings"]:
         if (
             finding["severity"] == "fault"
             and finding["stream"] in names
             and finding["kind"] != "out_of_tolerance"
         ):
-            seconds = [start + (place - facts["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
+            seconds = [start + (place - report["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
             lane = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
             axes.plot(seconds, lane, "o", color=_STAMPS, markersize=4)
 
 
-def _draw_lane(axes: Axes, row: int, seconds: NDArray[np.float64], status: NDArray[np.int64]) -> None:
-    fine = seconds[status == Status.OK]
+def _plot_track(axes: Axes, row: int, seconds: NDArray[np.float64], status: NDArray[np.int64]) -> None:
+    fine = seconds[status == MatchStatus.OK]
     fine = fine[:: max(1, len(fine) // _MAX_MARKS)]
     axes.plot(fine, np.full(len(fine), row), "|", color=_OK, markersize=9, markeredgewidth=0.8)
-    failing = ~np.isin(status, [Status.OK, Status.EDGE, Status.EMPTY])
-    for colour, wrong in ((_EDGE, status == Status.EDGE), (_BAD, failing)):
+    failing = ~np.isin(status, [MatchStatus.OK, MatchStatus.EDGE, MatchStatus.EMPTY])
+    for colour, wrong in ((_EDGE, status == MatchStatus.EDGE), (_BAD, failing)):
         where = seconds[wrong]
         if len(where):
             axes.plot(where, np.full(len(where), row), "|", color=colour, markersize=13, markeredgewidth=1.6)

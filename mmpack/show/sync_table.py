@@ -15,7 +15,7 @@ from mmpack.clock import format_ns
 MAX_LISTED = 20
 
 
-def render(report: dict[str, Any]) -> RenderableType:
+def render_sync_report(report: dict[str, Any]) -> RenderableType:
     """A report of :func:`summary` for a terminal."""
     parts: list[RenderableType] = []
     recordings = report["recordings"]
@@ -25,49 +25,49 @@ def render(report: dict[str, Any]) -> RenderableType:
         parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
         if report.get("raw_spread_ns", {}).get("max"):
             parts.append(_spread_line(report))
-        parts.append(_verdict(report))
+        parts.append(_passed_line(report))
     return Group(*parts)
 
 
-def _render_recording(facts: dict[str, Any]) -> Iterator[RenderableType]:
-    clock = facts["clock"]
-    span = (facts["last_tick_ns"] - facts["first_tick_ns"]) / 1e9
+def _render_recording(report: dict[str, Any]) -> Iterator[RenderableType]:
+    clock = report["clock"]
+    span = (report["last_tick_ns"] - report["first_tick_ns"]) / 1e9
     # Names come from users' files: as Text they are shown, where markup would be obeyed.
     yield Text.assemble(
-        (facts["recording"], "bold"),
-        f"  tick: {facts['reference']}, every {format_ns(facts['tick_period_ns'])}, {span:.1f} s on clock "
+        (report["recording"], "bold"),
+        f"  tick: {report['reference']}, every {format_ns(report['tick_period_ns'])}, {span:.1f} s on clock "
         f"{clock['name']} ({clock['domain']})",
     )
-    yield _streams_table(facts["streams"], "")
-    clocks = {(stream["clock"], stream["clock_domain"]) for stream in facts["streams"].values()}
+    yield _streams_table(report["streams"], "")
+    clocks = {(stream["clock"], stream["clock_domain"]) for stream in report["streams"].values()}
     if len(clocks) > 1:
         named = ", ".join(f"{name} ({domain})" for name, domain in sorted(clocks))
         yield Text(f"  clocks: {named}")
-    for known in facts["clock_maps"]:
+    for known in report["clock_maps"]:
         note = f", {known['note']}" if known["note"] else ""
         yield Text(
             f"  clock map {known['source']} to {known['target']}: {known['drift_ppm']:+.3f} ppm, "
             f"residual p99 {format_ns(known['residual_ns'])}{note}"
         )
-    if facts["raw_spread_ns"]["max"]:
-        yield _spread_line(facts)
-    for finding in facts["findings"]:
+    if report["raw_spread_ns"]["max"]:
+        yield _spread_line(report)
+    for finding in report["findings"]:
         colour = "yellow" if finding["severity"] == "fault" else "cyan"
         yield Text.assemble("  ", (finding["kind"], colour), f" {finding['stream']}: {finding['text']}")
-    for entry in facts["quarantine"][:MAX_LISTED]:
+    for entry in report["quarantine"][:MAX_LISTED]:
         reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
         yield Text(
             f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red"
         )
-    if len(facts["quarantine"]) > MAX_LISTED:
+    if len(report["quarantine"]) > MAX_LISTED:
         yield Text(
-            f"  ... and {len(facts['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red"
+            f"  ... and {len(report['quarantine']) - MAX_LISTED} more (all are in the JSON)", style="red"
         )
-    yield _verdict(facts)
+    yield _passed_line(report)
 
 
-def _spread_line(facts: dict[str, Any]) -> Text:
-    spread, group = facts["raw_spread_ns"], facts["group"]
+def _spread_line(report: dict[str, Any]) -> Text:
+    spread, group = report["raw_spread_ns"], report["group"]
     return Text(
         f"  group of {len(group['streams'])}: raw spread {format_ns(spread['min'])} to {format_ns(spread['max'])} before offsets, "
         f"residual after them p50 {format_ns(group['residual_p50_ns'])}, p99 {format_ns(group['residual_p99_ns'])}, "
@@ -75,9 +75,9 @@ def _spread_line(facts: dict[str, Any]) -> Text:
     )
 
 
-def _verdict(facts: dict[str, Any]) -> Text:
-    colour = "green" if not facts["quarantined"] else "yellow"
-    counts = f"{facts['passed']} of {facts['ticks']} slices in sync, {facts['quarantined']} set aside"
+def _passed_line(report: dict[str, Any]) -> Text:
+    colour = "green" if not report["quarantined"] else "yellow"
+    counts = f"{report['passed']} of {report['ticks']} slices in sync, {report['quarantined']} set aside"
     return Text.assemble((counts, colour), "\n")
 
 

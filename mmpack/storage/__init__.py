@@ -26,5 +26,5 @@ def open_store(url: str, *, client_retries: int | None = None) -> Store:
     if url.startswith(_REMOTE):
         return ObjectStore(url, client_retries=client_retries)
     if "://" in url and not url.startswith("file://"):
-        raise ConfigError("not a path or object store URL", where=url, mend=f"Known: {', '.join(_REMOTE)}.")
+        raise ConfigError("not a path or object store URL", where=url, hint=f"Known: {', '.join(_REMOTE)}.")
     return LocalStore(Path(url.removeprefix("file://")))

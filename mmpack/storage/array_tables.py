@@ -29,7 +29,7 @@ _META = "meta.json"
 _MAX_META_BYTES = 1 << 30
 
 
-class Tables:
+class ArrayTables:
     """Arrays by name, and what is known of them as a whole.
 
     Attributes:
@@ -45,7 +45,7 @@ class Tables:
         return self.arrays[name]
 
 
-class TableWriter:
+class ArrayTableWriter:
     """Takes arrays piece by piece; made by :func:`written`.
 
     Attributes:
@@ -53,7 +53,7 @@ class TableWriter:
         tables: what was written, once the block has ended well.
     """
 
-    tables: Tables
+    tables: ArrayTables
 
     def __init__(self, folder: Path | None) -> None:
         self.meta: dict[str, Any] = {}
@@ -80,11 +80,11 @@ class TableWriter:
             file.close()
         if self._folder is None:
             arrays = {name: np.concatenate(parts) for name, parts in self._parts.items()}
-            self.tables = Tables(arrays, self.meta)
+            self.tables = ArrayTables(arrays, self.meta)
             return
         content = {"arrays": self._facts, "meta": self.meta}
         (self._folder / _META).write_bytes(msgspec.json.encode(content))
-        tables = opened(self._folder)
+        tables = open_tables(self._folder)
         if tables is None:
             raise OSError(errno.EIO, "what was written cannot be read back")
         self.tables = tables
@@ -105,11 +105,11 @@ def cache_folder() -> Path:
         raise ConfigError(
             "this user has no home folder",
             where="MMPACK_CACHE",
-            mend="Set it to a folder for derived tables.",
+            hint="Set it to a folder for derived tables.",
         ) from None
 
 
-def opened(folder: Path) -> Tables | None:
+def open_tables(folder: Path) -> ArrayTables | None:
     """The tables in `folder`, memory-mapped; None if they are not there, or not whole."""
     try:
         if (folder / _META).stat().st_size > _MAX_META_BYTES:
@@ -123,12 +123,12 @@ def opened(folder: Path) -> Tables | None:
             # An empty file cannot be mapped.
             mapped = np.memmap(folder / name, dtype, "r") if size else np.empty(0, dtype)
             arrays[name] = mapped.view(np.ndarray)
-        return Tables(arrays, content["meta"])
+        return ArrayTables(arrays, content["meta"])
     except (OSError, ValueError, KeyError, TypeError, msgspec.DecodeError):
         return None
 
 
-def _move(aside: Path, folder: Path) -> None:
+def _publish(aside: Path, folder: Path) -> None:
     # A temporary folder is its maker's alone; others may read it, and none may write.
     aside.chmod(0o755)
     try:
@@ -136,7 +136,7 @@ def _move(aside: Path, folder: Path) -> None:
         return
     except OSError:
         # Another process was first, with the same content; or something broken is in the way.
-        if opened(folder) is not None:
+        if open_tables(folder) is not None:
             return
     shutil.rmtree(folder, ignore_errors=True)
     try:
@@ -146,7 +146,7 @@ def _move(aside: Path, folder: Path) -> None:
 
 
 @contextmanager
-def written(folder: Path) -> Iterator[TableWriter]:
+def write_tables(folder: Path) -> Iterator[ArrayTableWriter]:
     """A writer whose tables appear at `folder` whole, when the block ends well.
 
     If no folder can be made there, they are kept in memory, and a warning says so. If only the name `folder` cannot be
@@ -162,16 +162,16 @@ def written(folder: Path) -> Iterator[TableWriter]:
     except OSError as error:
         logger.warning("the cache %s cannot be written (%s): tables stay in memory", folder, error.strerror)
     try:
-        writer = TableWriter(aside)
+        writer = ArrayTableWriter(aside)
         yield writer
         writer.close()
         if aside is not None:
-            _move(aside, folder)
+            _publish(aside, folder)
     except OSError as error:
         raise StorageError(
             f"tables cannot be written ({error.strerror})",
             where=str(folder.parent),
-            mend="Free some space, or set MMPACK_CACHE to another folder.",
+            hint="Free some space, or set MMPACK_CACHE to another folder.",
         ) from None
     finally:
         if aside is not None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmpack.errors import StorageError
-from mmpack.storage.store import LastingStorageError, checked_name, storage_errors
+from mmpack.storage.store import PermanentStorageError, check_name, storage_errors
 
 _LOCK_PATIENCE_S = 10.0
 
@@ -26,7 +26,7 @@ class LocalStore:
 
     def path(self, name: str) -> Path:
         """The local path of `name`."""
-        return self.root / checked_name(name)
+        return self.root / check_name(name)
 
     def exists(self, name: str) -> bool:
         """Whether `name` is there."""
@@ -55,10 +55,10 @@ class LocalStore:
             finally:
                 os.close(handle)
         if len(data) != size:
-            raise LastingStorageError(f"ends before byte {offset + size}: truncated", where=str(path))
+            raise PermanentStorageError(f"ends before byte {offset + size}: truncated", where=str(path))
         return data
 
-    def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
+    def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
         """All of `name`, piece by piece."""
         path = self.path(name)
         with storage_errors(str(path), "reading"), path.open("rb") as file:
@@ -71,12 +71,12 @@ class LocalStore:
         with storage_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._write_aside(path, data)
+                self._write_and_publish(path, data)
             except FileNotFoundError:
                 # Another rank finished the build at this moment and removed the scratch folder.
-                self._write_aside(path, data)
+                self._write_and_publish(path, data)
 
-    def _write_aside(self, path: Path, data: bytes) -> None:
+    def _write_and_publish(self, path: Path, data: bytes) -> None:
         # All unfinished files lie in one folder, which the end of a build removes: a killed run leaves
         # nothing elsewhere.
         folder = self.root / "_build" / "scratch"
@@ -111,7 +111,7 @@ class LocalStore:
         return folder
 
     @contextmanager
-    def working(self, task: str) -> Iterator[None]:
+    def lock_task(self, task: str) -> Iterator[None]:
         """A lock on the task's folder, which the system takes back when the process ends, however it ends."""
         folder = self.path(f"_build/tasks/{task}")
         with storage_errors(str(folder), "writing"):
@@ -123,7 +123,7 @@ class LocalStore:
         finally:
             os.close(handle)
 
-    def names(self, prefix: str = "") -> Iterator[str]:
+    def list_names(self, prefix: str = "") -> Iterator[str]:
         """Every file below the folder, sorted."""
         found = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
         yield from sorted(name for name in found if name.startswith(prefix))
@@ -147,7 +147,7 @@ def _lock(handle: int, *, where: str) -> None:
         except BlockingIOError:
             if time.monotonic() > until:
                 raise StorageError(
-                    "another build is at work on it", where=where, mend="Wait for it to end, or stop it."
+                    "another build is at work on it", where=where, hint="Wait for it to end, or stop it."
                 ) from None
             time.sleep(0.05)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpack.errors import ConfigError, StorageError
-from mmpack.storage.store import LastingStorageError, _brief, checked_name, storage_errors
+from mmpack.storage.store import PermanentStorageError, check_name, short_message, storage_errors
 
 _LASTING_REMOTE = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError")
 
@@ -39,11 +39,11 @@ class ObjectStore:
             try:
                 self._opened = from_url(self.url, **options)
             except Exception as error:
-                raise ConfigError(f"cannot be opened ({_brief(error)})", where=self.url) from None
+                raise ConfigError(f"cannot be opened ({short_message(error)})", where=self.url) from None
         return self._opened
 
     @contextmanager
-    def _errors(self, name: str, doing: str) -> Iterator[None]:
+    def _errors(self, name: str, operation: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
@@ -54,58 +54,60 @@ class ObjectStore:
             lasting = isinstance(error, (FileNotFoundError, PermissionError)) or (
                 own and type(error).__name__ in _LASTING_REMOTE
             )
-            kind = LastingStorageError if lasting else StorageError
-            raise kind(f"{doing} failed ({_brief(error)})", where=f"{self.url}/{name}") from None
+            kind = PermanentStorageError if lasting else StorageError
+            raise kind(f"{operation} failed ({short_message(error)})", where=f"{self.url}/{name}") from None
 
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
         try:
-            self._store.head(checked_name(name))
+            self._store.head(check_name(name))
         except FileNotFoundError:
             return False
         except Exception as error:
-            raise StorageError(f"reading failed ({_brief(error)})", where=f"{self.url}/{name}") from None
+            raise StorageError(
+                f"reading failed ({short_message(error)})", where=f"{self.url}/{name}"
+            ) from None
         return True
 
     def size(self, name: str) -> int:
         """Bytes of the object."""
         with self._errors(name, "reading"):
-            return int(self._store.head(checked_name(name))["size"])
+            return int(self._store.head(check_name(name))["size"])
 
     def read(self, name: str, *, limit: int) -> bytes:
         """All of the object, at most `limit` bytes."""
         if self.size(name) > limit:
             raise StorageError(f"larger than the {limit} bytes expected at most", where=f"{self.url}/{name}")
         with self._errors(name, "reading"):
-            return bytes(self._store.get(checked_name(name)).bytes())
+            return bytes(self._store.get(check_name(name)).bytes())
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on, in one range request."""
         if not size:
             return b""
         with self._errors(name, "reading"):
-            data = bytes(self._store.get_range(checked_name(name), start=offset, length=size))
+            data = bytes(self._store.get_range(check_name(name), start=offset, length=size))
         if len(data) != size:
-            raise LastingStorageError(
+            raise PermanentStorageError(
                 f"ends before byte {offset + size}: truncated", where=f"{self.url}/{name}"
             )
         return data
 
-    def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
+    def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
         """All of the object, piece by piece."""
         with self._errors(name, "reading"):
-            for piece in self._store.get(checked_name(name)).stream(min_chunk_size=chunk_bytes):
+            for piece in self._store.get(check_name(name)).stream(min_chunk_size=chunk_bytes):
                 yield bytes(piece)
 
     def write(self, name: str, data: bytes) -> None:
         """The object with these bytes."""
         with self._errors(name, "writing"):
-            self._store.put(checked_name(name), data)
+            self._store.put(check_name(name), data)
 
     def publish(self, scratch: Path, name: str) -> None:
         """Uploads `scratch`; the object appears when the upload is complete."""
         with self._errors(name, "writing"):
-            self._store.put(checked_name(name), scratch)
+            self._store.put(check_name(name), scratch)
         scratch.unlink()
 
     def scratch_folder(self, task: str) -> Path:
@@ -117,17 +119,17 @@ class ObjectStore:
             home.mkdir(mode=0o700, exist_ok=True)
             if home.is_symlink() or home.stat().st_uid != os.getuid():
                 raise StorageError(
-                    "belongs to somebody else", where=str(home), mend="Set TMPDIR to a folder of yours."
+                    "belongs to somebody else", where=str(home), hint="Set TMPDIR to a folder of yours."
                 )
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         return folder
 
-    def working(self, task: str) -> AbstractContextManager[None]:
+    def lock_task(self, task: str) -> AbstractContextManager[None]:
         """Object stores have no locks: two builds of one target write the same bytes twice."""
         return nullcontext()
 
-    def names(self, prefix: str = "") -> Iterator[str]:
+    def list_names(self, prefix: str = "") -> Iterator[str]:
         """Every object below the prefix, sorted."""
         with self._errors(prefix, "listing"):
             listed = [item["path"] for batch in self._store.list() for item in batch]
@@ -136,5 +138,5 @@ class ObjectStore:
     def delete(self, name: str) -> None:
         """Removes the object, or all that lie below that name."""
         with self._errors(name, "deleting"):
-            below = list(self.names(f"{name}/"))
-            self._store.delete([*below] if below else checked_name(name))
+            below = list(self.list_names(f"{name}/"))
+            self._store.delete([*below] if below else check_name(name))

@@ -12,7 +12,7 @@ MAX_OPEN = 128
 _MAX_CALL_BYTES = 0x7FFF_F000
 
 
-class _File:
+class _OpenFile:
     __slots__ = ("handle", "kept", "users")
 
     def __init__(self, handle: int) -> None:
@@ -31,31 +31,31 @@ class OpenFiles:
     def __init__(self, limit: int = MAX_OPEN) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, _File] = OrderedDict()
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
 
-    def read_into(self, path: str, start: int, room: memoryview) -> int:
+    def read_into(self, path: str, start: int, buffer: memoryview) -> int:
         """Fills `room` with the file's bytes from `start` on; how many there were. Raises OSError."""
-        file = self._take(path)
+        file = self._acquire(path)
         try:
-            filled = os.preadv(file.handle, [room[:_MAX_CALL_BYTES]], start)
+            filled = os.preadv(file.handle, [buffer[:_MAX_CALL_BYTES]], start)
             got = filled
-            while got and filled < len(room):
-                got = os.preadv(file.handle, [room[filled : filled + _MAX_CALL_BYTES]], start + filled)
+            while got and filled < len(buffer):
+                got = os.preadv(file.handle, [buffer[filled : filled + _MAX_CALL_BYTES]], start + filled)
                 filled += got
             return filled
         except OSError:
-            self._distrust(path, file)
+            self._invalidate(path, file)
             raise
         finally:
             self._release(file)
 
     def size(self, path: str) -> int:
         """Bytes of the file. Raises OSError."""
-        file = self._take(path)
+        file = self._acquire(path)
         try:
             return os.fstat(file.handle).st_size
         except OSError:
-            self._distrust(path, file)
+            self._invalidate(path, file)
             raise
         finally:
             self._release(file)
@@ -64,36 +64,36 @@ class OpenFiles:
         """Closes what is not in use, and the rest when it no longer is."""
         with self._lock:
             for path in list(self._files):
-                self._drop(path)
+                self._evict(path)
 
-    def _distrust(self, path: str, file: _File) -> None:
+    def _invalidate(self, path: str, file: _OpenFile) -> None:
         # A handle may be what is wrong (a network file system's goes stale): the next try opens anew.
         with self._lock:
             if self._files.get(path) is file:
-                self._drop(path)
+                self._evict(path)
 
-    def _release(self, file: _File) -> None:
+    def _release(self, file: _OpenFile) -> None:
         with self._lock:
             file.users -= 1
             _close_unused(file)
 
-    def _take(self, path: str) -> _File:
+    def _acquire(self, path: str) -> _OpenFile:
         with self._lock:
             file = self._files.get(path)
             if file is None:
-                file = self._files[path] = _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                file = self._files[path] = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             self._files.move_to_end(path)
             file.users += 1
             while len(self._files) > self._limit:
-                self._drop(next(iter(self._files)))
+                self._evict(next(iter(self._files)))
             return file
 
-    def _drop(self, path: str) -> None:
+    def _evict(self, path: str) -> None:
         file = self._files.pop(path)
         file.kept = False
         _close_unused(file)
 
 
-def _close_unused(file: _File) -> None:
+def _close_unused(file: _OpenFile) -> None:
     if not file.kept and not file.users:
         os.close(file.handle)

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mmpack.errors import StorageError
-from mmpack.storage.store import LastingStorageError
+from mmpack.storage.store import PermanentStorageError
 
 T = TypeVar("T")
 
-FIRST_WAIT_S = 0.05
-LONGEST_WAIT_S = 5.0
+INITIAL_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 5.0
 
 # A generator of its own: the training's seeded one must not depend on how often a read failed.
 _random = random.Random()
 
 
-def retrying(read: Callable[[], T], *, retries: int, stop: threading.Event) -> T:
+def retry(read: Callable[[], T], *, retries: int, stop: threading.Event) -> T:
     """What `read` returns, called again up to `retries` times while it raises StorageError.
 
     Between the calls it waits twice as long each time, less up to half of it at random, so that ranks that
@@ -37,10 +37,10 @@ def retrying(read: Callable[[], T], *, retries: int, stop: threading.Event) -> T
     for tries in range(retries):
         try:
             return read()
-        except LastingStorageError:
+        except PermanentStorageError:
             raise
         except StorageError:
-            wait_s = min(FIRST_WAIT_S * 2**tries, LONGEST_WAIT_S) * _random.uniform(0.5, 1.0)
+            wait_s = min(INITIAL_BACKOFF_S * 2**tries, MAX_BACKOFF_S) * _random.uniform(0.5, 1.0)
             if stop.wait(wait_s):
                 raise
     return read()

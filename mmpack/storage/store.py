@@ -22,7 +22,7 @@ _LASTING = {
 }
 
 
-class LastingStorageError(StorageError):
+class PermanentStorageError(StorageError):
     """A refusal that trying again does not change: no such file, no permission, a file that ends too early."""
 
 
@@ -47,7 +47,7 @@ class Store(Protocol):
         """`size` bytes from `offset` on. Raises StorageError if there are fewer."""
         ...
 
-    def chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
+    def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
         """All of `name`, piece by piece. Raises StorageError."""
         ...
 
@@ -67,11 +67,11 @@ class Store(Protocol):
         """
         ...
 
-    def working(self, task: str) -> AbstractContextManager[None]:
+    def lock_task(self, task: str) -> AbstractContextManager[None]:
         """Holds a task for this process. Raises StorageError if another one has it, where the store can tell."""
         ...
 
-    def names(self, prefix: str = "") -> Iterator[str]:
+    def list_names(self, prefix: str = "") -> Iterator[str]:
         """Every name that begins with `prefix`, sorted."""
         ...
 
@@ -80,34 +80,34 @@ class Store(Protocol):
         ...
 
 
-def checked_name(name: str) -> str:
+def check_name(name: str) -> str:
     """`name` if it stays inside its store. Raises LastingStorageError for absolute names and '..'."""
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        raise LastingStorageError(
-            f"the name '{name}' leaves its folder", mend="The manifest or index was tampered with."
+        raise PermanentStorageError(
+            f"the name '{name}' leaves its folder", hint="The manifest or index was tampered with."
         )
     return name
 
 
 @contextmanager
-def storage_errors(where: str, doing: str) -> Iterator[None]:
+def storage_errors(where: str, operation: str) -> Iterator[None]:
     """Turns the system's refusals into one clear StorageError."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        mend = {
+        hint = {
             28: "Free space and run the same command again: it resumes.",  # ENOSPC
             122: "Free space in your quota and run the same command again: it resumes.",  # EDQUOT
             13: "Choose a target that you may write.",  # EACCES
             30: "The file system is read-only: choose another target.",  # EROFS
         }.get(error.errno or 0, "")
-        kind = LastingStorageError if error.errno in _LASTING else StorageError
-        raise kind(f"{doing} failed ({reason})", where=where, mend=mend) from None
+        kind = PermanentStorageError if error.errno in _LASTING else StorageError
+        raise kind(f"{operation} failed ({reason})", where=where, hint=hint) from None
 
 
-def _brief(error: BaseException) -> str:
+def short_message(error: BaseException) -> str:
     # obstore appends the whole chain of causes for its own debugging.
     return (
         " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
@@ -115,7 +115,7 @@ def _brief(error: BaseException) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def storage_write_errors(path: Path) -> Iterator[None]:
     """Turns a refused write into a StorageError."""
     try:
         yield

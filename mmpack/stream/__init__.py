@@ -11,38 +11,39 @@ and `mmpack.rows.assemble` make rows of them. `mmpack.stream.torch` has tensors 
 
 from typing import TYPE_CHECKING
 
-from mmpack.lazy import loader
+from mmpack.lazy import make_dir, make_lazy_getattr
 from mmpack.rows.collate import collate
 
 if TYPE_CHECKING:
     from mmpack.plan import Plan, open_plan
     from mmpack.plan.plan_config import PlanConfig
-    from mmpack.rows.row import IGNORE, Row
-    from mmpack.stream.row_stream import RowStream, load_plan
+    from mmpack.rows.row import IGNORE_INDEX, Row
+    from mmpack.stream.row_stream import RowStream, load_plan_config
     from mmpack.stream.sample_stream import SampleStream
 
 __all__ = [
-    "IGNORE",
+    "IGNORE_INDEX",
     "Plan",
     "PlanConfig",
     "Row",
     "RowStream",
     "SampleStream",
     "collate",
-    "load_plan",
+    "load_plan_config",
     "open_plan",
 ]
 
-__getattr__ = loader(
+__getattr__ = make_lazy_getattr(
     globals(),
     {
-        "IGNORE": "mmpack.rows.row",
+        "IGNORE_INDEX": "mmpack.rows.row",
         "Plan": "mmpack.plan",
         "PlanConfig": "mmpack.plan.plan_config",
         "Row": "mmpack.rows.row",
         "RowStream": "mmpack.stream.row_stream",
         "SampleStream": "mmpack.stream.sample_stream",
-        "load_plan": "mmpack.stream.row_stream",
+        "load_plan_config": "mmpack.stream.row_stream",
         "open_plan": "mmpack.plan",
     },
 )
+__dir__ = make_dir(__all__)

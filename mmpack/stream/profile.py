@@ -7,10 +7,10 @@ import time
 from msgspec.structs import replace
 
 from mmpack.plan import Plan
-from mmpack.stream.row_pipeline import Making, MakingSpec
+from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
 
 
-def profile(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
+def profile_rows(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
     """CPU milliseconds of one thread for planning, reading and decoding a row: means over some rows.
 
     Args:
@@ -23,7 +23,7 @@ def profile(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
     """
     first = first_step * plan.config.global_batch
     spent = {"plan": rows * _window_s(plan) / plan.window_rows, "read": 0.0, "decode": 0.0}
-    making = Making(MakingSpec.of(plan, replace(plan.config.reader, workers=0)))
+    making = RowPipeline(RowPipelineSpec.from_plan(plan, replace(plan.config.reader, workers=0)))
     try:
         for count, number in enumerate([first, *range(first, first + rows)]):
             start = time.thread_time()
@@ -31,7 +31,7 @@ def profile(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
             planned_at = time.thread_time()
             found = making.fetcher.fetch(planned)
             read_at = time.thread_time()
-            making.maker.make(planned, found)
+            making.maker.assemble(planned, found)
             if count:
                 spent["plan"] += planned_at - start
                 spent["read"] += read_at - planned_at

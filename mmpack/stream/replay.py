@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from mmpack.errors import DataError
 from mmpack.plan import Plan
-from mmpack.quarantine import MAX_TEXT, RecordedFault
-from mmpack.stream.row_pipeline import Making, MakingSpec
+from mmpack.quarantine import MAX_TEXT_CHARS, QuarantineRecord
+from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
 
-Outcome: TypeAlias = Literal["readable", "same", "other", "absent"]
+ReplayOutcome: TypeAlias = Literal["readable", "same", "other", "absent"]
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What has become of a recorded fault.
 
     Attributes:
@@ -27,12 +27,12 @@ class Replayed:
         reason: what is wrong now; empty if nothing is.
     """
 
-    fault: RecordedFault
-    outcome: Outcome
+    sample: QuarantineRecord
+    outcome: ReplayOutcome
     reason: str = ""
 
 
-def replay(plan: Plan, faults: Sequence[RecordedFault]) -> list[Replayed]:
+def replay_quarantine(plan: Plan, records: Sequence[QuarantineRecord]) -> list[ReplayResult]:
     """Makes the rows of recorded faults again, each once, out of the shards alone: no cache hides their damage.
 
     Args:
@@ -45,38 +45,40 @@ def replay(plan: Plan, faults: Sequence[RecordedFault]) -> list[Replayed]:
     Raises:
         ConfigError, MissingDependencyError: rows of this plan cannot be made.
     """
-    by_row: dict[int, dict[str, RecordedFault]] = {}
-    for fault in faults:
+    by_row: dict[int, dict[str, QuarantineRecord]] = {}
+    for fault in records:
         by_row.setdefault(fault.row, {})[fault.key] = fault
-    making = MakingSpec.of(plan, replace(plan.config.reader, cache=""))()
+    making = RowPipelineSpec.from_plan(plan, replace(plan.config.reader, cache=""))()
     try:
         return [
             found
             for row in sorted(by_row)
-            for found in _of_row(plan, making, row, list(by_row[row].values()))
+            for found in _replay_row(plan, making, row, list(by_row[row].values()))
         ]
     finally:
         making.close()
 
 
-def _of_row(plan: Plan, making: Making, row: int, faults: Sequence[RecordedFault]) -> list[Replayed]:
+def _replay_row(
+    plan: Plan, pipeline: RowPipeline, row: int, records: Sequence[QuarantineRecord]
+) -> list[ReplayResult]:
     try:
         planned = plan.row(row)
     except DataError as error:
-        return [Replayed(fault, "absent", " ".join(error.what.split())) for fault in faults]
-    held = {sample.key[:MAX_TEXT] for document in planned.documents for sample in document.samples}
-    here = [fault for fault in faults if fault.key in held]
+        return [ReplayResult(fault, "absent", " ".join(error.message.split())) for fault in records]
+    held = {sample.key[:MAX_TEXT_CHARS] for document in planned.documents for sample in document.samples}
+    here = [fault for fault in records if fault.key in held]
     wrong: dict[str, str] = {}
     if here:
-        _, met = making(planned)
-        wrong = {fault.key[:MAX_TEXT]: fault.reason[:MAX_TEXT] for fault in met}
-    found: list[Replayed] = []
-    for fault in faults:
+        _, met = pipeline(planned)
+        wrong = {fault.key[:MAX_TEXT_CHARS]: fault.reason[:MAX_TEXT_CHARS] for fault in met}
+    found: list[ReplayResult] = []
+    for fault in records:
         if fault.key not in held:
             reason = f"row {row} of this plan does not hold it: the fault is of another plan, seed or build"
-            found.append(Replayed(fault, "absent", reason))
+            found.append(ReplayResult(fault, "absent", reason))
         elif (reason := wrong.get(fault.key)) is None:
-            found.append(Replayed(fault, "readable"))
+            found.append(ReplayResult(fault, "readable"))
         else:
-            found.append(Replayed(fault, "same" if reason == fault.reason else "other", reason))
+            found.append(ReplayResult(fault, "same" if reason == fault.reason else "other", reason))
     return found

@@ -9,14 +9,14 @@ from mmpack.fetch.fetcher import Fetcher
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan import Plan, PlannedRow
 from mmpack.plan.plan_config import ReaderConfig, RowsConfig
-from mmpack.quarantine import Fault
-from mmpack.rows.assemble import RowMaker
+from mmpack.quarantine import UnreadableSample
+from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.row import Row
 from mmpack.storage import open_store
 
 
 @dataclass(frozen=True)
-class MakingSpec:
+class RowPipelineSpec:
     """All that making rows needs, as plain data: it travels to worker processes, and calling it gives what makes them.
 
     Attributes:
@@ -34,7 +34,7 @@ class MakingSpec:
     max_seq_len: int
 
     @classmethod
-    def of(cls, plan: Plan, reader: ReaderConfig) -> MakingSpec:
+    def from_plan(cls, plan: Plan, reader: ReaderConfig) -> RowPipelineSpec:
         """For the rows of a plan."""
         return cls(
             tuple(catalog.store.url for catalog in plan.catalogs),
@@ -45,11 +45,11 @@ class MakingSpec:
             plan.config.max_seq_len,
         )
 
-    def __call__(self) -> Making:
-        return Making(self)
+    def __call__(self) -> RowPipeline:
+        return RowPipeline(self)
 
 
-class Making:
+class RowPipeline:
     """Makes rows; may be used by several threads at once.
 
     Args:
@@ -59,14 +59,14 @@ class Making:
         ConfigError, MissingDependencyError: the codec or tokenizer cannot be opened.
     """
 
-    def __init__(self, spec: MakingSpec) -> None:
+    def __init__(self, spec: RowPipelineSpec) -> None:
         # `reader.retries` is all there is: a client that tries again by itself would multiply it, and take minutes.
         stores = [open_store(url, client_retries=0) for url in spec.urls]
         self.fetcher = Fetcher(stores, spec.reader)
-        self.maker = RowMaker(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
+        self.maker = RowAssembler(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
 
-    def __call__(self, planned: PlannedRow) -> tuple[Row, list[Fault]]:
-        return self.maker.make(planned, self.fetcher.fetch(planned))
+    def __call__(self, planned: PlannedRow) -> tuple[Row, list[UnreadableSample]]:
+        return self.maker.assemble(planned, self.fetcher.fetch(planned))
 
     def close(self) -> None:
         """Frees what reading holds open."""

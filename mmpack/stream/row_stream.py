@@ -12,17 +12,17 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.layout import LayoutConfig
 from mmpack.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.plan.plan_config import PlanConfig, ReaderConfig, RowsConfig
-from mmpack.prefetch import Ahead, Closing
-from mmpack.quarantine import Fault, Quarantine
+from mmpack.prefetch import Closeable, Prefetcher
+from mmpack.quarantine import Quarantine, UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.serialisation import from_builtins
-from mmpack.settings import load
-from mmpack.stream.row_pipeline import Making, MakingSpec
+from mmpack.settings import load_settings
+from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
 from mmpack.stream.tars.tar_stream import TarStream
-from mmpack.stream.workers.pool import ProcessAhead
+from mmpack.stream.workers.pool import ProcessPrefetcher
 
 
-class RowStream(Closing):
+class RowStream(Closeable):
     """An iterator over a rank's rows.
 
     Rows of a step come one after the other; a rank has `global_batch // ranks` of them. Ranks are data-parallel
@@ -50,8 +50,8 @@ class RowStream(Closing):
         self.rank, self.ranks = rank, ranks
         self.reader = reader or plan.config.reader
         self._row = 0
-        self._made: Ahead | ProcessAhead | None = None
-        self._making: Making | None = None
+        self._rows: Prefetcher | ProcessPrefetcher | None = None
+        self._pipeline: RowPipeline | None = None
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
     @classmethod
@@ -69,7 +69,7 @@ class RowStream(Closing):
             ConfigError: a setting is wrong, or the builds do not fit each other.
             IntegrityError, StorageError, DataError: a build cannot be read or planned.
         """
-        config = load_plan(path)
+        config = load_plan_config(path)
         own = config.reader
         if reader:
             try:
@@ -113,13 +113,13 @@ class RowStream(Closing):
         return self
 
     def __next__(self) -> Row:
-        if self._made is None:
-            self._made = self._start()
+        if self._rows is None:
+            self._rows = self._start()
         try:
-            row, faults = next(self._made)
+            row, faults = next(self._rows)
             # Counted once they are handed out, not when they are met: reading ahead is no part of the run.
             for fault in faults:
-                self.quarantine.add(fault)
+                self.quarantine.record(fault)
         except StopIteration:
             raise
         except BaseException:
@@ -150,13 +150,13 @@ class RowStream(Closing):
             raise ConfigError(
                 f"the state lies within step {step}, of {found.ranks} ranks, and there are {self.ranks} now",
                 where="state",
-                mend=f"Resume from a state at the end of a step, or on {found.ranks} ranks.",
+                hint=f"Resume from a state at the end of a step, or on {found.ranks} ranks.",
             )
-        self.plan.load(found)
+        self.plan.load_state(found)
         self.close()
         self._row = found.row
 
-    def start_at(self, step: int) -> None:
+    def seek(self, step: int) -> None:
         """Goes on with the first row of a step; what comes before it in the run is planned, if it was not yet.
 
         Raises:
@@ -169,30 +169,30 @@ class RowStream(Closing):
 
     def close(self) -> None:
         """Ends reading ahead, its threads and processes."""
-        if self._made is not None:
-            self._made.close()
-            self._made = None
-        if self._making is not None:
-            self._making.close()
-            self._making = None
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
 
-    def _start(self) -> Ahead[PlannedRow, tuple[Row, list[Fault]]] | ProcessAhead:
-        spec = MakingSpec.of(self.plan, self.reader)
+    def _start(self) -> Prefetcher[PlannedRow, tuple[Row, list[UnreadableSample]]] | ProcessPrefetcher:
+        spec = RowPipelineSpec.from_plan(self.plan, self.reader)
         settings = self.reader
-        planned = _planned(self.plan, self._row, self.rank, self.ranks)
+        planned = _rank_rows(self.plan, self._row, self.rank, self.ranks)
         if settings.workers:
-            return ProcessAhead(
+            return ProcessPrefetcher(
                 spec,
                 planned,
                 workers=settings.workers,
                 threads=settings.threads,
                 depth=settings.prefetch,
             )
-        self._making = spec()
-        return Ahead(self._making, planned, threads=settings.threads, depth=settings.prefetch)
+        self._pipeline = spec()
+        return Prefetcher(self._pipeline, planned, threads=settings.threads, depth=settings.prefetch)
 
 
-def _planned(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow]:
+def _rank_rows(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow]:
     """A rank's rows from where the run is. No method: who reads ahead holds it, and must not hold the stream."""
     batch = plan.config.global_batch
     done = row % batch // ranks
@@ -202,6 +202,6 @@ def _planned(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow
         done = 0
 
 
-def load_plan(path: str | Path) -> PlanConfig:
+def load_plan_config(path: str | Path) -> PlanConfig:
     """A PLAN.toml, its paths made absolute from where it lies: what is recorded holds elsewhere too. Raises ConfigError."""
-    return load(Path(path), PlanConfig).located(Path(path).absolute().parent)
+    return load_settings(Path(path), PlanConfig).resolve_paths(Path(path).absolute().parent)

@@ -14,13 +14,13 @@ import msgspec
 
 from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.fetch.fetcher import Fetcher
-from mmpack.plan.catalog import Catalog
-from mmpack.plan.epoch_order_numpy import order
+from mmpack.plan.catalog import IndexCatalog
+from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedSample
-from mmpack.plan.state import require_equal
-from mmpack.prefetch import Ahead, Closing
-from mmpack.quarantine import Fault, Quarantine
+from mmpack.plan.state import require_equal_parts
+from mmpack.prefetch import Closeable, Prefetcher
+from mmpack.quarantine import Quarantine, UnreadableSample
 from mmpack.serialisation import from_builtins
 from mmpack.settings import Settings
 from mmpack.storage import open_store
@@ -31,10 +31,10 @@ T = TypeVar("T")
 
 STATE_VERSION = 1
 #: Samples are made together as long as they take less than this: handing them over then costs next to nothing.
-_TOGETHER_S = 0.001
-_MOST_TOGETHER = 32
+_BATCH_SECONDS = 0.001
+_MAX_BATCH = 32
 #: Places that are looked up at a time.
-_LOOKED_UP = 1024
+_LOOKUP_BATCH = 1024
 
 
 class SampleState(Settings, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class SampleState(Settings, frozen=True, kw_only=True):
     parts: dict[str, str]
 
 
-class SampleStream(Closing, Generic[T]):
+class SampleStream(Closeable, Generic[T]):
     """An iterator over a rank's share of a build's samples, decoded.
 
     An epoch has every sample once, in an order of its own. Its places are dealt to the ranks in turn: rank r has
@@ -110,26 +110,26 @@ class SampleStream(Closing, Generic[T]):
             raise ConfigError(
                 "samples are decoded in threads, not in processes",
                 where="reader.workers",
-                mend="Set reader.threads.",
+                hint="Set reader.threads.",
             )
-        self._catalog = Catalog(url)
+        self._catalog = IndexCatalog(url)
         self.samples = len(self._catalog)
         if not self.samples:
             raise DataError("has no samples", where=self._catalog.store.url)
         self.rank, self.ranks = rank, ranks
         self._decode, self._instead = decode, instead
-        self._order = _Order(self._catalog, min(locality, self.samples), seed)
+        self._order = _SampleOrder(self._catalog, min(locality, self.samples), seed)
         self._parts = {
             "index": self._catalog.digest[:16],
             "seed": str(seed),
             "locality": str(locality),
         }
         self._end = None if epochs is None else epochs * self.samples
-        self._place = 0
-        self._made: Ahead[list[PlannedSample], list[T | _Unreadable]] | None = None
-        self._making: _Making[T] | None = None
+        self._position = 0
+        self._results: Prefetcher[list[PlannedSample], list[T | _UnreadableItem]] | None = None
+        self._pipeline: _SamplePipeline[T] | None = None
         # Made and not yet handed out, the next one last.
-        self._ready: list[T | _Unreadable] = []
+        self._ready: list[T | _UnreadableItem] = []
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
     def __iter__(self) -> Iterator[T]:
@@ -137,20 +137,20 @@ class SampleStream(Closing, Generic[T]):
 
     def __next__(self) -> T:
         if not self._ready:
-            self._ready = self._next_piece()
+            self._ready = self._next_batch()
         found = self._ready.pop()
-        if isinstance(found, _Unreadable):
+        if isinstance(found, _UnreadableItem):
             try:
-                found = self._stand_in(found)
+                found = self._skip_unreadable(found)
             except BaseException:
                 self.close()
                 raise
-        self._place += self.ranks
+        self._position += self.ranks
         return found
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is: plain numbers and strings, about a hundred bytes, equal on all ranks in step."""
-        place = self._place if self._end is None else min(self._place, self._end)
+        place = self._position if self._end is None else min(self._position, self._end)
         return msgspec.to_builtins(SampleState(version=STATE_VERSION, place=place, parts=self._parts))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -166,47 +166,47 @@ class SampleStream(Closing, Generic[T]):
             raise DataError(f"is no state of a sample stream ({error})", where="state") from None
         if found.version != STATE_VERSION:
             raise DataError(f"version {found.version}, and this one reads {STATE_VERSION}", where="state")
-        require_equal(found.parts, self._parts)
+        require_equal_parts(found.parts, self._parts)
         self.close()
-        self._place = found.place
+        self._position = found.place
 
     def close(self) -> None:
         """Ends reading ahead and its threads. Who goes on iterating starts them again."""
         self._ready = []
-        if self._made is not None:
-            self._made.close()
-            self._made = None
-        if self._making is not None:
-            self._making.close()
-            self._making = None
+        if self._results is not None:
+            self._results.close()
+            self._results = None
+        if self._pipeline is not None:
+            self._pipeline.close()
+            self._pipeline = None
 
-    def _next_piece(self) -> list[T | _Unreadable]:
-        if self._made is None:
-            pace = _Pace.of(self._catalog.store, self.reader)
-            self._making = _Making(self._catalog, self._decode, pace, self.reader)
-            first = self._place + (self.rank - self._place) % self.ranks
-            pieces = self._order.pieces(first, self.ranks, self._end, pace)
+    def _next_batch(self) -> list[T | _UnreadableItem]:
+        if self._results is None:
+            pace = _BatchSizer.for_store(self._catalog.store, self.reader)
+            self._pipeline = _SamplePipeline(self._catalog, self._decode, pace, self.reader)
+            first = self._position + (self.rank - self._position) % self.ranks
+            pieces = self._order.batches(first, self.ranks, self._end, pace)
             depth = max(1, self.reader.threads, self.reader.prefetch // pace.size)
-            self._made = Ahead(self._making, pieces, threads=self.reader.threads, depth=depth)
+            self._results = Prefetcher(self._pipeline, pieces, threads=self.reader.threads, depth=depth)
         try:
-            return next(self._made)
+            return next(self._results)
         except StopIteration:
             # Ranks that have a sample less than others are where these are.
-            self._place = self._end if self._end is not None else self._place
+            self._position = self._end if self._end is not None else self._position
             self.close()
             raise
         except BaseException:
             self.close()
             raise
 
-    def _stand_in(self, found: _Unreadable) -> T:
-        sample, error = found
+    def _skip_unreadable(self, item: _UnreadableItem) -> T:
+        sample, error = item
         if self._instead is None or not isinstance(error, MmpackError):
             raise error
         reason = " ".join(str(error).split())
-        self.quarantine.add(
-            Fault(
-                row=self._place + (self.rank - self._place) % self.ranks,
+        self.quarantine.record(
+            UnreadableSample(
+                row=self._position + (self.rank - self._position) % self.ranks,
                 key=sample.key,
                 shard=sample.shard,
                 offset_bytes=sample.offset_bytes,
@@ -217,14 +217,14 @@ class SampleStream(Closing, Generic[T]):
         return self._instead(sample.key, error)
 
 
-class _Unreadable(NamedTuple):
+class _UnreadableItem(NamedTuple):
     """What stands for a sample on its way out, if it cannot be read."""
 
     sample: PlannedSample
     error: BaseException
 
 
-class _Pace:
+class _BatchSizer:
     """How many samples are made together: as many as cost about as much time as handing them over is worth.
 
     Attributes:
@@ -232,42 +232,44 @@ class _Pace:
         by_turns: whether threads take turns: a sample takes so little that they would only wait for the interpreter.
     """
 
-    def __init__(self, size: int, most: int) -> None:
+    def __init__(self, size: int, max_items: int) -> None:
         self.size = size
         self.by_turns = False
-        self._most = most
+        self._max_items = max_items
 
     @classmethod
-    def of(cls, store: Store, reader: ReaderConfig) -> _Pace:
+    def for_store(cls, store: Store, reader: ReaderConfig) -> _BatchSizer:
         """For a store. Of object stores, what is ahead is asked for together: they answer late, and neighbours come in
         one answer.
         """
         if not isinstance(store, LocalStore):
             return cls(reader.prefetch, reader.prefetch)
-        return cls(1, _MOST_TOGETHER)
+        return cls(1, _MAX_BATCH)
 
-    def took(self, count: int, seconds: float) -> None:
+    def update(self, count: int, seconds: float) -> None:
         """A piece of `count` samples took so long."""
-        if count == self.size < self._most and seconds < _TOGETHER_S / 2:
+        if count == self.size < self._max_items and seconds < _BATCH_SECONDS / 2:
             self.size = 2 * count
-            self.by_turns = self.size == self._most
+            self.by_turns = self.size == self._max_items
 
 
-class _Order:
+class _SampleOrder:
     """The places of a build's samples."""
 
-    def __init__(self, catalog: Catalog, block: int, seed: int) -> None:
+    def __init__(self, catalog: IndexCatalog, block: int, seed: int) -> None:
         self._catalog = catalog
         self._block = block
         self._key = int.from_bytes(hashlib.sha256(f"{seed}/samples".encode()).digest()[:8], "little")
 
-    def pieces(self, first: int, step: int, end: int | None, pace: _Pace) -> Iterator[list[PlannedSample]]:
+    def batches(
+        self, first: int, step: int, end: int | None, pace: _BatchSizer
+    ) -> Iterator[list[PlannedSample]]:
         """Samples at the places first, first + step, ... below `end`, so many at a time as `pace` says."""
         catalog, n, looked_up = self._catalog, len(self._catalog), 1
         while end is None or first < end:
             # No further than the epoch: a piece has each of its samples once.
             count = min(looked_up, -((first % n - n) // step))
-            numbers = order(first, count, n, self._block, self._key, step)
+            numbers = epoch_order_numpy(first, count, n, self._block, self._key, step)
             samples = catalog.samples(numbers, 0)
             before, at = first % n // step, 0
             first += count * step
@@ -275,17 +277,17 @@ class _Order:
                 # Pieces end where blocks of neighbours do: these come in one read.
                 yield samples[at : (at := at + pace.size - (before + at) % pace.size)]
             # The first sample does not wait for a thousand others to be looked up.
-            looked_up = _LOOKED_UP
+            looked_up = _LOOKUP_BATCH
 
 
-class _Making(Generic[T]):
+class _SamplePipeline(Generic[T]):
     """Reads and decodes; called in several threads at a time."""
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: IndexCatalog,
         decode: Callable[[str, dict[str, bytes]], T],
-        pace: _Pace,
+        pace: _BatchSizer,
         reader: ReaderConfig,
     ) -> None:
         # `reader.retries` is all there is: the store's client does not try again by itself.
@@ -294,23 +296,25 @@ class _Making(Generic[T]):
         self._pace = pace
         self._turn = threading.Lock()
 
-    def __call__(self, piece: list[PlannedSample]) -> list[T | _Unreadable]:
+    def __call__(self, batch: list[PlannedSample]) -> list[T | _UnreadableItem]:
         """What was made, the first sample last."""
         with self._turn if self._pace.by_turns else nullcontext():
             start_s = time.perf_counter()
-            found = self._fetcher.read(piece)
-            made = [self._made(sample, found.pop((0, sample.number))) for sample in piece]
-            self._pace.took(len(piece), time.perf_counter() - start_s)
+            found = self._fetcher.read(batch)
+            made = [self._decode_sample(sample, found.pop((0, sample.number))) for sample in batch]
+            self._pace.update(len(batch), time.perf_counter() - start_s)
         made.reverse()
         return made
 
     def close(self) -> None:
         self._fetcher.close()
 
-    def _made(self, sample: PlannedSample, members: dict[str, bytes] | MmpackError) -> T | _Unreadable:
+    def _decode_sample(
+        self, sample: PlannedSample, members: dict[str, bytes] | MmpackError
+    ) -> T | _UnreadableItem:
         if isinstance(members, MmpackError):
-            return _Unreadable(sample, members)
+            return _UnreadableItem(sample, members)
         try:
             return self._decode(sample.key, members)
         except Exception as error:
-            return _Unreadable(sample, error)
+            return _UnreadableItem(sample, error)

@@ -72,14 +72,14 @@ def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
 
         def __iter__(self) -> Iterator[Row]:
             if torch.utils.data.get_worker_info() is not None:
-                raise _workers()
+                raise _workers_error()
             # Not `yield from`, which would close the stream together with this iterator.
             for row in stream:  # noqa: UP028
                 yield row
 
         def __reduce__(self) -> Any:
             # Workers that are not forked are sent the data set.
-            raise _workers()
+            raise _workers_error()
 
         def state_dict(self) -> dict[str, Any]:
             return stream.state_dict()
@@ -112,24 +112,24 @@ def stateful_loader(
         from torchdata.stateful_dataloader import StatefulDataLoader
     except ImportError:
         raise MissingDependencyError(
-            "StatefulDataLoader is of the package torchdata", mend="pip install 'mmpack[torch]'"
+            "StatefulDataLoader is of the package torchdata", hint="pip install 'mmpack[torch]'"
         ) from None
     if batch_size is not None:
-        _check(stream, batch_size)
+        _check_batch_size(stream, batch_size)
     # torchdata's annotation of `collate_fn` knows lists alone; without a batch size it gets the row itself.
     collate_fn: Any = row_tensors if batch_size is None else collate_tensors
     return StatefulDataLoader(dataset, batch_size=batch_size, collate_fn=collate_fn, num_workers=0)
 
 
-def _workers() -> ConfigError:
+def _workers_error() -> ConfigError:
     return ConfigError(
         "every worker of the loader would read all rows",
         where="num_workers",
-        mend="Use num_workers=0; reader.workers of the plan reads in processes.",
+        hint="Use num_workers=0; reader.workers of the plan reads in processes.",
     )
 
 
-def _check(stream: RowStream | TarStream, batch_size: int) -> None:
+def _check_batch_size(stream: RowStream | TarStream, batch_size: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"{batch_size} is not 1 or more", where="batch_size")
     if isinstance(stream, RowStream):
@@ -138,7 +138,7 @@ def _check(stream: RowStream | TarStream, batch_size: int) -> None:
             raise ConfigError(
                 f"batches of {batch_size} do not divide a rank's {share} rows of a step",
                 where="batch_size",
-                mend="Choose a divisor: a step then ends with a batch.",
+                hint="Choose a divisor: a step then ends with a batch.",
             )
 
 
@@ -148,6 +148,6 @@ def _torch() -> Any:
         import torch.utils.data
     except ImportError:
         raise MissingDependencyError(
-            "tensors need torch, and it is not installed", mend="pip install 'mmpack[torch]'"
+            "tensors need torch, and it is not installed", hint="pip install 'mmpack[torch]'"
         ) from None
     return torch

@@ -1,22 +1,25 @@
 """Sync: reference ticks, the six policies, detectors, slices and the report. All in integer nanoseconds."""
 
+from mmpack.lazy import make_dir
 from mmpack.sync.alignment.ticks import Ticks
 from mmpack.sync.detectors.finding import Finding
-from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
 from mmpack.sync.policies.rule import StreamPolicy
 from mmpack.sync.sync_config import SyncConfig
 from mmpack.sync.synchronise import SyncResult, synchronise
-from mmpack.sync.values import slerp, table_rows
+from mmpack.sync.values import interpolate_rows, slerp
 
 __all__ = [
     "Finding",
-    "Match",
-    "Status",
+    "MatchStatus",
+    "StreamMatch",
     "StreamPolicy",
     "SyncConfig",
     "SyncResult",
     "Ticks",
+    "interpolate_rows",
     "slerp",
     "synchronise",
-    "table_rows",
 ]
+
+__dir__ = make_dir(__all__)

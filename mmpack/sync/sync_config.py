@@ -27,7 +27,7 @@ class SyncConfig(Settings, frozen=True, kw_only=True):
         if not 0 <= self.max_backward <= 1:
             raise ValueError("max_backward is a share from 0 to 1")
 
-    def of(self, name: str) -> StreamPolicy:
+    def policy_for(self, name: str) -> StreamPolicy:
         """Settings of the stream `name`: the first matching pattern's, else the defaults."""
         for pattern, policy in self.streams.items():
             if fnmatch.fnmatchcase(name, pattern.lower()):

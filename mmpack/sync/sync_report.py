@@ -11,56 +11,56 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
 from mmpack.sync.synchronise import SyncResult
 
 
-def stream_facts(found: Match, result: SyncResult) -> dict[str, Any]:
+def stream_report(match: StreamMatch, result: SyncResult) -> dict[str, Any]:
     """One stream's figures: integers in ns, counts, and how it was matched. Residual percentiles are of
     |residual|.
     """
-    residual = np.abs(found.residual_ns[found.found])
-    stamps = found.stream.stream.stamps
-    period_ns = found.stream.period_ns
+    residual = np.abs(match.residual_ns[match.has_item])
+    stamps = match.stream.stream.timestamps
+    period_ns = match.stream.period_ns
     return {
-        "kind": found.stream.stream.kind,
-        "policy": found.rule.policy,
-        "required": found.rule.required,
-        "clock": found.stream.stream.clock.name,
-        "clock_domain": found.stream.stream.clock.domain,
-        "semantics": found.stream.stream.semantics,
+        "kind": match.stream.stream.kind,
+        "policy": match.rule.policy,
+        "required": match.rule.required,
+        "clock": match.stream.stream.clock.name,
+        "clock_domain": match.stream.stream.clock.domain,
+        "semantics": match.stream.stream.semantics,
         "stamps_from": stamps.origin,
         "resolution_ns": stamps.resolution_ns,
-        "items": _items(found),
+        "items": _items(match),
         "period_ns": period_ns,
-        "matched": int((found.status == Status.OK).sum()),
-        "absent": int((found.status != Status.OK).sum()),
-        "tolerance_ns": found.rule.tolerance_ns,
-        "offset_ns": found.rule.offset_ns,
-        "offset_source": found.rule.offset_source,
-        "limit_ns": found.rule.limit_ns,
-        "before_ns": found.rule.before_ns,
-        "after_ns": found.rule.after_ns,
+        "matched": int((match.status == MatchStatus.OK).sum()),
+        "absent": int((match.status != MatchStatus.OK).sum()),
+        "tolerance_ns": match.rule.tolerance_ns,
+        "offset_ns": match.rule.offset_ns,
+        "offset_source": match.rule.offset_source,
+        "limit_ns": match.rule.limit_ns,
+        "before_ns": match.rule.before_ns,
+        "after_ns": match.rule.after_ns,
         "residual_p50_ns": _percentile(residual, 50),
         "residual_p99_ns": _percentile(residual, 99),
         "residual_max_ns": int(residual.max(initial=0)),
-        "raw_spread_ns": _raw_spread(found, result),
+        "raw_spread_ns": _raw_spread(match, result),
     }
 
 
-def _items(found: Match) -> int:
-    if found.stream.stream.kind == "audio":
-        return int(found.stream.stream.timeline.samples.sum())
-    return len(found.stream.stream.stamps)
+def _items(match: StreamMatch) -> int:
+    if match.stream.stream.kind == "audio":
+        return int(match.stream.stream.audio_timeline.samples.sum())
+    return len(match.stream.stream.timestamps)
 
 
-def _raw_spread(found: Match, result: SyncResult) -> int:
+def _raw_spread(match: StreamMatch, result: SyncResult) -> int:
     """Median over ticks of how far raw stamps lie apart: within its group for a member, from the tick for any
     other stream.
     """
-    if found.name in result.group and len(result.raw_spread_ns):
+    if match.name in result.group and len(result.raw_spread_ns):
         return _percentile(result.raw_spread_ns, 50)
-    distance = np.abs(found.aligned_ns - result.ticks.t_ns)[found.found]
+    distance = np.abs(match.aligned_ns - result.ticks.t_ns)[match.has_item]
     return _percentile(distance, 50)
 
 
@@ -68,11 +68,11 @@ def _percentile(values: NDArray[np.int64], share: float) -> int:
     return int(np.percentile(values, share)) if len(values) else 0
 
 
-def recording_facts(result: SyncResult) -> dict[str, Any]:
+def recording_report(result: SyncResult) -> dict[str, Any]:
     """One recording's report as plain JSON values."""
     return {
         "recording": result.recording.name,
-        "path": result.recording.where,
+        "path": result.recording.path,
         "reference": result.ticks.description,
         "clock": {"name": result.clock.name, "domain": result.clock.domain},
         "tick_period_ns": result.ticks.period_ns,
@@ -81,9 +81,9 @@ def recording_facts(result: SyncResult) -> dict[str, Any]:
         "ticks": len(result.ticks.t_ns),
         "passed": int(result.passed.sum()),
         "quarantined": int((~result.passed).sum()),
-        "raw_spread_ns": spread_facts([result]),
-        "group": group_facts([result]),
-        "streams": {name: stream_facts(found, result) for name, found in result.matches.items()},
+        "raw_spread_ns": spread_report([result]),
+        "group": group_report([result]),
+        "streams": {name: stream_report(found, result) for name, found in result.matches.items()},
         "clock_maps": [
             {
                 "source": known.source,
@@ -101,7 +101,7 @@ def recording_facts(result: SyncResult) -> dict[str, Any]:
                 "stream": finding.stream,
                 "count": finding.count,
                 "text": finding.text,
-                "places_ns": list(finding.places_ns),
+                "places_ns": list(finding.times_ns),
             }
             for finding in result.findings
         ],
@@ -109,14 +109,14 @@ def recording_facts(result: SyncResult) -> dict[str, Any]:
             {
                 "ordinal": int(tick),
                 "t_ns": int(result.ticks.t_ns[tick]),
-                "reasons": [{"stream": name, "why": why} for name, why in result.reasons(int(tick))],
+                "reasons": [{"stream": name, "why": why} for name, why in result.failure_reasons(int(tick))],
             }
-            for tick in result.quarantined()
+            for tick in result.quarantined_ordinals()
         ],
     }
 
 
-def spread_facts(results: Sequence[SyncResult]) -> dict[str, int]:
+def spread_report(results: Sequence[SyncResult]) -> dict[str, int]:
     """Raw spread of the triggered groups over all ticks: smallest, median, largest, in ns; zeros where there
     is no group.
     """
@@ -126,13 +126,13 @@ def spread_facts(results: Sequence[SyncResult]) -> dict[str, int]:
     return {"min": int(spread.min()), "p50": _percentile(spread, 50), "max": int(spread.max())}
 
 
-def group_facts(results: Sequence[SyncResult]) -> dict[str, Any]:
+def group_report(results: Sequence[SyncResult]) -> dict[str, Any]:
     """The triggered group as one: its members, and percentiles of |residual| over all of them."""
     names = list(dict.fromkeys(name for result in results for name in result.group))
     residual = np.concatenate(
         [np.empty(0, np.int64)]
         + [
-            np.abs(result.matches[name].residual_ns[result.matches[name].found])
+            np.abs(result.matches[name].residual_ns[result.matches[name].has_item])
             for result in results
             for name in result.group
         ]
@@ -145,28 +145,28 @@ def group_facts(results: Sequence[SyncResult]) -> dict[str, Any]:
     }
 
 
-def summary(results: Sequence[SyncResult]) -> dict[str, Any]:
+def sync_report(results: Sequence[SyncResult]) -> dict[str, Any]:
     """All recordings' report: totals, streams pooled by name, and each recording's own."""
     return {
         "ticks": sum(len(result.passed) for result in results),
         "passed": sum(int(result.passed.sum()) for result in results),
         "quarantined": sum(int((~result.passed).sum()) for result in results),
-        "raw_spread_ns": spread_facts(results),
-        "group": group_facts(results),
-        "streams": dict(_pooled(results)),
-        "recordings": [recording_facts(result) for result in results],
+        "raw_spread_ns": spread_report(results),
+        "group": group_report(results),
+        "streams": dict(_pool_by_name(results)),
+        "recordings": [recording_report(result) for result in results],
     }
 
 
-def _pooled(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _pool_by_name(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Streams of one name over all recordings; offsets and spreads, which are learned in each, as medians."""
     for name in dict.fromkeys(name for result in results for name in result.matches):
         pairs = [(result.matches[name], result) for result in results if name in result.matches]
-        facts = [stream_facts(found, result) for found, result in pairs]
-        residual = np.concatenate([np.abs(found.residual_ns[found.found]) for found, _ in pairs])
+        facts = [stream_report(found, result) for found, result in pairs]
+        residual = np.concatenate([np.abs(found.residual_ns[found.has_item]) for found, _ in pairs])
         yield (
             name,
-            _pool(facts)
+            _pool_reports(facts)
             | {
                 "residual_p50_ns": _percentile(residual, 50),
                 "residual_p99_ns": _percentile(residual, 99),
@@ -175,16 +175,16 @@ def _pooled(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]
         )
 
 
-def _pool(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    counts = {key: sum(fact[key] for fact in facts) for key in ("items", "matched", "absent")}
+def _pool_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    counts = {key: sum(fact[key] for fact in reports) for key in ("items", "matched", "absent")}
     medians = {
-        key: int(np.median([fact[key] for fact in facts]))
+        key: int(np.median([fact[key] for fact in reports]))
         for key in ("offset_ns", "raw_spread_ns", "period_ns")
     }
-    return facts[0] | counts | medians
+    return reports[0] | counts | medians
 
 
-def pooled_facts(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def pool_stream_reports(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Streams pooled from several recordings' facts, where the stamps themselves are no longer at hand.
 
     Residual percentiles are then the largest of any recording's, which bounds the true ones from above.
@@ -196,7 +196,7 @@ def pooled_facts(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, An
             f"residual_{key}_ns": max(fact[f"residual_{key}_ns"] for fact in facts)
             for key in ("p50", "p99", "max")
         }
-        pooled[name] = _pool(facts) | worst
+        pooled[name] = _pool_reports(facts) | worst
     return pooled
 
 
@@ -213,7 +213,7 @@ _SCHEMA = pa.schema(
         ("status", pa.dictionary(pa.int32(), pa.string())),
     ]
 )
-_STATUS_NAMES = [status.name.lower() for status in Status]
+_STATUS_NAMES = [status.name.lower() for status in MatchStatus]
 
 
 def to_table(results: Sequence[SyncResult]) -> pa.Table:
@@ -222,7 +222,7 @@ def to_table(results: Sequence[SyncResult]) -> pa.Table:
     return pa.concat_tables(parts).unify_dictionaries() if parts else _SCHEMA.empty_table()
 
 
-def _match_table(result: SyncResult, found: Match) -> pa.Table:
+def _match_table(result: SyncResult, match: StreamMatch) -> pa.Table:
     count = len(result.ticks.t_ns)
     zeros = np.zeros(count, np.int32)
     return pa.table(
@@ -230,12 +230,12 @@ def _match_table(result: SyncResult, found: Match) -> pa.Table:
             pa.DictionaryArray.from_arrays(zeros, [result.recording.name]),
             pa.array(np.arange(count)),
             pa.array(result.ticks.t_ns),
-            pa.DictionaryArray.from_arrays(zeros, [found.name]),
-            pa.array(found.count),
-            pa.array(found.aligned_ns),
-            pa.array(found.residual_ns),
-            pa.array(np.full(count, found.rule.offset_ns)),
-            pa.DictionaryArray.from_arrays(found.status.astype(np.int32), _STATUS_NAMES),
+            pa.DictionaryArray.from_arrays(zeros, [match.name]),
+            pa.array(match.count),
+            pa.array(match.aligned_ns),
+            pa.array(match.residual_ns),
+            pa.array(np.full(count, match.rule.offset_ns)),
+            pa.DictionaryArray.from_arrays(match.status.astype(np.int32), _STATUS_NAMES),
         ],
         schema=_SCHEMA,
     )

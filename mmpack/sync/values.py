@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.sync.policies.match import Match
+from mmpack.sync.policies.match import StreamMatch
 
 
-def table_rows(
-    match: Match, tick: int, tick_ns: int, values: NDArray[np.float64], columns: tuple[str, ...]
+def interpolate_rows(
+    match: StreamMatch, tick: int, tick_ns: int, values: NDArray[np.float64], columns: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The rows of one tick.
 
@@ -63,12 +63,12 @@ def slerp(start: NDArray[np.float64], stop: NDArray[np.float64], share: float) -
     return blend / np.linalg.norm(blend)
 
 
-def _quaternion_columns(match: Match, columns: tuple[str, ...]) -> list[int]:
+def _quaternion_columns(match: StreamMatch, columns: tuple[str, ...]) -> list[int]:
     missing = [name for name in match.rule.quaternion or () if name not in columns]
     if missing:
         raise ConfigError(
             f"quaternion column '{missing[0]}' is not among the stream's columns",
             where=f"stream '{match.name}'",
-            mend=f"Columns: {', '.join(columns)}.",
+            hint=f"Columns: {', '.join(columns)}.",
         )
     return [columns.index(name) for name in match.rule.quaternion or ()]

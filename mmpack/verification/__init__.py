@@ -1,5 +1,8 @@
 """Verification of a finished shard set."""
 
-from mmpack.verification.verify import Verdict, verify
+from mmpack.lazy import make_dir
+from mmpack.verification.verify import VerificationReport, verify
 
-__all__ = ["Verdict", "verify"]
+__all__ = ["VerificationReport", "verify"]
+
+__dir__ = make_dir(__all__)

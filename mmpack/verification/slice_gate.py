@@ -9,18 +9,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmpack.errors import IntegrityError
-from mmpack.samples.description import Picture, Rows, SliceDescription, Sound, Texts
+from mmpack.samples.description import (
+    AudioDescription,
+    ImageDescription,
+    NumericDescription,
+    SliceDescription,
+    TextDescription,
+)
 from mmpack.shards.manifest import RecordingEntry, StreamEntry
 
-Stream = Picture | Sound | Rows | Texts
+AnyStreamDescription = ImageDescription | AudioDescription | NumericDescription | TextDescription
 #: A window without rows for so many periods was set aside, whatever max_age says.
 _WINDOW_PERIODS = 3
 
 
-def check_slice(
+def check_slice_gate(
     row: Mapping[str, Any],
     description: SliceDescription,
-    streams: Mapping[str, Stream],
+    streams: Mapping[str, AnyStreamDescription],
     stamps_ns: Mapping[str, Sequence[int]],
     recording: RecordingEntry,
     with_content: frozenset[str],
@@ -46,9 +52,9 @@ def check_slice(
     drift = sum(abs(known.drift_ppm) for known in recording.clock_maps) * 1e-6
     for name, stream in streams.items():
         try:
-            _check(stream, stamps_ns.get(name, ()), recording.streams[name], description.t_ns, drift)
+            _check_stream(stream, stamps_ns.get(name, ()), recording.streams[name], description.t_ns, drift)
         except IntegrityError as error:
-            raise IntegrityError(f"'{name}' {error.what}") from None
+            raise IntegrityError(f"'{name}' {error.message}") from None
     _check_residual(description, streams, recording)
     for name in description.absent:
         if name in streams or name not in recording.streams:
@@ -61,43 +67,51 @@ def check_slice(
 
 
 def _check_residual(
-    description: SliceDescription, streams: Mapping[str, Stream], recording: RecordingEntry
+    description: SliceDescription, streams: Mapping[str, AnyStreamDescription], recording: RecordingEntry
 ) -> None:
     judged = {name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")}
-    worst = max((abs(_residual(stream)) for name, stream in streams.items() if name in judged), default=0)
+    worst = max(
+        (abs(_stream_residual(stream)) for name, stream in streams.items() if name in judged), default=0
+    )
     # Streams that are not in the slice (a lidar's stamps, one that was too far off) may have a larger one.
     if description.residual_ns < worst or (judged <= streams.keys() and description.residual_ns != worst):
         raise IntegrityError(f"the index says {description.residual_ns} ns at most, its streams {worst}")
 
 
-def _residual(stream: Stream) -> int:
-    return 0 if isinstance(stream, Texts) else stream.residual_ns
+def _stream_residual(stream: AnyStreamDescription) -> int:
+    return 0 if isinstance(stream, TextDescription) else stream.residual_ns
 
 
-def _check(stream: Stream, stamps_ns: Sequence[int], entry: StreamEntry, tick_ns: int, drift: float) -> None:
+def _check_stream(
+    stream: AnyStreamDescription, stamps_ns: Sequence[int], entry: StreamEntry, tick_ns: int, drift: float
+) -> None:
     if stream.policy != entry.policy:
         raise IntegrityError(f"was matched by '{stream.policy}', and the manifest says '{entry.policy}'")
     wanted_ns = tick_ns + entry.offset_ns
     low_ns, high_ns = wanted_ns - entry.before_ns, wanted_ns + entry.after_ns
-    if isinstance(stream, Texts):
+    if isinstance(stream, TextDescription):
         _check_texts(stream, low_ns, high_ns)
         return
     if (stream.offset_ns, stream.tolerance_ns) != (entry.offset_ns, entry.tolerance_ns):
         raise IntegrityError("has another offset or tolerance than the manifest")
-    start_ns = {"window": low_ns if isinstance(stream, Sound) else stream.t_ns}.get(stream.policy, wanted_ns)
+    start_ns = {"window": low_ns if isinstance(stream, AudioDescription) else stream.t_ns}.get(
+        stream.policy, wanted_ns
+    )
     if stream.residual_ns != stream.t_ns - start_ns:
         raise IntegrityError("has a residual that does not add up to its stamp")
     if any(before > after for before, after in itertools.pairwise(stamps_ns)):
         raise IntegrityError("has stamps that go backward")
-    if isinstance(stream, Sound):
-        _check_sound(stream, entry, drift)
+    if isinstance(stream, AudioDescription):
+        _check_audio(stream, entry, drift)
     elif entry.policy == "window":
         _check_window(stream, stamps_ns, entry, low_ns, high_ns)
     else:
         _check_instant(stream, stamps_ns, entry)
 
 
-def _check_instant(stream: Picture | Rows, stamps_ns: Sequence[int], entry: StreamEntry) -> None:
+def _check_instant(
+    stream: ImageDescription | NumericDescription, stamps_ns: Sequence[int], entry: StreamEntry
+) -> None:
     age_ns = -stream.residual_ns
     if entry.policy == "hold":
         if not 0 <= age_ns <= entry.limit_ns:
@@ -107,7 +121,7 @@ def _check_instant(stream: Picture | Rows, stamps_ns: Sequence[int], entry: Stre
             raise IntegrityError(f"is {stream.residual_ns} ns off, tolerance {entry.tolerance_ns} ns")
     elif age_ns:
         raise IntegrityError(f"is {stream.residual_ns} ns off, and '{entry.policy}' leaves nothing")
-    if isinstance(stream, Picture):
+    if isinstance(stream, ImageDescription):
         if stream.stamps_ns is not None:
             raise IntegrityError("is one picture with the stamps of a tubelet")
         return
@@ -117,7 +131,11 @@ def _check_instant(stream: Picture | Rows, stamps_ns: Sequence[int], entry: Stre
 
 
 def _check_window(
-    stream: Picture | Rows, stamps_ns: Sequence[int], entry: StreamEntry, low_ns: int, high_ns: int
+    stream: ImageDescription | NumericDescription,
+    stamps_ns: Sequence[int],
+    entry: StreamEntry,
+    low_ns: int,
+    high_ns: int,
 ) -> None:
     if not stamps_ns or stamps_ns[0] != stream.t_ns:
         raise IntegrityError("has stamps that do not begin at its own")
@@ -129,7 +147,7 @@ def _check_window(
         raise IntegrityError(f"has nothing for {gap_ns} ns of its window, allowed {limit_ns} ns")
 
 
-def _check_sound(stream: Sound, entry: StreamEntry, drift: float) -> None:
+def _check_audio(stream: AudioDescription, entry: StreamEntry, drift: float) -> None:
     """Samples count on their own clock, the window on the recording's: the maps between them may stretch it."""
     sample_ns = 10**9 / max(stream.rate_hz, 1)
     slack_ns = 2 + sample_ns * drift
@@ -140,7 +158,7 @@ def _check_sound(stream: Sound, entry: StreamEntry, drift: float) -> None:
         raise IntegrityError(f"has {stream.samples} samples, and its window holds {expected:.1f}")
 
 
-def _check_texts(stream: Texts, low_ns: int, high_ns: int) -> None:
+def _check_texts(stream: TextDescription, low_ns: int, high_ns: int) -> None:
     if not stream.texts:
         raise IntegrityError("has no texts")
     for text in stream.texts:

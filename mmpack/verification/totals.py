@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mmpack.errors import MmpackError
-from mmpack.samples.statistics import Statistics
+from mmpack.samples.statistics import NumericStatistics
 from mmpack.shards import index
-from mmpack.shards.manifest import SYNC_REPORTS_NAME, Manifest, read_sync_reports, recording_entry
+from mmpack.shards.manifest import SYNC_REPORTS_NAME, Manifest, make_recording_entry, read_sync_reports
 from mmpack.storage.store import Store
 
 
-def file_faults(store: Store, manifest: Manifest) -> Iterator[str]:
+def check_files(store: Store, manifest: Manifest) -> Iterator[str]:
     """Files that are missing from the manifest or differ from it, and shards that it does not name."""
     expected = {index.INDEX_NAME, index.QUARANTINE_NAME, SYNC_REPORTS_NAME}
     if manifest.recordings:
@@ -31,7 +31,7 @@ def file_faults(store: Store, manifest: Manifest) -> Iterator[str]:
     for name in sorted(expected & manifest.files.keys()):
         digest = hashlib.sha256()
         try:
-            for chunk in store.chunks(name):
+            for chunk in store.read_chunks(name):
                 digest.update(chunk)
         except MmpackError as error:
             yield str(error)
@@ -41,14 +41,14 @@ def file_faults(store: Store, manifest: Manifest) -> Iterator[str]:
     names = Counter(shard.name for shard in manifest.shards)
     for name in sorted(name for name, times in names.items() if times > 1):
         yield f"the manifest names {name} {names[name]} times"
-    for name in store.names("shards/"):
+    for name in store.list_names("shards/"):
         if name.endswith(".tar") and name not in names:
             yield f"{name}: is no shard of the manifest"
 
 
-def index_faults(manifest: Manifest, table: pa.Table) -> Iterator[str]:
+def check_index(manifest: Manifest, table: pa.Table) -> Iterator[str]:
     """Totals of the manifest that the index does not add up to."""
-    tokens = {name: _sum(table, f"tokens_{name}") for name in index.MODALITIES}
+    tokens = {name: _sum(table, f"tokens_{name}") for name in index.MODALITY_COLUMNS}
     kinds = Counter(_counted(table["kind"]))
     figures: dict[str, tuple[Any, Any]] = {
         "samples": (manifest.samples, table.num_rows),
@@ -68,14 +68,14 @@ def index_faults(manifest: Manifest, table: pa.Table) -> Iterator[str]:
         yield f"the index names {name!r}, which is no shard of the manifest"
 
 
-def recording_faults(store: Store, manifest: Manifest, table: pa.Table) -> Iterator[str]:
+def check_recordings(store: Store, manifest: Manifest, table: pa.Table) -> Iterator[str]:
     """Recordings whose slices, quarantine and sync report do not agree. Raises StorageError, IntegrityError."""
     where = f"{store.url}/{SYNC_REPORTS_NAME}"
-    reports = [recording_entry(report, where=where) for report in read_sync_reports(store)]
+    reports = [make_recording_entry(report, where=where) for report in read_sync_reports(store)]
     if reports != manifest.recordings:
         yield f"{SYNC_REPORTS_NAME}: is not what the manifest says of the recordings"
     place = f"{store.url}/{index.QUARANTINE_NAME}"
-    quarantine = index.read_table(store, index.QUARANTINE_NAME)
+    quarantine = index.read_parquet(store, index.QUARANTINE_NAME)
     index.require_schema(quarantine, index.QUARANTINE_SCHEMA, where=place)
     aside = Counter(_counted(quarantine.group_by(["recording", "ordinal"]).aggregate([])["recording"]))
     slices = Counter(_counted(table.filter(pc.field("kind") == "slice")["recording"]))
@@ -94,18 +94,18 @@ def recording_faults(store: Store, manifest: Manifest, table: pa.Table) -> Itera
             yield f"{entry.name}: {aside[entry.name]} slices in {index.QUARANTINE_NAME}, {entry.quarantined} in the manifest"
 
 
-def statistics_faults(manifest: Manifest, found: dict[str, Statistics]) -> Iterator[str]:
+def check_statistics(manifest: Manifest, statistics: dict[str, NumericStatistics]) -> Iterator[str]:
     """Statistics of numeric streams that are not those of the rows."""
-    for name in sorted(manifest.numeric.keys() | found.keys()):
+    for name in sorted(manifest.numeric.keys() | statistics.keys()):
         stated = manifest.numeric.get(name)
-        if stated is None or name not in found:
+        if stated is None or name not in statistics:
             yield f"numeric stream {name!r}: {'no statistics' if stated is None else 'no rows'}"
             continue
-        if not _same(stated, found[name].public()):
+        if not _is_equal(stated, statistics[name].to_manifest()):
             yield f"numeric stream {name!r}: the statistics in the manifest are not those of its rows"
 
 
-def _same(stated: dict[str, Any], actual: dict[str, Any]) -> bool:
+def _is_equal(stated: dict[str, Any], actual: dict[str, Any]) -> bool:
     if any(stated.get(key) != actual[key] for key in actual.keys() - {"mean", "std"}):
         return False
     # Sums of the same numbers in another order differ in their last bits.

@@ -16,33 +16,33 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError, MmpackError
-from mmpack.layout import Facts, SliceFacts
+from mmpack.layout import SampleMetadata, SliceMetadata
+from mmpack.samples.description import DESCRIPTION_VERSION as DESCRIPTION_VERSION
 from mmpack.samples.description import (
     JSON_MEMBER,
-    Description,
+    SampleDescription,
     SliceDescription,
     StandAloneDescription,
+    decode_stream_description,
     read_description,
-    stream_of,
 )
-from mmpack.samples.description import VERSION as DESCRIPTION_VERSION
-from mmpack.samples.kinds import stand_alone_facts
-from mmpack.samples.kinds.slice import slice_content
-from mmpack.samples.statistics import Statistics, merge, of_rows
+from mmpack.samples.kinds import measure_stand_alone
+from mmpack.samples.kinds.slice import measure_slice
+from mmpack.samples.statistics import NumericStatistics, compute_statistics, merge_statistics
 from mmpack.shards import index, tar
 from mmpack.shards.manifest import RecordingEntry, ShardEntry
-from mmpack.shards.reader import Shards, sample_members
+from mmpack.shards.reader import ShardSet, read_members
 from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES
-from mmpack.verification.slice_gate import check_slice
-from mmpack.verification.token_counts import Counter, sample_fault
-from mmpack.verification.totals import file_faults, index_faults, recording_faults, statistics_faults
+from mmpack.verification.slice_gate import check_slice_gate
+from mmpack.verification.token_counts import TokenCountCheck, format_problem
+from mmpack.verification.totals import check_files, check_index, check_recordings, check_statistics
 
 STAND_ALONE_KINDS = ("text", "image_text", "speech")
-_ROWS = 4096  # of the index, as Python objects at a time
+_BATCH_ROWS = 4096  # of the index, as Python objects at a time
 
 
 @dataclass
-class Verdict:
+class VerificationReport:
     """What verification found.
 
     Attributes:
@@ -54,11 +54,13 @@ class Verdict:
     samples: int = 0
     members: int = 0
     size_bytes: int = 0
-    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def verify(url: str, *, tell: Callable[[int, int], None] = lambda done, total: None) -> Verdict:
+def verify(
+    url: str, *, on_progress: Callable[[int, int], None] = lambda done, total: None
+) -> VerificationReport:
     """Checks the build at `url` from its manifest down to every member of every sample.
 
     Args:
@@ -68,35 +70,35 @@ def verify(url: str, *, tell: Callable[[int, int], None] = lambda done, total: N
     Raises:
         IntegrityError: there is no manifest to check against.
     """
-    shards, verdict = Shards(url), Verdict()
+    shards, verdict = ShardSet(url), VerificationReport()
     manifest = shards.manifest
-    verdict.faults += file_faults(shards.store, manifest)
-    if verdict.faults:
+    verdict.problems += check_files(shards.store, manifest)
+    if verdict.problems:
         return verdict  # with a wrong index every further message would be noise
     try:
         table = shards.index
         table.validate(full=True)
-        verdict.faults += index_faults(manifest, table)
-        verdict.faults += recording_faults(shards.store, manifest, table)
+        verdict.problems += check_index(manifest, table)
+        verdict.problems += check_recordings(shards.store, manifest, table)
     except (MmpackError, pa.ArrowInvalid) as error:
-        verdict.faults.append(str(error))
+        verdict.problems.append(str(error))
         return verdict
-    checker = _Checker(shards, verdict)
+    checker = _SampleChecker(shards, verdict)
     total = sum(shard.size_bytes for shard in manifest.shards)
     names = [shard.name for shard in manifest.shards]
     for shard, rows in zip(manifest.shards, _by_shard(table, names), strict=True):
         try:
             checker.shard(shard, rows)
         except MmpackError as error:
-            verdict.faults.append(str(error))
+            verdict.problems.append(str(error))
         verdict.size_bytes += shard.size_bytes
-        tell(verdict.size_bytes, total)
-    if not verdict.faults:
-        verdict.faults += statistics_faults(manifest, checker.statistics)
+        on_progress(verdict.size_bytes, total)
+    if not verdict.problems:
+        verdict.problems += check_statistics(manifest, checker.statistics)
     return verdict
 
 
-class _Stream:
+class _ShardReader:
     """A shard read once from start to end, hashed on the way."""
 
     def __init__(self, chunks: Iterator[bytes], where: str) -> None:
@@ -123,7 +125,7 @@ class _Stream:
         left = bytes(self._buffer)
         for chunk in self._chunks:
             self._hash.update(chunk)
-            left += chunk[: max(0, len(tar.END) + 1 - len(left))]
+            left += chunk[: max(0, len(tar.END_OF_ARCHIVE) + 1 - len(left))]
         return left
 
     def hexdigest(self) -> str:
@@ -145,15 +147,15 @@ def _by_shard(table: pa.Table, names: list[str]) -> Iterator[pa.Table]:
         yield table.slice(start, stop - start)
 
 
-class _Checker:
+class _SampleChecker:
     """Goes through the samples, and gathers what can only be told of many."""
 
-    def __init__(self, shards: Shards, verdict: Verdict) -> None:
+    def __init__(self, shards: ShardSet, verdict: VerificationReport) -> None:
         self._shards, self._verdict = shards, verdict
         self._recordings = {entry.name: entry for entry in shards.manifest.recordings}
-        self._counter = Counter(shards.manifest, verdict.faults, verdict.notes)
+        self._counter = TokenCountCheck(shards.manifest, verdict.problems, verdict.notes)
         self._rows: dict[str, list[NDArray[np.float64]]] = {}
-        self.statistics: dict[str, Statistics] = {}
+        self.statistics: dict[str, NumericStatistics] = {}
 
     def shard(self, entry: ShardEntry, rows: pa.Table) -> None:
         """One shard from its first byte to its last. Raises MmpackError where nothing behind it can be told."""
@@ -166,11 +168,11 @@ class _Checker:
             )
         found = (rows.num_rows, int(rows["tokens"].to_numpy().sum(dtype=np.int64)))
         if found != (entry.samples, entry.tokens):
-            self._verdict.faults.append(
+            self._verdict.problems.append(
                 f"{where}: {found[0]} samples of {found[1]} tokens in the index, {entry.samples} of {entry.tokens} in the manifest"
             )
-        stream = _Stream(store.chunks(entry.name), where)
-        for batch in rows.to_batches(max_chunksize=_ROWS):
+        stream = _ShardReader(store.read_chunks(entry.name), where)
+        for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
             for row in batch.to_pylist():
                 if row["offset_bytes"] != stream.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
                     raise IntegrityError(
@@ -179,53 +181,57 @@ class _Checker:
                         where=where,
                     )
                 self._sample(row, stream.take(row["size_bytes"]))
-        if stream.rest() != tar.END:
-            self._verdict.faults.append(f"{where}: bytes behind the last sample that the index does not know")
+        if stream.rest() != tar.END_OF_ARCHIVE:
+            self._verdict.problems.append(
+                f"{where}: bytes behind the last sample that the index does not know"
+            )
         if stream.hexdigest() != entry.sha256:
-            self._verdict.faults.append(f"{where}: its sha256 is not the manifest's")
+            self._verdict.problems.append(f"{where}: its sha256 is not the manifest's")
         self._merge_rows()
         self._counter.count()
 
     def _sample(self, row: dict[str, Any], data: bytes) -> None:
         try:
-            members = sample_members(data, row)
+            members = read_members(data, row)
             facts = self._slice(row, members) if row["kind"] == "slice" else self._stand_alone(row, members)
-            texts = facts.text if isinstance(facts, SliceFacts) else (facts.text,)
+            texts = facts.text if isinstance(facts, SliceMetadata) else (facts.text,)
             if row["text_bytes"] != sum(len(text.encode()) for text in texts if isinstance(text, str)):
                 raise IntegrityError("its texts have another size than the index says")
             for name, column in index.media_columns(facts).items():
                 if row[name] != column:
                     raise IntegrityError(f"its {name} is not what the index says")
         except MmpackError as error:
-            self._verdict.faults.append(sample_fault(row, error))
+            self._verdict.problems.append(format_problem(row, error))
             return
         self._verdict.samples += 1
         self._verdict.members += len(members)
         self._counter.add(row, facts)
 
-    def _slice(self, row: dict[str, Any], members: dict[str, bytes]) -> SliceFacts:
+    def _slice(self, row: dict[str, Any], members: dict[str, bytes]) -> SliceMetadata:
         recording = self._recordings.get(row["recording"])
         if recording is None:
             raise IntegrityError(f"its recording '{row['recording']}' is not in the manifest")
         description = read_description(members.get(JSON_MEMBER, b""), SliceDescription, where="")
-        _check_head(row, description)
+        _check_description(row, description)
         unknown = sorted(description.streams.keys() - recording.streams.keys())
         if unknown:
             raise IntegrityError(f"the stream '{unknown[0]}' is not in the manifest")
         streams = {
-            name: stream_of(recording.streams[name].kind, facts, where=f"'{name}'")
+            name: decode_stream_description(recording.streams[name].kind, facts, where=f"'{name}'")
             for name, facts in description.streams.items()
         }
-        content = slice_content(streams, members)
-        check_slice(row, description, streams, content.stamps_ns, recording, self._with_content(recording))
+        content = measure_slice(streams, members)
+        check_slice_gate(
+            row, description, streams, content.stamps_ns, recording, self._check_content(recording)
+        )
         for name, rows in content.arrays.items():
             parts = self._rows.setdefault(name, [])
             if parts and parts[0].shape[1] != rows.shape[1]:
                 raise IntegrityError(f"'{name}' has {rows.shape[1]} columns, and {parts[0].shape[1]} before")
             parts.append(rows)
-        return content.facts
+        return content.metadata
 
-    def _with_content(self, recording: RecordingEntry) -> frozenset[str]:
+    def _check_content(self, recording: RecordingEntry) -> frozenset[str]:
         """Streams that a slice holds unless it says why not. Texts may be silent; a stream of numbers without
         a place in the layout was described by its stamps alone.
         """
@@ -237,14 +243,14 @@ class _Checker:
             or name in self._counter.numeric
         )
 
-    def _stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> Facts:
+    def _stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> SampleMetadata:
         if row["kind"] not in STAND_ALONE_KINDS:
             raise IntegrityError(f"samples of kind '{row['kind']}' are not of this format")
         description = read_description(members.get(JSON_MEMBER, b""), StandAloneDescription, where="")
-        _check_head(row, description)
+        _check_description(row, description)
         if (row["run"], row["t_ns"], row["residual_ns"]) != (row["ordinal"], 0, 0):
             raise IntegrityError("the index gives it a time or a run")
-        return stand_alone_facts(row["kind"], members)
+        return measure_stand_alone(row["kind"], members)
 
     def _merge_rows(self) -> None:
         """Statistics of a shard's rows, on top of those of the shards before."""
@@ -252,16 +258,16 @@ class _Checker:
             recorded = self._shards.manifest.numeric.get(name, {}).get("columns")
             columns = recorded if isinstance(recorded, list) else []
             rows = np.concatenate(parts)
-            before, found = self.statistics.get(name), of_rows(columns, rows)
+            before, found = self.statistics.get(name), compute_statistics(columns, rows)
             if before is not None and len(before.count) != len(found.count):
                 raise IntegrityError(
                     f"'{name}' has {len(found.count)} columns, and {len(before.count)} before"
                 )
-            self.statistics[name] = merge(before, found) if before else found
+            self.statistics[name] = merge_statistics(before, found) if before else found
         self._rows = {}
 
 
-def _check_head(row: dict[str, Any], description: Description) -> None:
+def _check_description(row: dict[str, Any], description: SampleDescription) -> None:
     if description.version != DESCRIPTION_VERSION:
         raise IntegrityError(f"it is of version {description.version}, not {DESCRIPTION_VERSION}")
     for name in ("kind", "recording", "ordinal"):
@@ -271,6 +277,6 @@ def _check_head(row: dict[str, Any], description: Description) -> None:
         raise IntegrityError("its key is not made of its recording and number")
 
 
-def to_json(verdict: Verdict) -> dict[str, Any]:
+def verification_to_json(verdict: VerificationReport) -> dict[str, Any]:
     """A verdict as plain JSON values."""
-    return msgspec.to_builtins(verdict) | {"ok": not verdict.faults}
+    return msgspec.to_builtins(verdict) | {"ok": not verdict.problems}

@@ -13,8 +13,8 @@ from mmpack.cli.mixture import mixture
 from mmpack.errors import ConfigError
 from mmpack.plan import open_plan
 from mmpack.plan.plan_config import PlanConfig
-from mmpack.settings import load
-from tests.plan.small_plans import NAMES, all_rows, made_index
+from mmpack.settings import load_settings
+from tests.plan.small_plans import NAMES, all_rows, make_small_index
 
 app = typer.Typer()
 app.command()(mixture)
@@ -35,7 +35,7 @@ temperature = [3.0, 5.0]
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixture")
-    made_index(folder / "build")
+    make_small_index(folder / "build")
     datasets = "".join(
         f'[[datasets]]\nname = "{name}"\nshards = "build"\nselect = ["{name}"]\nlocality = 8\n'
         + ("max_epochs = 1\n" if name == "robot" else "")
@@ -52,7 +52,7 @@ def run(*arguments: object) -> Result:
 
 def test_the_forecast_is_what_the_rows_hold(plan: Path) -> None:
     facts = json.loads(run(plan, "--json").stdout)
-    opened = open_plan(load(plan, PlanConfig).located(plan.parent), ledger=False)
+    opened = open_plan(load_settings(plan, PlanConfig).resolve_paths(plan.parent), ledger=False)
     held = dict.fromkeys(NAMES, 0)
     for row in all_rows(opened):
         for document in row.documents:

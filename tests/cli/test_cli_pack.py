@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpack import Shards
-from mmpack.packing import cut_chains
-from mmpack.plan.index_runs import chains_of
-from mmpack.shards.index import MODALITIES
+from mmpack import ShardSet
+from mmpack.packing import pack_runs
+from mmpack.plan.index_runs import load_index_runs
+from mmpack.shards.index import MODALITY_COLUMNS
 from tests.ingest.build_inputs import MMPACK, command, make_inputs, run
 
 
@@ -28,8 +28,8 @@ def mmpack(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_chains_are_the_runs_of_the_index(built: Path) -> None:
-    shards = Shards(str(built))
-    chains = chains_of(shards.index, shards.manifest)
+    shards = ShardSet(str(built))
+    chains = load_index_runs(shards.index, shards.manifest)
     rows = shards.index.to_pylist()
     assert chains.offsets[0] == 0
     assert chains.offsets[-1] == len(rows) == len(chains.lengths)
@@ -40,7 +40,7 @@ def test_chains_are_the_runs_of_the_index(built: Path) -> None:
         assert ordinals == list(range(ordinals[0], ordinals[0] + len(members)))
         assert overhead == (4 if members[0]["kind"] == "slice" else 0)
         assert members[0]["kind"] == "slice" or len(members) == 1
-    assert sum(chains.by_modality[name].sum() for name in MODALITIES) == chains.lengths.sum()
+    assert sum(chains.by_modality[name].sum() for name in MODALITY_COLUMNS) == chains.lengths.sum()
     # One drive has faults: what was set aside parts its runs.
     assert len(chains.offsets) - 1 > 40 + 12 + 5 + 2
 
@@ -49,9 +49,9 @@ def test_the_plan_is_the_librarys(built: Path) -> None:
     done = mmpack("pack", built, "--max-seq-len", 512, "--ranks", 4, "--json")
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    shards = Shards(str(built))
-    chains = chains_of(shards.index, shards.manifest)
-    planned = cut_chains(chains.lengths, chains.offsets, 512, overhead=chains.overhead)
+    shards = ShardSet(str(built))
+    chains = load_index_runs(shards.index, shards.manifest)
+    planned = pack_runs(chains.lengths, chains.offsets, 512, overhead=chains.overhead)
     assert (facts["rows"], facts["documents"], facts["cuts"]) == (
         planned.packing.rows,
         len(planned.lengths),

@@ -18,14 +18,14 @@ import pytest
 
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.layout import Modality
-from mmpack.mixture.forecast import forecast
-from mmpack.plan.balance_report import prices
-from mmpack.quarantine import RecordedFault, read_quarantine
-from mmpack.settings import load
-from mmpack.show.mixture_table import facts as mixture_facts
+from mmpack.mixture.forecast import forecast_mixture
+from mmpack.plan.balance_report import compare_balance_modes
+from mmpack.quarantine import QuarantineRecord, read_quarantine
+from mmpack.settings import load_settings
+from mmpack.show.mixture_table import forecast_report as mixture_facts
 from mmpack.show.row_page.planned_row import planned_row_html
-from mmpack.stream import RowStream, load_plan, open_plan
-from mmpack.stream.replay import replay
+from mmpack.stream import RowStream, load_plan_config, open_plan
+from mmpack.stream.replay import replay_quarantine
 from tests.ingest.build_inputs import MMPACK, make_inputs, run
 
 PLAN = """\
@@ -55,7 +55,7 @@ max_epochs = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A build in `out` and its plan in `plan.toml`."""
     made, folder = tmp_path_factory.mktemp("inputs"), tmp_path_factory.mktemp("stream")
-    config = load(make_inputs(made, drives=1), BuildConfig).located(made)
+    config = load_settings(make_inputs(made, drives=1), BuildConfig).resolve_paths(made)
     assert build_shards(config, str(folder / "out")).failures == []
     (folder / "plan.toml").write_text(PLAN)
     return folder
@@ -113,7 +113,7 @@ def line_of(done: subprocess.CompletedProcess[str]) -> str:
 def test_stream_tells_of_the_rows_it_read(plan: Path) -> None:
     facts = told("stream", plan, "--rows", 5, "--first-step", 1, "--rank", 1, "--ranks", 2)
     with RowStream.open(plan, rank=1, ranks=2) as stream:
-        stream.start_at(1)
+        stream.seek(1)
         rows = [next(stream) for _ in range(5)]
     assert {row.number // 4 for row in rows} == {1, 2, 3}
     assert facts["rows"] == 5
@@ -140,7 +140,7 @@ def test_stream_in_words(plan: Path) -> None:
 
 
 def test_benchmark_near_the_end_of_the_run(plan: Path) -> None:
-    steps = sum(1 for _ in open_plan(load_plan(plan)).steps())
+    steps = sum(1 for _ in open_plan(load_plan_config(plan)).steps())
     facts = told("stream", plan, "--benchmark", "--first-step", steps - 1)
     assert facts["rows"] == 4
     assert set(facts["one_row_ms"]) == {"plan", "read", "decode"}
@@ -158,7 +158,7 @@ def test_benchmark_in_words_and_workers(plan: Path) -> None:
 
 def test_balance_is_the_librarys(plan: Path) -> None:
     facts = told("stream", plan, "--balance", "--ranks", 2)
-    expected = prices(open_plan(load_plan(plan)), ranks=2, windows=4)
+    expected = compare_balance_modes(open_plan(load_plan_config(plan)), ranks=2, windows=4)
     assert facts == {"ranks": 2, "in_force": "rank", "modes": [asdict(each) for each in expected]}
     done = mmpack("stream", plan, "--balance", "--ranks", 2)
     assert (done.returncode, done.stderr) == (0, "")
@@ -169,8 +169,8 @@ def test_balance_is_the_librarys(plan: Path) -> None:
 
 def test_mixture_is_the_librarys(plan: Path) -> None:
     facts = told("mixture", plan)
-    opened = open_plan(load_plan(plan))
-    seen = forecast(opened.schedule, [each.tokens for each in opened.datasets], [2.0, 2.0])
+    opened = open_plan(load_plan_config(plan))
+    seen = forecast_mixture(opened.schedule, [each.tokens for each in opened.datasets], [2.0, 2.0])
     expected = mixture_facts(seen, [2.0, 2.0], [each.documents for each in opened.datasets])
     assert facts == json.loads(json.dumps(expected))
     assert facts["datasets"]["rest"]["epoch_documents"] == 40 + 12 + 5
@@ -182,7 +182,7 @@ def test_show_row_writes_the_librarys_page(plan: Path, tmp_path: Path) -> None:
     done = mmpack("show-row", plan, 3, "--out", page)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"page: {page}\n"
-    assert page.read_text("utf-8") == planned_row_html(open_plan(load_plan(plan)), 3)
+    assert page.read_text("utf-8") == planned_row_html(open_plan(load_plan_config(plan)), 3)
 
 
 def test_replay_tells_what_is_readable_now(damaged: Path, tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ def test_replay_ends_well_when_all_is_mended(folder: Path, damaged: Path, tmp_pa
     found = told("replay", record, plan)
     assert {each["outcome"] for each in found} == {"readable"}
     faults = read_quarantine(record)
-    assert replay(open_plan(load_plan(plan)), [*faults, *faults]) == replay(
-        open_plan(load_plan(plan)), faults
+    assert replay_quarantine(open_plan(load_plan_config(plan)), [*faults, *faults]) == replay_quarantine(
+        open_plan(load_plan_config(plan)), faults
     )
     page = tmp_path / "page.html"
     done = mmpack("replay", record, plan, "--line", 2, "--out", page)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(f"page: {page}\n")
-    assert page.read_text("utf-8") == planned_row_html(open_plan(load_plan(plan)), faults[1].row)
+    assert page.read_text("utf-8") == planned_row_html(open_plan(load_plan_config(plan)), faults[1].row)
     found = told("replay", record, plan, "--key", faults[0].key)
     assert {each["key"] for each in found} == {faults[0].key}
     (tmp_path / "none.jsonl").write_text("")
@@ -236,7 +236,7 @@ def test_a_record_holds_in_another_folder(damaged: Path, monkeypatch: pytest.Mon
     faults = read_quarantine(damaged / "quarantine.jsonl")
     missing = next(fault for fault in faults if "captions" in fault.key)
     assert missing.reason.startswith(f"{damaged / 'out' / 'shards' / 'captions-00000.tar'}: ")
-    found = replay(open_plan(load_plan(damaged / "plan.toml")), faults)
+    found = replay_quarantine(open_plan(load_plan_config(damaged / "plan.toml")), faults)
     assert {each.outcome for each in found} == {"same"}
 
 
@@ -250,7 +250,7 @@ def test_a_cache_does_not_hide_the_damage(damaged: Path, folder: Path, tmp_path:
         assert sum(1 for _ in stream) > 8
     shard.unlink()
     captions = [fault for fault in read_quarantine(damaged / "quarantine.jsonl") if "captions" in fault.key]
-    found = replay(open_plan(load_plan(damaged / "cached.toml")), captions[:2])
+    found = replay_quarantine(open_plan(load_plan_config(damaged / "cached.toml")), captions[:2])
     assert {each.outcome for each in found} == {"same"}
 
 
@@ -258,7 +258,7 @@ def test_a_cache_does_not_hide_the_damage(damaged: Path, folder: Path, tmp_path:
 def test_replay_of_another_plan_says_so(damaged: Path, old: str, new: str) -> None:
     plan = damaged / "other.toml"
     plan.write_text(PLAN.replace(old, new))
-    opened = open_plan(load_plan(plan))
+    opened = open_plan(load_plan_config(plan))
     faults = read_quarantine(damaged / "quarantine.jsonl")
     held = []
     for fault in faults:
@@ -290,8 +290,8 @@ def test_replay_takes_no_row_on_trust(plan: Path, tmp_path: Path) -> None:
     record = tmp_path / "quarantine.jsonl"
     for row in (-1, -(1 << 62), 1000, (1 << 63) - 1):
         write_fault(record, row=row)
-        (found,) = replay(open_plan(load_plan(plan)), read_quarantine(record))
-        assert isinstance(found.fault, RecordedFault)
+        (found,) = replay_quarantine(open_plan(load_plan_config(plan)), read_quarantine(record))
+        assert isinstance(found.sample, QuarantineRecord)
         assert (found.outcome, bool(found.reason)) == ("absent", True)
     write_fault(record, key="[red]key[/]", row=2)
     done = mmpack("replay", record, plan)

@@ -114,10 +114,10 @@ def test_integers(values: list[int], unit: str) -> None:
 def test_integers_in_a_wrong_unit_name_the_year_and_the_mend() -> None:
     with pytest.raises(DataError, match=r"cam\.csv, index 1: .*year 2464.*") as caught:
         integers_to_ns(np.array([0, 15_600_000_000]), "s", where="cam.csv")
-    assert caught.value.mend == "The unit is probably not s"
+    assert caught.value.hint == "The unit is probably not s"
     with pytest.raises(DataError) as caught:
         integers_to_ns(np.array([1_532_402_927_612_460]), "ms")
-    assert "us: that is the year 2018" in caught.value.mend
+    assert "us: that is the year 2018" in caught.value.hint
     with pytest.raises(ConfigError, match=r"'msec'.*Did you mean 'ms'"):
         integers_to_ns(np.array([0]), "msec")
 

@@ -77,7 +77,7 @@ def test_what_is_no_decimal(text: str) -> None:
 def test_decimals_in_a_wrong_unit_name_the_year() -> None:
     with pytest.raises(DataError, match=r"row 1: .*year 2464.*") as caught:
         decimals_to_ns(["1.5", "15600000000"], "s")
-    assert caught.value.mend == "The unit is probably not s"
+    assert caught.value.hint == "The unit is probably not s"
     with pytest.raises(DataError, match="us: that is the year 2018"):
         decimal_to_ns("1532402927612460", "ms")
 

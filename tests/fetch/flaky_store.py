@@ -43,7 +43,7 @@ def upload(client: Any, folder: Path, prefix: str) -> None:
 
 
 @contextmanager
-def proxy_of(behind: tuple[str, int]) -> Iterator[Proxy]:
+def run_proxy(behind: tuple[str, int]) -> Iterator[Proxy]:
     """A proxy of the server at `behind`, which clients opened within take for the store."""
     proxy = Proxy(behind)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})

@@ -13,13 +13,13 @@ import numpy as np
 
 from mmpack.errors import DataError
 from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
-from mmpack.quarantine import Fault
+from mmpack.quarantine import UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.shards import tar
 
 
 @dataclass
-class Made:
+class RandomStore:
     """A store's folder, its samples, and what their members are."""
 
     folder: Path
@@ -29,10 +29,10 @@ class Made:
 
 def make_store(
     root: Path, *, shards: int = 2, per_shard: int = 12, size: int = 3000, source: int = 0
-) -> Made:
+) -> RandomStore:
     """Tars of samples with two members each."""
     random = np.random.default_rng(source)
-    made = Made(root)
+    made = RandomStore(root)
     (root / "shards").mkdir(parents=True)
     for shard in range(shards):
         name = f"shards/{shard:05d}.tar"
@@ -45,12 +45,12 @@ def make_store(
                 "json": b'{"n":%d}' % number,
             }
             packed = b"".join(
-                tar.header(f"{key}.{extension}", len(content)) + content + tar.padding(len(content))
+                tar.make_header(f"{key}.{extension}", len(content)) + content + tar.make_padding(len(content))
                 for extension, content in members.items()
             )
             made.samples.append(
                 PlannedSample(
-                    source=source,
+                    shard_set=source,
                     number=number,
                     key=key,
                     kind="text",
@@ -64,11 +64,11 @@ def make_store(
             )
             made.members.append(members)
             data += packed
-        (root / name).write_bytes(data + tar.END)
+        (root / name).write_bytes(data + tar.END_OF_ARCHIVE)
     return made
 
 
-def row_of(*samples: PlannedSample, number: int = 0) -> PlannedRow:
+def make_planned_row(*samples: PlannedSample, number: int = 0) -> PlannedRow:
     """A row with one document for each sample."""
     return PlannedRow(number, tuple(PlannedDocument(0, (sample,), sample.tokens) for sample in samples))
 
@@ -76,13 +76,13 @@ def row_of(*samples: PlannedSample, number: int = 0) -> PlannedRow:
 def rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
     """Planned rows, each of one sample that is nowhere."""
     for number in range(start, start + count):
-        yield row_of(
+        yield make_planned_row(
             PlannedSample(0, number, f"key-{number}", "text", "s.tar", 0, 1, 0, 10, 10), number=number
         )
 
 
 @dataclass(frozen=True)
-class MakeRows:
+class FakeRowFunction:
     """Makes rows whose content is a function of their number, in a time that differs from row to row.
 
     Attributes:
@@ -103,17 +103,17 @@ class MakeRows:
     victims: str = ""
     pids: str = ""
 
-    def __call__(self) -> MakeRows:
+    def __call__(self) -> FakeRowFunction:
         if self.pids:
             (Path(self.pids) / str(os.getpid())).touch()
         return self
 
-    def make(self, planned: PlannedRow) -> tuple[Row, list[Fault]]:
+    def make(self, planned: PlannedRow) -> tuple[Row, list[UnreadableSample]]:
         """A row and one fault."""
         if self.slow_s:
             time.sleep(self.slow_s * np.random.default_rng(~planned.number % 1000).random())
         if planned.number == self.fails_at:
-            raise DataError("a fault", where=f"row {planned.number}", mend="None.")
+            raise DataError("a fault", where=f"row {planned.number}", hint="None.")
         if planned.number == self.dies_at and os.path.getsize(self.victims) < self.deaths:
             with open(self.victims, "ab") as file:
                 file.write(b"x")
@@ -122,16 +122,16 @@ class MakeRows:
 
 
 @dataclass(frozen=True)
-class Setup:
+class FakeRowSetup:
     """What a worker is told: gives the `make` of its `MakeRows`."""
 
-    rows: MakeRows
+    rows: FakeRowFunction
 
     def __call__(self):
         return self.rows().make
 
 
-def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[Fault]]:
+def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[UnreadableSample]]:
     """Arrays of many shapes, empty ones among them."""
     random = np.random.default_rng(planned.number)
     length = 64 + planned.number % 7
@@ -169,13 +169,13 @@ def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[Fault]]:
         pairs=np.empty((0, 2), np.int32),
         cls_index=np.empty((0, 2), np.int32),
     )
-    fault = Fault(
+    fault = UnreadableSample(
         row=planned.number, key="broken", shard="s.tar", offset_bytes=1, size_bytes=2, reason="a reason"
     )
     return row, [fault]
 
 
-def assert_same(one: tuple[Row, list[Fault]], other: tuple[Row, list[Fault]]) -> None:
+def assert_same(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[UnreadableSample]]) -> None:
     """Equal in every array, dtype and shape, and in their faults."""
     assert one[1] == other[1]
     assert (one[0].number, one[0].keys) == (other[0].number, other[0].keys)
@@ -185,7 +185,7 @@ def assert_same(one: tuple[Row, list[Fault]], other: tuple[Row, list[Fault]]) ->
         np.testing.assert_array_equal(array, again, err_msg=name)
 
 
-def expected(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[Fault]]]:
+def expected(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[UnreadableSample]]]:
     """What `MakeRows` makes of `rows(count)`."""
     return [make_row(planned, patches) for planned in rows(count, start)]
 

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from mmpack.fetch.disk_cache import DiskCache, _locked, entry_name
+from mmpack.fetch.disk_cache import DiskCache, _lock_file, cache_entry_name
 from mmpack.fetch.fetcher import Fetcher
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.storage.local import LocalStore
-from tests.fetch.random_stores import Made, make_store, row_of
-from tests.small_disk import disk_of
+from tests.fetch.random_stores import RandomStore, make_planned_row, make_store
+from tests.small_disk import mount_small_disk
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path) -> RandomStore:
     return make_store(tmp_path / "build")
 
 
@@ -36,12 +36,12 @@ def fetcher(root: Path, cache: Path, size: str = "10MB") -> Fetcher:
     return Fetcher([LocalStore(root)], ReaderConfig(cache=str(cache), cache_size=size, retries=0))
 
 
-def whole(made: Made) -> dict:
+def whole(made: RandomStore) -> dict:
     return {(0, number): members for number, members in enumerate(made.members)}
 
 
-def test_what_was_read_once_is_not_read_again(tmp_path: Path, made: Made) -> None:
-    row = row_of(*made.samples)
+def test_what_was_read_once_is_not_read_again(tmp_path: Path, made: RandomStore) -> None:
+    row = make_planned_row(*made.samples)
     assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
     assert len(entries(tmp_path / "cache")) == len(made.samples)
     for shard in (tmp_path / "build" / "shards").iterdir():
@@ -50,8 +50,8 @@ def test_what_was_read_once_is_not_read_again(tmp_path: Path, made: Made) -> Non
     assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
 
 
-def test_a_damaged_entry_is_read_again(tmp_path: Path, made: Made) -> None:
-    row = row_of(*made.samples)
+def test_a_damaged_entry_is_read_again(tmp_path: Path, made: RandomStore) -> None:
+    row = make_planned_row(*made.samples)
     fetcher(tmp_path / "build", tmp_path / "cache").fetch(row)
     flipped, short, long = entries(tmp_path / "cache")[:3]
     before = {path: path.read_bytes() for path in (flipped, short, long)}
@@ -63,19 +63,19 @@ def test_a_damaged_entry_is_read_again(tmp_path: Path, made: Made) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_another_samples_bytes_are_no_hit(tmp_path: Path, made: Made) -> None:
+def test_another_samples_bytes_are_no_hit(tmp_path: Path, made: RandomStore) -> None:
     one = made.samples[0]
     names = {
-        entry_name("a", one),
-        entry_name("b", one),
+        cache_entry_name("a", one),
+        cache_entry_name("b", one),
         *(
-            entry_name("a", replace(one, **{field: value}))
+            cache_entry_name("a", replace(one, **{field: value}))
             for field, value in (("shard", "x"), ("offset_bytes", 1), ("size_bytes", 1), ("crc32", 1))
         ),
     }
     assert len(names) == 6
     # What is no part of the bytes' identity: how the plan numbers it.
-    assert entry_name("a", replace(one, source=7, number=9)) in names
+    assert cache_entry_name("a", replace(one, source=7, number=9)) in names
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_the_bound_holds_for_all_who_share_it(tmp_path: Path, at_once: int) -> N
     def watch() -> None:
         nonlocal most
         while not stop.wait(0.001):
-            with _locked(tmp_path / "cache" / "total") as handle:  # nobody evicts while it counts
+            with _lock_file(tmp_path / "cache" / "total") as handle:  # nobody evicts while it counts
                 if handle is not None:
                     most = max(most, len(entries(tmp_path / "cache")))
 
@@ -175,14 +175,14 @@ def test_a_damaged_total_is_counted_anew(tmp_path: Path, total: bytes) -> None:
     assert int((tmp_path / "cache" / "total").read_bytes()) == 9 * 4096
 
 
-def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: Made) -> None:
+def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: RandomStore) -> None:
     import fcntl
 
     (tmp_path / "cache").mkdir()
     handle = os.open(tmp_path / "cache" / "total", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
     began = time.monotonic()
-    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row_of(*made.samples[:2])) == {
+    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(make_planned_row(*made.samples[:2])) == {
         (0, number): made.members[number] for number in range(2)
     }
     assert time.monotonic() - began < 5
@@ -193,34 +193,34 @@ def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: Made) -> N
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 100 kB that is really full soon."""
-    with disk_of("100k", tmp_path) as disk:
+    with mount_small_disk("100k", tmp_path) as disk:
         yield disk
 
 
 def test_a_full_disk_is_said_once(
-    tmp_path: Path, made: Made, small_disk: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, made: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cached = fetcher(tmp_path / "build", small_disk / "cache")
     for _ in range(3):
-        assert cached.fetch(row_of(*made.samples)) == whole(made)
+        assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
     assert caplog.text.count("cannot be written (No space left on device)") == 1
     kept = entries(small_disk / "cache")
     assert 0 < len(kept) < len(made.samples)
     assert list((small_disk / "cache").glob("*/aside-*")) == []
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, made: Made, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be(tmp_path: Path, made: RandomStore, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("in the way")
     cached = fetcher(tmp_path / "build", tmp_path / "file" / "cache")
     for _ in range(2):
-        assert cached.fetch(row_of(*made.samples)) == whole(made)
+        assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
     assert caplog.text.count("cannot be written (Not a directory)") == 1
 
 
 def test_a_read_only_cache_still_serves(
-    tmp_path: Path, made: Made, small_disk: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, made: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    half = row_of(*made.samples[:8])
+    half = make_planned_row(*made.samples[:8])
     fetcher(tmp_path / "build", small_disk / "cache").fetch(half)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     shard = tmp_path / "build" / made.samples[0].shard
@@ -229,5 +229,5 @@ def test_a_read_only_cache_still_serves(
     assert cached.fetch(half) == {(0, number): made.members[number] for number in range(8)}
     assert caplog.text == ""
     moved.rename(shard)
-    assert cached.fetch(row_of(*made.samples)) == whole(made)
+    assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
     assert caplog.text.count("Read-only file system") == 1

@@ -17,15 +17,15 @@ from mmpack.plan.plan_config import ReaderConfig
 from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES
 from mmpack.storage.local import LocalStore
 from mmpack.storage.open_files import OpenFiles
-from mmpack.storage.retry import retrying
-from mmpack.storage.store import LastingStorageError
-from tests.fetch.random_stores import Made, descriptors, make_store, row_of
+from mmpack.storage.retry import retry
+from mmpack.storage.store import PermanentStorageError
+from tests.fetch.random_stores import RandomStore, descriptors, make_planned_row, make_store
 
 pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path) -> RandomStore:
     return make_store(tmp_path)
 
 
@@ -33,9 +33,9 @@ def fetcher(root: Path, **settings: object) -> Fetcher:
     return Fetcher([LocalStore(root)], ReaderConfig(**{"retries": 0, **settings}))  # pyright: ignore[reportArgumentType]
 
 
-def test_every_sample_is_what_was_written(tmp_path: Path, made: Made) -> None:
+def test_every_sample_is_what_was_written(tmp_path: Path, made: RandomStore) -> None:
     for gap in ("0B", "64kB"):
-        found = fetcher(tmp_path, gap=gap).fetch(row_of(*made.samples[::-1], *made.samples[3:5]))
+        found = fetcher(tmp_path, gap=gap).fetch(make_planned_row(*made.samples[::-1], *made.samples[3:5]))
         assert found == {(0, number): members for number, members in enumerate(made.members)}
         assert all(type(data) is bytes for members in found.values() for data in members.values())  # pyright: ignore
 
@@ -44,11 +44,13 @@ def test_samples_of_several_stores(tmp_path: Path) -> None:
     builds = [make_store(tmp_path / str(source), source=source) for source in range(3)]
     stores = [LocalStore(tmp_path / str(source)) for source in range(3)]
     chosen = [build.samples[5] for build in builds] + [builds[1].samples[6]]
-    found = Fetcher(stores, ReaderConfig()).fetch(row_of(*chosen))
-    assert found == {(each.source, each.number): builds[each.source].members[each.number] for each in chosen}
+    found = Fetcher(stores, ReaderConfig()).fetch(make_planned_row(*chosen))
+    assert found == {
+        (each.shard_set, each.number): builds[each.shard_set].members[each.number] for each in chosen
+    }
 
 
-def test_which_samples_share_a_read(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_which_samples_share_a_read(made: RandomStore, monkeypatch: pytest.MonkeyPatch) -> None:
     first = [sample for sample in made.samples if sample.shard == made.samples[0].shard]
     size = first[0].size_bytes
     # Neighbours, then a hole of one sample, then neighbours again.
@@ -70,7 +72,9 @@ def test_which_samples_share_a_read(made: Made, monkeypatch: pytest.MonkeyPatch)
     assert [each for read in bounded for each in read.samples] == first
 
 
-def test_reads_are_merged_and_done_once(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reads_are_merged_and_done_once(
+    tmp_path: Path, made: RandomStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, int]] = []
     real = os.preadv
 
@@ -79,17 +83,17 @@ def test_reads_are_merged_and_done_once(tmp_path: Path, made: Made, monkeypatch:
         return real(handle, rooms, offset)
 
     monkeypatch.setattr(os, "preadv", counted)
-    fetcher(tmp_path).fetch(row_of(*made.samples[:5], *made.samples[:5]))
+    fetcher(tmp_path).fetch(make_planned_row(*made.samples[:5], *made.samples[:5]))
     assert asked == [(0, sum(sample.size_bytes for sample in made.samples[:5]))]
 
 
-def test_a_wrong_byte_is_one_samples_fault(tmp_path: Path, made: Made) -> None:
+def test_a_wrong_byte_is_one_samples_fault(tmp_path: Path, made: RandomStore) -> None:
     bad = made.samples[4]
     path = tmp_path / bad.shard
     data = bytearray(path.read_bytes())
     data[bad.offset_bytes + 700] ^= 1
     path.write_bytes(data)
-    found = fetcher(tmp_path).fetch(row_of(*made.samples))
+    found = fetcher(tmp_path).fetch(make_planned_row(*made.samples))
     error = found.pop((0, 4))
     assert isinstance(error, IntegrityError)
     assert "crc32" in str(error)
@@ -97,10 +101,10 @@ def test_a_wrong_byte_is_one_samples_fault(tmp_path: Path, made: Made) -> None:
     assert found == {(0, number): each for number, each in enumerate(made.members) if number != 4}
 
 
-def test_a_truncated_shard_costs_only_what_is_gone(tmp_path: Path, made: Made) -> None:
+def test_a_truncated_shard_costs_only_what_is_gone(tmp_path: Path, made: RandomStore) -> None:
     cut = made.samples[7]
     os.truncate(tmp_path / cut.shard, cut.offset_bytes + 100)
-    found = fetcher(tmp_path, gap="1MB").fetch(row_of(*made.samples))
+    found = fetcher(tmp_path, gap="1MB").fetch(make_planned_row(*made.samples))
     per_shard = len(made.samples) // 2
     for number, members in enumerate(made.members):
         if 7 <= number < per_shard:
@@ -113,7 +117,7 @@ def test_a_truncated_shard_costs_only_what_is_gone(tmp_path: Path, made: Made) -
 
 
 @pytest.mark.parametrize("gone", ["missing", "folder", "denied"])
-def test_a_shard_that_cannot_be_opened(tmp_path: Path, made: Made, gone: str) -> None:
+def test_a_shard_that_cannot_be_opened(tmp_path: Path, made: RandomStore, gone: str) -> None:
     path = tmp_path / made.samples[0].shard
     if gone == "denied":
         if os.geteuid() == 0:
@@ -123,15 +127,17 @@ def test_a_shard_that_cannot_be_opened(tmp_path: Path, made: Made, gone: str) ->
         path.unlink()
     if gone == "folder":
         path.mkdir()
-    found = fetcher(tmp_path, retries=50).fetch(row_of(*made.samples))  # 50 tries would take minutes
+    found = fetcher(tmp_path, retries=50).fetch(
+        make_planned_row(*made.samples)
+    )  # 50 tries would take minutes
     for number, members in enumerate(made.members):
         if made.samples[number].shard == made.samples[0].shard:
-            assert isinstance(found[0, number], LastingStorageError)
+            assert isinstance(found[0, number], PermanentStorageError)
         else:
             assert found[0, number] == members
 
 
-def test_an_index_that_lies(tmp_path: Path, made: Made) -> None:
+def test_an_index_that_lies(tmp_path: Path, made: RandomStore) -> None:
     """Insane sizes are refused before memory is asked for, and no name leaves the store."""
     good = made.samples[0]
     lies = {
@@ -143,7 +149,7 @@ def test_an_index_that_lies(tmp_path: Path, made: Made) -> None:
         6: replace(made.samples[6], key="another"),
         7: replace(made.samples[7], offset_bytes=1 << 62),
     }
-    found = fetcher(tmp_path).fetch(row_of(good, *lies.values()))
+    found = fetcher(tmp_path).fetch(make_planned_row(good, *lies.values()))
     assert found[0, 0] == made.members[0]
     for number in (1, 2, 3):
         assert isinstance(found[0, number], IntegrityError)
@@ -163,7 +169,7 @@ def test_threads_share_one_fetcher(tmp_path: Path) -> None:
 
     def read() -> None:
         for _ in range(20):
-            found = shared.fetch(row_of(*made.samples))
+            found = shared.fetch(make_planned_row(*made.samples))
             if found != expected:
                 wrong.append(found)
 
@@ -198,14 +204,16 @@ def test_a_file_larger_than_one_call_reads(tmp_path: Path, monkeypatch: pytest.M
 def test_samples_larger_than_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = make_store(tmp_path, per_shard=3)
     monkeypatch.setattr(fetching, "MAX_READ_BYTES", 2000)
-    found = fetcher(tmp_path).fetch(row_of(*made.samples))
+    found = fetcher(tmp_path).fetch(make_planned_row(*made.samples))
     assert found == {(0, number): members for number, members in enumerate(made.members)}
 
 
-def test_a_stale_handle_is_opened_anew(tmp_path: Path, made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_handle_is_opened_anew(
+    tmp_path: Path, made: RandomStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As on a network file system: reading fails until the file is opened again."""
     stale = fetcher(tmp_path, retries=1)
-    row = row_of(made.samples[0])
+    row = make_planned_row(made.samples[0])
     stale.fetch(row)
     handle = stale._files._files[str(tmp_path / made.samples[0].shard)].handle
     write = os.open(tmp_path / "elsewhere", os.O_WRONLY | os.O_CREAT)
@@ -223,15 +231,15 @@ def test_retrying_ends() -> None:
         raise kind("no")
 
     with pytest.raises(StorageError):
-        retrying(lambda: fail(StorageError), retries=2, stop=threading.Event())
+        retry(lambda: fail(StorageError), retries=2, stop=threading.Event())
     assert len(calls) == 3
-    with pytest.raises(LastingStorageError):
-        retrying(lambda: fail(LastingStorageError), retries=9, stop=threading.Event())
+    with pytest.raises(PermanentStorageError):
+        retry(lambda: fail(PermanentStorageError), retries=9, stop=threading.Event())
     assert len(calls) == 4
     stopped = threading.Event()
     stopped.set()
     with pytest.raises(StorageError):
-        retrying(lambda: fail(StorageError), retries=90, stop=stopped)
+        retry(lambda: fail(StorageError), retries=90, stop=stopped)
     assert len(calls) == 5
     answers = iter([StorageError("once"), StorageError("twice"), b"at last"])
 
@@ -241,7 +249,7 @@ def test_retrying_ends() -> None:
             return answer
         raise answer
 
-    assert retrying(mended, retries=2, stop=threading.Event()) == b"at last"
+    assert retry(mended, retries=2, stop=threading.Event()) == b"at last"
 
 
 def test_a_build_as_it_is_written(tmp_path: Path) -> None:

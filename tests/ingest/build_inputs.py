@@ -108,7 +108,7 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def kill_whole(process: subprocess.Popen) -> None:
+def kill_process(process: subprocess.Popen) -> None:
     """kill -9 of a build and nothing else: its workers have to notice."""
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from mmpack import Shards, verify
+from mmpack import ShardSet, verify
 from mmpack.errors import IntegrityError
 from mmpack.shards import tar
 from tests.ingest.build_inputs import MMPACK, command, digests, make_inputs, run
-from tests.small_disk import disk_of
+from tests.small_disk import mount_small_disk
 from tools.make_recording import make_recording
 
 
@@ -53,7 +53,7 @@ def refused(done: subprocess.CompletedProcess, *words: str) -> str:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB that is really full soon."""
-    with disk_of("300k", tmp_path) as disk:
+    with mount_small_disk("300k", tmp_path) as disk:
         yield disk
 
 
@@ -104,7 +104,7 @@ def test_other_settings_are_refused_with_the_difference(config: Path, copy: Path
     changed.write_text(config.read_text().replace('size = "40kB"', 'size = "40kB"\njpeg_quality = 50'))
     refused(run(command(changed, copy)), "shards.jpeg_quality is 50 and was 90", "--overwrite")
     assert run(command(changed, copy, "--overwrite")).returncode == 0
-    assert verify(str(copy)).faults == []
+    assert verify(str(copy)).problems == []
 
 
 def test_changed_input_is_refused(config: Path, copy: Path, tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_verify_finds_a_flipped_byte_anywhere(copy: Path) -> None:
     for offset in (0, 600, size // 3, size // 2, size - 1100, size - 1):
         before = shard.read_bytes()
         _flip(shard, offset)
-        assert verify(str(copy)).faults, offset
+        assert verify(str(copy)).problems, offset
         shard.write_bytes(before)
-    assert not verify(str(copy)).faults
+    assert not verify(str(copy)).problems
 
 
 def test_verify_finds_truncation_absence_and_additions(copy: Path) -> None:
@@ -201,14 +201,14 @@ def test_verify_finds_truncation_absence_and_additions(copy: Path) -> None:
     shard.write_bytes(before[:-700])
     refused(run([MMPACK, "verify", str(copy)]), "truncated or replaced")
     shard.write_bytes(before + bytes(512))
-    assert verify(str(copy)).faults
+    assert verify(str(copy)).problems
     shard.unlink()
-    assert "No such file" in verify(str(copy)).faults[0]
+    assert "No such file" in verify(str(copy)).problems[0]
 
 
 def test_verify_finds_a_touched_index_or_manifest(copy: Path) -> None:
     _flip(copy / "index.parquet", 100)
-    assert "index.parquet" in verify(str(copy)).faults[0]
+    assert "index.parquet" in verify(str(copy)).problems[0]
     (copy / "manifest.json").write_text("{")
     refused(run([MMPACK, "verify", str(copy)]), "manifest is damaged")
     (copy / "manifest.json").unlink()
@@ -222,10 +222,10 @@ def test_an_archive_that_climbs_out(copy: Path, tmp_path: Path) -> None:
     climbing = tarfile.TarInfo("../../etc/passwd")  # mmpack's own header would refuse the name
     climbing.size = int(data[124:135], 8)
     data[:512] = climbing.tobuf(tarfile.USTAR_FORMAT)[:512]
-    row = Shards(str(copy)).index.to_pylist()
+    row = ShardSet(str(copy)).index.to_pylist()
     first = next(entry for entry in row if entry["shard"].endswith(shard.name))
     with pytest.raises(IntegrityError, match=r"'\.\./\.\./etc/passwd' would leave"):
-        list(tar.members(bytes(data[: first["size_bytes"]]), where=str(shard)))
+        list(tar.iter_members(bytes(data[: first["size_bytes"]]), where=str(shard)))
     shard.write_bytes(data)
     refused(run([MMPACK, "verify", str(copy)]), "faults")
 
@@ -258,7 +258,7 @@ def test_object_store(config: Path, built: Path, monkeypatch: pytest.MonkeyPatch
         done = run(command(config, "s3://shards/some/where", "-j", "2"))
         assert done.returncode == 0, done.stderr
         verdict = verify("s3://shards/some/where")
-        assert verdict.faults == []
+        assert verdict.problems == []
         listed = client.list_objects_v2(Bucket="shards")["Contents"]
         remote = {entry["Key"].removeprefix("some/where/"): entry["Key"] for entry in listed}
         assert sorted(remote) == sorted(digests(built))
@@ -266,8 +266,8 @@ def test_object_store(config: Path, built: Path, monkeypatch: pytest.MonkeyPatch
             assert (
                 client.get_object(Bucket="shards", Key=key)["Body"].read() == (built / name).read_bytes()
             ), name
-        sample = Shards("s3://shards/some/where").sample("drive-000-00000003")
-        assert sample == Shards(str(built)).sample("drive-000-00000003")
+        sample = ShardSet("s3://shards/some/where").sample("drive-000-00000003")
+        assert sample == ShardSet(str(built)).sample("drive-000-00000003")
         refused(run([MMPACK, "verify", "s3://shards/elsewhere"]), "no finished build")
     finally:
         server.stop()
@@ -350,8 +350,8 @@ def test_names_of_sources_are_made_safe(tmp_path: Path) -> None:
         tmp_path, "b.toml", '[[samples]]\nname = "../my.texts"\nkind = "text"\npath = "t.jsonl"\n'
     )
     assert run(command(config, tmp_path / "out", "-j", "0")).returncode == 0
-    assert verify(str(tmp_path / "out")).faults == []
-    assert Shards(str(tmp_path / "out")).index["key"].to_pylist() == [
+    assert verify(str(tmp_path / "out")).problems == []
+    assert ShardSet(str(tmp_path / "out")).index["key"].to_pylist() == [
         "my_texts-00000000",
         "my_texts-00000001",
     ]
@@ -401,9 +401,9 @@ def test_two_builds_at_once(config: Path, built: Path, tmp_path: Path) -> None:
 def test_the_library_beside_the_package_of_its_name(config: Path, tmp_path: Path) -> None:
     import mmpack
     import mmpack.ingest
-    from mmpack.settings import load
+    from mmpack.settings import load_settings
 
-    settings = load(config, mmpack.BuildConfig).located(config.parent)
+    settings = load_settings(config, mmpack.BuildConfig).resolve_paths(config.parent)
     outcome = mmpack.build_shards(settings, str(tmp_path / "out"))
     assert outcome.failures == []
     assert outcome.manifest is not None

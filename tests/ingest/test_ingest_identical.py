@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from mmpack import Shards, verify
-from tests.ingest.build_inputs import children, command, digests, kill_whole, make_inputs, run, wait_gone
+from mmpack import ShardSet, verify
+from tests.ingest.build_inputs import children, command, digests, kill_process, make_inputs, run, wait_gone
 
 
 @pytest.fixture(scope="module")
@@ -38,16 +38,16 @@ def duration_s(config: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
 
 def test_the_reference_is_whole(reference: Path) -> None:
     verdict = verify(str(reference))
-    assert verdict.faults == []
+    assert verdict.problems == []
     assert verdict.notes == []
-    manifest = Shards(str(reference)).manifest
+    manifest = ShardSet(str(reference)).manifest
     assert manifest.samples == verdict.samples == manifest.slices + 40 + 12 + 5
     assert len(manifest.shards) > 8
     assert not (reference / "_build" / "scratch").exists()
 
 
 def test_webdataset_reads_it(reference: Path) -> None:
-    shards = Shards(str(reference))
+    shards = ShardSet(str(reference))
     dataset = webdataset.WebDataset(shards.urls, shardshuffle=False)
     keys = [sample["__key__"] for sample in dataset]
     assert [Path(key).name for key in keys] == shards.index["key"].to_pylist()
@@ -92,7 +92,7 @@ def _kill_whole_build(config: Path, reference: Path, out: Path, after_s: float) 
     time.sleep(after_s)
     workers = children(process.pid)
     was_running = process.poll() is None
-    kill_whole(process)
+    kill_process(process)
     assert wait_gone(workers) == [], "workers outlived their build"
     # What has its final name is whole at every moment.
     for path in out.glob("shards/*.tar"):

@@ -21,29 +21,29 @@ def test_tokens_are_those_of_the_samples_written_out(
     while Fraction(len(resampled), 16_000) < Fraction(samples, rate):
         resampled.append(0)
     frames = [resampled[start : start + hop] for start in range(0, len(resampled), hop)]
-    assert layout.frames(samples, rate) == len(frames)
-    assert layout.tokens(samples, rate) == len(frames) * codebooks
+    assert layout.num_frames(samples, rate) == len(frames)
+    assert layout.num_tokens(samples, rate) == len(frames) * codebooks
 
 
 @given(st.integers(0, 10**15), RATES)
 def test_no_precision_is_lost_on_long_sound(samples: int, rate: int) -> None:
     layout = AudioLayout()
-    frames = layout.frames(samples, rate)
+    frames = layout.num_frames(samples, rate)
     assert (frames - 1) * 320 * rate < samples * 16_000 or frames == 0
     assert frames * 320 * rate >= samples * 16_000
 
 
 def test_one_sample_makes_a_frame_and_none_makes_none() -> None:
-    assert AudioLayout().tokens(0, 48_000) == 0
-    assert AudioLayout().tokens(1, 48_000) == 1
-    assert AudioLayout().tokens(48_000, 48_000) == 50
-    assert AudioLayout().tokens(48_001, 48_000) == 51
+    assert AudioLayout().num_tokens(0, 48_000) == 0
+    assert AudioLayout().num_tokens(1, 48_000) == 1
+    assert AudioLayout().num_tokens(48_000, 48_000) == 50
+    assert AudioLayout().num_tokens(48_001, 48_000) == 51
 
 
 @pytest.mark.parametrize(("samples", "rate"), [(-1, 16_000), (5, 0), (5, -8)])
 def test_impossible_sound_is_refused(samples: int, rate: int) -> None:
     with pytest.raises(DataError):
-        AudioLayout().tokens(samples, rate)
+        AudioLayout().num_tokens(samples, rate)
 
 
 @pytest.mark.parametrize("key", ["sample_rate_hz", "hop", "codebooks", "codebook_size"])

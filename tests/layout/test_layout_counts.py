@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import (
     AudioLayout,
-    Facts,
-    ImageTextFacts,
+    ImageTextMetadata,
     Layout,
     LayoutConfig,
     Modality,
     NumericLayout,
+    SampleMetadata,
     Segment,
-    SliceFacts,
-    SpeechFacts,
-    TextFacts,
+    SliceMetadata,
+    SpeechMetadata,
+    TextMetadata,
     TokenCounts,
     VisionLayout,
 )
@@ -53,7 +53,7 @@ CAMERAS = st.sampled_from(LAYOUT.config.cameras)
 STREAMS = st.sampled_from([stream.name for stream in LAYOUT.config.numeric])
 
 slices = st.builds(
-    SliceFacts,
+    SliceMetadata,
     cameras=st.dictionaries(CAMERAS, pictures).map(lambda d: tuple((n, *size) for n, size in d.items())),
     audio=st.lists(sounds, max_size=2).map(lambda s: tuple((f"mic_{i}", *x) for i, x in enumerate(s))),
     numeric=st.dictionaries(STREAMS, st.integers(0, 5)).map(lambda d: tuple(d.items())),
@@ -61,15 +61,15 @@ slices = st.builds(
 )
 facts_of_any_kind = st.one_of(
     slices,
-    texts.map(TextFacts),
-    st.builds(lambda size, text: ImageTextFacts(*size, text), pictures, texts),
-    st.builds(lambda sound, text: SpeechFacts(*sound, text), sounds, texts),
+    texts.map(TextMetadata),
+    st.builds(lambda size, text: ImageTextMetadata(*size, text), pictures, texts),
+    st.builds(lambda sound, text: SpeechMetadata(*sound, text), sounds, texts),
 )
 
 
 def patch_ids(height: int, width: int) -> list[int]:
     """One id per merged patch of the resized picture, cut out of real pixels."""
-    grid = LAYOUT.config.vision.grid(height, width)
+    grid = LAYOUT.config.vision.patch_grid(height, width)
     pixels = np.zeros((grid.height, grid.width))
     tokens = pixels.reshape(grid.height // 8, 8, grid.width // 8, 8).swapaxes(1, 2).reshape(-1, 8, 8)
     return [IDS.id("<|patch|>")] * len(tokens)
@@ -95,9 +95,9 @@ def value_ids(stream: NumericLayout, rows: int) -> list[int]:
     return [IDS.id(f"<|{stream.name}|>"), *ids]
 
 
-def assemble(facts: Facts) -> list[int]:
+def assemble(facts: SampleMetadata) -> list[int]:
     """The ids of a sample, in the order of the documentation."""
-    if isinstance(facts, SliceFacts):
+    if isinstance(facts, SliceMetadata):
         row = [int(IDS.time_ids(1_000_000_000))]
         sizes = {name: size for name, *size in facts.cameras}
         for name in ("cam_front", "cam_left", "cam_right"):
@@ -113,28 +113,28 @@ def assemble(facts: Facts) -> list[int]:
                 row += [IDS.id("<|text_start|>"), *BACKEND.encode(str(text)).ids]
         return row
     row = [IDS.id("<|bos|>")]
-    if isinstance(facts, ImageTextFacts):
+    if isinstance(facts, ImageTextMetadata):
         row += [IDS.id("<|image_start|>"), *patch_ids(facts.height, facts.width), IDS.id("<|image_end|>")]
-    if isinstance(facts, SpeechFacts):
+    if isinstance(facts, SpeechMetadata):
         row += sound_ids(facts.samples, facts.rate_hz)
     return [*row, *BACKEND.encode(str(facts.text)).ids, IDS.id("<|eos|>")]
 
 
 @given(facts_of_any_kind)
-def test_counts_are_those_of_the_assembled_row(facts: Facts) -> None:
+def test_counts_are_those_of_the_assembled_row(facts: SampleMetadata) -> None:
     row = np.array(assemble(facts))
     by_modality = np.bincount(IDS.modality(row), minlength=len(Modality))
-    counts = LAYOUT.count(facts)
+    counts = LAYOUT.count_tokens(facts)
     assert counts.total == len(row)
     for modality in Modality:
         assert getattr(counts, modality.name.lower()) == by_modality[modality]
 
 
 @given(facts_of_any_kind)
-def test_segments_lie_where_the_assembled_row_has_them(facts: Facts) -> None:
+def test_segments_lie_where_the_assembled_row_has_them(facts: SampleMetadata) -> None:
     row = np.array(assemble(facts))
     start = 0
-    for segment in LAYOUT.segments(facts):
+    for segment in LAYOUT.sample_segments(facts):
         piece = row[start : start + segment.tokens]
         assert segment.tokens >= 1
         assert (IDS.modality(piece) == segment.modality).all()
@@ -145,9 +145,9 @@ def test_segments_lie_where_the_assembled_row_has_them(facts: Facts) -> None:
 
 
 @given(slices)
-def test_segments_point_back_to_their_entry(facts: SliceFacts) -> None:
+def test_segments_point_back_to_their_entry(facts: SliceMetadata) -> None:
     entries = {"image": facts.cameras, "audio": facts.audio, "numeric": facts.numeric}
-    for segment in LAYOUT.segments(facts):
+    for segment in LAYOUT.sample_segments(facts):
         if segment.kind in entries:
             assert entries[segment.kind][segment.index][0] == segment.stream
         elif segment.kind == "text":
@@ -155,29 +155,29 @@ def test_segments_point_back_to_their_entry(facts: SliceFacts) -> None:
 
 
 @given(st.lists(facts_of_any_kind, max_size=6))
-def test_many_are_counted_as_each(samples: list[Facts]) -> None:
-    assert LAYOUT.count_many(samples) == [LAYOUT.count(facts) for facts in samples]
+def test_many_are_counted_as_each(samples: list[SampleMetadata]) -> None:
+    assert LAYOUT.count_tokens_many(samples) == [LAYOUT.count_tokens(facts) for facts in samples]
 
 
 @given(facts_of_any_kind)
-def test_a_text_may_be_given_by_its_length(facts: Facts) -> None:
-    if isinstance(facts, SliceFacts):
-        known = tuple(LAYOUT.text_tokens([str(text) for text in facts.text]).tolist())
+def test_a_text_may_be_given_by_its_length(facts: SampleMetadata) -> None:
+    if isinstance(facts, SliceMetadata):
+        known = tuple(LAYOUT.count_text_tokens([str(text) for text in facts.text]).tolist())
         counted = replace(facts, text=known)
     else:
-        counted = replace(facts, text=int(LAYOUT.text_tokens([str(facts.text)])[0]))
-    assert LAYOUT.count(counted) == LAYOUT.count(facts)
-    assert LAYOUT.count_many([counted, facts]) == [LAYOUT.count(facts)] * 2
+        counted = replace(facts, text=int(LAYOUT.count_text_tokens([str(facts.text)])[0]))
+    assert LAYOUT.count_tokens(counted) == LAYOUT.count_tokens(facts)
+    assert LAYOUT.count_tokens_many([counted, facts]) == [LAYOUT.count_tokens(facts)] * 2
 
 
 def test_a_slice_reads_as_documented() -> None:
-    facts = SliceFacts(
+    facts = SliceMetadata(
         cameras=(("cam_left", 16, 16), ("cam_front", 16, 16)),
         audio=(("mic", 160, 16_000),),
         numeric=(("action", 1), ("imu", 2)),
         text=("hi", ""),
     )
-    names = [segment.token or segment.kind for segment in LAYOUT.segments(facts)]
+    names = [segment.token or segment.kind for segment in LAYOUT.sample_segments(facts)]
     assert names == [
         *("time", "<|cam_front|>", "<|patch|>", "<|cam_left|>", "<|patch|>"),
         *("<|audio_start|>", "audio", "<|audio_end|>"),
@@ -192,32 +192,32 @@ def test_a_run_of_slices_is_wrapped_and_a_stand_alone_sample_wraps_itself() -> N
     assert names(LAYOUT.document_prefix) == ["<|bos|>", "<|video_start|>"]
     assert names(LAYOUT.document_suffix) == ["<|video_end|>", "<|eos|>"]
     assert LAYOUT.document_overhead == 4
-    assert LAYOUT.count(SliceFacts()) == TokenCounts(special=1)
-    assert LAYOUT.count(TextFacts("")) == TokenCounts(special=2)
+    assert LAYOUT.count_tokens(SliceMetadata()) == TokenCounts(special=1)
+    assert LAYOUT.count_tokens(TextMetadata("")) == TokenCounts(special=2)
 
 
 def test_an_unknown_stream_is_refused_with_the_nearest_and_the_key() -> None:
     with pytest.raises(ConfigError) as caught:
-        LAYOUT.count(SliceFacts(cameras=(("cam_frnt", 9, 9),)))
-    assert "cam_frnt" in caught.value.what
-    assert "cam_front" in caught.value.mend
-    assert "layout.cameras" in caught.value.mend
+        LAYOUT.count_tokens(SliceMetadata(cameras=(("cam_frnt", 9, 9),)))
+    assert "cam_frnt" in caught.value.message
+    assert "cam_front" in caught.value.hint
+    assert "layout.cameras" in caught.value.hint
     with pytest.raises(ConfigError, match=r"'imuu'.*'imu'.*layout\.numeric"):
-        LAYOUT.count(SliceFacts(numeric=(("imuu", 1),)))
+        LAYOUT.count_tokens(SliceMetadata(numeric=(("imuu", 1),)))
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        SliceFacts(cameras=(("cam_front", 0, 9),)),
-        SliceFacts(cameras=(("cam_front", 9, 9), ("cam_front", 9, 9))),
-        SliceFacts(numeric=(("imu", 1), ("imu", 1))),
-        SliceFacts(numeric=(("imu", -1),)),
-        SliceFacts(audio=(("mic", -1, 16_000),)),
-        SliceFacts(text=(-1,)),
-        SpeechFacts(10, 0),
+        SliceMetadata(cameras=(("cam_front", 0, 9),)),
+        SliceMetadata(cameras=(("cam_front", 9, 9), ("cam_front", 9, 9))),
+        SliceMetadata(numeric=(("imu", 1), ("imu", 1))),
+        SliceMetadata(numeric=(("imu", -1),)),
+        SliceMetadata(audio=(("mic", -1, 16_000),)),
+        SliceMetadata(text=(-1,)),
+        SpeechMetadata(10, 0),
     ],
 )
-def test_facts_that_cannot_be_are_refused(facts: Facts) -> None:
+def test_facts_that_cannot_be_are_refused(facts: SampleMetadata) -> None:
     with pytest.raises(DataError):
-        LAYOUT.count(facts)
+        LAYOUT.count_tokens(facts)

@@ -12,7 +12,7 @@ import pytest
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 
 SHIPPED = files("mmpack.layout").joinpath("data", "tokenizer.json")
 CAN = {"name": "can", "width": 2, "mode": "discrete", "low": -1.0, "high": 1.0}
@@ -21,7 +21,7 @@ BASE = {"cameras": ["cam_front", "cam_back"], "numeric": [IMU, CAN]}
 
 
 def fingerprint(table: dict) -> str:
-    return Layout(parse(table, LayoutConfig, where="test.toml")).fingerprint
+    return Layout(parse_settings(table, LayoutConfig, where="test.toml")).fingerprint
 
 
 def test_it_is_sha256_and_the_same_in_another_process() -> None:

@@ -25,7 +25,7 @@ def layouts(draw: st.DrawFn) -> VisionLayout:
 
 @given(layouts(), SIDES, SIDES)
 def test_any_picture_is_whole_tokens_within_bounds(layout: VisionLayout, height: int, width: int) -> None:
-    grid = layout.grid(height, width)
+    grid = layout.patch_grid(height, width)
     assert layout.min_tokens <= grid.tokens <= layout.max_tokens
     assert (grid.height, grid.width) == (grid.rows * layout.token_side, grid.cols * layout.token_side)
     assert grid.tokens == grid.rows * grid.cols
@@ -35,7 +35,7 @@ def test_any_picture_is_whole_tokens_within_bounds(layout: VisionLayout, height:
 def test_both_sides_are_within_a_token_of_one_scale(height: int, width: int) -> None:
     layout = VisionLayout(min_tokens=4, max_tokens=1024)
     assume(max(height, width) <= 8 * min(height, width))
-    grid = layout.grid(height, width)
+    grid = layout.patch_grid(height, width)
     # rows = scale * height + error with |error| < 1, and the same for cols: both must hold for one scale.
     low = max(Fraction(grid.rows - 1, height), Fraction(grid.cols - 1, width))
     high = min(Fraction(grid.rows + 1, height), Fraction(grid.cols + 1, width))
@@ -45,7 +45,7 @@ def test_both_sides_are_within_a_token_of_one_scale(height: int, width: int) -> 
 @given(SIDES, SIDES)
 def test_without_bounds_a_side_moves_by_half_a_token_at_most(height: int, width: int) -> None:
     layout = VisionLayout(min_tokens=1, max_tokens=65_536)
-    grid = layout.grid(height, width)
+    grid = layout.patch_grid(height, width)
     for got, side in ((grid.height, height), (grid.width, width)):
         assert abs(got - side) <= layout.token_side // 2 or (side < layout.token_side == got)
 
@@ -53,15 +53,15 @@ def test_without_bounds_a_side_moves_by_half_a_token_at_most(height: int, width:
 @example(VisionLayout(patch_size=8, merge=1, min_tokens=81, max_tokens=81), 1, 3)
 @given(layouts(), SIDES, SIDES)
 def test_turning_the_picture_turns_the_grid(layout: VisionLayout, height: int, width: int) -> None:
-    upright, turned = layout.grid(height, width), layout.grid(width, height)
+    upright, turned = layout.patch_grid(height, width), layout.patch_grid(width, height)
     assert upright.tokens == turned.tokens
     assert {upright.rows, upright.cols} == {turned.rows, turned.cols}
 
 
 @given(layouts(), SIDES, SIDES)
 def test_the_grid_of_a_grid_is_itself(layout: VisionLayout, height: int, width: int) -> None:
-    grid = layout.grid(height, width)
-    assert layout.grid(grid.height, grid.width) == grid
+    grid = layout.patch_grid(height, width)
+    assert layout.patch_grid(grid.height, grid.width) == grid
 
 
 @pytest.mark.parametrize(
@@ -77,13 +77,13 @@ def test_the_grid_of_a_grid_is_itself(layout: VisionLayout, height: int, width: 
     ],
 )
 def test_known_pictures(height: int, width: int, rows: int, cols: int) -> None:
-    grid = VisionLayout().grid(height, width)
+    grid = VisionLayout().patch_grid(height, width)
     assert (grid.rows, grid.cols) == (rows, cols)
 
 
 @given(st.integers(1, 60), SIDES, SIDES)
 def test_bounds_that_touch_give_the_least_distorted_grid(tokens: int, height: int, width: int) -> None:
-    grid = VisionLayout(min_tokens=tokens, max_tokens=tokens).grid(height, width)
+    grid = VisionLayout(min_tokens=tokens, max_tokens=tokens).patch_grid(height, width)
 
     def distortion(rows: int, cols: int) -> Fraction:
         ratio = Fraction(rows * width, cols * height)
@@ -96,8 +96,10 @@ def test_bounds_that_touch_give_the_least_distorted_grid(tokens: int, height: in
 
 def test_a_fixed_size_holds_for_every_picture() -> None:
     layout = VisionLayout(size=(256, 512), max_tokens=4)
-    assert {layout.grid(h, w) for h, w in ((1, 9), (900, 1600), (256, 512))} == {layout.grid(5, 5)}
-    assert layout.grid(5, 5).tokens == 8 * 16
+    assert {layout.patch_grid(h, w) for h, w in ((1, 9), (900, 1600), (256, 512))} == {
+        layout.patch_grid(5, 5)
+    }
+    assert layout.patch_grid(5, 5).tokens == 8 * 16
 
 
 @pytest.mark.parametrize(
@@ -121,4 +123,4 @@ def test_settings_that_make_no_grid_are_refused(settings: dict) -> None:
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (5, 0), (-1, 5)])
 def test_an_empty_picture_is_refused(height: int, width: int) -> None:
     with pytest.raises(DataError):
-        VisionLayout().grid(height, width)
+        VisionLayout().patch_grid(height, width)

@@ -51,11 +51,11 @@ def test_one_limit_serves_all_values() -> None:
 
 
 def test_a_row_takes_one_place_or_one_per_value() -> None:
-    assert NumericLayout(name="imu", width=6).tokens(10) == 10
-    assert ACTION.tokens(10) == 30
-    assert ACTION.tokens(0) == 0
+    assert NumericLayout(name="imu", width=6).num_tokens(10) == 10
+    assert ACTION.num_tokens(10) == 30
+    assert ACTION.num_tokens(0) == 0
     with pytest.raises(DataError, match="imu"):
-        NumericLayout(name="imu", width=6).tokens(-1)
+        NumericLayout(name="imu", width=6).num_tokens(-1)
 
 
 def test_nan_is_refused_with_its_place() -> None:

@@ -60,8 +60,8 @@ def test_english_takes_few_tokens() -> None:
 
 
 def test_pieces_read_as_text_or_as_the_tokenizer_spells_them() -> None:
-    assert [BUILTIN.piece(int(i)) for i in BUILTIN.encode(" the car")] == [" the", " car"]
-    assert all("\ufffd" not in BUILTIN.piece(int(i)) for i in BUILTIN.encode("日"))
+    assert [BUILTIN.token_text(int(i)) for i in BUILTIN.encode(" the car")] == [" the", " car"]
+    assert all("\ufffd" not in BUILTIN.token_text(int(i)) for i in BUILTIN.encode("日"))
 
 
 def test_a_text_that_spells_a_special_token_stays_text(tmp_path: Path) -> None:

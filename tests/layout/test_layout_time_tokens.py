@@ -13,18 +13,22 @@ from mmpack.layout import TimeLayout
 
 
 def test_the_names_count_from_zero_to_the_span() -> None:
-    names = TimeLayout().names()
+    names = TimeLayout().token_names()
     assert len(names) == 601
     assert names[:2] == ("<|t_0.0s|>", "<|t_0.1s|>")
     assert names[-1] == "<|t_60.0s|>"
-    assert TimeLayout(step="1s", span="2s").names() == ("<|t_0.0s|>", "<|t_1.0s|>", "<|t_2.0s|>")
-    assert TimeLayout(step="1050ms", span="2.1s").names() == ("<|t_0.00s|>", "<|t_1.05s|>", "<|t_2.10s|>")
+    assert TimeLayout(step="1s", span="2s").token_names() == ("<|t_0.0s|>", "<|t_1.0s|>", "<|t_2.0s|>")
+    assert TimeLayout(step="1050ms", span="2.1s").token_names() == (
+        "<|t_0.00s|>",
+        "<|t_1.05s|>",
+        "<|t_2.10s|>",
+    )
 
 
 @given(st.integers(1, 10**10), st.integers(0, 200))
 def test_each_name_is_its_own_exact_time(step_ns: int, steps: int) -> None:
     layout = TimeLayout(step=f"{step_ns}ns", span=f"{step_ns * steps}ns")
-    names = layout.names()
+    names = layout.token_names()
     assert len(set(names)) == steps + 1
     for index, name in enumerate(names):
         match = re.fullmatch(r"<\|t_(\d+\.\d+)s\|>", name)

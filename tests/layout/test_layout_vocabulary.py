@@ -5,7 +5,7 @@ import pytest
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import AudioLayout, Layout, LayoutConfig, Modality, NumericLayout, TimeLayout
-from mmpack.layout.special_tokens import FIXED, PLACES
+from mmpack.layout.special_tokens import FIXED_TOKENS, PLACEHOLDER_TOKENS
 
 CONFIG = LayoutConfig(
     cameras=("cam_front", "cam_back"),
@@ -20,7 +20,7 @@ CONFIG = LayoutConfig(
 LAYOUT = Layout(CONFIG)
 VOCABULARY = LAYOUT.vocabulary
 SPECIALS = (
-    *FIXED,
+    *FIXED_TOKENS,
     *("<|cam_front|>", "<|cam_back|>", "<|imu|>", "<|can|>", "<|action|>"),
     *("<|t_0.0s|>", "<|t_1.0s|>", "<|t_2.0s|>", "<|t_3.0s|>"),
 )
@@ -38,7 +38,7 @@ def test_the_ranges_follow_each_other_in_the_documented_order() -> None:
 
 def test_specials_and_places_have_ids_after_the_text_by_name() -> None:
     first = LAYOUT.tokenizer.size
-    for offset, name in enumerate((*SPECIALS, *PLACES)):
+    for offset, name in enumerate((*SPECIALS, *PLACEHOLDER_TOKENS)):
         assert VOCABULARY.id(name) == first + offset
         assert VOCABULARY.name(first + offset) == name
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 
-class MadeRow(NamedTuple):
+class RandomRow(NamedTuple):
     """A row that can be."""
 
     ends: list[int]
@@ -19,7 +19,7 @@ class MadeRow(NamedTuple):
 
 
 @st.composite
-def rows(draw: st.DrawFn, longest: int = 700) -> MadeRow:
+def random_rows(draw: st.DrawFn, longest: int = 700) -> RandomRow:
     """Rows of up to `longest` places, with empty documents, pads, and images next to each other."""
     seq_len = draw(st.integers(1, longest))
     seed = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -31,4 +31,4 @@ def rows(draw: st.DrawFn, longest: int = 700) -> MadeRow:
     for start, stop in pairwise(ends):
         edges = np.unique(seed.integers(start, stop + 1, 1 + (stop - start) // 20)).tolist()
         images += [pair for pair in pairwise(edges) if seed.random() < share]
-    return MadeRow(ends, seq_len, images)
+    return RandomRow(ends, seq_len, images)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError
-from mmpack.masks import block_index, dense_mask
+from mmpack.masks import build_block_index, dense_mask
 from mmpack.masks.blocks import EMPTY, FIELDS, FULL, PARTIAL
-from tests.masks.random_rows import MadeRow, rows
+from tests.masks.random_rows import RandomRow, random_rows
 
 
 def kinds_of(mask: NDArray[np.bool_], block_size: int) -> NDArray[np.int8]:
@@ -23,10 +23,10 @@ def kinds_of(mask: NDArray[np.bool_], block_size: int) -> NDArray[np.int8]:
     return np.where(counts == 0, EMPTY, np.where(counts == block_size**2, FULL, PARTIAL)).astype(np.int8)
 
 
-@given(rows(), st.sampled_from([1, 2, 7, 16, 32, 128, 1000]), st.booleans())
-def test_kinds_equal_those_of_the_dense_mask(row: MadeRow, block_size: int, with_images: bool) -> None:
+@given(random_rows(), st.sampled_from([1, 2, 7, 16, 32, 128, 1000]), st.booleans())
+def test_kinds_equal_those_of_the_dense_mask(row: RandomRow, block_size: int, with_images: bool) -> None:
     images = row.images if with_images else None
-    index = block_index(row.ends, row.seq_len, block_size=block_size, image_spans=images)
+    index = build_block_index(row.ends, row.seq_len, block_size=block_size, image_spans=images)
     mask = dense_mask(row.ends, row.seq_len, image_spans=images)
     expected = kinds_of(mask, block_size)
     assert np.array_equal(index.kinds(), expected)
@@ -39,29 +39,29 @@ def test_kinds_equal_those_of_the_dense_mask(row: MadeRow, block_size: int, with
             assert np.array_equal(indices, np.argsort(squares != kind, axis=1, kind="stable"))
 
 
-@given(rows(longest=300))
-def test_intervals_expand_to_the_dense_mask(row: MadeRow) -> None:
-    index = block_index(row.ends, row.seq_len, image_spans=row.images)
+@given(random_rows(longest=300))
+def test_intervals_expand_to_the_dense_mask(row: RandomRow) -> None:
+    index = build_block_index(row.ends, row.seq_len, image_spans=row.images)
     keys = np.arange(row.seq_len)
     mask = (index.first[0][:, None] <= keys) & (keys < index.stop[0][:, None])
     assert np.array_equal(mask, dense_mask(row.ends, row.seq_len, image_spans=row.images))
 
 
-@given(rows(longest=40), st.sampled_from([3, 8]))
-def test_attends_says_what_the_dense_mask_says(row: MadeRow, block_size: int) -> None:
-    index = block_index(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
+@given(random_rows(longest=40), st.sampled_from([3, 8]))
+def test_attends_says_what_the_dense_mask_says(row: RandomRow, block_size: int) -> None:
+    index = build_block_index(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
     mask = dense_mask(row.ends, row.seq_len, image_spans=row.images)
     places = range(row.seq_len)
     assert [[index.attends(query, key) for key in places] for query in places] == mask.tolist()
 
 
-@given(rows(longest=200), rows(longest=200))
-def test_a_batch_is_its_rows(one: MadeRow, other: MadeRow) -> None:
+@given(random_rows(longest=200), random_rows(longest=200))
+def test_a_batch_is_its_rows(one: RandomRow, other: RandomRow) -> None:
     seq_len = max(one.seq_len, other.seq_len)
-    both = block_index([one.ends, other.ends], seq_len, block_size=32, image_spans=[one.images, None])
+    both = build_block_index([one.ends, other.ends], seq_len, block_size=32, image_spans=[one.images, None])
     alone = (
-        block_index(one.ends, seq_len, block_size=32, image_spans=one.images),
-        block_index(other.ends, seq_len, block_size=32),
+        build_block_index(one.ends, seq_len, block_size=32, image_spans=one.images),
+        build_block_index(other.ends, seq_len, block_size=32),
     )
     for name in (*FIELDS, "first", "stop"):
         stacked = np.concatenate([getattr(index, name) for index in alone])
@@ -70,7 +70,7 @@ def test_a_batch_is_its_rows(one: MadeRow, other: MadeRow) -> None:
 
 
 def test_arrays_are_contiguous_and_start_64_bytes_apart() -> None:
-    index = block_index([0, 100, 333], 333, block_size=32)
+    index = build_block_index([0, 100, 333], 333, block_size=32)
     base = index.kv_num_blocks.__array_interface__["data"][0]
     for name in (*FIELDS, "first", "stop"):
         array = getattr(index, name)
@@ -80,8 +80,8 @@ def test_arrays_are_contiguous_and_start_64_bytes_apart() -> None:
 
 def test_faults_of_a_batch_name_the_row() -> None:
     with pytest.raises(DataError, match=r"row 1, cu_seqlens\[2\]: descends"):
-        block_index([[0, 8], [0, 5, 4]], 8)
+        build_block_index([[0, 8], [0, 5, 4]], 8)
     with pytest.raises(DataError, match="1 entries for 2 rows"):
-        block_index([[0, 8], [0, 5]], 8, image_spans=[None])
+        build_block_index([[0, 8], [0, 5]], 8, image_spans=[None])
     with pytest.raises(DataError, match="blocks of 0 places"):
-        block_index([0, 8], 8, block_size=0)
+        build_block_index([0, 8], 8, block_size=0)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import MissingDependencyError
-from mmpack.masks import block_mask, dense_mask
+from mmpack.masks import build_block_mask, dense_mask
 from mmpack.masks.blocks import FIELDS
-from tests.masks.random_rows import MadeRow, rows
+from tests.masks.random_rows import RandomRow, random_rows
 
 torch = pytest.importorskip("torch")
 from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
@@ -30,7 +30,9 @@ def same_tensors(ours: object, theirs: object) -> None:
         assert torch.equal(mine, other), name
 
 
-def reference(row: MadeRow, block_size: int, images: list[tuple[int, int]] | None, batch: int | None = None):
+def reference(
+    row: RandomRow, block_size: int, images: list[tuple[int, int]] | None, batch: int | None = None
+):
     """torch's BlockMask of the dense mask, which knows nothing of intervals."""
     dense = torch.from_numpy(dense_mask(row.ends, row.seq_len, image_spans=images))
     return create_block_mask(
@@ -45,9 +47,9 @@ def reference(row: MadeRow, block_size: int, images: list[tuple[int, int]] | Non
 
 
 @settings(max_examples=1000)
-@given(rows(longest=900), sizes)
-def test_causal_equals_torch(row: MadeRow, block_size: int) -> None:
-    ours = block_mask(row.ends, row.seq_len, block_size=block_size)
+@given(random_rows(longest=900), sizes)
+def test_causal_equals_torch(row: RandomRow, block_size: int) -> None:
+    ours = build_block_mask(row.ends, row.seq_len, block_size=block_size)
     theirs = reference(row, block_size, None)
     same_tensors(ours, theirs)
     assert ours.seq_lengths == theirs.seq_lengths
@@ -56,17 +58,17 @@ def test_causal_equals_torch(row: MadeRow, block_size: int) -> None:
 
 
 @settings(max_examples=1000)
-@given(rows(longest=900), sizes)
-def test_both_ways_inside_images_equals_torch(row: MadeRow, block_size: int) -> None:
-    ours = block_mask(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
+@given(random_rows(longest=900), sizes)
+def test_both_ways_inside_images_equals_torch(row: RandomRow, block_size: int) -> None:
+    ours = build_block_mask(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
     same_tensors(ours, reference(row, block_size, row.images))
 
 
-@given(rows(longest=300), rows(longest=300), st.booleans())
-def test_a_batch_equals_torch(one: MadeRow, other: MadeRow, with_images: bool) -> None:
+@given(random_rows(longest=300), random_rows(longest=300), st.booleans())
+def test_a_batch_equals_torch(one: RandomRow, other: RandomRow, with_images: bool) -> None:
     seq_len = max(one.seq_len, other.seq_len)
     images = [one.images, other.images] if with_images else None
-    ours = block_mask([one.ends, other.ends], seq_len, block_size=32, image_spans=images)
+    ours = build_block_mask([one.ends, other.ends], seq_len, block_size=32, image_spans=images)
     masks = np.stack(
         [
             dense_mask(row.ends, seq_len, image_spans=row.images if with_images else None)
@@ -80,10 +82,10 @@ def test_a_batch_equals_torch(one: MadeRow, other: MadeRow, with_images: bool) -
     same_tensors(ours, theirs)
 
 
-@given(rows(longest=200), st.booleans())
-def test_the_mask_function_is_right_at_every_place(row: MadeRow, with_images: bool) -> None:
+@given(random_rows(longest=200), st.booleans())
+def test_the_mask_function_is_right_at_every_place(row: RandomRow, with_images: bool) -> None:
     images = row.images if with_images else None
-    mask_mod = block_mask(row.ends, row.seq_len, image_spans=images).mask_mod
+    mask_mod = build_block_mask(row.ends, row.seq_len, image_spans=images).mask_mod
     places = torch.arange(row.seq_len)
     zero = torch.zeros((), dtype=torch.int64)
     found = mask_mod(zero, zero, places[:, None], places[None, :])
@@ -91,13 +93,13 @@ def test_the_mask_function_is_right_at_every_place(row: MadeRow, with_images: bo
 
 
 @settings(max_examples=60)
-@given(rows(longest=200), st.booleans(), st.integers(1, 3))
-def test_attention_equals_sdpa_with_the_dense_mask(row: MadeRow, with_images: bool, batch: int) -> None:
+@given(random_rows(longest=200), st.booleans(), st.integers(1, 3))
+def test_attention_equals_sdpa_with_the_dense_mask(row: RandomRow, with_images: bool, batch: int) -> None:
     images = row.images if with_images else None
     torch.manual_seed(row.seq_len)
     query, key, value = torch.randn(3, batch, 2, row.seq_len, 16, dtype=torch.float64)
     # One row's mask serves every batch.
-    mask = block_mask(row.ends, row.seq_len, block_size=32, image_spans=images)
+    mask = build_block_mask(row.ends, row.seq_len, block_size=32, image_spans=images)
     found = flex_attention(query, key, value, block_mask=mask)
     assert isinstance(found, torch.Tensor)
     dense = torch.from_numpy(dense_mask(row.ends, row.seq_len, image_spans=images))
@@ -113,10 +115,10 @@ def test_attention_of_a_batch_keeps_each_row_to_its_own_mask() -> None:
     ends, images = [[0, 40, 100], [0, 70]], [[(10, 30)], [(0, 5), (60, 70)]]
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 1, 100, 8, dtype=torch.float64)
-    mask = block_mask(ends, 100, block_size=32, image_spans=images)
+    mask = build_block_mask(ends, 100, block_size=32, image_spans=images)
     found = flex_attention(query, key, value, block_mask=mask)
     for row in range(2):
-        alone = block_mask(ends[row], 100, block_size=32, image_spans=images[row])
+        alone = build_block_mask(ends[row], 100, block_size=32, image_spans=images[row])
         part = slice(row, row + 1)
         torch.testing.assert_close(
             found[part], flex_attention(query[part], key[part], value[part], block_mask=alone)
@@ -136,7 +138,7 @@ def test_compiled_attention_is_compiled_once_a_length_and_is_right() -> None:
         for cut in (100, 333):
             ends, images = [0, cut, seq_len - 20], [(10, 60), (cut, cut + 40)]
             query, key, value = torch.randn(3, 1, 2, seq_len, 64)
-            mask = block_mask(ends, seq_len, image_spans=images)
+            mask = build_block_mask(ends, seq_len, image_spans=images)
             with torch.no_grad():
                 found = attention(query, key, value, block_mask=mask)
             expected = flex_attention(query, key, value, block_mask=mask)
@@ -146,7 +148,7 @@ def test_compiled_attention_is_compiled_once_a_length_and_is_right() -> None:
 
 def test_a_changed_document_changes_no_other() -> None:
     ends, images = [0, 50, 120, 180], [(60, 90)]
-    mask = block_mask(ends, 200, block_size=32, image_spans=images)
+    mask = build_block_mask(ends, 200, block_size=32, image_spans=images)
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 1, 2, 200, 8)
     before = flex_attention(query, key, value, block_mask=mask)
@@ -161,7 +163,7 @@ def test_a_changed_document_changes_no_other() -> None:
 
 def test_a_tensor_is_taken_as_cu_seqlens() -> None:
     ends = torch.tensor([0, 40, 90], dtype=torch.int32)
-    same_tensors(block_mask(ends, 100), block_mask([0, 40, 90], 100))
+    same_tensors(build_block_mask(ends, 100), build_block_mask([0, 40, 90], 100))
 
 
 def test_torch_stays_out_until_a_mask_is_made() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmpack.errors import DataError
 from mmpack.masks import check_spans, cu_seqlens, dense_mask, document_ids, position_ids
-from tests.masks.random_rows import MadeRow, rows
+from tests.masks.random_rows import RandomRow, random_rows
 
 
 def test_a_small_row_by_hand() -> None:
@@ -42,8 +42,8 @@ def test_positions_and_documents_follow_the_lengths(lengths: list[int], pads: in
     assert position_ids(ends, seq_len).tolist() == positions + [0] * (pads + 1)
 
 
-@given(rows(longest=60))
-def test_dense_mask_is_what_its_words_say(row: MadeRow) -> None:
+@given(random_rows(longest=60))
+def test_dense_mask_is_what_its_words_say(row: RandomRow) -> None:
     mask = dense_mask(row.ends, row.seq_len, image_spans=row.images)
     document = document_ids(row.ends, row.seq_len)
     for query in range(row.seq_len):

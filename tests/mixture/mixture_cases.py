@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mmpack.mixture import SCALE, Course, PhaseConfig, course_of, schedule_of
+from mmpack.mixture import SCALE, PhaseConfig, QuotaCurve, mixture_schedule, quota_curve
 
 T = 10**12
 SEED_PHASES = (
@@ -21,10 +21,10 @@ SIZES = {"web": 9 * T, "video": 2 * T, "drives": 4 * 10**11, "speech": 6 * 10**1
 
 
 @dataclass(frozen=True)
-class Case:
+class MixtureCase:
     """A course, and the documents of each data set in their order."""
 
-    course: Course
+    course: QuotaCurve
     documents: list[list[int]]
 
     @property
@@ -40,7 +40,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, most_datasets: int = 8) -> Case:
+def cases(draw: st.DrawFn, most_datasets: int = 8) -> MixtureCase:
     """Data sets with any shares, several phases, caps, and lengths that are alike, extreme or of any kind."""
     count = draw(st.integers(1, most_datasets))
     names = [f"d{i}" for i in range(count)]
@@ -62,7 +62,7 @@ def cases(draw: st.DrawFn, most_datasets: int = 8) -> Case:
         phases.append(PhaseConfig(name="rest"))
     sizes = {name: draw(st.integers(1, 10**6)) for name in names}
     caps = [draw(st.none() | st.integers(1, 20 * longest)) for _ in names]
-    course = course_of(schedule_of(phases, sizes), caps)
+    course = quota_curve(mixture_schedule(phases, sizes), caps)
     # Their lengths one by one would be most of what hypothesis draws; a seed and a kind are enough.
     random = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     kinds = {
@@ -73,10 +73,10 @@ def cases(draw: st.DrawFn, most_datasets: int = 8) -> Case:
         "growing": lambda: np.sort(random.integers(1, longest + 1, 60)),
     }
     documents = [kinds[draw(st.sampled_from(list(kinds)))]().tolist() for _ in range(count)]
-    return Case(course, documents)
+    return MixtureCase(course, documents)
 
 
-def slow_draw(case: Case, draws: int) -> list[int]:
+def reference_draw(case: MixtureCase, draws: int) -> list[int]:
     """The rule as it is written, in fractions and from the course's definition alone, without going on from before."""
     course, chosen = case.course, []
     counted = [0] * len(case.documents)
@@ -85,7 +85,7 @@ def slow_draw(case: Case, draws: int) -> list[int]:
         now = sum(counted)
         if course.end_tokens is not None and now >= course.end_tokens:
             break
-        due, soon = course.due(now), course.due(now + 1)
+        due, soon = course.tokens_at(now), course.tokens_at(now + 1)
         best: tuple[float, int] | None = None
         for i, lengths in enumerate(case.documents):
             have, cap = counted[i] * SCALE, int(course.available[i])
@@ -104,9 +104,9 @@ def slow_draw(case: Case, draws: int) -> list[int]:
     return chosen
 
 
-def _deadline(course: Course, dataset: int, tokens: int) -> float:
+def _deadline(course: QuotaCurve, dataset: int, tokens: int) -> float:
     """Whole tokens of the run after which `tokens` of a data set are due."""
-    edges = course.edges.tolist()
+    edges = course.segment_edges.tolist()
     due = 0
     for start, stop, weight in zip(edges, edges[1:], course.weights[:, dataset].tolist(), strict=False):
         if weight and due + (stop - start) * weight >= tokens * SCALE:

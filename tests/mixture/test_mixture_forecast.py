@@ -10,41 +10,43 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.cli import common
-from mmpack.mixture import PhaseConfig, draw, schedule_of
-from mmpack.mixture.forecast import Forecast, capped, forecast, tokens_text
-from mmpack.show.mixture_plot import draw_forecast
-from mmpack.show.mixture_table import facts, table
+from mmpack.mixture import PhaseConfig, draw_documents, mixture_schedule
+from mmpack.mixture.forecast import MixtureForecast, forecast_mixture, format_tokens, max_tokens_of_run
+from mmpack.show.mixture_plot import plot_forecast
+from mmpack.show.mixture_table import forecast_report, forecast_table
 from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
 CAPS = [None, None, 6, 4, 20]
 
 
-def seed_forecast(scale: int = 1) -> Forecast:
+def seed_forecast(scale: int = 1) -> MixtureForecast:
     """The recipe's phases over five data sets with caps, or a run `scale` times smaller."""
     phases = [
-        PhaseConfig(name=phase.name, tokens=(phase.length or 0) // scale, temperature=phase.temperature)
+        PhaseConfig(name=phase.name, tokens=(phase.num_tokens or 0) // scale, temperature=phase.temperature)
         for phase in SEED_PHASES
     ]
     sizes = {name: size // scale for name, size in SIZES.items()}
-    return forecast(schedule_of(phases, sizes), list(sizes.values()), CAPS)
+    return forecast_mixture(mixture_schedule(phases, sizes), list(sizes.values()), CAPS)
 
 
-def drawn_at(seen: Forecast, epochs: list[np.ndarray], until: int) -> np.ndarray:
+def drawn_at(seen: MixtureForecast, epochs: list[np.ndarray], until: int) -> np.ndarray:
     """Tokens drawn by then, with documents of each data set repeated epoch after epoch."""
     repeats = seen.total_epochs.astype(int) + 2
     buffers = [np.tile(epoch, n) for epoch, n in zip(epochs, repeats, strict=True)]
     offsets = np.concatenate(([0], np.cumsum([len(each) for each in buffers])))
     lengths = np.concatenate(buffers).astype(np.int32)
-    found = draw(seen.course, np.zeros(len(epochs), np.int64), lengths, offsets, until_tokens=until)
+    found = draw_documents(
+        seen.quota_curve, np.zeros(len(epochs), np.int64), lengths, offsets, until_tokens=until
+    )
     assert found.stop != "dry"
     return found.tokens
 
 
-def check_against_drawing(seen: Forecast, epochs: list[np.ndarray]) -> None:
+def check_against_drawing(seen: MixtureForecast, epochs: list[np.ndarray]) -> None:
     longest = max(int(each.max()) for each in epochs)
     # Drawing stops a document late, and documents that cross a cap reach beyond it.
     slack = longest * (2 + len(epochs))
-    for number, edge in enumerate(seen.edges[1:].tolist(), 1):
+    for number, edge in enumerate(seen.phase_edges[1:].tolist(), 1):
         drawn = drawn_at(seen, epochs, edge)
         assert np.abs(drawn - seen.tokens[:number].sum(axis=0)).max() <= slack
 
@@ -62,7 +64,7 @@ def test_the_recipes_forecast_is_what_is_drawn() -> None:
         assert epochs[-1].sum() == size
     check_against_drawing(scaled, epochs)
     assert scaled.total_epochs[3:] == pytest.approx([4, 20])
-    assert drawn_at(scaled, epochs, int(scaled.edges[-1]))[3:].tolist() == [
+    assert drawn_at(scaled, epochs, int(scaled.phase_edges[-1]))[3:].tolist() == [
         4 * int(scaled.sizes[3]),
         20 * int(scaled.sizes[4]),
     ]
@@ -87,7 +89,9 @@ def test_any_forecast_is_what_is_drawn(data: st.DataObject) -> None:
         for number in range(data.draw(st.integers(1, 4)))
     ]
     caps = [data.draw(st.none() | st.sampled_from([0.5, 1, 2, 3.7, 10])) for _ in names]
-    check_against_drawing(forecast(schedule_of(phases, sizes), list(sizes.values()), caps), epochs)
+    check_against_drawing(
+        forecast_mixture(mixture_schedule(phases, sizes), list(sizes.values()), caps), epochs
+    )
 
 
 def test_caps_say_when_and_who_takes_over() -> None:
@@ -101,12 +105,12 @@ def test_caps_say_when_and_who_takes_over() -> None:
             f"'{finding.dataset}' reaches its cap (max_epochs {cap}); its part goes to 'web'"
         )
         gained = sum(after - before for _, before, after in finding.takes_over)
-        column = seen.course.schedule.datasets.index(finding.dataset)
-        stage = seen.course.schedule.stage_at(finding.tokens - 1)
-        assert gained >= seen.course.schedule.weights[stage, column] / (1 << 24) * 0.99
+        column = seen.quota_curve.schedule.datasets.index(finding.dataset)
+        stage = seen.quota_curve.schedule.stage_at(finding.tokens - 1)
+        assert gained >= seen.quota_curve.schedule.weights[stage, column] / (1 << 24) * 0.99
     assert seen.tokens[2, 3:].tolist() == [0, 0]
     assert seen.shares.sum(axis=1) == pytest.approx([1, 1, 1])
-    assert seen.edges.tolist() == [0, T, 9 * T, 10 * T]
+    assert seen.phase_edges.tolist() == [0, T, 9 * T, 10 * T]
 
 
 def test_data_that_end_before_the_phases() -> None:
@@ -115,8 +119,8 @@ def test_data_that_end_before_the_phases() -> None:
         PhaseConfig(name="b", tokens=500),
         PhaseConfig(name="c", tokens=50),
     ]
-    seen = forecast(schedule_of(phases, {"x": 60, "y": 40}), [60, 40], [2, 2])
-    assert seen.edges.tolist() == [0, 100, 200, 200]
+    seen = forecast_mixture(mixture_schedule(phases, {"x": 60, "y": 40}), [60, 40], [2, 2])
+    assert seen.phase_edges.tolist() == [0, 100, 200, 200]
     end = seen.findings[-1]
     assert (end.kind, end.phase, end.tokens) == ("data_end", "b", 200)
     assert "450 tokens before the end of the phases" in end.message
@@ -129,7 +133,7 @@ def test_repeats_without_a_cap_and_data_sets_that_give_nothing() -> None:
         PhaseConfig(name="a", tokens=123_456, datasets=("x",)),
         PhaseConfig(name="b", tokens=9, datasets=("x", "z")),
     ]
-    seen = forecast(schedule_of(phases, {"x": 100, "y": 40, "z": 0}), [100, 40, 0], [None] * 3)
+    seen = forecast_mixture(mixture_schedule(phases, {"x": 100, "y": 40, "z": 0}), [100, 40, 0], [None] * 3)
     assert {(finding.kind, finding.dataset, finding.tokens) for finding in seen.findings} == {
         ("repeated", "x", 400),
         ("unseen", "y", 0),
@@ -142,18 +146,26 @@ def test_repeats_without_a_cap_and_data_sets_that_give_nothing() -> None:
 
 
 def test_how_far_it_looks() -> None:
-    endless = schedule_of([PhaseConfig(name="a", tokens=50), PhaseConfig(name="b")], {"x": 60, "y": 40})
-    assert forecast(endless, [60, 40], [None] * 2).edges.tolist() == [0, 50, 150]
-    assert forecast(endless, [60, 40], [None] * 2, until_tokens=1000).edges.tolist() == [0, 50, 1000]
-    assert forecast(endless, [60, 40], [None] * 2, until_tokens=20).edges.tolist() == [0, 20, 20]
-    assert forecast(endless, [60, 40], [1, 1], until_tokens=1000).edges.tolist() == [0, 50, 100]
+    endless = mixture_schedule([PhaseConfig(name="a", tokens=50), PhaseConfig(name="b")], {"x": 60, "y": 40})
+    assert forecast_mixture(endless, [60, 40], [None] * 2).phase_edges.tolist() == [0, 50, 150]
+    assert forecast_mixture(endless, [60, 40], [None] * 2, until_tokens=1000).phase_edges.tolist() == [
+        0,
+        50,
+        1000,
+    ]
+    assert forecast_mixture(endless, [60, 40], [None] * 2, until_tokens=20).phase_edges.tolist() == [
+        0,
+        20,
+        20,
+    ]
+    assert forecast_mixture(endless, [60, 40], [1, 1], until_tokens=1000).phase_edges.tolist() == [0, 50, 100]
 
 
 def test_a_cap_is_the_decimal_it_is_written_as() -> None:
-    assert capped(2.1, 10**15) == 21 * 10**14
-    assert capped(None, 5) is None
-    assert capped(None, 0) == 0
-    assert capped(0.001, 5) == 1
+    assert max_tokens_of_run(2.1, 10**15) == 21 * 10**14
+    assert max_tokens_of_run(None, 5) is None
+    assert max_tokens_of_run(None, 0) == 0
+    assert max_tokens_of_run(0.001, 5) == 1
 
 
 @pytest.mark.parametrize(
@@ -161,7 +173,7 @@ def test_a_cap_is_the_decimal_it_is_written_as() -> None:
     [(0, "0"), (999, "999"), (999_999, "1M"), (1_500_000_000_000, "1.5T"), (12_345, "12.3k")],
 )
 def test_tokens_in_short(tokens: int, text: str) -> None:
-    assert tokens_text(tokens) == text
+    assert format_tokens(tokens) == text
 
 
 def test_pictures_of_a_short_phase_an_early_cap_and_many_data_sets(tmp_path: Path) -> None:
@@ -170,18 +182,22 @@ def test_pictures_of_a_short_phase_an_early_cap_and_many_data_sets(tmp_path: Pat
         PhaseConfig(name="warm", tokens="1M", temperature=4.0),
         PhaseConfig(name="main", tokens="9B", temperature=(1.0, 3.0)),
     ]
-    seen = forecast(schedule_of(phases, sizes), list(sizes.values()), [0.01] + [None] * 13)
+    seen = forecast_mixture(mixture_schedule(phases, sizes), list(sizes.values()), [0.01] + [None] * 13)
     for number, each in enumerate(
-        (seen, seed_forecast(), forecast(schedule_of([PhaseConfig(name="a")], {"x": 9}), [9], [None]))
+        (
+            seen,
+            seed_forecast(),
+            forecast_mixture(mixture_schedule([PhaseConfig(name="a")], {"x": 9}), [9], [None]),
+        )
     ):
-        draw_forecast(each, tmp_path / f"{number}.png")
+        plot_forecast(each, tmp_path / f"{number}.png")
         assert (tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_table_and_the_plain_facts_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     seen = seed_forecast()
     documents = [100, 200, 300, 400, 500]
-    plain = facts(seen, CAPS, documents)
+    plain = forecast_report(seen, CAPS, documents)
     assert [phase["name"] for phase in plain["phases"]] == ["cold", "mid", "hot"]
     assert plain["phases"][1]["epochs"]["instructions"] == pytest.approx(seen.epochs[1, 4])
     assert plain["datasets"]["speech"] == {
@@ -192,7 +208,7 @@ def test_the_table_and_the_plain_facts_say_the_same(capsys: pytest.CaptureFixtur
         "epochs": 4.0,
     }
     assert len(plain["findings"]) == len(seen.findings)
-    common.console().print(table(seen, CAPS, documents))
+    common.console().print(forecast_table(seen, CAPS, documents))
     shown = capsys.readouterr().out
     for text in ("cold", "0 – 1T", "1T – 9T", "9T – 10T", "web", "72.59%", "20 ep, reached", "60B in 400"):
         assert text in shown

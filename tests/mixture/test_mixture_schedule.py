@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mmpack.errors import ConfigError
-from mmpack.mixture import SCALE, PhaseConfig, schedule_of
+from mmpack.mixture import SCALE, PhaseConfig, mixture_schedule
 from mmpack.mixture.schedule import RAMP_STAGES
 from mmpack.serialisation import canonical_json
 from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
-SCHEDULE = schedule_of(SEED_PHASES, SIZES)
+SCHEDULE = mixture_schedule(SEED_PHASES, SIZES)
 
 
 def shares_at(tokens: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_phases_begin_at_their_tokens_and_a_ramp_has_equal_stages() -> None:
     assert schedule.start_tokens.tolist() == [0, *(T + T * n // 8 for n in range(RAMP_STAGES)), 9 * T]
     assert schedule.phase.tolist() == [0] + [1] * RAMP_STAGES + [2]
     assert (schedule.weights.sum(axis=1) == SCALE).all()
-    assert schedule_of(
+    assert mixture_schedule(
         [PhaseConfig(name="a", tokens=3, temperature=(1, 2))], SIZES
     ).start_tokens.tolist() == [0, 1, 2]
 
@@ -57,18 +57,18 @@ def test_data_sets_by_phase_weights_and_shares() -> None:
         PhaseConfig(name="two", tokens=10, shares={"web": 3, "video": 1}),
         PhaseConfig(name="three", datasets=("web", "video"), weights={"video": 4.5}),
     ]
-    weights = schedule_of(phases, SIZES).weights.tolist()
+    weights = mixture_schedule(phases, SIZES).weights.tolist()
     half = SCALE // 2
     assert weights == [[0, 0, 0, SCALE, 0], [SCALE * 3 // 4, SCALE // 4, 0, 0, 0], [half, half, 0, 0, 0]]
 
 
 def test_a_data_set_without_tokens_has_no_share() -> None:
-    assert schedule_of([PhaseConfig(name="a")], {"full": 5, "empty": 0}).weights.tolist() == [[SCALE, 0]]
+    assert mixture_schedule([PhaseConfig(name="a")], {"full": 5, "empty": 0}).weights.tolist() == [[SCALE, 0]]
 
 
 def test_the_fingerprint_sees_what_matters_and_no_names_of_phases() -> None:
     def printed(*phases: PhaseConfig) -> bytes:
-        return canonical_json(schedule_of(phases, SIZES).canonical())
+        return canonical_json(mixture_schedule(phases, SIZES).canonical())
 
     whole = printed(PhaseConfig(name="a", temperature=2.0))
     assert whole == printed(PhaseConfig(name="b", temperature=2.0))
@@ -91,7 +91,7 @@ def test_the_fingerprint_sees_what_matters_and_no_names_of_phases() -> None:
 )
 def test_what_cannot_be_meant_is_refused(phases: list[PhaseConfig], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        schedule_of(phases, SIZES)
+        mixture_schedule(phases, SIZES)
 
 
 @pytest.mark.parametrize(

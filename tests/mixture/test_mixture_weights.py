@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmpack.mixture.weights import SCALE, integer_weights, share_weights, split, temperature_weights
+from mmpack.mixture.weights import (
+    SCALE,
+    integer_weights,
+    share_weights,
+    split_proportionally,
+    temperature_weights,
+)
 
 PARTS = st.lists(st.integers(0, 10**30), min_size=1, max_size=60).filter(any)
 SIZES = st.lists(st.integers(1, 10**15), min_size=1, max_size=60)
@@ -16,14 +22,14 @@ SIZES = st.lists(st.integers(1, 10**15), min_size=1, max_size=60)
 
 @given(st.integers(0, 1 << 40), PARTS)
 def test_a_split_is_whole_and_within_one_of_the_proportion(total: int, parts: list[int]) -> None:
-    shares = split(total, parts)
+    shares = split_proportionally(total, parts)
     assert sum(shares) == total
     for share, part in zip(shares, parts, strict=True):
         assert abs(share * sum(parts) - total * part) < sum(parts)
 
 
 def test_ties_go_to_the_lower_index() -> None:
-    assert split(5, [1, 1, 1]) == [2, 2, 1]
+    assert split_proportionally(5, [1, 1, 1]) == [2, 2, 1]
     assert integer_weights([7, 7, 7]) == [SCALE // 3 + 1, SCALE // 3, SCALE // 3]
 
 

@@ -20,7 +20,7 @@ def check_packing(packing: Packing, lengths: NDArray[np.integer]) -> None:
     for row in range(packing.rows):
         assert int(lengths[packing.row(row)].sum()) <= packing.capacity
     assert packing.tokens == int(np.sum(lengths, dtype=np.int64))
-    assert packing.gap >= 0
+    assert packing.excess_rows >= 0
     assert 0 <= packing.fill <= packing.fill_bound <= 1
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.support.packing_inputs import long_texts
 from mmpack.errors import ConfigError, DataError
-from mmpack.packing import balance, pack, row_costs
+from mmpack.packing import balance_rows, pack, row_costs
 
 COSTS = st.lists(st.floats(0, 1e12), max_size=60)
 STEPS = st.sampled_from(["like", "given"])
@@ -15,10 +15,10 @@ STEPS = st.sampled_from(["like", "given"])
 
 @given(COSTS, st.integers(1, 4), st.integers(1, 4), STEPS, st.integers(0, 99))
 def test_every_row_is_dealt_once_or_left(costs, ranks, share, steps, seed):
-    dealt = balance(costs, global_batch=ranks * share, ranks=ranks, steps=steps, seed=seed)
+    dealt = balance_rows(costs, global_batch=ranks * share, ranks=ranks, steps=steps, seed=seed)
     assert dealt.rows.shape == (len(costs) // (ranks * share), ranks, share)
-    assert sorted([*dealt.rows.ravel().tolist(), *dealt.left.tolist()]) == list(range(len(costs)))
-    assert dealt.left.size < ranks * share
+    assert sorted([*dealt.rows.ravel().tolist(), *dealt.unscheduled_rows.tolist()]) == list(range(len(costs)))
+    assert dealt.unscheduled_rows.size < ranks * share
     np.testing.assert_allclose(dealt.cost, np.array(costs)[dealt.rows].sum(axis=2) if costs else dealt.cost)
     assert ((dealt.utilisation >= 0) & (dealt.utilisation <= 1 + 1e-9)).all()
     assert 0 <= dealt.efficiency <= 1 + 1e-9
@@ -27,16 +27,17 @@ def test_every_row_is_dealt_once_or_left(costs, ranks, share, steps, seed):
 @given(COSTS, STEPS, st.integers(0, 99))
 def test_rows_of_a_step_do_not_depend_on_the_number_of_ranks(costs, steps, seed):
     dealt = [
-        balance(costs, global_batch=12, ranks=ranks, steps=steps, seed=seed) for ranks in (1, 2, 3, 4, 6, 12)
+        balance_rows(costs, global_batch=12, ranks=ranks, steps=steps, seed=seed)
+        for ranks in (1, 2, 3, 4, 6, 12)
     ]
     for other in dealt[1:]:
         assert (np.sort(other.rows.reshape(-1, 12)) == np.sort(dealt[0].rows.reshape(-1, 12))).all()
-        assert (other.left == dealt[0].left).all()
+        assert (other.unscheduled_rows == dealt[0].unscheduled_rows).all()
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=12, max_size=48), st.sampled_from([2, 3, 4, 6]))
 def test_a_rank_does_the_costliest_row_first_and_no_swap_helps(costs, ranks):
-    dealt = balance(costs, global_batch=12, ranks=ranks, steps="given")
+    dealt = balance_rows(costs, global_batch=12, ranks=ranks, steps="given")
     values = np.array(costs)[dealt.rows]
     assert (np.diff(values, axis=2) <= 0).all()
     for step, load in zip(values, dealt.cost, strict=True):
@@ -49,13 +50,13 @@ def test_a_rank_does_the_costliest_row_first_and_no_swap_helps(costs, ranks):
 
 def test_like_steps_hold_neighbours_in_cost_and_are_shuffled():
     costs = np.random.default_rng(0).permutation(np.arange(640.0))
-    dealt = balance(costs, global_batch=8, ranks=8, seed=1)
+    dealt = balance_rows(costs, global_batch=8, ranks=8, seed=1)
     spread = np.ptp(dealt.cost, axis=1)
     assert (spread == 7).all()
     assert (np.diff(dealt.cost[:, 0]) < 0).any()
     assert (np.bincount(dealt.cost.argmax(axis=1), minlength=8) < 40).all()
-    assert (balance(costs, global_batch=8, ranks=8, seed=2).rows != dealt.rows).any()
-    assert (balance(costs, global_batch=8, ranks=8, seed=1).rows == dealt.rows).all()
+    assert (balance_rows(costs, global_batch=8, ranks=8, seed=2).rows != dealt.rows).any()
+    assert (balance_rows(costs, global_batch=8, ranks=8, seed=1).rows == dealt.rows).all()
 
 
 def test_cost_of_rows():
@@ -75,21 +76,25 @@ def test_utilisation_of_long_texts(ranks):
     lengths, capacity = long_texts()
     packing = pack(lengths, capacity, level=True)
     assert packing.fill > 0.997
-    assert balance(row_costs(packing, lengths), global_batch=ranks, ranks=ranks).utilisation.mean() >= 0.99
+    assert (
+        balance_rows(row_costs(packing, lengths), global_batch=ranks, ranks=ranks).utilisation.mean() >= 0.99
+    )
     window = lengths[: 64 * ranks * capacity // 2500]
     packing = pack(window, capacity, level=True)
     assert packing.fill > 0.99
-    assert balance(row_costs(packing, window), global_batch=ranks, ranks=ranks).utilisation.mean() >= 0.98
+    assert (
+        balance_rows(row_costs(packing, window), global_batch=ranks, ranks=ranks).utilisation.mean() >= 0.98
+    )
 
 
 def test_what_cannot_be_is_named():
     with pytest.raises(ConfigError, match="3 ranks cannot share 8 rows"):
-        balance([1.0], global_batch=8, ranks=3)
+        balance_rows([1.0], global_batch=8, ranks=3)
     with pytest.raises(ConfigError, match="steps"):
-        balance([1.0], global_batch=8, ranks=8, steps="sorted")  # type: ignore[arg-type]
+        balance_rows([1.0], global_batch=8, ranks=8, steps="sorted")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="row 1: cost is nan"):
-        balance([1.0, float("nan")], global_batch=1, ranks=1)
+        balance_rows([1.0, float("nan")], global_batch=1, ranks=1)
     with pytest.raises(DataError, match="row 0: cost is -1"):
-        balance([-1.0], global_batch=1, ranks=1)
+        balance_rows([-1.0], global_batch=1, ranks=1)
     with pytest.raises(DataError, match="2 dimensions"):
-        balance([[1.0]], global_batch=1, ranks=1)
+        balance_rows([[1.0]], global_batch=1, ranks=1)

@@ -15,7 +15,7 @@ SIZES = st.sampled_from([1, 2, 63, 64, 65, 4_095, 4_096, 4_097, 10_000, 300_000]
 )
 def test_neighbours_are_those_of_a_sorted_list(case):
     size, values, data = case
-    found = bitset.make(size)
+    found = bitset.make_bitset(size)
     members = set()
     for value in values:
         if data.draw(st.booleans()):
@@ -25,5 +25,5 @@ def test_neighbours_are_those_of_a_sorted_list(case):
             bitset.remove(found, value)
             members.discard(value)
     for value in [*values, 0, size - 1, data.draw(st.integers(0, size - 1))]:
-        assert bitset.at_least(found, value) == min((m for m in members if m >= value), default=-1)
-        assert bitset.at_most(found, value) == max((m for m in members if m <= value), default=-1)
+        assert bitset.next_member(found, value) == min((m for m in members if m >= value), default=-1)
+        assert bitset.previous_member(found, value) == max((m for m in members if m <= value), default=-1)

@@ -111,7 +111,7 @@ def test_fill_of_hard_mixes(name, least):
 @pytest.mark.parametrize("name", ["lognormal", "half-mix", "mm32k", "11/9"])
 def test_optimal_where_the_bound_is_reached(name):
     lengths, capacity = mixes(100_000)[name]
-    assert pack(lengths, capacity).gap == 0
+    assert pack(lengths, capacity).excess_rows == 0
 
 
 def test_exact_completion_finds_what_best_fit_misses():
@@ -171,7 +171,7 @@ def test_strided_lengths():
 def test_rows_in_another_order(case, seed):
     lengths = np.array(case[0], np.int64)
     packing = pack(lengths, case[1])
-    shuffled = packing.shuffled(seed)
+    shuffled = packing.shuffle(seed)
     check_packing(shuffled, lengths)
     assert sorted(packing.row(r).tolist() for r in range(packing.rows)) == sorted(
         shuffled.row(r).tolist() for r in range(packing.rows)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.support.packing_inputs import multimodal_chains
 from mmpack.errors import ConfigError, DataError
-from mmpack.packing import cut_chains, pack
+from mmpack.packing import pack, pack_runs
 from tests.packing.packing_reference import check_packing
 
 
@@ -31,11 +31,11 @@ _OVER_THE_BOUND = (np.array([1, 1, 1, 7, 20, 17, 3, 15, 16, 4, 20]), np.array([0
 @given(chains(), st.sampled_from([0.0, 0.9, 1.0]), st.integers(0, 9), st.sampled_from([0, 10, 10**6]))
 def test_documents_are_runs_of_slices_and_every_slice_is_in_one(case, fill, seed, effort):
     slices, offsets, capacity, overhead = case
-    cut = cut_chains(slices, offsets, capacity, overhead=overhead, fill=fill, seed=seed, effort=effort)
+    cut = pack_runs(slices, offsets, capacity, overhead=overhead, fill=fill, seed=seed, effort=effort)
     assert (cut.start < cut.stop).all()
     assert cut.start.tolist() == [0, *cut.stop[:-1].tolist()][: cut.start.size]
     assert (cut.stop[-1] if cut.stop.size else 0) == slices.size
-    for start, stop, chain, length in zip(cut.start, cut.stop, cut.chain, cut.lengths, strict=True):
+    for start, stop, chain, length in zip(cut.start, cut.stop, cut.run, cut.lengths, strict=True):
         assert offsets[chain] <= start < stop <= offsets[chain + 1]
         assert length == slices[start:stop].sum() + overhead
     check_packing(cut.packing, cut.lengths)
@@ -47,17 +47,17 @@ def test_documents_are_runs_of_slices_and_every_slice_is_in_one(case, fill, seed
 @given(chains())
 def test_forced_cuts_are_the_fewest_with_the_longest_runs_first(case):
     slices, offsets, capacity, overhead = case
-    cut = cut_chains(slices, offsets, capacity, overhead=overhead, fill=0)
-    for stop, chain, length in zip(cut.stop, cut.chain, cut.lengths, strict=True):
+    cut = pack_runs(slices, offsets, capacity, overhead=overhead, fill=0)
+    for stop, chain, length in zip(cut.stop, cut.run, cut.lengths, strict=True):
         assert stop == offsets[chain + 1] or length + slices[stop] > capacity
 
 
 @given(chains(), st.integers(0, 9))
 def test_cuts_are_made_only_where_they_save_rows(case, seed):
     slices, offsets, capacity, overhead = case
-    whole = cut_chains(slices, offsets, capacity, overhead=overhead, fill=0)
-    cut = cut_chains(slices, offsets, capacity, overhead=overhead, seed=seed)
-    again = cut_chains(slices, offsets, capacity, overhead=overhead, seed=seed)
+    whole = pack_runs(slices, offsets, capacity, overhead=overhead, fill=0)
+    cut = pack_runs(slices, offsets, capacity, overhead=overhead, seed=seed)
+    again = pack_runs(slices, offsets, capacity, overhead=overhead, seed=seed)
     assert cut.packing.rows < whole.packing.rows or cut.cuts == whole.cuts
     assert (cut.packing.ids == again.packing.ids).all()
     assert cut.packing.lower_bound == whole.packing.lower_bound <= cut.packing.rows
@@ -65,20 +65,20 @@ def test_cuts_are_made_only_where_they_save_rows(case, seed):
 
 def test_a_cut_completes_a_row():
     # Three chains of two slices of 3 in rows of 9: whole, each needs its own; with one cut, two rows are full.
-    cut = cut_chains([3] * 6, [0, 2, 4, 6], 9)
+    cut = pack_runs([3] * 6, [0, 2, 4, 6], 9)
     assert cut.packing.rows == 2
     assert cut.cuts == 1
-    assert cut_chains([3] * 6, [0, 2, 4, 6], 9, fill=0).packing.rows == 3
+    assert pack_runs([3] * 6, [0, 2, 4, 6], 9, fill=0).packing.rows == 3
 
 
 def test_overhead_may_differ_by_chain():
-    cut = cut_chains([4, 4, 7], [0, 2, 3], 10, overhead=[2, 0])
+    cut = pack_runs([4, 4, 7], [0, 2, 3], 10, overhead=[2, 0])
     assert cut.lengths.tolist() == [10, 7]
 
 
 def test_fill_of_the_multimodal_mix():
     slices, offsets = multimodal_chains(100_000, 8192)
-    cut = cut_chains(slices, offsets, 8192)
+    cut = pack_runs(slices, offsets, 8192)
     whole = pack(np.add.reduceat(slices, offsets[:-1]), 8192)
     assert cut.packing.fill >= 0.9995
     assert cut.packing.rows < whole.rows
@@ -87,7 +87,7 @@ def test_fill_of_the_multimodal_mix():
 
 def test_many_documents_of_one_length():
     slices = np.full(400_000, 3)
-    cut = cut_chains(slices, np.arange(0, 400_001, 2), 9)
+    cut = pack_runs(slices, np.arange(0, 400_001, 2), 9)
     assert cut.packing.fill > 0.999
 
 
@@ -109,9 +109,9 @@ def test_many_documents_of_one_length():
 )
 def test_what_cannot_be_is_named(slices, offsets, overhead, said):
     with pytest.raises(DataError, match=said):
-        cut_chains(np.array(slices, np.int64), np.array(offsets, np.int64), 8, overhead=overhead)
+        pack_runs(np.array(slices, np.int64), np.array(offsets, np.int64), 8, overhead=overhead)
 
 
 def test_fill_is_a_share():
     with pytest.raises(ConfigError, match="fill"):
-        cut_chains([1], [0, 1], 8, fill=1.5)
+        pack_runs([1], [0, 1], 8, fill=1.5)

@@ -9,25 +9,25 @@ import numpy as np
 from mmpack.mixture.phase_config import PhaseConfig
 from mmpack.plan import Plan, PlannedRow
 from mmpack.plan.plan_config import DatasetConfig, PlanConfig
-from tools.make_index import Source, make_index
+from tools.make_index import IndexSource, make_index
 
 CAPACITY = 1024
 NAMES = ("drive", "robot", "texts", "speech")
 
 
-def made_index(folder: Path, *, scale: int = 1) -> Path:
+def make_small_index(folder: Path, *, scale: int = 1) -> Path:
     """Two recordings of slices with several runs each, and two stand-alone sources."""
     random = np.random.default_rng(5)
     drive = np.full(240 * scale, 190)
     return make_index(
         folder,
         [
-            Source("drive", "slice", drive, runs=np.arange(240 * scale) // 17),
-            Source("robot", "slice", np.full(600 * scale, 52), runs=np.arange(600 * scale) // 100),
-            Source(
+            IndexSource("drive", "slice", drive, runs=np.arange(240 * scale) // 17),
+            IndexSource("robot", "slice", np.full(600 * scale, 52), runs=np.arange(600 * scale) // 100),
+            IndexSource(
                 "texts", "text", np.clip(np.rint(random.lognormal(4, 1, 3000 * scale)), 5, 900).astype(int)
             ),
-            Source(
+            IndexSource(
                 "speech", "text", np.clip(np.rint(random.lognormal(5, 0.6, 500 * scale)), 9, 900).astype(int)
             ),
         ],

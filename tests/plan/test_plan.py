@@ -14,19 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.mixture.draw import behind
+from mmpack.mixture.draw import quota_lag
 from mmpack.mixture.phase_config import PhaseConfig
 from mmpack.mixture.weights import SCALE
 from mmpack.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.plan.plan_config import CostConfig, DatasetConfig, PlanConfig
 from mmpack.serialisation import canonical_json
-from tests.plan.small_plans import CAPACITY, NAMES, all_rows, made_index, plan_config
-from tools.make_index import Source, make_index
+from tests.plan.small_plans import CAPACITY, NAMES, all_rows, make_small_index, plan_config
+from tools.make_index import IndexSource, make_index
 
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_index(tmp_path_factory.mktemp("index"))
+    return make_small_index(tmp_path_factory.mktemp("index"))
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +76,8 @@ def test_the_ledger_gives_old_rows_at_once(index: Path, rows: list[PlannedRow]) 
     assert plan.row(len(rows) - 1) == rows[-1]
     later = open_plan(plan_config(index))
     planned: list[int] = []
-    original = later._planned
-    later._planned = lambda number, start: planned.append(number) or original(number, start)  # type: ignore[method-assign]
+    original = later._plan_window
+    later._plan_window = lambda number, start: planned.append(number) or original(number, start)  # type: ignore[method-assign]
     assert later.row(len(rows) - 1) == rows[-1]
     assert planned == [(len(rows) - 1) // later.window_rows]
     assert later.row(5) == rows[5]
@@ -120,9 +120,9 @@ def test_a_forged_state_does_not_outlive_its_process(
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path))
     state = open_plan(plan_config(index), ledger=False).state(96, 1)
     forged = msgspec.structs.replace(state, documents=tuple(n + 1 for n in state.documents))
-    open_plan(plan_config(index)).load(forged)
+    open_plan(plan_config(index)).load_state(forged)
     later = open_plan(plan_config(index))
-    later.load(state)
+    later.load_state(state)
     assert [later.row(number) for number in range(96, 192)] == rows[96:192]
 
 
@@ -137,7 +137,7 @@ def test_a_forged_state_does_not_outlive_its_process(
 def test_a_state_whose_numbers_cannot_be_is_refused(index: Path, forged: dict[str, tuple[int, ...]]) -> None:
     state = open_plan(plan_config(index), ledger=False).state(96, 1)
     with pytest.raises(DataError, match="do not fit together"):
-        open_plan(plan_config(index), ledger=False).load(msgspec.structs.replace(state, **forged))
+        open_plan(plan_config(index), ledger=False).load_state(msgspec.structs.replace(state, **forged))
 
 
 def test_rows_that_cannot_be_reached_are_refused_at_once(index: Path) -> None:
@@ -169,7 +169,7 @@ def test_settings_that_mean_the_same_have_one_fingerprint(index: Path) -> None:
 
 
 def test_other_statistics_are_another_plan(tmp_path: Path) -> None:
-    made_index(tmp_path)
+    make_small_index(tmp_path)
     before = open_plan(plan_config(tmp_path), ledger=False)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     manifest["numeric"] = {"imu": {"count": 5, "mean": [0.5], "std": [1.0], "min": [0.0], "max": [1.0]}}
@@ -192,7 +192,7 @@ def test_a_state_leads_to_the_same_rows_and_is_small(index: Path, rows: list[Pla
         saved = msgspec.json.encode(plan.state(row, 4))
         assert len(saved) < 1024
         other = open_plan(plan_config(index), ledger=False)
-        other.load(read_state(msgspec.json.decode(saved)))
+        other.load_state(read_state(msgspec.json.decode(saved)))
         assert [other.row(n) for n in range(row, min(row + 30, len(rows)))] == rows[row : row + 30]
 
 
@@ -219,16 +219,16 @@ def test_a_state_of_another_plan_is_refused_with_the_difference(
             "dataset speech was .*, is absent",
         ),
         (plan_config(index, tolerance="1ms"), "tolerance was none, is 1000000 ns"),
-        (plan_config(made_index(tmp_path_factory.mktemp("other"), scale=2)), "dataset drive was"),
+        (plan_config(make_small_index(tmp_path_factory.mktemp("other"), scale=2)), "dataset drive was"),
     ):
         with pytest.raises(ConfigError, match=f"belongs to another plan.*{said}"):
-            open_plan(changed, ledger=False).load(state)
+            open_plan(changed, ledger=False).load_state(state)
 
 
 @pytest.mark.parametrize("window_steps", [1, 2, 3, 4, 100])
 def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> None:
     """However full the last window is, there is a state behind its last row, and no step behind that."""
-    make_index(tmp_path, [Source("texts", "text", np.full(24, 1024))])
+    make_index(tmp_path, [IndexSource("texts", "text", np.full(24, 1024))])
     dataset = DatasetConfig(name="texts", shards=str(tmp_path), max_epochs=1)
     config = PlanConfig(max_seq_len=1024, global_batch=4, window_steps=window_steps, datasets=(dataset,))
     plan = open_plan(config, ledger=False)
@@ -236,7 +236,7 @@ def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> Non
     states = [plan.state(row, 2) for row in range(0, 25, 4)]
     for state in states:
         again = open_plan(config, ledger=False)
-        again.load(read_state(msgspec.to_builtins(state)))
+        again.load_state(read_state(msgspec.to_builtins(state)))
         assert again.state(state.row, 2) == state
         assert list(again.steps(state.row // 4)) == list(range(state.row // 4, 6))
 
@@ -258,7 +258,7 @@ def test_a_damaged_state_is_refused(index: Path, damage: dict[str, object]) -> N
     plan = open_plan(plan_config(index), ledger=False)
     state = msgspec.to_builtins(plan.state(24, 1)) | damage
     with pytest.raises((DataError, ConfigError)):
-        plan.load(read_state(state))
+        plan.load_state(read_state(state))
 
 
 def test_a_state_with_other_cursors_is_refused(index: Path) -> None:
@@ -267,18 +267,18 @@ def test_a_state_with_other_cursors_is_refused(index: Path) -> None:
     state = plan.state(200, 1)
     wrong = msgspec.structs.replace(state, documents=tuple(n + 1 for n in state.documents))
     with pytest.raises(DataError, match="cursors"):
-        plan.load(wrong)
+        plan.load_state(wrong)
 
 
 def test_shares_stay_within_one_document_over_all_phases(index: Path) -> None:
     plan = open_plan(plan_config(index), ledger=False)
-    longest = max(dataset.units.longest for dataset in plan.datasets)
+    longest = max(dataset.document_table.max_tokens for dataset in plan.datasets)
     checked = 0
     for number in range(100):
         window = plan.window(number)
         if window.end is None:
             break
-        off = behind(plan.course, np.array(window.end.tokens))
+        off = quota_lag(plan.quota_curve, np.array(window.end.tokens))
         assert max(abs(each) for each in off) <= longest * SCALE
         checked += 1
     assert checked >= 5
@@ -293,10 +293,10 @@ def test_phases_switch_at_their_token(index: Path) -> None:
     documents, tokens = [], []
     number = 0
     while True:
-        from mmpack.plan.draws import draw_window
+        from mmpack.plan.draws import draw_window_documents
 
         start = plan.window(number).start
-        draws = draw_window(plan.datasets, plan.course, start, plan.window_rows * CAPACITY)
+        draws = draw_window_documents(plan.datasets, plan.quota_curve, start, plan.window_rows * CAPACITY)
         end = plan.window(number).end
         count = len(draws.dataset) if end is None else sum(end.documents) - sum(start.documents)
         documents += draws.dataset[:count].tolist()
@@ -307,7 +307,7 @@ def test_phases_switch_at_their_token(index: Path) -> None:
     before = np.concatenate(([0], np.cumsum(tokens)))[:-1]
     first = np.isin(documents, [NAMES.index("texts"), NAMES.index("robot")])
     # What was due of the first phase and comes after the boundary is at most a document of each data set.
-    longest = max(dataset.units.longest for dataset in plan.datasets)
+    longest = max(dataset.document_table.max_tokens for dataset in plan.datasets)
     assert before[first].max() < 100_000 + 2 * longest
     assert before[~first].min() > 100_000 - 2 * longest
     assert abs(int(before[-1]) + tokens[-1] - 200_000) <= longest
@@ -330,8 +330,8 @@ def test_repeat_caps_hold(index: Path) -> None:
     missing = 2 * sum(dataset.documents for dataset in plan.datasets) - sum(
         len(row.documents) for row in all_rows(plan)
     )
-    assert last.left < 24 * 200
-    assert missing <= last.left
+    assert last.num_unplanned < 24 * 200
+    assert missing <= last.num_unplanned
     with pytest.raises(DataError, match=r"the run ends after \d+ rows"):
         plan.row(10**9)
 
@@ -339,14 +339,14 @@ def test_repeat_caps_hold(index: Path) -> None:
 def test_contrastive_units_are_not_cut_and_count_their_pair(tmp_path: Path) -> None:
     tokens = np.full(90, 100)
     text = np.where(np.arange(90) % 5 == 0, 20, 0)
-    folder = make_index(tmp_path, [Source("drive", "slice", tokens, np.arange(90) // 3, None, text)])
+    folder = make_index(tmp_path, [IndexSource("drive", "slice", tokens, np.arange(90) // 3, None, text)])
     dataset = DatasetConfig(name="drive", shards=str(folder), contrastive=True)
     config = PlanConfig(max_seq_len=1024, global_batch=2, window_steps=2, datasets=(dataset,))
     plan = open_plan(config, ledger=False)
     for number in range(8):
         for document in plan.row(number).documents:
             assert len(document.samples) == 3
-            assert document.pair == any(sample.tokens_text for sample in document.samples)
+            assert document.is_pair == any(sample.tokens_text for sample in document.samples)
             assert document.tokens == 304
 
 
@@ -354,7 +354,7 @@ def test_builds_of_two_layouts_are_refused(index: Path, tmp_path: Path) -> None:
     from mmpack.layout import LayoutConfig
 
     other = make_index(
-        tmp_path, [Source("more", "text", np.arange(5, 50))], layout=LayoutConfig(cameras=("cam_back",))
+        tmp_path, [IndexSource("more", "text", np.arange(5, 50))], layout=LayoutConfig(cameras=("cam_back",))
     )
     config = plan_config(index)
     more = DatasetConfig(name="more", shards=str(other))
@@ -363,12 +363,15 @@ def test_builds_of_two_layouts_are_refused(index: Path, tmp_path: Path) -> None:
 
 
 def test_two_builds_of_one_layout_make_one_plan(index: Path, tmp_path: Path) -> None:
-    other = make_index(tmp_path, [Source("more", "text", np.arange(5, 250))])
+    other = make_index(tmp_path, [IndexSource("more", "text", np.arange(5, 250))])
     config = plan_config(index, phases=(PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5}),))
     more = DatasetConfig(name="more", shards=str(other))
     plan = open_plan(msgspec.structs.replace(config, datasets=(*config.datasets, more)), ledger=False)
     sources = {
-        sample.source for number in range(96) for doc in plan.row(number).documents for sample in doc.samples
+        sample.shard_set
+        for number in range(96)
+        for doc in plan.row(number).documents
+        for sample in doc.samples
     }
     assert sources == {0, 1}
 

@@ -14,51 +14,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError, DataError, IntegrityError, StorageError
-from mmpack.plan.catalog import Catalog
-from mmpack.plan.documents import units_of
-from mmpack.plan.epoch_order import order, permuted
+from mmpack.plan.catalog import IndexCatalog
+from mmpack.plan.documents import load_documents
+from mmpack.plan.epoch_order import epoch_order, permute_index
 from mmpack.plan.plan_config import DatasetConfig
-from tools.make_index import Source, make_index
+from tools.make_index import IndexSource, make_index
 
 keys = st.integers(0, 2**64 - 1).map(np.uint64)
 
 
 @given(st.integers(1, 2000), keys)
 def test_permuted_is_a_bijection(n: int, key: np.uint64) -> None:
-    assert sorted(permuted(place, n, key) for place in range(n)) == list(range(n))
+    assert sorted(permute_index(place, n, key) for place in range(n)) == list(range(n))
 
 
 @given(st.integers(1, 700), st.integers(1, 50), keys, st.integers(0, 1500))
 def test_each_epoch_holds_everything_once_and_pieces_join(
     n: int, block: int, key: np.uint64, cut: int
 ) -> None:
-    found = order(0, 3 * n, n, min(block, n), key)
+    found = epoch_order(0, 3 * n, n, min(block, n), key)
     for epoch in range(3):
         assert np.array_equal(np.sort(found[epoch * n : (epoch + 1) * n]), np.arange(n))
     cut = min(cut, 3 * n)
-    pieces = [order(0, cut, n, min(block, n), key), order(cut, 3 * n - cut, n, min(block, n), key)]
+    pieces = [
+        epoch_order(0, cut, n, min(block, n), key),
+        epoch_order(cut, 3 * n - cut, n, min(block, n), key),
+    ]
     assert np.array_equal(found, np.concatenate(pieces))
 
 
 @given(keys)
 def test_neighbours_of_a_block_stay_together(key: np.uint64) -> None:
     n, block = 1003, 16
-    found = order(0, n, n, block, key) // block
+    found = epoch_order(0, n, n, block, key) // block
     changes = int(np.count_nonzero(np.diff(found)))
     assert changes == -(-n // block) - 1
 
 
 def test_epochs_and_keys_have_orders_of_their_own() -> None:
     n = 500
-    first = order(0, 2 * n, n, 4, np.uint64(1))
+    first = epoch_order(0, 2 * n, n, 4, np.uint64(1))
     assert not np.array_equal(first[:n], first[n:])
-    assert not np.array_equal(first[:n], order(0, n, n, 4, np.uint64(2)))
+    assert not np.array_equal(first[:n], epoch_order(0, n, n, 4, np.uint64(2)))
     # As random as a shuffle: places and things are not correlated.
-    assert abs(np.corrcoef(np.arange(n), order(0, n, n, 1, np.uint64(3)))[0, 1]) < 0.15
+    assert abs(np.corrcoef(np.arange(n), epoch_order(0, n, n, 1, np.uint64(3)))[0, 1]) < 0.15
 
 
 @st.composite
-def _sources(draw: st.DrawFn) -> list[Source]:
+def _sources(draw: st.DrawFn) -> list[IndexSource]:
     sources = []
     for number in range(draw(st.integers(1, 3))):
         count = draw(st.integers(1, 25))
@@ -67,9 +70,9 @@ def _sources(draw: st.DrawFn) -> list[Source]:
             runs = np.cumsum(np.array(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))))
             residual = np.array(draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)))
             text = np.array([draw(st.integers(0, value - 1)) for value in tokens.tolist()])
-            sources.append(Source(f"r{number}", "slice", tokens, runs, residual, text))
+            sources.append(IndexSource(f"r{number}", "slice", tokens, runs, residual, text))
         else:
-            sources.append(Source(f"r{number}", "text", tokens))
+            sources.append(IndexSource(f"r{number}", "text", tokens))
     return sources
 
 
@@ -77,31 +80,31 @@ def _sources(draw: st.DrawFn) -> list[Source]:
 @given(_sources(), st.integers(70, 200), st.one_of(st.none(), st.integers(0, 5)), st.booleans())
 def test_units_are_the_longest_runs_that_fit(
     tmp_path_factory: pytest.TempPathFactory,
-    sources: list[Source],
+    sources: list[IndexSource],
     capacity: int,
     tolerance_ns: int | None,
     contrastive: bool,
 ) -> None:
-    catalog = Catalog(str(make_index(tmp_path_factory.mktemp("units"), sources)))
+    catalog = IndexCatalog(str(make_index(tmp_path_factory.mktemp("units"), sources)))
     chosen = sources[0].name
     config = DatasetConfig(name="d", shards="", select=(chosen, "none"), contrastive=contrastive)
     expected = _told_slowly(sources[0], capacity, tolerance_ns, contrastive)
     if not expected:
         with pytest.raises(DataError, match="nothing is left to plan"):
-            units_of(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
+            load_documents(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
         return
-    units = units_of(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
+    units = load_documents(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
     assert (
         list(zip(units.start.tolist(), units.stop.tolist(), units.tokens.tolist(), strict=True)) == expected
     )
     assert units.total_tokens == sum(tokens for _, _, tokens in expected)
     assert units.samples == sum(stop - start for start, stop, _ in expected)
-    assert units.samples + units.gated == len(sources[0].tokens)
+    assert units.samples + units.num_excluded_slices == len(sources[0].tokens)
     assert len(catalog) == sum(len(source.tokens) for source in sources)
 
 
 def _told_slowly(
-    source: Source, capacity: int, tolerance_ns: int | None, contrastive: bool
+    source: IndexSource, capacity: int, tolerance_ns: int | None, contrastive: bool
 ) -> list[tuple[int, int, int]]:
     room = capacity - (4 if contrastive else 0)
     found: list[list[int]] = []
@@ -130,16 +133,16 @@ def _told_slowly(
 
 
 def test_a_sample_longer_than_a_row_is_named(tmp_path: Path) -> None:
-    catalog = Catalog(str(make_index(tmp_path, [Source("long", "text", np.array([5, 900, 7]))])))
+    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", "text", np.array([5, 900, 7]))])))
     config = DatasetConfig(name="d", shards="")
     with pytest.raises(DataError, match=r"long-00000001.*900 tokens do not fit.*max_seq_len"):
-        units_of(catalog, config, overhead=4, capacity=512, tolerance_ns=None)
+        load_documents(catalog, config, overhead=4, capacity=512, tolerance_ns=None)
 
 
 def test_names_that_match_nothing_are_refused(tmp_path: Path) -> None:
-    catalog = Catalog(str(make_index(tmp_path, [Source("texts", "text", np.array([5]))])))
+    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("texts", "text", np.array([5]))])))
     with pytest.raises(ConfigError, match="Did you mean 'texts'"):
-        units_of(
+        load_documents(
             catalog,
             DatasetConfig(name="d", shards="", select=("text",)),
             overhead=4,
@@ -149,70 +152,70 @@ def test_names_that_match_nothing_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_index_that_was_changed_is_refused(tmp_path: Path) -> None:
-    folder = make_index(tmp_path, [Source("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
     content = bytearray((folder / "index.parquet").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "index.parquet").write_bytes(content)
     with pytest.raises(IntegrityError, match="sha256"):
-        Catalog(str(folder))
+        IndexCatalog(str(folder))
 
 
 def test_a_catalog_is_read_from_the_cache_and_mended_if_it_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [Source("texts", "text", np.arange(1, 50))])
-    first = Catalog(str(folder))
+    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    first = IndexCatalog(str(folder))
     assert isinstance(first.columns["tokens"].base, np.memmap)
     (first.folder / "tokens").write_bytes(b"short")
-    again = Catalog(str(folder))
+    again = IndexCatalog(str(folder))
     assert np.array_equal(again.columns["tokens"], np.arange(1, 50))
     assert again.key(7) == "texts-00000007"
 
 
 def test_a_manifest_of_another_count_is_refused_from_the_cache_too(tmp_path: Path) -> None:
-    folder = make_index(tmp_path, [Source("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"samples": 50}))
     for _ in range(2):
         with pytest.raises(IntegrityError, match="49 samples, the manifest says 50"):
-            Catalog(str(folder))
+            IndexCatalog(str(folder))
 
 
 def test_more_text_than_tokens_is_refused(tmp_path: Path) -> None:
     for text in (-1, 6):
-        source = Source("drive", "slice", np.full(3, 5), tokens_text=np.array([1, text, 1]))
+        source = IndexSource("drive", "slice", np.full(3, 5), tokens_text=np.array([1, text, 1]))
         with pytest.raises(IntegrityError, match="drive-00000001"):
-            Catalog(str(make_index(tmp_path / str(text), [source])))
+            IndexCatalog(str(make_index(tmp_path / str(text), [source])))
 
 
 def test_something_else_where_the_cache_would_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [Source("texts", "text", np.arange(1, 50))])
-    first = Catalog(str(folder)).folder
+    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    first = IndexCatalog(str(folder)).folder
     shutil.rmtree(first)
     first.write_bytes(b"in the way")
-    assert len(Catalog(str(folder))) == 49
+    assert len(IndexCatalog(str(folder))) == 49
     assert "cannot be renewed" in caplog.text
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [Source("texts", "text", np.full(20_000, 7))])
+    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.full(20_000, 7))])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(StorageError, match=r"tables cannot be written.*MMPACK_CACHE"):
-            Catalog(str(folder))
+            IndexCatalog(str(folder))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert not list((tmp_path / "cache").iterdir())
-    assert len(Catalog(str(folder))) == 20_000
+    assert len(IndexCatalog(str(folder))) == 20_000
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -220,8 +223,10 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "file" / "below"))
-    folder = make_index(tmp_path / "out", [Source("texts", "text", np.arange(1, 50))])
-    catalog = Catalog(str(folder))
-    units = units_of(catalog, DatasetConfig(name="d", shards=""), overhead=4, capacity=512, tolerance_ns=None)
+    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    catalog = IndexCatalog(str(folder))
+    units = load_documents(
+        catalog, DatasetConfig(name="d", shards=""), overhead=4, capacity=512, tolerance_ns=None
+    )
     assert len(units) == 49
     assert "cannot be written" in caplog.text

@@ -17,7 +17,7 @@ MS = 10**6
 S = 10**9
 
 
-def shade(number: int) -> int:
+def grey_level(number: int) -> int:
     """Grey of frame `number`: far enough from its neighbours' to be told after lossy coding."""
     return 20 + (number * 37) % 200
 
@@ -49,7 +49,9 @@ def write_video(
         audio: Any = container.add_stream("aac", rate=16_000, layout="mono") if sound_s else None
         packets: list[Any] = []
         for number, pts in enumerate(pts_ms):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade(number), np.uint8), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(
+                np.full((48, 64, 3), grey_level(number), np.uint8), format="rgb24"
+            )
             frame.pts, frame.time_base = pts, millisecond
             packets += video.encode(frame)
         packets += video.encode(None)
@@ -62,7 +64,7 @@ def write_video(
             container.mux(packet)
 
 
-def write_sound_track(path: Path, codec: str, seconds: float, options: dict[str, str] | None = None) -> None:
+def write_audio_track(path: Path, codec: str, seconds: float, options: dict[str, str] | None = None) -> None:
     """A container with nothing but noise at 16 kHz."""
     with av.open(str(path), "w", options=options or {}) as container:
         audio: Any = container.add_stream(codec, rate=16_000, layout="mono")
@@ -87,13 +89,13 @@ def write_wav(path: Path, seconds: float = 1.0) -> None:
     soundfile.write(path, noise(seconds), 16_000, subtype="PCM_16")
 
 
-def write_picture(path: Path, number: int = 0) -> None:
+def write_image(path: Path, number: int = 0) -> None:
     """A small grey JPEG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), shade(number), np.uint8)))
+    path.write_bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), grey_level(number), np.uint8)))
 
 
-def describe(folder: Path, text: str, *, clock: str = "boot") -> Path:
+def write_recording_toml(folder: Path, text: str, *, clock: str = "boot") -> Path:
     """A recording.toml of these [streams.*] tables, all on a clock called 'rig' of the domain `clock`."""
     path = folder / "recording.toml"
     path.write_text(
@@ -102,6 +104,6 @@ def describe(folder: Path, text: str, *, clock: str = "boot") -> Path:
     return path
 
 
-def imu(time: str = 'column = "t", unit = "ns"', path: str = "imu.csv", more: str = "") -> str:
+def imu_table(time: str = 'column = "t", unit = "ns"', path: str = "imu.csv", more: str = "") -> str:
     """The table of a stream called 'imu'."""
     return f'[streams.imu]\nkind = "imu"\npath = "{path}"\ntime = {{ {time} }}\n{more}'

@@ -15,16 +15,16 @@ from mmpack.errors import ClockError, ConfigError, DataError, MmpackError
 from mmpack.recording import FrameSource
 from mmpack.recording.formats import open_recordings
 from mmpack.recording.formats.nuscenes import open_nuscenes
-from mmpack.recording.sources.audio import SoundFile
+from mmpack.recording.sources.audio import AudioFile
 from mmpack.recording.sources.container import scan_packets
 from mmpack.sync import SyncConfig, SyncResult, synchronise
 from tests.recording.media_files import (
     MS,
     S,
-    describe,
-    imu,
-    write_picture,
-    write_sound_track,
+    imu_table,
+    write_audio_track,
+    write_image,
+    write_recording_toml,
     write_video,
     write_wav,
 )
@@ -39,7 +39,7 @@ PICTURES = (
 
 
 def sync_folder(folder: Path, text: str, clock: str) -> SyncResult:
-    (recording,) = open_recordings(describe(folder, text, clock=clock))
+    (recording,) = open_recordings(write_recording_toml(folder, text, clock=clock))
     return synchronise(recording, SyncConfig(reference="rate:10"))
 
 
@@ -48,7 +48,7 @@ def refused(folder: Path, text: str, kind: type[MmpackError], *, clock: str = "b
     with pytest.raises(MmpackError) as caught:
         sync_folder(folder, text, clock)
     assert type(caught.value) is kind
-    assert caught.value.mend
+    assert caught.value.hint
     assert "\n" not in str(caught.value)
     return caught.value
 
@@ -59,7 +59,7 @@ def write_rows(path: Path, stamps: list[int], header: str = "t,ax") -> None:
 
 def test_a_missing_camera_file(tmp_path: Path) -> None:
     error = refused(tmp_path, CAMERA, DataError)
-    assert "no such file" in error.what
+    assert "no such file" in error.message
     assert "cam.mp4" in error.where
     assert "'cam'" in error.where
 
@@ -69,7 +69,7 @@ def test_a_missing_folder_of_pictures_and_an_empty_one(tmp_path: Path) -> None:
     assert "cam" in refused(tmp_path, text, DataError).where
     (tmp_path / "cam").mkdir()
     with pytest.raises(DataError, match="no JPEG or PNG") as caught:
-        open_recordings(describe(tmp_path, text))
+        open_recordings(write_recording_toml(tmp_path, text))
     assert "'cam'" in caught.value.where
 
 
@@ -89,7 +89,7 @@ def test_a_truncated_mp4(tmp_path: Path, flags: str, share: float) -> None:
         error = refused(tmp_path, text, DataError)
         assert "cam.mp4" in error.where
         assert "'cam'" in error.where
-        assert "truncated" in str(error) or "Copy" in error.mend
+        assert "truncated" in str(error) or "Copy" in error.hint
     shutil.copy(whole, tmp_path / "cam.mp4")
     assert len(scan_packets(tmp_path / "cam.mp4", "v:0", stream="cam").pts) == 100
     assert len(scan_packets(tmp_path / "cam.mp4", "a:0", stream="cam").pts) >= 62
@@ -101,7 +101,7 @@ def test_truncated_sound_is_not_taken_for_a_shorter_one(
     tmp_path: Path, codec: str, name: str, share: float
 ) -> None:
     path = tmp_path / name
-    write_sound_track(path, codec, 5.0, {"movflags": "+faststart"})
+    write_audio_track(path, codec, 5.0, {"movflags": "+faststart"})
     scan_packets(path, "a:0", stream="mic")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(DataError) as caught:
@@ -126,7 +126,7 @@ def test_a_wav_of_nothing(tmp_path: Path, content: bytes) -> None:
     error = refused(tmp_path, MICROPHONE, DataError)
     assert "mic.wav" in error.where
     assert "'mic'" in error.where
-    assert ("0 bytes" in error.what) == (content == b"")
+    assert ("0 bytes" in error.message) == (content == b"")
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ def test_a_truncated_sound_file(tmp_path: Path, form: str, subtype: str, endian:
     path = tmp_path / "mic.wav"
     soundfile.write(path, np.zeros(16_000), 16_000, format=form, subtype=subtype, endian=endian)
     data = path.read_bytes()
-    described = describe(tmp_path, MICROPHONE)
-    assert open_recordings(described)[0].streams["mic"].timeline.samples.tolist() == [16_000]
+    described = write_recording_toml(tmp_path, MICROPHONE)
+    assert open_recordings(described)[0].streams["mic"].audio_timeline.samples.tolist() == [16_000]
     for cut in (len(data) // 2, len(data) - 1):
         path.write_bytes(data[:cut])
-        source = SoundFile(path, "mic")
+        source = AudioFile(path, "mic")
         with pytest.raises(DataError, match="truncated") as caught:
             source.read(0, int(source.timeline().samples[0]))
         assert "mic.wav" in caught.value.where
@@ -160,11 +160,11 @@ def test_a_wav_written_to_a_pipe_has_no_size(tmp_path: Path) -> None:
     whole = path.read_bytes()
     at = whole.index(b"data") + 4
     path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
-    assert SoundFile(path, "mic").timeline().samples.tolist() == [16_000]
+    assert AudioFile(path, "mic").timeline().samples.tolist() == [16_000]
     path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])
     with pytest.raises(DataError, match="a header that says so") as caught:
-        SoundFile(path, "mic").timeline()
-    assert "repair the header" in caught.value.mend
+        AudioFile(path, "mic").timeline()
+    assert "repair the header" in caught.value.hint
 
 
 def test_a_wav_with_other_chunks_is_whole(tmp_path: Path) -> None:
@@ -173,33 +173,35 @@ def test_a_wav_with_other_chunks_is_whole(tmp_path: Path) -> None:
     data = path.read_bytes()
     at = data.index(b"data")
     path.write_bytes(data[:at] + b"note" + (3).to_bytes(4, "little") + b"abc\0" + data[at:] + b"LIST")
-    (recording,) = open_recordings(describe(tmp_path, MICROPHONE))
-    assert recording.streams["mic"].timeline.samples.tolist() == [16_000]
+    (recording,) = open_recordings(write_recording_toml(tmp_path, MICROPHONE))
+    assert recording.streams["mic"].audio_timeline.samples.tolist() == [16_000]
 
 
 def test_a_wav_of_a_header_alone(tmp_path: Path) -> None:
     write_wav(tmp_path / "mic.wav", 0.0)
     with pytest.raises(DataError, match="no samples") as caught:
-        open_recordings(describe(tmp_path, MICROPHONE))[0].streams["mic"].timeline  # noqa: B018
+        open_recordings(write_recording_toml(tmp_path, MICROPHONE))[0].streams["mic"].audio_timeline  # noqa: B018
     assert "mic.wav" in caught.value.where
 
 
 def test_a_csv_without_the_time_column(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2], "time_ns,ax")
-    error = refused(tmp_path, imu('column = "t_ns", unit = "ns"'), DataError)
-    assert "no column 't_ns'" in error.what
+    error = refused(tmp_path, imu_table('column = "t_ns", unit = "ns"'), DataError)
+    assert "no column 't_ns'" in error.message
     assert "imu.csv" in error.where
-    assert "'time_ns'" in error.mend
+    assert "'time_ns'" in error.hint
 
 
 def test_a_csv_of_a_header_alone(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [])
-    assert "no items" in refused(tmp_path, imu(), DataError).what
+    assert "no items" in refused(tmp_path, imu_table(), DataError).message
 
 
 def test_a_csv_of_one_row_is_one_tick(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [5 * S])
-    result = synchronise(open_recordings(describe(tmp_path, imu()))[0], SyncConfig(reference="rate:10"))
+    result = synchronise(
+        open_recordings(write_recording_toml(tmp_path, imu_table()))[0], SyncConfig(reference="rate:10")
+    )
     assert result.ticks.t_ns.tolist() == [5 * S]
     assert result.passed.all()
 
@@ -219,15 +221,15 @@ def test_epoch_stamps_in_the_wrong_unit_name_the_right_one(
     tmp_path: Path, per_s: int, unit: str, kind: type[MmpackError], advice: str
 ) -> None:
     write_rows(tmp_path / "imu.csv", [(UTC_US + k * 10_000) * per_s // 10**6 for k in range(50)])
-    error = refused(tmp_path, imu(f'column = "t", unit = "{unit}"'), kind, clock="utc")
+    error = refused(tmp_path, imu_table(f'column = "t", unit = "{unit}"'), kind, clock="utc")
     assert "imu" in error.where
-    assert advice in error.mend
+    assert advice in error.hint
 
 
 def test_the_year_2464(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [15_600_000_000 + k for k in range(50)])
-    error = refused(tmp_path, imu('column = "t", unit = "s"'), DataError, clock="utc")
-    assert "2464" in error.what
+    error = refused(tmp_path, imu_table('column = "t", unit = "s"'), DataError, clock="utc")
+    assert "2464" in error.message
     assert "imu.csv" in error.where
 
 
@@ -235,12 +237,12 @@ def test_the_year_2464(tmp_path: Path) -> None:
 def test_pictures_named_in_another_unit(tmp_path: Path, unit: str) -> None:
     for k in range(3):
         stamp = UTC_US + k * 100_000
-        write_picture(tmp_path / "cam" / f"a_{stamp * 1000 if unit == 'us' else stamp}.jpg")
+        write_image(tmp_path / "cam" / f"a_{stamp * 1000 if unit == 'us' else stamp}.jpg")
     error = refused(
         tmp_path, PICTURES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc"
     )
     assert "cam" in error.where
-    assert "ns" in error.mend if unit == "us" else "us" in error.mend
+    assert "ns" in error.hint if unit == "us" else "us" in error.hint
 
 
 def test_float_nanoseconds_in_a_csv(tmp_path: Path) -> None:
@@ -249,9 +251,9 @@ def test_float_nanoseconds_in_a_csv(tmp_path: Path) -> None:
         for k in range(9)
     )
     (tmp_path / "imu.csv").write_text("t,ax\n" + lines)
-    error = refused(tmp_path, imu(), DataError, clock="utc")
-    assert "float64" in error.what
-    assert "256 ns" in error.what
+    error = refused(tmp_path, imu_table(), DataError, clock="utc")
+    assert "float64" in error.message
+    assert "256 ns" in error.message
     assert "imu.csv" in error.where
     assert "row 0" in error.where
 
@@ -260,12 +262,14 @@ def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -
     stamps = [5 * S + k * 10 * MS for k in range(400)]
     broken = [t - 357 * MS if k % 4 == 3 else t for k, t in enumerate(stamps)]
     write_rows(tmp_path / "imu.csv", broken)
-    error = refused(tmp_path, imu(), DataError)
-    assert "out of order" in error.what
+    error = refused(tmp_path, imu_table(), DataError)
+    assert "out of order" in error.message
     assert "imu" in error.where
     few = [t - 25 * MS if k == 100 else t for k, t in enumerate(stamps)]
     write_rows(tmp_path / "imu.csv", few)
-    result = synchronise(open_recordings(describe(tmp_path, imu()))[0], SyncConfig(reference="rate:10"))
+    result = synchronise(
+        open_recordings(write_recording_toml(tmp_path, imu_table()))[0], SyncConfig(reference="rate:10")
+    )
     assert [(found.kind, found.count) for found in result.findings] == [("backward", 1)]
     assert result.passed.all()
 
@@ -273,11 +277,11 @@ def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "key", "near"),
     [
-        (imu(more='colums = ["ax"]'), "streams.imu.colums", "columns"),
-        (imu('colum = "t"'), "streams.imu.time.colum", "column"),
-        (imu() + "[clock.x]\ndomain = 'boot'\n", "clock", "clocks"),
+        (imu_table(more='colums = ["ax"]'), "streams.imu.colums", "columns"),
+        (imu_table('colum = "t"'), "streams.imu.time.colum", "column"),
+        (imu_table() + "[clock.x]\ndomain = 'boot'\n", "clock", "clocks"),
         (
-            imu() + "[[clock_maps]]\nsource = 'a'\ntarget = 'b'\ndrift = 1.0\n",
+            imu_table() + "[[clock_maps]]\nsource = 'a'\ntarget = 'b'\ndrift = 1.0\n",
             "clock_maps[0].drift",
             "drift_ppm",
         ),
@@ -286,19 +290,19 @@ def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -
 def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, key: str, near: str) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
     error = refused(tmp_path, text, ConfigError)
-    assert f"'{key}'" in error.what
-    assert f"'{near}'" in error.mend
+    assert f"'{key}'" in error.message
+    assert f"'{near}'" in error.hint
     assert "recording.toml" in error.where
 
 
 def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
-    error = refused(tmp_path, imu().replace('"imu"', '"imux"', 1), ConfigError)
-    assert "'imux'" in error.what
-    assert "'streams.imu.kind'" in error.what
-    assert "Did you mean 'imu'?" in error.mend
+    error = refused(tmp_path, imu_table().replace('"imu"', '"imux"', 1), ConfigError)
+    assert "'imux'" in error.message
+    assert "'streams.imu.kind'" in error.message
+    assert "Did you mean 'imu'?" in error.hint
     for kind in ("camera", "audio", "lidar"):
-        assert kind in error.mend
+        assert kind in error.hint
 
 
 @pytest.mark.parametrize(
@@ -309,18 +313,18 @@ def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> 
         (MICROPHONE + 'time = { column = "t" }', "time"),
         (MICROPHONE + 'track = "a:0"\ntime = { column = "t" }', "time"),
         (PICTURES.replace("UNIT", "us") + 'track = "v:0"', "track"),
-        (imu(more='track = "s:0"'), "track"),
-        (imu(more='text = "words"'), "text"),
+        (imu_table(more='track = "s:0"'), "track"),
+        (imu_table(more='text = "words"'), "text"),
         ('[streams.said]\nkind = "text"\npath = "a.srt"\nend = "stop"', "end"),
         ('[streams.said]\nkind = "text"\npath = "imu.csv"\ntrack = "s:0"\ntime = { column = "t" }', "track"),
         (
             '[streams.hit]\nkind = "event"\ntime = { path = "imu.csv", column = "t" }\ncolumns = ["ax"]',
             "columns",
         ),
-        (imu("column = \"t\", pattern = '([0-9]+)'"), "time.pattern"),
-        (imu('column = "t", file_column = "ax"'), "time.file_column"),
-        (imu('column = "t", columns = ["t", "ax"]'), "time.columns"),
-        (imu('column = "t", columns = ["t", "ax"], unit = "gps_week_s"'), "time.column"),
+        (imu_table("column = \"t\", pattern = '([0-9]+)'"), "time.pattern"),
+        (imu_table('column = "t", file_column = "ax"'), "time.file_column"),
+        (imu_table('column = "t", columns = ["t", "ax"]'), "time.columns"),
+        (imu_table('column = "t", columns = ["t", "ax"], unit = "gps_week_s"'), "time.column"),
         (PICTURES.replace('unit = "UNIT"', 'column = "t"'), "time.column"),
     ],
 )
@@ -332,7 +336,7 @@ def test_a_key_that_would_not_be_read_is_refused(tmp_path: Path, text: str, key:
     if "pattern" in text:
         (tmp_path / "cam").mkdir()
     error = refused(tmp_path, text, ConfigError)
-    assert f"key '{key}' has no meaning" in error.what
+    assert f"key '{key}' has no meaning" in error.message
     assert "[streams." in error.where
 
 
@@ -340,10 +344,10 @@ def test_a_map_is_stated_or_fitted(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
     pair = '{ path = "imu.csv", column = "t" }'
     text = (
-        imu()
+        imu_table()
         + f"[[clock_maps]]\nsource = 'rig'\ntarget = 'media'\npairs = {{ source = {pair}, target = {pair} }}\n"
     )
-    assert "beside pairs" in refused(tmp_path, text + 'offset = "1s"', ConfigError).what
+    assert "beside pairs" in refused(tmp_path, text + 'offset = "1s"', ConfigError).message
 
 
 @pytest.mark.parametrize(
@@ -362,8 +366,8 @@ def test_a_description_that_no_parser_gets_through(tmp_path: Path, content: str,
         ('[streams.imu]\nkind = "lidaar"\npath = "imu.csv"\n', "lidaar"),
         ('[streams.imu]\nkind = "imu"\npath = "imu.csv"\n', "needs time"),
         ('[streams.imu]\nkind = "event"\n', "needs path"),
-        (imu(more='start = "5 parsecs"'), "not a duration"),
-        (imu(more='clock = "moon"'), "clock 'moon'"),
+        (imu_table(more='start = "5 parsecs"'), "not a duration"),
+        (imu_table(more='clock = "moon"'), "clock 'moon'"),
         ('[streams."a.b"]\nkind = "event"\npath = "imu.csv"\n', "dot"),
         ("[streams]\n", r"no \[streams"),
         ("[streams.imu\n", "not valid TOML"),
@@ -372,7 +376,7 @@ def test_a_description_that_no_parser_gets_through(tmp_path: Path, content: str,
 def test_a_description_that_cannot_be(tmp_path: Path, text: str, what: str) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
     with pytest.raises(ConfigError, match=what) as caught:
-        open_recordings(describe(tmp_path, text))
+        open_recordings(write_recording_toml(tmp_path, text))
     assert "recording.toml" in caught.value.where
 
 
@@ -381,16 +385,16 @@ def test_stamps_and_frames_of_different_number(tmp_path: Path) -> None:
     write_rows(tmp_path / "cam.csv", [5 * S + k * 40 * MS for k in range(19)])
     text = CAMERA + 'time = { path = "cam.csv", column = "t", unit = "ns" }\n'
     error = refused(tmp_path, text, DataError)
-    assert "20 frames but 19 stamps" in error.what
+    assert "20 frames but 19 stamps" in error.message
     assert "cam.mp4" in error.where
 
 
 def test_pictures_of_one_stamp_are_one_picture_twice(tmp_path: Path) -> None:
     for k in range(12):
-        write_picture(tmp_path / "cam" / f"a_{k * 100}.jpg", k)
-    write_picture(tmp_path / "cam" / "b_500.jpg", 99)
+        write_image(tmp_path / "cam" / f"a_{k * 100}.jpg", k)
+    write_image(tmp_path / "cam" / "b_500.jpg", 99)
     text = PICTURES.replace("UNIT", "ms")
-    (recording,) = open_recordings(describe(tmp_path, text))
+    (recording,) = open_recordings(write_recording_toml(tmp_path, text))
     result = synchronise(recording)
     assert len(result.ticks.t_ns) == 12
     assert [(found.kind, found.count) for found in result.findings if found.severity == "fault"] == [
@@ -403,14 +407,18 @@ def test_pictures_of_one_stamp_are_one_picture_twice(tmp_path: Path) -> None:
 
 
 def test_pictures_whose_names_hold_no_stamp_or_that_are_no_pictures(tmp_path: Path) -> None:
-    write_picture(tmp_path / "cam" / "front.jpg")
+    write_image(tmp_path / "cam" / "front.jpg")
     with pytest.raises(DataError, match=r"does not match time\.pattern") as caught:
-        open_recordings(describe(tmp_path, PICTURES.replace("UNIT", "us")))
+        open_recordings(write_recording_toml(tmp_path, PICTURES.replace("UNIT", "us")))
     assert "front.jpg" in caught.value.where
     (tmp_path / "cam" / "front.jpg").unlink()
     for k, content in enumerate([b"", b"GIF89a", b"\x89PNG but a jpg"]):
         (tmp_path / "cam" / f"a_{k}.jpg").write_bytes(content)
-    source = open_recordings(describe(tmp_path, PICTURES.replace("UNIT", "s")))[0].streams["cam"].source
+    source = (
+        open_recordings(write_recording_toml(tmp_path, PICTURES.replace("UNIT", "s")))[0]
+        .streams["cam"]
+        .source
+    )
     assert isinstance(source, FrameSource)
     for k in range(3):
         with pytest.raises(DataError) as caught:
@@ -475,8 +483,8 @@ def test_names_with_nanoseconds_are_read_as_such(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text(f"a__CAM__{UTC_US}.jpg\nb__CAM__{UTC_US * 1000 + 1}.jpg\n")
     first, second = open_recordings(path)
-    assert first.streams["cam"].stamps.t_ns.tolist() == [UTC_US * 1000]
-    assert second.streams["cam"].stamps.t_ns.tolist() == [UTC_US * 1000 + 1]
+    assert first.streams["cam"].timestamps.t_ns.tolist() == [UTC_US * 1000]
+    assert second.streams["cam"].timestamps.t_ns.tolist() == [UTC_US * 1000 + 1]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "a.bin", "empty"])
@@ -486,7 +494,7 @@ def test_what_no_reader_knows(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError) as caught:
         open_recordings(tmp_path / name)
     assert name in caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"ftypisom"])
@@ -495,4 +503,4 @@ def test_a_media_file_of_nothing(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError) as caught:
         open_recordings(tmp_path / "a.mp4")
     assert "a.mp4" in caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint

@@ -12,7 +12,7 @@ import soundfile
 
 from mmpack.recording import AudioSource, FrameSource, TextSource
 from mmpack.recording.formats import open_recordings
-from mmpack.recording.sources.audio import SoundFile
+from mmpack.recording.sources.audio import AudioFile
 
 S = 10**9
 VIDEOS = {
@@ -33,10 +33,10 @@ def decoded_ns(path: Path, track: int) -> list[int]:
 @pytest.mark.parametrize("name", VIDEOS)
 def test_stamps_are_those_of_the_decoded_frames(real_data: Path, name: str) -> None:
     (recording,) = open_recordings(real_data / name)
-    cameras = recording.of_kind("camera")
+    cameras = recording.streams_of_kind("camera")
     assert len(cameras) == VIDEOS[name]
     for number, camera in enumerate(cameras):
-        assert camera.stamps.t_ns.tolist() == decoded_ns(real_data / name, number)
+        assert camera.timestamps.t_ns.tolist() == decoded_ns(real_data / name, number)
 
 
 def test_frames_come_by_their_numbers(real_data: Path) -> None:
@@ -55,22 +55,22 @@ def test_frames_come_by_their_numbers(real_data: Path) -> None:
 
 def test_gopro_runs_at_2997_and_its_sound_starts_with_the_picture(real_data: Path) -> None:
     (recording,) = open_recordings(real_data / "gopro" / "max-heromode.mp4")
-    stamps = recording.streams["video_0"].stamps.t_ns
+    stamps = recording.streams["video_0"].timestamps.t_ns
     assert len(stamps) == 315
     assert stamps.tolist() == [round(Fraction(k * 1001 * S, 30_000)) for k in range(315)]
-    sound = recording.streams["audio_0"].timeline
+    sound = recording.streams["audio_0"].audio_timeline
     assert (sound.rate_hz, sound.t_ns.tolist()) == (48_000, [0])
 
 
 def test_matroska_stamps_declare_their_millisecond(real_data: Path) -> None:
     (recording,) = open_recordings(real_data / "bags" / "owa_0.5.1.mkv")
-    assert recording.streams["video_0"].stamps.resolution_ns == 10**6
-    texts = recording.of_kind("text")
+    assert recording.streams["video_0"].timestamps.resolution_ns == 10**6
+    texts = recording.streams_of_kind("text")
     assert len(texts) == 1
     source = texts[0].source
     assert isinstance(source, TextSource)
     assert all(source.texts())
-    assert np.all(np.diff(texts[0].stamps.t_ns) >= 0)
+    assert np.all(np.diff(texts[0].timestamps.t_ns) >= 0)
 
 
 def test_a_compressed_track_can_be_read_backwards_and_in_pieces(real_data: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_compressed_track_can_be_read_backwards_and_in_pieces(real_data: Path)
 def test_flac_is_sample_exact(real_data: Path) -> None:
     path = real_data / "av_speech" / "jfk.flac"
     whole, rate_hz = soundfile.read(path, dtype="int16", always_2d=True)
-    source = SoundFile(path, "mic", start_ns=5 * S)
+    source = AudioFile(path, "mic", start_ns=5 * S)
     timeline = source.timeline()
     assert (timeline.rate_hz, timeline.samples.tolist(), timeline.t_ns.tolist()) == (
         rate_hz,

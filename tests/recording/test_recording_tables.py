@@ -20,13 +20,13 @@ from mmpack.recording import Stream, TableSource, TextSource
 from mmpack.recording.formats import open_recordings
 from mmpack.recording.sources.table_files import read_table
 from mmpack.recording.sources.tables import _DECIMALS_AT_ONCE, NumericTable, TimeColumn
-from tests.recording.media_files import MS, S, describe, imu
+from tests.recording.media_files import MS, S, imu_table, write_recording_toml
 
 UTC_NS = 1_673_069_018_503_469_952
 
 
 def opened(folder: Path, text: str, *, clock: str = "boot") -> Stream:
-    (recording,) = open_recordings(describe(folder, text, clock=clock))
+    (recording,) = open_recordings(write_recording_toml(folder, text, clock=clock))
     (stream,) = recording.streams.values()
     return stream
 
@@ -36,7 +36,7 @@ def csv_imu(
 ) -> Stream:
     data = content if isinstance(content, bytes) else content.encode()
     (folder / "imu.csv").write_bytes(data)
-    return opened(folder, imu(time, more=more))
+    return opened(folder, imu_table(time, more=more))
 
 
 def values_of(stream: Stream) -> list[list[float]]:
@@ -67,7 +67,7 @@ def values_of(stream: Stream) -> list[list[float]]:
 )
 def test_a_csv_reads_as_it_is_meant(tmp_path: Path, content: str) -> None:
     stream = csv_imu(tmp_path, content)
-    assert stream.stamps.t_ns.tolist() == [5, 15]
+    assert stream.timestamps.t_ns.tolist() == [5, 15]
     assert isinstance(stream.source, TableSource)
     assert sorted(stream.source.columns()) == ["ax", "ay"]
     assert values_of(stream) == [[1.5, -2.0], [3.0, 40.0]]
@@ -75,8 +75,8 @@ def test_a_csv_reads_as_it_is_meant(tmp_path: Path, content: str) -> None:
 
 def test_a_tsv_reads_likewise(tmp_path: Path) -> None:
     (tmp_path / "imu.tsv").write_text("t\tax\n5\t1.5\n")
-    stream = opened(tmp_path, imu(path="imu.tsv"))
-    assert (stream.stamps.t_ns.tolist(), values_of(stream)) == ([5], [[1.5]])
+    stream = opened(tmp_path, imu_table(path="imu.tsv"))
+    assert (stream.timestamps.t_ns.tolist(), values_of(stream)) == ([5], [[1.5]])
 
 
 @given(st.lists(st.integers(0, 10**15), min_size=1, max_size=20), st.sampled_from(["s", "ms", "us", "ns"]))
@@ -89,20 +89,20 @@ def test_decimal_text_is_exact_in_every_unit(
     stream = csv_imu(
         folder, "t,a\n" + "".join(f"{line},0\n" for line in lines), f'column = "t", unit = "{unit}"'
     )
-    assert stream.stamps.t_ns.tolist() == t_ns
+    assert stream.timestamps.t_ns.tolist() == t_ns
 
 
 def test_a_csv_of_a_header_alone_has_no_stamps(tmp_path: Path) -> None:
-    assert len(csv_imu(tmp_path, "t,ax\n").stamps) == 0
+    assert len(csv_imu(tmp_path, "t,ax\n").timestamps) == 0
 
 
 def test_what_a_sensor_did_not_say_is_nan_but_a_time_has_to_be_there(tmp_path: Path) -> None:
     stream = csv_imu(tmp_path, "t,ax,ay,az\n5,nan,,1\n15,2,,\n")
     assert np.isnan(values_of(stream)).tolist() == [[True, True, False], [False, True, True]]
     with pytest.raises(DataError, match="row 1") as caught:
-        _ = csv_imu(tmp_path, "t,ax\n5,1\n,2\n").stamps
+        _ = csv_imu(tmp_path, "t,ax\n5,1\n,2\n").timestamps
     assert "imu.csv" in caught.value.where
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_columns_that_are_no_numbers_are_left_out_or_refused_by_name(tmp_path: Path) -> None:
@@ -137,21 +137,21 @@ def test_a_csv_that_cannot_be_right_is_refused_by_file_and_stream(
 
 def test_a_wrong_column_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        _ = csv_imu(tmp_path, "t_ns,ax\n5,0\n", 'column = "t_n", unit = "ns"').stamps
-    assert "'t_ns'" in caught.value.mend
+        _ = csv_imu(tmp_path, "t_ns,ax\n5,0\n", 'column = "t_n", unit = "ns"').timestamps
+    assert "'t_ns'" in caught.value.hint
 
 
 def test_a_wrong_unit_names_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown time unit 'nS'") as caught:
-        _ = csv_imu(tmp_path, "t,ax\n5,0\n", 'column = "t", unit = "nS"').stamps
-    assert caught.value.mend
+        _ = csv_imu(tmp_path, "t,ax\n5,0\n", 'column = "t", unit = "nS"').timestamps
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint32, np.float64])
 def test_npy_columns_go_by_number(tmp_path: Path, dtype: type) -> None:
     np.save(tmp_path / "imu.npy", np.array([[5, 1, 2], [15, 3, 4]], dtype))
-    stream = opened(tmp_path, imu('column = 0, unit = "s"', "imu.npy"))
-    assert stream.stamps.t_ns.tolist() == [5 * S, 15 * S]
+    stream = opened(tmp_path, imu_table('column = 0, unit = "s"', "imu.npy"))
+    assert stream.timestamps.t_ns.tolist() == [5 * S, 15 * S]
     assert values_of(stream) == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -159,8 +159,8 @@ def test_an_npy_without_a_suffix_and_one_with_named_fields(tmp_path: Path) -> No
     np.save(tmp_path / "t.npy", np.array([0.5, 1.5]))
     (tmp_path / "t.npy").rename(tmp_path / "t")
     np.save(tmp_path / "v.npy", np.array([(1, 2.5), (3, 4.5)], [("a", "i4"), ("b", "f8")]))
-    stream = opened(tmp_path, imu('path = "t", unit = "s"', "v.npy"))
-    assert stream.stamps.t_ns.tolist() == [S // 2, 3 * S // 2]
+    stream = opened(tmp_path, imu_table('path = "t", unit = "s"', "v.npy"))
+    assert stream.timestamps.t_ns.tolist() == [S // 2, 3 * S // 2]
     assert isinstance(stream.source, TableSource)
     assert stream.source.columns() == ("a", "b")
     assert values_of(stream) == [[1.0, 2.5], [3.0, 4.5]]
@@ -214,21 +214,21 @@ def test_parquet_timestamps_carry_their_unit(tmp_path: Path, arrow_unit: str, zo
     column = pa.array(times, pa.timestamp("us", "UTC")).cast(pa.timestamp(arrow_unit, zone))
     pq.write_table(pa.table({"t": column, "later": column, "ax": [1, 2]}), tmp_path / "imu.parquet")
     for unit in ("ns", "us"):  # whatever the description says
-        stream = opened(tmp_path, imu(f'column = "t", unit = "{unit}"', "imu.parquet"), clock="utc")
-        assert stream.stamps.t_ns.tolist() == [int(time.timestamp()) * S for time in times]
+        stream = opened(tmp_path, imu_table(f'column = "t", unit = "{unit}"', "imu.parquet"), clock="utc")
+        assert stream.timestamps.t_ns.tolist() == [int(time.timestamp()) * S for time in times]
         assert values_of(stream) == [[1.0], [2.0]]
 
 
 def test_parquet_lists_are_columns_and_a_hole_in_the_time_is_refused(tmp_path: Path) -> None:
     lists = pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2))
     pq.write_table(pa.table({"t": [0.5, 1.5], "state": lists}), tmp_path / "imu.parquet")
-    stream = opened(tmp_path, imu('column = "t", unit = "s"', "imu.parquet"))
+    stream = opened(tmp_path, imu_table('column = "t", unit = "s"', "imu.parquet"))
     assert isinstance(stream.source, TableSource)
     assert stream.source.columns() == ("state.0", "state.1")
     assert values_of(stream) == [[1.0, 2.0], [3.0, 4.0]]
     pq.write_table(pa.table({"t": [5, None], "ax": [1.0, 2.0]}), tmp_path / "imu.parquet")
     with pytest.raises(DataError, match="row 1"):
-        _ = opened(tmp_path, imu(path="imu.parquet")).stamps
+        _ = opened(tmp_path, imu_table(path="imu.parquet")).timestamps
 
 
 def test_a_column_of_lists_may_be_asked_for_by_its_name(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_column_of_lists_may_be_asked_for_by_its_name(tmp_path: Path) -> None:
     table = pa.table({"t": [0.5, 1.5], "observation.state": fixed, "action": free, "index": [0, 1]})
     pq.write_table(table, tmp_path / "imu.parquet")
     more = 'columns = ["action", "observation.state", "index"]'
-    stream = opened(tmp_path, imu('column = "t", unit = "s"', "imu.parquet", more=more))
+    stream = opened(tmp_path, imu_table('column = "t", unit = "s"', "imu.parquet", more=more))
     assert isinstance(stream.source, TableSource)
     elements = ["action.0", "action.1", "action.2", "observation.state.0", "observation.state.1"]
     assert stream.source.columns() == (*elements, "index")
@@ -254,15 +254,15 @@ def test_lists_of_different_lengths_are_refused_if_they_are_wanted(tmp_path: Pat
     table = pa.table({"t": [1, 2, 3], "ax": [0.0, 1.0, 2.0], "odd": pa.array(lists, pa.list_(pa.float32()))})
     pq.write_table(table, tmp_path / "imu.parquet")
     with pytest.raises(DataError, match=r"'odd' holds lists of different lengths, as in row 2"):
-        values_of(opened(tmp_path, imu(path="imu.parquet")))
-    chosen = opened(tmp_path, imu(path="imu.parquet", more='columns = ["ax"]'))
+        values_of(opened(tmp_path, imu_table(path="imu.parquet")))
+    chosen = opened(tmp_path, imu_table(path="imu.parquet", more='columns = ["ax"]'))
     assert values_of(chosen) == [[0.0], [1.0], [2.0]]
 
 
 def test_values_and_stamps_of_different_length_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.arange(3))
     np.save(tmp_path / "v.npy", np.arange(4))
-    stream = opened(tmp_path, imu('path = "t.npy", unit = "s"', "v.npy"))
+    stream = opened(tmp_path, imu_table('path = "t.npy", unit = "s"', "v.npy"))
     with pytest.raises(DataError, match="4 rows but 3 stamps"):
         values_of(stream)
 
@@ -271,9 +271,9 @@ def test_gps_weeks_become_one_time(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array([[2000.0, 0.5], [2000.0, 1.5]]))
     np.save(tmp_path / "v.npy", np.arange(2.0))
     stream = opened(
-        tmp_path, imu('path = "t.npy", unit = "gps_week_s", columns = [0, 1]', "v.npy"), clock="gps"
+        tmp_path, imu_table('path = "t.npy", unit = "gps_week_s", columns = [0, 1]', "v.npy"), clock="gps"
     )
-    assert stream.stamps.t_ns.tolist() == [2000 * 604_800 * S + S // 2, 2000 * 604_800 * S + 3 * S // 2]
+    assert stream.timestamps.t_ns.tolist() == [2000 * 604_800 * S + S // 2, 2000 * 604_800 * S + 3 * S // 2]
 
 
 def test_a_table_survives_the_way_to_a_worker(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_a_table_survives_the_way_to_a_worker(tmp_path: Path) -> None:
 
 def test_latency_and_start_move_every_stamp(tmp_path: Path) -> None:
     stream = csv_imu(tmp_path, "t,ax\n5,1\n", more='start = "1s"\nlatency = "2ms"')
-    assert stream.stamps.t_ns.tolist() == [S - 2 * MS + 5]
+    assert stream.timestamps.t_ns.tolist() == [S - 2 * MS + 5]
 
 
 TEXTS = 'kind = "text"\npath = "said.csv"\ntime = { column = "t", unit = "s" }\nend = "end"'
@@ -299,9 +299,9 @@ def test_a_timed_csv_of_texts_keeps_commas_quotes_and_line_ends(tmp_path: Path) 
     stream = opened(tmp_path, f'[streams.said]\n{TEXTS}\nstart = "10s"')
     assert isinstance(stream.source, TextSource)
     assert stream.source.texts() == ['Left, then "right".', "Two\nlines", "NA"]
-    assert stream.stamps.t_ns.tolist() == [10_500 * MS, 11_500 * MS, 13_000 * MS]
-    assert stream.stamps.end_ns is not None
-    assert stream.stamps.end_ns.tolist() == [11_250 * MS, 12_000 * MS, 13_500 * MS]
+    assert stream.timestamps.t_ns.tolist() == [10_500 * MS, 11_500 * MS, 13_000 * MS]
+    assert stream.timestamps.end_ns is not None
+    assert stream.timestamps.end_ns.tolist() == [11_250 * MS, 12_000 * MS, 13_500 * MS]
 
 
 def test_line_ends_in_texts_do_not_break_a_large_csv(tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ def test_line_ends_in_texts_do_not_break_a_large_csv(tmp_path: Path) -> None:
     rows = "".join(f'{k},{k + 1},"{said}"\n' for k in range(20_000))  # more than the reader takes at once
     (tmp_path / "said.csv").write_text("t,end,text\n" + rows)
     stream = opened(tmp_path, f"[streams.said]\n{TEXTS}")
-    assert stream.stamps.t_ns.tolist() == [k * S for k in range(20_000)]
+    assert stream.timestamps.t_ns.tolist() == [k * S for k in range(20_000)]
     assert isinstance(stream.source, TextSource)
     assert set(stream.source.texts()) == {said}
 
@@ -393,9 +393,9 @@ def test_decimals_of_many_blocks_are_one_column(tmp_path: Path) -> None:
 
 def test_the_time_is_found_whatever_the_other_columns_hold(tmp_path: Path) -> None:
     stream = csv_imu(tmp_path, "b, t ,a\nx,5,1\ny,6,2\n", more='columns = ["a"]')
-    assert stream.stamps.t_ns.tolist() == [5, 6]
+    assert stream.timestamps.t_ns.tolist() == [5, 6]
     assert values_of(stream) == [[1.0], [2.0]]
     stream = csv_imu(tmp_path, "b,t,a\nx,5,1\n", more='columns = ["aa"]')
     with pytest.raises(DataError, match="no column 'aa'") as caught:
         values_of(stream)
-    assert "'a'" in caught.value.mend
+    assert "'a'" in caught.value.hint

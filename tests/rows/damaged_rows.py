@@ -10,10 +10,10 @@ import numpy as np
 
 from mmpack.layout import Layout
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow
-from mmpack.rows.row import IGNORE, Row
+from mmpack.rows.row import IGNORE_INDEX, Row
 
 
-def without(row: Row, planned: PlannedRow, lost: Collection[str], layout: Layout) -> Row:
+def row_without(row: Row, planned: PlannedRow, lost: Collection[str], layout: Layout) -> Row:
     """`row` as it must be when the samples `lost` cannot be read.
 
     Args:
@@ -84,8 +84,8 @@ def _pieces(
 ) -> list[tuple[int, bool, tuple[str, ...]]]:
     """(places, whether they are lost, keys) of each document that a planned one becomes."""
     keys = tuple(sample.key for sample in document.samples)
-    total = document.tokens + (PAIR_OVERHEAD if document.pair else 0)
-    if document.pair:
+    total = document.tokens + (PAIR_OVERHEAD if document.is_pair else 0)
+    if document.is_pair:
         if any(key in lost for key in keys):
             return [(total, True, keys)]
         ends = row.cu_seqlens[(row.cu_seqlens >= start) & (row.cu_seqlens <= start + total)]
@@ -112,7 +112,7 @@ def _restart_time(row: Row, ids: np.ndarray, start: int, stop: int, layout: Layo
 
 def _labels(ids: np.ndarray, document_ids: np.ndarray, layout: Layout) -> np.ndarray:
     held = [layout.vocabulary.id(f"<|{name}|>") for name in ("pad", "patch", "value", "action_value")]
-    labels = np.full(len(ids), IGNORE, np.int32)
+    labels = np.full(len(ids), IGNORE_INDEX, np.int32)
     for place in np.flatnonzero(document_ids[:-1] >= 0).tolist():
         if document_ids[place] == document_ids[place + 1] and ids[place + 1] not in held:
             labels[place] = ids[place + 1]

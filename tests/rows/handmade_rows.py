@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
-from mmpack.rows.assemble import Members, RowMaker
-from mmpack.settings import load, parse
+from mmpack.rows.assemble import MembersByKey, RowAssembler
+from mmpack.settings import load_settings, parse_settings
 from tests.ingest.build_inputs import make_inputs
 from tools.make_recording import make_recording
 
@@ -29,11 +29,11 @@ _LAYOUT: dict[str, Any] = {
 }
 
 
-def build_mixed(root: Path) -> Shards:
+def build_mixed(root: Path) -> ShardSet:
     """A build of every kind of sample; slices have several rows of `imu` and some have texts."""
-    sources = load(make_inputs(root, drives=0), BuildConfig).located(root).samples
+    sources = load_settings(make_inputs(root, drives=0), BuildConfig).resolve_paths(root).samples
     make_recording(root / "drive", seed=3, seconds=2.0, size=(48, 64), faults=False)
-    config = parse(
+    config = parse_settings(
         {
             "recordings": [str(root / "drive")],
             "sync": {"streams": {"imu": {"policy": "window"}, "subtitles": {"once": False}}},
@@ -45,10 +45,10 @@ def build_mixed(root: Path) -> Shards:
     return _built(config, root / "out", sources)
 
 
-def build_tubelets(root: Path) -> Shards:
+def build_tubelets(root: Path) -> ShardSet:
     """A build of slices with tubelets of two or three frames."""
     make_recording(root / "drive", seed=4, seconds=2.0, size=(48, 64), faults=False)
-    config = parse(
+    config = parse_settings(
         {
             "recordings": [str(root / "drive")],
             "max_quarantine": 0.5,
@@ -61,7 +61,7 @@ def build_tubelets(root: Path) -> Shards:
     return _built(config, root / "out", ())
 
 
-def build_cameras(root: Path, real_data: Path) -> Shards:
+def build_cameras(root: Path, real_data: Path) -> ShardSet:
     """A build of the real keyframes, three seconds apart, under the standard vision layout."""
     tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
     for number, camera in enumerate(NAMES):
@@ -73,48 +73,48 @@ def build_cameras(root: Path, real_data: Path) -> Shards:
         time = "{ pattern = '_(\\d+)\\.jpg$', unit = \"us\" }"
         tables.append(f'[streams.{camera}]\nkind = "camera"\npath = "{camera}"\ntime = {time}\n')
     (root / "recording.toml").write_text("".join(tables))
-    config = parse({"recordings": [str(root)]}, BuildConfig, where="build.toml")
+    config = parse_settings({"recordings": [str(root)]}, BuildConfig, where="build.toml")
     return _built(config, root / "out", ())
 
 
-def _built(config: BuildConfig, out: Path, sources: Sequence[Any]) -> Shards:
+def _built(config: BuildConfig, out: Path, sources: Sequence[Any]) -> ShardSet:
     from msgspec.structs import replace
 
     outcome = build_shards(replace(config, samples=tuple(sources)), str(out))
     assert outcome.failures == []
-    return Shards(str(out))
+    return ShardSet(str(out))
 
 
-def layout_of(shards: Shards) -> Layout:
+def open_layout(shards: ShardSet) -> Layout:
     """The layout of a build."""
-    return Layout(parse(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
+    return Layout(parse_settings(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
 
 
-def maker_of(shards: Shards, max_seq_len: int, rows: RowsConfig | None = None) -> RowMaker:
+def make_assembler(shards: ShardSet, max_seq_len: int, rows: RowsConfig | None = None) -> RowAssembler:
     """A row maker for one build."""
-    return RowMaker(layout_of(shards), max_seq_len, [shards.manifest.numeric], rows or RowsConfig())
+    return RowAssembler(open_layout(shards), max_seq_len, [shards.manifest.numeric], rows or RowsConfig())
 
 
 def planned_sample(row: Mapping[str, Any], number: int, source: int = 0) -> PlannedSample:
     """Row `number` of an index as a planned sample."""
     same = ("key", "kind", "shard", "offset_bytes", "size_bytes", "crc32", "tokens", "tokens_text")
-    return PlannedSample(source=source, number=number, **{name: row[name] for name in same})
+    return PlannedSample(shard_set=source, number=number, **{name: row[name] for name in same})
 
 
 def planned_document(
-    shards: Shards, numbers: Iterable[int], *, dataset: int = 0, pair: bool = False, source: int = 0
+    shards: ShardSet, numbers: Iterable[int], *, dataset: int = 0, pair: bool = False, source: int = 0
 ) -> PlannedDocument:
     """Rows `numbers` of the index as one document: consecutive slices, or one stand-alone sample."""
     samples = tuple(
         planned_sample(shards.index.slice(number, 1).to_pylist()[0], number, source) for number in numbers
     )
     tokens = sum(sample.tokens for sample in samples)
-    overhead = layout_of(shards).document_overhead if samples[0].kind == "slice" else 0
+    overhead = open_layout(shards).document_overhead if samples[0].kind == "slice" else 0
     return PlannedDocument(dataset, samples, tokens + overhead, pair)
 
 
 def planned_row(
-    shards: Shards, documents: Iterable[tuple[Sequence[int], bool] | Sequence[int]], number: int = 0
+    shards: ShardSet, documents: Iterable[tuple[Sequence[int], bool] | Sequence[int]], number: int = 0
 ) -> PlannedRow:
     """A row by hand: of each document the rows of the index, or (rows of the index, whether it is a pair)."""
     found = []
@@ -125,10 +125,10 @@ def planned_row(
     return PlannedRow(number, tuple(found))
 
 
-def members_of(shards: Shards, planned: PlannedRow) -> dict[tuple[int, int], Any]:
+def read_members(shards: ShardSet, planned: PlannedRow) -> dict[tuple[int, int], Any]:
     """The bytes of every sample of a row, for `RowMaker.make`."""
-    found: Members = {
-        (sample.source, sample.number): shards.read(
+    found: MembersByKey = {
+        (sample.shard_set, sample.number): shards.read(
             {name: getattr(sample, name) for name in ("key", "shard", "offset_bytes", "size_bytes", "crc32")}
         )
         for document in planned.documents

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from mmpack.layout import Layout, Modality
-from mmpack.rows.row import ARRAYS, IGNORE, Row
+from mmpack.rows.row import IGNORE_INDEX, ROW_ARRAYS, Row
 
 DTYPES = {
     "input_ids": np.int32,
@@ -43,7 +43,7 @@ DTYPES = {
 
 def check_row_arrays(row: Row, layout: Layout) -> None:
     """Asserts that the arrays of `row` are what :class:`Row` says, and agree with each other."""
-    assert tuple(DTYPES) == ARRAYS
+    assert tuple(DTYPES) == ROW_ARRAYS
     for name, array in row.arrays().items():
         assert array.dtype == DTYPES[name], name
     _check_documents(row, layout)
@@ -96,10 +96,10 @@ def _check_labels(row: Row, layout: Layout) -> None:
         last = place + 1 == len(row.input_ids)
         document = int(row.document_ids[place])
         if last or document < 0 or document != row.document_ids[place + 1]:
-            expected.append(IGNORE)
+            expected.append(IGNORE_INDEX)
         else:
             following = int(row.input_ids[place + 1])
-            expected.append(IGNORE if following in held else following)
+            expected.append(IGNORE_INDEX if following in held else following)
     assert row.labels.tolist() == expected
 
 
@@ -122,7 +122,7 @@ def _check_slices(row: Row, layout: Layout) -> None:
             assert since_ns >= 0
             step, span = layout.config.time.step_ns, layout.config.time.span_ns
             nearest = (2 * min(since_ns, span) + step) // (2 * step)
-            expected = layout.vocabulary.id(layout.config.time.names()[nearest])
+            expected = layout.vocabulary.id(layout.config.time.token_names()[nearest])
             assert row.input_ids[start] == expected
 
 

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import DataError, IntegrityError, StorageError
 from mmpack.layout import Layout, Modality
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedRow
-from mmpack.rows.assemble import RowMaker
+from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.decode.numeric import Normaliser
 from mmpack.rows.row import Row
-from mmpack.rows.sample_decoder import SampleReader
-from tests.rows.handmade_rows import layout_of, maker_of, members_of, planned_row
+from mmpack.rows.sample_decoder import SampleDecoder
+from tests.rows.handmade_rows import make_assembler, open_layout, planned_row, read_members
 from tests.rows.row_checks import check_row_arrays
 
 MAX_SEQ_LEN = 1024
@@ -31,10 +31,10 @@ MAX_SEQ_LEN = 1024
 class Bench:
     """A build and what makes rows of it, opened once."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: ShardSet) -> None:
         self.shards = shards
-        self.layout: Layout = layout_of(shards)
-        self.maker: RowMaker = maker_of(shards, MAX_SEQ_LEN, RowsConfig(audio_frames=True))
+        self.layout: Layout = open_layout(shards)
+        self.maker: RowAssembler = make_assembler(shards, MAX_SEQ_LEN, RowsConfig(audio_frames=True))
         self.rows: list[dict[str, Any]] = shards.index.to_pylist()
         self.slices = self.numbers("slice")
         self.alone = [*self.numbers("text"), *self.numbers("image_text"), *self.numbers("speech")]
@@ -45,16 +45,16 @@ class Bench:
     def row(self, documents: Sequence[Any], broken: Sequence[int] = ()) -> tuple[Row, list[Any], PlannedRow]:
         """A row of documents, as `planned_row` takes them, in which index rows `broken` cannot be read."""
         planned = planned_row(self.shards, documents, number=11)
-        members = members_of(self.shards, planned)
+        members = read_members(self.shards, planned)
         for number in broken:
             members[0, number] = StorageError("gone", where="shard")
-        row, faults = self.maker.make(planned, members)
+        row, faults = self.maker.assemble(planned, members)
         return row, faults, planned
 
 
 @pytest.fixture(scope="module")
-def bench(mixed: Shards) -> Bench:
-    return Bench(mixed)
+def bench(mixed_shards: ShardSet) -> Bench:
+    return Bench(mixed_shards)
 
 
 @st.composite
@@ -86,7 +86,7 @@ def test_any_mix_of_documents_makes_arrays_that_agree(bench: Bench, data: st.Dat
     samples = [sample for document in planned.documents for sample in document.samples]
     assert [fault.key for fault in faults] == [each.key for each in samples if each.number in broken]
     # Every planned place is there, read or not, and documents keep their order.
-    places = sum(each.tokens + each.pair * PAIR_OVERHEAD for each in planned.documents)
+    places = sum(each.tokens + each.is_pair * PAIR_OVERHEAD for each in planned.documents)
     assert row.cu_seqlens[-1] == places
     told = [key for keys in row.keys for key in keys]
     expected: list[str] = []
@@ -104,12 +104,12 @@ def test_a_row_holds_what_its_samples_hold(bench: Bench, data: st.DataObject) ->
     mix, _ = data.draw(documents(bench))
     row, faults, planned = bench.row(mix)
     assert faults == []
-    reader = SampleReader(bench.layout, RowsConfig(audio_frames=True))
+    reader = SampleDecoder(bench.layout, RowsConfig(audio_frames=True))
     normaliser = Normaliser(bench.shards.manifest.numeric, bench.layout.config.numeric)
-    members, side = members_of(bench.shards, planned), bench.layout.config.vision.token_side
+    members, side = read_members(bench.shards, planned), bench.layout.config.vision.token_side
     codes, texts, found = [], [], {"patches": [], "values": [], "actions": [], "audio_frames": []}
     for sample in [sample for document in planned.documents for sample in document.samples]:
-        outline = reader.outline(sample, members[0, sample.number], normaliser)
+        outline = reader.tokenise(sample, members[0, sample.number], normaliser)
         patches = np.empty((outline.patches, side, side, 3), np.uint8)
         found["audio_frames"].append(reader.decode(outline, patches))
         found["patches"].append(patches)
@@ -171,12 +171,12 @@ def test_a_run_parts_at_its_unreadable_slices(bench: Bench, broken: tuple[bool, 
 def test_a_sample_that_fails_while_decoding_leaves_no_patches(bench: Bench) -> None:
     numbers = bench.slices[:4]
     planned = planned_row(bench.shards, [numbers])
-    members = members_of(bench.shards, planned)
-    whole, _ = bench.maker.make(planned, members)
+    members = read_members(bench.shards, planned)
+    whole, _ = bench.maker.assemble(planned, members)
     jpeg = members[0, numbers[1]]["cam_front.jpg"]
     half = jpeg[: len(jpeg) // 2] + b"\xff\xd9"
     members[0, numbers[1]] = members[0, numbers[1]] | {"cam_front.jpg": half}
-    row, faults = bench.maker.make(planned, members)
+    row, faults = bench.maker.assemble(planned, members)
     check_row_arrays(row, bench.layout)
     assert [fault.key for fault in faults] == [bench.rows[numbers[1]]["key"]]
     assert faults[0].reason.startswith("'cam_front': cannot be decoded as JPEG")
@@ -189,13 +189,13 @@ def test_a_sample_that_fails_while_decoding_leaves_no_patches(bench: Bench) -> N
 def test_a_pair_is_left_out_as_a_whole(bench: Bench, at: int, stage: str) -> None:
     numbers = bench.slices[4:7]
     planned = planned_row(bench.shards, [(numbers, True), (bench.numbers("speech")[:1], True)])
-    members = members_of(bench.shards, planned)
+    members = read_members(bench.shards, planned)
     if stage == "read":
         members[0, numbers[at]] = IntegrityError("crc", where="x")
     else:
         flac = members[0, numbers[at]]["mic.flac"]
         members[0, numbers[at]] = members[0, numbers[at]] | {"mic.flac": flac[:200] + bytes(len(flac) - 200)}
-    row, faults = bench.maker.make(planned, members)
+    row, faults = bench.maker.assemble(planned, members)
     check_row_arrays(row, bench.layout)
     assert [fault.key for fault in faults] == [bench.rows[numbers[at]]["key"]]
     assert row.document_valid.tolist() == [False, True, True]
@@ -209,7 +209,7 @@ def test_texts_of_a_pair_read_as_they_were_written(bench: Bench) -> None:
     caption = bench.numbers("image_text")[2]
     row, _, planned = bench.row([([caption], True)])
     start, stop = row.cu_seqlens[1], row.cu_seqlens[2]
-    text = members_of(bench.shards, planned)[0, caption]["txt"].decode()
+    text = read_members(bench.shards, planned)[0, caption]["txt"].decode()
     assert bench.layout.tokenizer.decode(row.input_ids[start + 1 : stop - 2]) == text
     assert (row.modality[: row.cu_seqlens[1]] == Modality.VISION).sum() == bench.rows[caption][
         "tokens_vision"
@@ -221,10 +221,10 @@ def test_the_same_row_is_the_same_to_the_bit_in_any_thread(bench: Bench) -> None
         bench.shards,
         [bench.slices[:5], (bench.slices[5:8], True), *([number] for number in bench.alone[-8:])],
     )
-    members = members_of(bench.shards, planned)
-    once, _ = bench.maker.make(planned, members)
+    members = read_members(bench.shards, planned)
+    once, _ = bench.maker.assemble(planned, members)
     with ThreadPoolExecutor(4) as pool:
-        again = list(pool.map(lambda _: bench.maker.make(planned, members)[0], range(8)))
+        again = list(pool.map(lambda _: bench.maker.assemble(planned, members)[0], range(8)))
     for row in again:
         assert row.keys == once.keys
         for name, array in once.arrays().items():
@@ -253,8 +253,8 @@ def test_a_slice_before_the_one_before_it_is_unreadable(bench: Bench) -> None:
 def test_faults_say_where_and_why_in_one_line(bench: Bench) -> None:
     number = bench.numbers("text")[0]
     planned = planned_row(bench.shards, [[number]], number=42)
-    _, (fault,) = bench.maker.make(
-        planned, {(0, number): IntegrityError("two\nlines", where="a.tar", mend="Go.")}
+    _, (fault,) = bench.maker.assemble(
+        planned, {(0, number): IntegrityError("two\nlines", where="a.tar", hint="Go.")}
     )
     sample = planned.documents[0].samples[0]
     assert (fault.row, fault.key, fault.shard) == (42, sample.key, sample.shard)
@@ -265,45 +265,47 @@ def test_faults_say_where_and_why_in_one_line(bench: Bench) -> None:
 def test_a_plan_that_does_not_fit_is_an_error(bench: Bench) -> None:
     planned = planned_row(bench.shards, [bench.slices])
     with pytest.raises(DataError, match="in a row of"):
-        bench.maker.make(planned, members_of(bench.shards, planned))
+        bench.maker.assemble(planned, read_members(bench.shards, planned))
     document = planned_row(bench.shards, [bench.slices[:2]]).documents[0]
     wrong = PlannedRow(0, (replace(document, tokens=document.tokens + 1),))
     with pytest.raises(DataError, match="not"):
-        bench.maker.make(wrong, members_of(bench.shards, wrong))
+        bench.maker.assemble(wrong, read_members(bench.shards, wrong))
 
 
 def test_an_empty_row_is_pads(bench: Bench) -> None:
-    row, faults = bench.maker.make(PlannedRow(3, ()), {})
+    row, faults = bench.maker.assemble(PlannedRow(3, ()), {})
     check_row_arrays(row, bench.layout)
     assert faults == []
     assert (row.number, row.tokens, row.cu_seqlens.tolist()) == (3, 0, [0])
 
 
-def test_sound_is_left_out_unless_it_is_asked_for(bench: Bench, mixed: Shards) -> None:
-    planned = planned_row(mixed, [bench.slices[:1]])
-    row, _ = maker_of(mixed, MAX_SEQ_LEN).make(planned, members_of(mixed, planned))
+def test_sound_is_left_out_unless_it_is_asked_for(bench: Bench, mixed_shards: ShardSet) -> None:
+    planned = planned_row(mixed_shards, [bench.slices[:1]])
+    row, _ = make_assembler(mixed_shards, MAX_SEQ_LEN).assemble(planned, read_members(mixed_shards, planned))
     check_row_arrays(row, bench.layout)
     assert row.audio_frames.shape == (0, 320)
     assert (row.modality == Modality.AUDIO).any()
 
 
-def test_rows_of_tubelets(tubelets: Shards) -> None:
-    planned = planned_row(tubelets, [range(4), (range(4, 6), True)])
-    row, faults = maker_of(tubelets, 2048).make(planned, members_of(tubelets, planned))
-    check_row_arrays(row, layout_of(tubelets))
+def test_rows_of_tubelets(tubelet_shards: ShardSet) -> None:
+    planned = planned_row(tubelet_shards, [range(4), (range(4, 6), True)])
+    row, faults = make_assembler(tubelet_shards, 2048).assemble(
+        planned, read_members(tubelet_shards, planned)
+    )
+    check_row_arrays(row, open_layout(tubelet_shards))
     assert faults == []
     frames = sum(
         camera["frames"]
         for number in range(6)
-        for camera in tubelets.index.slice(number, 1).to_pylist()[0]["cameras"]
+        for camera in tubelet_shards.index.slice(number, 1).to_pylist()[0]["cameras"]
     )
     assert len(row.image_spans) == frames > 36
 
 
-def test_rows_of_six_real_cameras(cameras: Shards) -> None:
-    planned = planned_row(cameras, [[0, 1, 2], [3, 4]])
-    row, faults = maker_of(cameras, 8192).make(planned, members_of(cameras, planned))
-    check_row_arrays(row, layout_of(cameras))
+def test_rows_of_six_real_cameras(camera_shards: ShardSet) -> None:
+    planned = planned_row(camera_shards, [[0, 1, 2], [3, 4]])
+    row, faults = make_assembler(camera_shards, 8192).assemble(planned, read_members(camera_shards, planned))
+    check_row_arrays(row, open_layout(camera_shards))
     assert faults == []
     assert len(row.patches) == 5 * 6 * 252
     assert row.image_grids.tolist() == [[12, 21]] * 30

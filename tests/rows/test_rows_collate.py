@@ -12,26 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import DataError
-from mmpack.masks import block_mask
-from mmpack.rows.collate import DENSE, JOINED, LISTED, PLACED
-from mmpack.rows.row import ARRAYS
+from mmpack.masks import build_block_mask
+from mmpack.rows.collate import CONCATENATED, INDEXED, PER_POSITION, PER_ROW
+from mmpack.rows.row import ROW_ARRAYS
 from mmpack.stream import Row, collate
-from tests.stream.small_streams import stream_over
+from tests.stream.small_streams import open_small_stream
 
 LENGTH = 512
 
 
 @pytest.fixture(scope="module")
-def rows(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    with stream_over(mixed, tmp_path_factory.mktemp("collate")) as stream:
+def rows(mixed_shards: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    with open_small_stream(mixed_shards, tmp_path_factory.mktemp("collate")) as stream:
         return list(stream)
 
 
 def test_every_array_is_in_a_batch_once(rows: list[Row]) -> None:
-    assert sorted([*DENSE, *PLACED, *JOINED, *LISTED, "pairs"]) == sorted(ARRAYS)
-    assert set(collate(rows[:2])) == {*ARRAYS, "numbers", "keys"}
+    assert sorted([*PER_POSITION, *INDEXED, *CONCATENATED, *PER_ROW, "pairs"]) == sorted(ROW_ARRAYS)
+    assert set(collate(rows[:2])) == {*ROW_ARRAYS, "numbers", "keys"}
 
 
 @settings(max_examples=20)
@@ -39,15 +39,15 @@ def test_every_array_is_in_a_batch_once(rows: list[Row]) -> None:
 def test_batches_are_what_they_are_defined_as(rows: list[Row], chosen: list[int]) -> None:
     picked = [rows[number] for number in chosen]
     batch = collate(picked)
-    for name in ARRAYS:
-        for part in batch[name] if name in LISTED else [batch[name]]:
+    for name in ROW_ARRAYS:
+        for part in batch[name] if name in PER_ROW else [batch[name]]:
             assert part.dtype == getattr(picked[0], name).dtype, name
     for number, row in enumerate(picked):
-        for name in set(DENSE) - {"slice_ids"}:
+        for name in set(PER_POSITION) - {"slice_ids"}:
             assert (batch[name][number] == getattr(row, name)).all(), name
-        for name in LISTED:
+        for name in PER_ROW:
             assert (batch[name][number] == getattr(row, name)).all(), name
-    for name in JOINED:
+    for name in CONCATENATED:
         assert _is_in_turn(batch[name], [getattr(row, name) for row in picked]), name
     assert batch["numbers"].tolist() == [row.number for row in picked]
     assert batch["keys"] == [row.keys for row in picked]
@@ -63,7 +63,7 @@ def _is_in_turn(joined: NDArray[Any], parts: Sequence[NDArray[Any]]) -> bool:
 def _check_places(rows: Sequence[Row], batch: dict[str, Any]) -> None:
     """An index leads to the same place of the flattened batch as it does in its row."""
     origin = [(number, place) for number in range(len(rows)) for place in range(LENGTH)]
-    for name in PLACED:
+    for name in INDEXED:
         found = [origin[place] for place in batch[name].ravel()]
         assert found == [
             (number, place) for number, row in enumerate(rows) for place in getattr(row, name).ravel()
@@ -86,7 +86,7 @@ def _check_numbers(rows: Sequence[Row], batch: dict[str, Any]) -> None:
 
 def test_the_rows_have_what_the_tests_are_about(rows: list[Row]) -> None:
     assert len(rows) == 40
-    for name in (*PLACED, "pairs", "t_ns", "image_spans", "actions", "audio_frames"):
+    for name in (*INDEXED, "pairs", "t_ns", "image_spans", "actions", "audio_frames"):
         sizes = {len(getattr(row, name)) for row in rows}
         assert 0 in sizes, name
         assert len(sizes) > 1, name
@@ -96,7 +96,7 @@ def test_a_batch_gives_the_attention_of_its_rows(rows: list[Row]) -> None:
     torch = pytest.importorskip("torch")
     picked = [rows[0], next(row for row in rows if len(row.image_spans)), rows[-1]]
     batch = collate(picked)
-    mask = block_mask(batch["cu_seqlens"], LENGTH, image_spans=batch["image_spans"])
+    mask = build_block_mask(batch["cu_seqlens"], LENGTH, image_spans=batch["image_spans"])
     places = torch.arange(LENGTH)
     for number, row in enumerate(picked):
         seen = mask.mask_mod(torch.tensor(number), torch.tensor(0), places[:, None], places[None, :]).numpy()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mmpack.errors import DataError
 from mmpack.layout import AudioLayout
-from mmpack.rows.decode.audio import PcmFrames, read_sound, resample, to_frames
+from mmpack.rows.decode.audio import PcmFrameCodec, decode_audio, resample, split_frames
 
 RATE_HZ = 16_000
 
@@ -44,9 +44,9 @@ def test_frames_are_as_many_as_the_layout_counts(
     layout = AudioLayout(sample_rate_hz=target_hz, hop=hop, codebooks=codebooks, codebook_size=size)
     samples = min(samples, rate_hz)
     sound = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
-    codec = PcmFrames(layout)
+    codec = PcmFrameCodec(layout)
     codes = codec.encode(sound, rate_hz)
-    assert codes.shape == (layout.frames(samples, rate_hz), codebooks)
+    assert codes.shape == (layout.num_frames(samples, rate_hz), codebooks)
     assert ((codes >= 0) & (codes < size)).all()
     assert np.array_equal(codes, codec.encode(sound, rate_hz))
     at_target = resample(sound, rate_hz, target_hz)
@@ -55,14 +55,14 @@ def test_frames_are_as_many_as_the_layout_counts(
 
 
 def test_level_has_steps_of_3_db() -> None:
-    codec = PcmFrames(AudioLayout())
+    codec = PcmFrameCodec(AudioLayout())
     levels = [int(np.median(codec.encode(tone(1000, 10 ** (-db / 20)), RATE_HZ) // 32)) for db in range(90)]
     # A sine of peak 1 has a mean square of -3 dB.
     assert levels == [min(31, int(np.floor((96 - 3.0103 - db) / 3))) for db in range(90)]
 
 
 def test_brightness_grows_with_pitch_and_not_with_level() -> None:
-    codec = PcmFrames(AudioLayout())
+    codec = PcmFrameCodec(AudioLayout())
     for level in (0.01, 0.5):
         found = [
             int(np.median(codec.encode(tone(hz, level), RATE_HZ) % 32)) for hz in (150, 400, 900, 2000, 6000)
@@ -75,7 +75,7 @@ def test_brightness_grows_with_pitch_and_not_with_level() -> None:
 
 
 def test_other_codebooks_are_the_powers_of_bands() -> None:
-    codec = PcmFrames(AudioLayout(codebooks=5, codebook_size=96))
+    codec = PcmFrameCodec(AudioLayout(codebooks=5, codebook_size=96))
     edges = 700 * ((1 + 8000 / 700) ** (np.arange(5) / 4) - 1)
     for band in range(4):
         middle = float(np.sqrt(max(edges[band], 100) * edges[band + 1]))
@@ -87,7 +87,7 @@ def test_other_codebooks_are_the_powers_of_bands() -> None:
 
 def test_silence_is_code_0_everywhere() -> None:
     for layout in (AudioLayout(), AudioLayout(codebooks=4, codebook_size=7, hop=1), AudioLayout(hop=3)):
-        assert not PcmFrames(layout).encode(np.zeros(1000, np.float32), RATE_HZ).any()
+        assert not PcmFrameCodec(layout).encode(np.zeros(1000, np.float32), RATE_HZ).any()
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 44_100, 48_000, 96_000])
@@ -99,7 +99,7 @@ def test_resampling_keeps_the_tone(rate_hz: int) -> None:
 
 def test_frames_are_the_sound_and_zeros() -> None:
     sound = tone(300, 0.5)[:1000]
-    frames = to_frames(sound, 320)
+    frames = split_frames(sound, 320)
     assert frames.shape == (4, 320)
     assert np.array_equal(frames.ravel()[:1000], sound)
     assert not frames.ravel()[1000:].any()
@@ -107,7 +107,7 @@ def test_frames_are_the_sound_and_zeros() -> None:
 
 def test_channels_are_averaged() -> None:
     stereo = np.stack([tone(300, 0.5), tone(300, 0.25)], axis=1)
-    mono, rate_hz = read_sound(encoded(stereo, "WAV", "FLOAT"), where="")
+    mono, rate_hz = decode_audio(encoded(stereo, "WAV", "FLOAT"), where="")
     assert rate_hz == RATE_HZ
     assert np.allclose(mono, tone(300, 0.375), atol=1e-6)
 
@@ -117,12 +117,12 @@ def test_real_speech_reads_as_soundfile_reads_it(real_data: Path) -> None:
         real_data / "av_speech" / "jfk.flac",
         *sorted((real_data / "av_speech" / "librivox").glob("*.wav"))[:2],
     ):
-        samples, rate_hz = read_sound(path.read_bytes(), where=path.name)
+        samples, rate_hz = decode_audio(path.read_bytes(), where=path.name)
         expected, expected_hz = soundfile.read(path, dtype="float32", always_2d=True)
         assert rate_hz == expected_hz
         assert np.allclose(samples, expected.mean(axis=1), atol=1e-6)
-        codes = PcmFrames(AudioLayout()).encode(samples, rate_hz)
-        assert len(codes) == AudioLayout().frames(len(samples), rate_hz)
+        codes = PcmFrameCodec(AudioLayout()).encode(samples, rate_hz)
+        assert len(codes) == AudioLayout().num_frames(len(samples), rate_hz)
         assert len(np.unique(codes)) > 60  # speech uses many levels and shapes
 
 
@@ -132,14 +132,14 @@ def test_damaged_sound_is_refused() -> None:
     nan[17] = np.nan
     for data in (b"", b"RIFF", whole[: len(whole) // 2], encoded(nan, "WAV", "FLOAT")):
         with pytest.raises(DataError):
-            read_sound(data, where="mic.flac")
+            decode_audio(data, where="mic.flac")
 
 
 def test_a_flac_that_claims_hours_is_refused_unread() -> None:
     data = bytearray(encoded(np.zeros(16_000, np.float32)))
     data[21:26] = bytes([data[21] | 0x0F]) + b"\xff" * 4  # 36 bits of its number of samples
     with pytest.raises(DataError, match="claims"):
-        read_sound(bytes(data), where="mic.flac")
+        decode_audio(bytes(data), where="mic.flac")
 
 
 @given(st.binary(max_size=40), st.integers(0, 3000), st.integers(0, 255))
@@ -149,7 +149,7 @@ def test_whatever_the_bytes_they_are_read_or_refused(noise: bytes, at: int, valu
     data[at % len(data)] = value
     for damaged in (bytes(data), bytes(data[:at]) + noise, noise):
         try:
-            samples, _ = read_sound(damaged, where="")
+            samples, _ = decode_audio(damaged, where="")
         except DataError:
             continue
         assert np.isfinite(samples).all()

@@ -82,7 +82,7 @@ def test_frames_are_as_many_as_the_layout_counts(saved: tuple[str, Path]) -> Non
     for rate_hz in (16_000, RATE_HZ):
         for samples in (0, 1, 31, 32, 33, 63, 64, 65, 1000, 4999):
             codes = codec.encode(sound[:samples], rate_hz)
-            assert codes.shape == (layout.frames(samples, rate_hz), 2)
+            assert codes.shape == (layout.num_frames(samples, rate_hz), 2)
             assert codes.dtype == np.int64
             assert ((codes >= 0) & (codes < 32)).all()
 

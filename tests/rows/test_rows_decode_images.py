@@ -19,8 +19,8 @@ from PIL import Image
 
 from mmpack.errors import DataError
 from mmpack.ingest.tasks.encode_images import encode_tubelet
-from mmpack.layout import Grid, VisionLayout
-from mmpack.rows.decode.images import decode_picture, decode_tubelet
+from mmpack.layout import PatchGrid, VisionLayout
+from mmpack.rows.decode.images import decode_image, decode_tubelet
 from mmpack.rows.decode.resize import resize_to_patches
 
 LAYOUT = VisionLayout(patch_size=8, merge=2, max_tokens=12)
@@ -28,12 +28,12 @@ SIDE = LAYOUT.token_side
 Pixels = NDArray[np.uint8]
 
 
-def empty(grid: Grid) -> Pixels:
+def empty(grid: PatchGrid) -> Pixels:
     side = grid.width // grid.cols
     return np.empty((grid.tokens, side, side, 3), np.uint8)
 
 
-def picture_of(patches: Pixels, grid: Grid) -> Pixels:
+def picture_of(patches: Pixels, grid: PatchGrid) -> Pixels:
     """Patches laid out again, told slowly."""
     side = patches.shape[1]
     found = np.zeros((grid.height, grid.width, 3), np.uint8)
@@ -44,9 +44,9 @@ def picture_of(patches: Pixels, grid: Grid) -> Pixels:
 
 
 def decoded(data: bytes, size: tuple[int, int], extension: str = "jpg") -> Pixels:
-    grid = LAYOUT.grid(*size)
+    grid = LAYOUT.patch_grid(*size)
     out = empty(grid)
-    decode_picture(data, extension, size, grid, out, where="here")
+    decode_image(data, extension, size, grid, out, where="here")
     return picture_of(out, grid)
 
 
@@ -63,7 +63,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 100))
 @settings(max_examples=60)
 def test_the_resize_is_pillows_antialiased_bilinear(height: int, width: int, seed: int) -> None:
-    pixels, grid = noise(height, width, seed), LAYOUT.grid(height, width)
+    pixels, grid = noise(height, width, seed), LAYOUT.patch_grid(height, width)
     out = empty(grid)
     resize_to_patches(pixels, grid, out)
     expected = Image.fromarray(pixels).resize((grid.width, grid.height), Image.Resampling.BILINEAR)
@@ -73,14 +73,14 @@ def test_the_resize_is_pillows_antialiased_bilinear(height: int, width: int, see
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 255))
 @settings(max_examples=40)
 def test_a_plain_picture_stays_plain(height: int, width: int, shade: int) -> None:
-    grid = LAYOUT.grid(height, width)
+    grid = LAYOUT.patch_grid(height, width)
     out = empty(grid)
     resize_to_patches(np.full((height, width, 3), shade, np.uint8), grid, out)
     assert (out == shade).all()
 
 
 def test_patches_go_from_left_to_right_then_down() -> None:
-    grid = LAYOUT.grid(48, 64)
+    grid = LAYOUT.patch_grid(48, 64)
     assert (grid.rows, grid.cols, grid.height, grid.width) == (3, 4, 48, 64)
     pixels = np.zeros((48, 64, 3), np.uint8)
     for row in range(3):
@@ -91,7 +91,7 @@ def test_patches_go_from_left_to_right_then_down() -> None:
                 200,
             )
     out = empty(grid)
-    decode_picture(saved(Image.fromarray(pixels), "PNG"), "png", (48, 64), grid, out, where="")
+    decode_image(saved(Image.fromarray(pixels), "PNG"), "png", (48, 64), grid, out, where="")
     for number, patch in enumerate(out):
         assert (patch == (number // 4 * 20, number % 4 * 20, 200)).all()
 
@@ -102,15 +102,15 @@ def test_real_pictures_look_as_a_full_decode_does(real_data: Path) -> None:
     assert len(paths) == 6
     for path in paths:
         data = path.read_bytes()
-        grid = layout.grid(900, 1600)
+        grid = layout.patch_grid(900, 1600)
         out = empty(grid)
-        decode_picture(data, "jpg", (900, 1600), grid, out, where=path.name)
+        decode_image(data, "jpg", (900, 1600), grid, out, where=path.name)
         with Image.open(path) as picture:
             expected = picture.convert("RGB").resize((grid.width, grid.height), Image.Resampling.BILINEAR)
         apart = np.abs(picture_of(out, grid).astype(int) - np.asarray(expected))
         assert apart.mean() < 2.5  # decoding at half size filters a little differently
         again = empty(grid)
-        decode_picture(data, "jpg", (900, 1600), grid, again, where=path.name)
+        decode_image(data, "jpg", (900, 1600), grid, again, where=path.name)
         assert np.array_equal(out, again)
 
 
@@ -173,14 +173,14 @@ def test_a_damaged_scan_is_refused_and_not_smeared() -> None:
 def test_whatever_the_bytes_they_are_read_or_refused(kind: str, at: int, damage: bytes) -> None:
     whole = SAMPLES[kind]
     at %= len(whole)
-    grid = LAYOUT.grid(48, 64)
+    grid = LAYOUT.patch_grid(48, 64)
     for data in (whole[:at] + damage + whole[at + len(damage) :], whole[:at] + damage, damage):
         try:
             if kind == "mp4":
                 out = np.empty((3, grid.tokens, SIDE, SIDE, 3), np.uint8)
                 decode_tubelet(data, (48, 64), grid, out, where="")
             else:
-                decode_picture(data, kind, (48, 64), grid, empty(grid), where="")
+                decode_image(data, kind, (48, 64), grid, empty(grid), where="")
         except DataError:
             continue
 
@@ -203,7 +203,7 @@ SAMPLES = {
 
 def test_a_tubelet_has_all_its_frames_in_order() -> None:
     data, shades = film([20, 90, 160, 230])
-    grid = LAYOUT.grid(48, 64)
+    grid = LAYOUT.patch_grid(48, 64)
     out = np.zeros((4, grid.tokens, SIDE, SIDE, 3), np.uint8)
     decode_tubelet(data, (48, 64), grid, out, where="")
     for patches, shade in zip(out, shades, strict=True):
@@ -212,7 +212,7 @@ def test_a_tubelet_has_all_its_frames_in_order() -> None:
 
 @pytest.mark.parametrize("frames", [3, 5])
 def test_a_tubelet_with_another_number_of_frames_is_refused(frames: int) -> None:
-    grid = LAYOUT.grid(48, 64)
+    grid = LAYOUT.patch_grid(48, 64)
     out = np.empty((frames, grid.tokens, SIDE, SIDE, 3), np.uint8)
     with pytest.raises(DataError, match="frames"):
         decode_tubelet(film([20, 90, 160, 230])[0], (48, 64), grid, out, where="")
@@ -223,7 +223,7 @@ def test_real_video_decodes_as_pyav_decodes_it(real_data: Path) -> None:
     with av.open(str(path)) as container:
         frames = [frame for frame, _ in zip(container.decode(video=0), range(4), strict=False)]
     data, height, width = encode_tubelet(frames, [number * 33_000_000 for number in range(4)], crf=18)
-    grid = VisionLayout().grid(height, width)
+    grid = VisionLayout().patch_grid(height, width)
     out = np.empty((4, grid.tokens, 32, 32, 3), np.uint8)
     decode_tubelet(data, (height, width), grid, out, where="")
     with av.open(io.BytesIO(data)) as container:

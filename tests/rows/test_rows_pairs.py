@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmpack.layout import Layout, LayoutConfig, Modality
 from mmpack.plan.planned import PAIR_OVERHEAD
-from mmpack.rows.pairs import pair_ids, pair_places, text_places
+from mmpack.rows.pairs import is_text_position, make_pair_ids, split_pair
 
 LAYOUT = Layout(LayoutConfig(cameras=("front",)))
 ID = LAYOUT.vocabulary.id
@@ -18,13 +18,13 @@ ID = LAYOUT.vocabulary.id
 def test_a_pair_takes_the_document_and_four_places(names: list[str]) -> None:
     inner = [7 if name == "word" else ID(name) for name in names]
     ids = np.array([ID("<|bos|>"), *inner, ID("<|eos|>")], np.int32)
-    is_text = text_places(LAYOUT, ids)
+    is_text = is_text_position(LAYOUT, ids)
     assert is_text.tolist() == [token in (7, ID("<|text_start|>")) for token in ids.tolist()]
-    dealt = pair_places(is_text)
-    both = pair_ids(LAYOUT, ids, dealt)
+    dealt = split_pair(is_text)
+    both = make_pair_ids(LAYOUT, ids, dealt)
     assert len(both) == len(ids) + PAIR_OVERHEAD
-    assert both[dealt.places].tolist() == ids.tolist()
-    added = set(range(len(both))) - set(dealt.places.tolist())
+    assert both[dealt.positions].tolist() == ids.tolist()
+    added = set(range(len(both))) - set(dealt.positions.tolist())
     assert added == {*dealt.cls, dealt.bos, dealt.eos}
     media, texts = both[: dealt.bos].tolist(), both[dealt.bos :].tolist()
     kept = [token for token, text in zip(ids.tolist(), is_text, strict=True) if not text]
@@ -36,6 +36,6 @@ def test_a_pair_takes_the_document_and_four_places(names: list[str]) -> None:
 def test_only_texts_are_text() -> None:
     names = LAYOUT.vocabulary
     every = np.arange(names.size, dtype=np.int32)
-    found = every[text_places(LAYOUT, every)]
+    found = every[is_text_position(LAYOUT, every)]
     texts = np.flatnonzero(names.modality(every) == Modality.TEXT)
     assert found.tolist() == sorted([*texts.tolist(), ID("<|text_start|>")])

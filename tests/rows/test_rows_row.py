@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from mmpack.rows.row import ARRAYS, Row
+from mmpack.rows.row import ROW_ARRAYS, Row
 
 
 def test_a_printed_row_is_one_line() -> None:
-    arrays: dict[str, Any] = {name: np.zeros(0, np.int32) for name in ARRAYS}
+    arrays: dict[str, Any] = {name: np.zeros(0, np.int32) for name in ROW_ARRAYS}
     arrays |= {"input_ids": np.zeros(4096, np.int32), "cu_seqlens": np.array([0, 3000, 4000], np.int32)}
     arrays |= {"document_valid": np.array([True, False]), "patches": np.zeros((2500, 16, 16, 3), np.uint8)}
     row = Row(number=20, keys=(("a",), ("b",)), **arrays)

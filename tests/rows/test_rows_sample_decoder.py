@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError
 from mmpack.layout import NumericLayout
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedSample
-from mmpack.rows.decode.numeric import Normaliser, bins
-from mmpack.rows.sample_decoder import Outline, SampleReader
+from mmpack.rows.decode.numeric import Normaliser, bin_indices
+from mmpack.rows.sample_decoder import SampleDecoder, TokenisedSample
 from mmpack.samples.npz import decode_npz, encode_npz
-from tests.rows.handmade_rows import layout_of, planned_sample
+from tests.rows.handmade_rows import open_layout, planned_sample
 
 KINDS = ("slice", "text", "image_text", "speech")
 
@@ -27,9 +27,9 @@ KINDS = ("slice", "text", "image_text", "speech")
 class Bench:
     """A build, its layout, and a reader."""
 
-    def __init__(self, shards: Shards) -> None:
-        self.shards, self.layout = shards, layout_of(shards)
-        self.reader = SampleReader(self.layout, RowsConfig(audio_frames=True))
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards, self.layout = shards, open_layout(shards)
+        self.reader = SampleDecoder(self.layout, RowsConfig(audio_frames=True))
         self.normaliser = Normaliser(shards.manifest.numeric, self.layout.config.numeric)
         self.rows: list[dict[str, Any]] = shards.index.to_pylist()
 
@@ -37,10 +37,10 @@ class Bench:
         number = [number for number, row in enumerate(self.rows) if row["kind"] == kind][at]
         return planned_sample(self.rows[number], number), self.shards.read(self.rows[number])
 
-    def outline(self, planned: PlannedSample, members: dict[str, bytes]) -> Outline:
-        return self.reader.outline(planned, members, self.normaliser)
+    def outline(self, planned: PlannedSample, members: dict[str, bytes]) -> TokenisedSample:
+        return self.reader.tokenise(planned, members, self.normaliser)
 
-    def read(self, planned: PlannedSample, members: dict[str, bytes]) -> tuple[Outline, Any, Any]:
+    def read(self, planned: PlannedSample, members: dict[str, bytes]) -> tuple[TokenisedSample, Any, Any]:
         outline = self.outline(planned, members)
         side = self.layout.config.vision.token_side
         patches = np.zeros((outline.patches, side, side, 3), np.uint8)
@@ -48,8 +48,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(mixed: Shards) -> Bench:
-    return Bench(mixed)
+def bench(mixed_shards: ShardSet) -> Bench:
+    return Bench(mixed_shards)
 
 
 def described(members: dict[str, bytes]) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def test_nan_in_bins_makes_a_sample_unreadable_and_infinity_takes_the_outer_bin(
     with pytest.raises(DataError, match="NaN"):
         bench.outline(planned, members | {"numeric.npz": encode_npz(arrays)})
     stream = NumericLayout(name="can", width=2, mode="discrete", bins=8, low=0.0, high=1.0)
-    assert bins(stream, np.array([[-np.inf, np.inf]])).tolist() == [0, 7]
+    assert bin_indices(stream, np.array([[-np.inf, np.inf]])).tolist() == [0, 7]
 
 
 def test_a_std_of_0_counts_as_1() -> None:
@@ -149,7 +149,7 @@ def test_damaged_statistics_are_refused(facts: dict[str, Any]) -> None:
 def test_a_slice_without_statistics_is_refused(bench: Bench) -> None:
     planned, members = bench.sample("slice")
     with pytest.raises(IntegrityError, match="no statistics"):
-        bench.reader.outline(planned, members, Normaliser({}, bench.layout.config.numeric))
+        bench.reader.tokenise(planned, members, Normaliser({}, bench.layout.config.numeric))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,16 +192,16 @@ def test_a_camera_that_the_layout_lacks_is_named(bench: Bench) -> None:
         bench.outline(planned, moved | {"json": text})
 
 
-def test_tubelets_hold_every_frame(tubelets: Shards) -> None:
-    bench = Bench(tubelets)
+def test_tubelets_hold_every_frame(tubelet_shards: ShardSet) -> None:
+    bench = Bench(tubelet_shards)
     longest = 0
     for at in range(len(bench.rows)):
         planned, members = bench.sample("slice", at)
         outline, patches, _ = bench.read(planned, members)
-        assert [shown.frames for shown in outline.shown] == [
+        assert [shown.frames for shown in outline.images] == [
             camera["frames"] for camera in bench.rows[planned.number]["cameras"]
         ]
-        longest = max(longest, *(shown.frames for shown in outline.shown))
+        longest = max(longest, *(shown.frames for shown in outline.images))
         assert len(patches) == bench.rows[planned.number]["tokens_vision"]
         assert all(patch.any() for patch in patches)
     assert longest > 1

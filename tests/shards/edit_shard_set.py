@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from mmpack.shards import index, tar
-from mmpack.shards.reader import sample_members
+from mmpack.shards.reader import read_members
 
 Table = dict[str, Any]
 
@@ -35,12 +35,14 @@ def write_file(out: Path, name: str, data: bytes) -> None:
 
 def read_index(out: Path) -> list[Table]:
     """The rows of the index."""
-    return index.from_bytes((out / "index.parquet").read_bytes(), where=str(out)).to_pylist()
+    return index.decode_parquet((out / "index.parquet").read_bytes(), where=str(out)).to_pylist()
 
 
 def write_index(out: Path, rows: list[Table]) -> None:
     """The index with these rows."""
-    write_file(out, "index.parquet", index.to_bytes(pa.Table.from_pylist(rows, schema=index.SCHEMA)))
+    write_file(
+        out, "index.parquet", index.encode_parquet(pa.Table.from_pylist(rows, schema=index.INDEX_SCHEMA))
+    )
 
 
 def edit_row(out: Path, key: str, edit: Callable[[Table], None]) -> None:
@@ -57,16 +59,16 @@ def edit_members(out: Path, key: str, edit: Callable[[dict[str, bytes]], None]) 
     before, after = (out / shard).read_bytes(), b""
     for row in sorted((row for row in rows if row["shard"] == shard), key=lambda row: row["offset_bytes"]):
         start = row["offset_bytes"]
-        members = sample_members(before[start : start + row["size_bytes"]], row)
+        members = read_members(before[start : start + row["size_bytes"]], row)
         if row["key"] == key:
             edit(members)
         data = b"".join(
-            tar.header(f"{row['key']}.{name}", len(content)) + content + tar.padding(len(content))
+            tar.make_header(f"{row['key']}.{name}", len(content)) + content + tar.make_padding(len(content))
             for name, content in sorted(members.items())
         )
         row |= {"offset_bytes": len(after), "size_bytes": len(data), "crc32": zlib.crc32(data)}
         after += data
-    after += tar.END
+    after += tar.END_OF_ARCHIVE
     (out / shard).write_bytes(after)
     write_index(out, rows)
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mmpack.errors import DataError, IntegrityError
-from mmpack.ingest.tasks.encode_images import encode_frame, encode_tubelet
+from mmpack.ingest.tasks.encode_images import encode_image, encode_tubelet
 from mmpack.recording import Frame
-from mmpack.samples.images import picture_size
+from mmpack.samples.images import image_size
 from mmpack.samples.npz import decode_npz, encode_npz
-from mmpack.samples.statistics import merge, of_rows
+from mmpack.samples.statistics import compute_statistics, merge_statistics
 from mmpack.shards import tar
 
 ROWS = hnp.arrays(
@@ -35,11 +35,11 @@ ROWS = hnp.arrays(
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
 def test_statistics_of_parts_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
-    found = of_rows(("a", "b"), parts[0])
+    found = compute_statistics(("a", "b"), parts[0])
     for part in parts[1:]:
-        found = merge(found, of_rows(("a", "b"), part))
+        found = merge_statistics(found, compute_statistics(("a", "b"), part))
     whole = np.concatenate(parts)
-    public = found.public()
+    public = found.to_manifest()
     assert found.rows == len(whole)
     for column in range(2):
         values = whole[np.isfinite(whole[:, column]), column]
@@ -99,18 +99,18 @@ def test_npz_refuses_objects_bombs_and_false_shapes() -> None:
 
 @given(st.from_regex(r"[a-z0-9_+-]{1,60}\.[a-z]{1,5}", fullmatch=True), st.integers(0, 5000))
 def test_tar_headers_are_tarfiles(name: str, size: int) -> None:
-    data = tar.header(name, size) + bytes(size) + tar.padding(size) + tar.END
+    data = tar.make_header(name, size) + bytes(size) + tar.make_padding(size) + tar.END_OF_ARCHIVE
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         [member] = archive.getmembers()
     assert (member.name, member.size, member.mtime, member.uid, member.mode) == (name, size, 0, 0, 0o644)
-    [own] = tar.members(data, where="x")
+    [own] = tar.iter_members(data, where="x")
     assert (own.name, own.size_bytes) == (name, size)
 
 
 @given(st.binary(min_size=1, max_size=1500))
 def test_tar_of_any_bytes_is_refused_or_read(data: bytes) -> None:
     with contextlib.suppress(IntegrityError):
-        list(tar.members(data, where="x"))
+        list(tar.iter_members(data, where="x"))
 
 
 @pytest.mark.parametrize("name", ["../x.txt", "/etc/passwd", "a/../../x", "a\\..\\x"])
@@ -129,9 +129,9 @@ def test_tar_links_are_refused() -> None:
 
 def test_tar_names_that_do_not_fit() -> None:
     with pytest.raises(DataError, match="longer than 100 bytes"):
-        tar.header("x" * 101, 0)
+        tar.make_header("x" * 101, 0)
     with pytest.raises(DataError, match="not ASCII"):
-        tar.header("ü.txt", 0)
+        tar.make_header("ü.txt", 0)
 
 
 def _colours() -> np.ndarray:
@@ -152,7 +152,7 @@ def test_colours_of_video_frames_survive(matrix: str, full: bool) -> None:
     source = av.VideoFrame.from_ndarray(_colours(), format="rgb24")
     frame = source.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=span)
     frame.colorspace, frame.color_range = space, span
-    data, extension, height, width = encode_frame(Frame(0, decoded=frame), 95)
+    data, extension, height, width = encode_image(Frame(0, decoded=frame), 95)
     assert (extension, height, width) == ("jpg", 64, 64)
     back = simplejpeg.decode_jpeg(data).astype(int)
     for row in (16, 48):
@@ -189,7 +189,7 @@ def test_tubelets_of_odd_sides() -> None:
 def test_pictures_that_are_none() -> None:
     for data, extension in ((b"", "jpg"), (b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png")):
         with pytest.raises(DataError):
-            picture_size(data, extension, where="x")
+            image_size(data, extension, where="x")
 
 
 def _jpeg(preview: bytes = b"") -> bytes:
@@ -214,15 +214,15 @@ def _png(width: int = 64, height: int = 64) -> bytes:
 def test_pictures_cut_short(cut: int) -> None:
     whole, with_preview, png = _jpeg(), _jpeg(_jpeg()), _png()
     for data, extension in ((whole, "jpg"), (with_preview, "jpg"), (png, "png")):
-        assert picture_size(data, extension, where="x") == (64, 64)
-        assert picture_size(data + bytes(5000) + b"made by a camera", extension, where="x") == (64, 64)
+        assert image_size(data, extension, where="x") == (64, 64)
+        assert image_size(data + bytes(5000) + b"made by a camera", extension, where="x") == (64, 64)
         with pytest.raises(DataError, match=r"cut short|is not a"):
-            picture_size(data[: max(len(data) - cut, 0)], extension, where="x")
+            image_size(data[: max(len(data) - cut, 0)], extension, where="x")
 
 
 def test_pictures_of_absurd_sides() -> None:
     for width, height in ((2**31, 2**31), (65_536, 1), (0, 64), (64, 0)):
         with pytest.raises(DataError, match="pixels"):
-            picture_size(_png(width, height), "png", where="x")
+            image_size(_png(width, height), "png", where="x")
     with pytest.raises(DataError, match="cut short"):
-        picture_size(_png()[:33], "png", where="x")
+        image_size(_png()[:33], "png", where="x")

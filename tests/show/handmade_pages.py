@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.layout import (
-    Facts,
     Layout,
     LayoutConfig,
     Modality,
     NumericLayout,
+    SampleMetadata,
     Segment,
-    SliceFacts,
+    SliceMetadata,
     VisionLayout,
 )
-from mmpack.rows.row import IGNORE, Row
+from mmpack.rows.row import IGNORE_INDEX, Row
 
 SIDE = 8
 MS = 10**6
@@ -41,9 +41,9 @@ def layout() -> Layout:
     )
 
 
-def drive(texts: Sequence[str] = ()) -> SliceFacts:
+def full_slice(texts: Sequence[str] = ()) -> SliceMetadata:
     """A slice of everything."""
-    return SliceFacts(
+    return SliceMetadata(
         cameras=(("left", 24, 32), ("right", 24, 32)),
         audio=(("mic", 1600, 16_000),),
         numeric=(("imu", 2), ("wheel", 1), ("arm", 3)),
@@ -52,7 +52,7 @@ def drive(texts: Sequence[str] = ()) -> SliceFacts:
 
 
 @dataclass
-class RowMade:
+class RowFactory:
     """Collects documents; `row` gives what they are as a row."""
 
     layout: Layout
@@ -66,29 +66,29 @@ class RowMade:
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
     def run(
-        self, slices: Sequence[SliceFacts], *, t_ns: int = 10**9, name: str = "drive", dataset: int = 0
-    ) -> RowMade:
+        self, slices: Sequence[SliceMetadata], *, t_ns: int = 10**9, name: str = "drive", dataset: int = 0
+    ) -> RowFactory:
         """A run of slices, 100 ms apart."""
         for segment in self.layout.document_prefix:
             self._add(segment, None, -1, 0)
         for number, facts in enumerate(slices):
             self._put("t_ns", t_ns + number * 100 * MS)
-            for segment in self.layout.segments(facts):
+            for segment in self.layout.sample_segments(facts):
                 self._add(segment, facts, len(self.arrays["t_ns"]) - 1, number * 100 * MS)
         for segment in self.layout.document_suffix:
             self._add(segment, None, -1, 0)
         return self._end(tuple(f"{name}-{number:08d}" for number in range(len(slices))), dataset)
 
-    def alone(self, facts: Facts, *, key: str, dataset: int = 1, valid: bool = True) -> RowMade:
+    def alone(self, facts: SampleMetadata, *, key: str, dataset: int = 1, valid: bool = True) -> RowFactory:
         """A stand-alone sample, or its places if it cannot be read."""
-        for segment in self.layout.segments(facts):
+        for segment in self.layout.sample_segments(facts):
             if valid:
                 self._add(segment, facts, -1, 0)
             else:
                 self._places([self.layout.vocabulary.id("<|pad|>")] * segment.tokens, Modality.SPECIAL, -1)
         return self._end((key,), dataset, valid)
 
-    def _end(self, keys: tuple[str, ...], dataset: int, valid: bool = True) -> RowMade:
+    def _end(self, keys: tuple[str, ...], dataset: int, valid: bool = True) -> RowFactory:
         self.ends.append(len(self.ids))
         self.keys.append(keys)
         self._put("datasets", dataset)
@@ -106,7 +106,7 @@ class RowMade:
     def _add(self, segment: Segment, facts: Any, slice_id: int, relative_ns: int) -> None:
         start, count, names = len(self.ids), segment.tokens, self.layout.vocabulary
         if segment.kind == "image":
-            grid = self.layout.config.vision.grid(*self._size(facts, segment.index))
+            grid = self.layout.config.vision.patch_grid(*self._size(facts, segment.index))
             self._put("image_spans", (start, start + count))
             self._put("image_grids", (grid.rows, grid.cols))
             self._put("patch_index", *range(start, start + count))
@@ -131,7 +131,7 @@ class RowMade:
         elif segment.kind == "audio":
             ids = names.audio_ids(np.arange(count).reshape(-1, 1))
         elif segment.kind == "text":
-            text = facts.text[segment.index] if isinstance(facts, SliceFacts) else facts.text
+            text = facts.text[segment.index] if isinstance(facts, SliceMetadata) else facts.text
             ids = self.layout.tokenizer.encode(str(text))
         else:
             ids = [names.id(segment.token)] * count
@@ -139,7 +139,7 @@ class RowMade:
 
     @staticmethod
     def _size(facts: Any, index: int) -> tuple[int, int]:
-        return facts.cameras[index][1:3] if isinstance(facts, SliceFacts) else (facts.height, facts.width)
+        return facts.cameras[index][1:3] if isinstance(facts, SliceMetadata) else (facts.height, facts.width)
 
     def row(self, number: int = 7) -> Row:
         """What was collected, with pads behind it."""
@@ -150,11 +150,11 @@ class RowMade:
             documents[start:stop] = each if self.arrays["document_valid"][each] else -1
             positions[start:stop] = np.arange(stop - start)
         ids = np.array(self.ids + [self.layout.vocabulary.id("<|pad|>")] * pads, np.int32)
-        labels = np.full(self.seq_len, IGNORE, np.int32)
+        labels = np.full(self.seq_len, IGNORE_INDEX, np.int32)
         modality = np.array(self.modality + [int(Modality.SPECIAL)] * pads, np.int8)
         held = [Modality.VISION, Modality.NUMERIC, Modality.ACTION]
         predicted = ~np.isin(modality[1:], held) & (documents[1:] == documents[:-1]) & (documents[1:] >= 0)
-        labels[:-1] = np.where(predicted, ids[1:], IGNORE)
+        labels[:-1] = np.where(predicted, ids[1:], IGNORE_INDEX)
 
         def array(name: str, dtype: Any, *shape: int) -> np.ndarray:
             return np.array(self.arrays.get(name, []), dtype).reshape(-1, *shape)

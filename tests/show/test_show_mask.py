@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import DataError
-from mmpack.show.mask.index_rows import view_row
+from mmpack.show.mask.index_rows import index_row_view
 from tests.ingest.build_inputs import MMPACK, command, make_inputs, run
 
 
@@ -23,23 +23,23 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_of_a_build_hold_every_token_once(out: Path) -> None:
-    shards = Shards(str(out))
+    shards = ShardSet(str(out))
     held = dict.fromkeys(shards.manifest.tokens_by_modality, 0)
     with pytest.raises(DataError, match="the build has") as last:
-        view_row(shards, 10**9, 1024)
+        index_row_view(shards, 10**9, 1024)
     number = int(str(last.value).partition("the build has ")[2].split()[0])
     runs = slices = 0
-    for row in (view_row(shards, each, 1024) for each in range(number)):
-        for piece in row.pieces:
+    for row in (index_row_view(shards, each, 1024) for each in range(number)):
+        for piece in row.spans:
             held[piece.modality] += piece.stop - piece.start
-        edges = [(piece.start, piece.stop) for piece in row.pieces]
+        edges = [(piece.start, piece.stop) for piece in row.spans]
         assert [start for start, _ in edges] == [0, *(stop for _, stop in edges[:-1])]
         assert edges[-1][1] == row.cu_seqlens[-1] <= 1024
-        vision = sum(piece.stop - piece.start for piece in row.pieces if piece.modality == "vision")
+        vision = sum(piece.stop - piece.start for piece in row.spans if piece.modality == "vision")
         assert np.diff(row.images).sum() == vision
         assert row.slices is not None
         slices += len(row.slices)
-        runs += sum(name.startswith("drive") for name in row.names)
+        runs += sum(name.startswith("drive") for name in row.modality_names)
     assert number > 1
     assert slices == shards.manifest.slices
     # A run of slices has four special tokens around it that the index does not count.
@@ -50,7 +50,7 @@ def test_rows_of_a_build_hold_every_token_once(out: Path) -> None:
 
 def test_a_sample_longer_than_a_row_is_named(out: Path) -> None:
     with pytest.raises(DataError, match="tokens do not fit in a row of 8"):
-        view_row(Shards(str(out)), 0, 8)
+        index_row_view(ShardSet(str(out)), 0, 8)
 
 
 def test_a_build_is_shown_and_drawn(out: Path, tmp_path: Path) -> None:

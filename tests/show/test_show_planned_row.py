@@ -11,10 +11,10 @@ import pytest
 from mmpack import BuildConfig, build_shards
 from mmpack.cli.show_row import show_row
 from mmpack.errors import DataError
-from mmpack.ingest import SamplesConfig
+from mmpack.ingest import SourceConfig
 from mmpack.plan import Plan, open_plan
 from mmpack.show.row_page.planned_row import planned_row_html
-from mmpack.stream import load_plan
+from mmpack.stream import load_plan_config
 from tools.make_recording import make_recording
 
 PLAN = """\
@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_recording(made / "drive", seed=1, seconds=2.0, faults=False, name="drive")
     lines = [json.dumps({"text": f"Text number {number} of the plan. " * 5}) for number in range(40)]
     (made / "texts.jsonl").write_text("\n".join(lines), "utf-8")
-    samples = SamplesConfig(name="texts", kind="text", path=str(made / "texts.jsonl"))
+    samples = SourceConfig(name="texts", kind="text", path=str(made / "texts.jsonl"))
     config = BuildConfig(recordings=(str(made / "drive"),), samples=(samples,))
     assert build_shards(config, str(made / "shards")).manifest is not None
     (made / "plan.toml").write_text(PLAN, "utf-8")
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> Plan:
-    return open_plan(load_plan(folder / "plan.toml"))
+    return open_plan(load_plan_config(folder / "plan.toml"))
 
 
 def test_a_planned_row_is_shown_with_its_residuals(plan: Plan) -> None:

@@ -14,13 +14,13 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack.layout import Facts, ImageTextFacts, SliceFacts, SpeechFacts, TextFacts
-from mmpack.masks import block_index
+from mmpack.layout import ImageTextMetadata, SampleMetadata, SliceMetadata, SpeechMetadata, TextMetadata
+from mmpack.masks import build_block_index
 from mmpack.masks.blocks import FULL, PARTIAL
-from mmpack.rows.row import IGNORE, Row
+from mmpack.rows.row import IGNORE_INDEX, Row
 from mmpack.show.row_page import row_html
-from mmpack.show.row_page.row_content import documents, vectors
-from tests.show.handmade_pages import MS, RowMade, drive, layout
+from mmpack.show.row_page.row_content import numeric_values, read_documents
+from tests.show.handmade_pages import MS, RowFactory, full_slice, layout
 
 LAYOUT = layout()
 NAMES = ("drive", "texts & more")
@@ -75,11 +75,13 @@ def page(row: Row, *, title: str = "Row 7", notes: dict[str, str] | None = None,
 
 @pytest.fixture(scope="module")
 def row() -> Row:
-    made = RowMade(LAYOUT, 512).run([drive(["Hello, there"]), drive(), drive(["two", "three"])], t_ns=17 * MS)
-    made.alone(TextFacts("A text\n  of two lines"), key="texts-1").alone(
-        ImageTextFacts(24, 32, "A caption"), key="c-3"
+    made = RowFactory(LAYOUT, 512).run(
+        [full_slice(["Hello, there"]), full_slice(), full_slice(["two", "three"])], t_ns=17 * MS
     )
-    return made.alone(SpeechFacts(16_000, 16_000, "spoken words"), key="speech-3").row()
+    made.alone(TextMetadata("A text\n  of two lines"), key="texts-1").alone(
+        ImageTextMetadata(24, 32, "A caption"), key="c-3"
+    )
+    return made.alone(SpeechMetadata(16_000, 16_000, "spoken words"), key="speech-3").row()
 
 
 def pictures(shown: Page) -> Iterator[np.ndarray]:
@@ -143,14 +145,14 @@ def test_numbers_are_drawn_as_the_row_has_them(row: Row) -> None:
     shown = page(row)
     assert len(shown.shapes("path", "m-numeric")) == 3 + 2
     assert len(shown.shapes("path", "m-action")) == 2
-    (run, *_) = documents(row, LAYOUT)
-    pieces = {name: [p for p in run.pieces if p.name == name] for name in ("imu", "wheel", "arm")}
+    (run, *_) = read_documents(row, LAYOUT)
+    pieces = {name: [p for p in run.spans if p.name == name] for name in ("imu", "wheel", "arm")}
     first = pieces["imu"][0]
-    assert vectors(row, LAYOUT, first) == pytest.approx(
+    assert numeric_values(row, LAYOUT, first) == pytest.approx(
         np.array([[first.start + r + c / 10 for c in range(3)] for r in range(2)])
     )
-    assert vectors(row, LAYOUT, pieces["wheel"][2]).tolist() == [[0.5, 1.5]]
-    assert vectors(row, LAYOUT, pieces["arm"][1]).shape == (3, 2)
+    assert numeric_values(row, LAYOUT, pieces["wheel"][2]).tolist() == [[0.5, 1.5]]
+    assert numeric_values(row, LAYOUT, pieces["arm"][1]).shape == (3, 2)
     last = pieces["imu"][-1].stop - 1
     assert f"{first.start:.3g} to {last + 0.2:.3g}" in shown.everything
 
@@ -183,15 +185,15 @@ def test_texts_and_special_tokens_stand_in_reading_order(row: Row) -> None:
 
 def test_sound_is_shown_by_its_samples_where_the_row_has_them(row: Row) -> None:
     assert page(row).shapes("polygon") == []
-    (speech,) = (p for p in list(documents(row, LAYOUT))[-1].pieces if p.modality.name == "AUDIO")
-    frames = np.zeros((speech.places, 320), np.float32)
+    (speech,) = (p for p in list(read_documents(row, LAYOUT))[-1].spans if p.modality.name == "AUDIO")
+    frames = np.zeros((speech.num_positions, 320), np.float32)
     frames[3] = 0.5
     given = replace(
         row, audio_frames=frames, audio_index=np.arange(speech.start, speech.stop, dtype=np.int32)
     )
     (wave,) = page(given).shapes("polygon")
     points = [tuple(map(float, point.split(","))) for point in wave["points"].split()]
-    assert len(points) == 2 * speech.places
+    assert len(points) == 2 * speech.num_positions
     assert points[3] == (3.5, 0.0)
     assert points[4] == (4.5, 1.0)
     assert len(page(row).shapes("svg", "codes")) == 4
@@ -200,7 +202,7 @@ def test_sound_is_shown_by_its_samples_where_the_row_has_them(row: Row) -> None:
 def test_the_strip_says_where_the_next_place_is_predicted(row: Row) -> None:
     shown = page(row)
     strips = [text for _, text in shown.texts if "predict the next one" in text]
-    places = np.flatnonzero(row.labels != IGNORE)
+    places = np.flatnonzero(row.labels != IGNORE_INDEX)
     counts = [len(places)] + [
         int(((places >= start) & (places < stop)).sum())
         for start, stop in zip(row.cu_seqlens[:-1], row.cu_seqlens[1:], strict=True)
@@ -214,7 +216,7 @@ def test_the_strip_says_where_the_next_place_is_predicted(row: Row) -> None:
 def test_the_attention_is_that_of_the_blocks_and_is_checked(row: Row, images: bool) -> None:
     shown = page(row, images=images)
     spans = row.image_spans if images else None
-    index = block_index(row.cu_seqlens, row.seq_len, block_size=128, image_spans=spans)
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=128, image_spans=spans)
     for kind, name in ((FULL, "full"), (PARTIAL, "partial")):
         area = sum(float(one["width"]) * float(one["height"]) for one in shown.shapes("rect", name))
         assert area == (index.kinds() == kind).sum() * 128**2
@@ -226,7 +228,11 @@ def test_the_attention_is_that_of_the_blocks_and_is_checked(row: Row, images: bo
 
 
 def test_no_text_becomes_a_tag() -> None:
-    made = RowMade(LAYOUT, 256).run([drive([HOSTILE])], name=HOSTILE).alone(TextFacts(HOSTILE), key=HOSTILE)
+    made = (
+        RowFactory(LAYOUT, 256)
+        .run([full_slice([HOSTILE])], name=HOSTILE)
+        .alone(TextMetadata(HOSTILE), key=HOSTILE)
+    )
     shown = page(made.row(), title=HOSTILE, notes={HOSTILE: HOSTILE, "plan": HOSTILE})
     assert {name for name, _ in shown.elements}.isdisjoint({"script"})
     assert shown.everything.count(HOSTILE) >= 6
@@ -234,9 +240,9 @@ def test_no_text_becomes_a_tag() -> None:
 
 
 def test_pairs_and_unreadable_samples_are_said_to_be_that() -> None:
-    made = RowMade(LAYOUT, 256, pairs=[(0, 1)]).run([SliceFacts(cameras=(("left", 24, 32),))])
-    made.alone(TextFacts("its text"), key="t-1").alone(
-        TextFacts("five or more tokens of text"), key="t-2", valid=False
+    made = RowFactory(LAYOUT, 256, pairs=[(0, 1)]).run([SliceMetadata(cameras=(("left", 24, 32),))])
+    made.alone(TextMetadata("its text"), key="t-1").alone(
+        TextMetadata("five or more tokens of text"), key="t-2", valid=False
     )
     shown = page(made.row())
     assert "pair: the media of document 1" in shown.everything
@@ -248,9 +254,9 @@ def test_pairs_and_unreadable_samples_are_said_to_be_that() -> None:
 
 
 def test_a_row_of_many_texts_opens_the_first_of_them() -> None:
-    made = RowMade(LAYOUT, 2048)
+    made = RowFactory(LAYOUT, 2048)
     for number in range(40):
-        made.alone(TextFacts(f"text number {number}"), key=f"t-{number}")
+        made.alone(TextMetadata(f"text number {number}"), key=f"t-{number}")
     shown = page(made.row())
     opened = ["open" in one for one in shown.shapes("details")]
     assert opened == [True] * 12 + [False] * 28
@@ -258,7 +264,7 @@ def test_a_row_of_many_texts_opens_the_first_of_them() -> None:
 
 words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
 slices = st.builds(
-    SliceFacts,
+    SliceMetadata,
     cameras=st.sampled_from(
         [(), (("left", 24, 32),), (("right", 40, 8, 2),), (("left", 9, 90), ("right", 24, 32))]
     ),
@@ -270,16 +276,18 @@ slices = st.builds(
 )
 samples = st.one_of(
     st.lists(slices, min_size=1, max_size=4),
-    words.map(TextFacts),
-    st.builds(ImageTextFacts, st.integers(1, 60), st.integers(1, 60), words),
-    st.builds(SpeechFacts, st.integers(1, 4000), st.just(16_000), words),
+    words.map(TextMetadata),
+    st.builds(ImageTextMetadata, st.integers(1, 60), st.integers(1, 60), words),
+    st.builds(SpeechMetadata, st.integers(1, 4000), st.just(16_000), words),
 )
 
 
 @settings(max_examples=30)
 @given(st.lists(st.tuples(samples, st.booleans()), max_size=5))
-def test_any_row_becomes_a_whole_page(contents: list[tuple[list[SliceFacts] | Facts, bool]]) -> None:
-    made = RowMade(LAYOUT, 4096)
+def test_any_row_becomes_a_whole_page(
+    contents: list[tuple[list[SliceMetadata] | SampleMetadata, bool]],
+) -> None:
+    made = RowFactory(LAYOUT, 4096)
     for number, (content, valid) in enumerate(contents):
         if isinstance(content, list):
             made.run(content, name=f"run{number}")

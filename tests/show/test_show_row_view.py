@@ -13,52 +13,54 @@ from PIL import Image
 from rich.console import Console
 
 from mmpack.errors import DataError
-from mmpack.masks import block_index, dense_mask
-from mmpack.show.mask.mask_plot import draw_row
-from mmpack.show.mask.mask_text import render_row
-from mmpack.show.mask.row_view import Piece, RowView, check_row, row_view
-from tests.masks.random_rows import MadeRow, rows
+from mmpack.masks import build_block_index, dense_mask
+from mmpack.show.mask.mask_plot import plot_mask
+from mmpack.show.mask.mask_text import render_mask
+from mmpack.show.mask.row_view import RowView, TokenSpan, check_mask, make_row_view
+from tests.masks.random_rows import RandomRow, random_rows
 
 PIECES = (
-    Piece(0, 1, "special", "<|bos|>"),
-    Piece(1, 61, "vision", "cam_front"),
-    Piece(61, 100, "text"),
-    Piece(100, 101, "special", "<|bos|>"),
-    Piece(101, 250, "audio"),
+    TokenSpan(0, 1, "special", "<|bos|>"),
+    TokenSpan(1, 61, "vision", "cam_front"),
+    TokenSpan(61, 100, "text"),
+    TokenSpan(100, 101, "special", "<|bos|>"),
+    TokenSpan(101, 250, "audio"),
 )
 
 
 @pytest.fixture
 def row() -> RowView:
-    return row_view(
+    return make_row_view(
         [0, 100, 250],
         300,
         image_spans=[(1, 61)],
-        pieces=PIECES,
+        spans=PIECES,
         slices=[(1, 100)],
-        names=["drive", "speech"],
+        modality_names=["drive", "speech"],
     )
 
 
 def shown(row: RowView, **options: int) -> str:
     out = StringIO()
-    Console(file=out, width=120).print(render_row(row, **options))
+    Console(file=out, width=120).print(render_mask(row, **options))
     return out.getvalue()
 
 
-@given(rows(longest=400))
-def test_right_masks_pass_every_check(made: MadeRow) -> None:
-    row = row_view(made.ends, made.seq_len, image_spans=made.images)
-    checks = check_row(row, block_index(made.ends, made.seq_len, block_size=32, image_spans=made.images))
+@given(random_rows(longest=400))
+def test_right_masks_pass_every_check(made: RandomRow) -> None:
+    row = make_row_view(made.ends, made.seq_len, image_spans=made.images)
+    checks = check_mask(
+        row, build_block_index(made.ends, made.seq_len, block_size=32, image_spans=made.images)
+    )
     mask = dense_mask(made.ends, made.seq_len, image_spans=made.images)
     assert checks
     for check in checks:
-        assert check.right
+        assert check.passed
         assert check.value == mask[check.query, check.key]
 
 
 def test_reasons_are_said(row: RowView) -> None:
-    checks = check_row(row, block_index([0, 100, 250], 300, image_spans=[(1, 61)]))
+    checks = check_mask(row, build_block_index([0, 100, 250], 300, image_spans=[(1, 61)]))
     reasons = {(check.query, check.key): (check.expected, check.reason) for check in checks}
     assert reasons[100, 99] == (False, "another document")
     assert reasons[249, 99] == (False, "another document")
@@ -83,19 +85,23 @@ def test_reasons_are_said(row: RowView) -> None:
 def test_another_rows_mask_is_caught(
     row: RowView, ends: list[int], images: list[tuple[int, int]] | None, caught: tuple[int, int]
 ) -> None:
-    wrong = [check for check in check_row(row, block_index(ends, 300, image_spans=images)) if not check.right]
+    wrong = [
+        check
+        for check in check_mask(row, build_block_index(ends, 300, image_spans=images))
+        if not check.passed
+    ]
     assert caught in [(check.query, check.key) for check in wrong]
 
 
 def test_a_block_called_full_by_mistake_is_caught() -> None:
     """The ghost: the mask function is right, but the block that holds the boundary skips it."""
-    row = row_view([0, 40, 128], 128)
-    index = block_index([0, 40, 128], 128, block_size=64)
+    row = make_row_view([0, 40, 128], 128)
+    index = build_block_index([0, 40, 128], 128, block_size=64)
     counts, full = index.kv_num_blocks.copy(), index.full_kv_num_blocks.copy()
     counts[0, 0, 0], full[0, 0, 0] = 0, 1
     broken = replace(index, kv_num_blocks=counts, full_kv_num_blocks=full)
-    assert all(check.right for check in check_row(row, index))
-    assert (40, 39) in [(check.query, check.key) for check in check_row(row, broken) if not check.right]
+    assert all(check.passed for check in check_mask(row, index))
+    assert (40, 39) in [(check.query, check.key) for check in check_mask(row, broken) if not check.passed]
 
 
 def test_the_terminal_shows_documents_modalities_blocks_and_checks(row: RowView) -> None:
@@ -109,8 +115,10 @@ def test_the_terminal_shows_documents_modalities_blocks_and_checks(row: RowView)
 
 
 def test_the_picture_shows_the_checks_it_returns(row: RowView, tmp_path: Path) -> None:
-    checks = draw_row(row, tmp_path / "row.png", block_size=64)
-    assert checks == check_row(row, block_index([0, 100, 250], 300, block_size=64, image_spans=[(1, 61)]))
+    checks = plot_mask(row, tmp_path / "row.png", block_size=64)
+    assert checks == check_mask(
+        row, build_block_index([0, 100, 250], 300, block_size=64, image_spans=[(1, 61)])
+    )
     with Image.open(tmp_path / "row.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 24) or ()}
     # Full and partial blocks, and the lane of the audio.
@@ -119,15 +127,15 @@ def test_the_picture_shows_the_checks_it_returns(row: RowView, tmp_path: Path) -
 
 @pytest.mark.parametrize(("ends", "seq_len"), [([0], 5), ([0, 1], 1), ([0, 0, 0], 3), ([0, 5], 5)])
 def test_the_smallest_rows_can_be_shown(ends: list[int], seq_len: int, tmp_path: Path) -> None:
-    row = row_view(ends, seq_len)
-    assert all(check.right for check in draw_row(row, tmp_path / "row.png"))
+    row = make_row_view(ends, seq_len)
+    assert all(check.passed for check in plot_mask(row, tmp_path / "row.png"))
     assert "all right" in shown(row)
 
 
 def test_a_view_of_places_outside_the_row_is_refused() -> None:
     with pytest.raises(DataError, match="pieces: places outside the row"):
-        row_view([0, 5], 5, pieces=[Piece(3, 6, "text")])
+        make_row_view([0, 5], 5, spans=[TokenSpan(3, 6, "text")])
     with pytest.raises(DataError, match="slices: places outside the row"):
-        row_view([0, 5], 5, slices=np.array([[-1, 3]]))
+        make_row_view([0, 5], 5, slices=np.array([[-1, 3]]))
     with pytest.raises(DataError, match="1 names, 2 documents"):
-        row_view([0, 2, 5], 5, names=["one"])
+        make_row_view([0, 2, 5], 5, modality_names=["one"])

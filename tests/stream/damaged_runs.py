@@ -12,10 +12,10 @@ from typing import Any
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.plan import PlannedRow
 from mmpack.quarantine import read_quarantine
-from mmpack.settings import load
+from mmpack.settings import load_settings
 from mmpack.stream import Plan, Row, RowStream
 from tests.ingest.build_inputs import make_inputs
-from tests.rows.damaged_rows import without
+from tests.rows.damaged_rows import row_without
 from tests.rows.row_checks import check_row_arrays
 from tests.shards import edit_shard_set
 
@@ -55,7 +55,7 @@ Losses = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Sound:
+class IntactRun:
     """A build in `folder/out`, its plan in `folder/plan.toml`, and the rows of the whole run."""
 
     folder: Path
@@ -68,18 +68,18 @@ class Sound:
         return Path(shutil.copytree(self.folder, to / "run"))
 
 
-def sound_run(folder: Path, inputs: Path) -> Sound:
+def make_intact_run(folder: Path, inputs: Path) -> IntactRun:
     """Builds a drive with gaps, texts, captions and speech, and reads them all twice."""
-    config = load(make_inputs(inputs, drives=1), BuildConfig).located(inputs)
+    config = load_settings(make_inputs(inputs, drives=1), BuildConfig).resolve_paths(inputs)
     assert build_shards(config, str(folder / "out")).failures == []
     (folder / "plan.toml").write_text(PLAN)
     with RowStream.open(folder / "plan.toml") as stream:
         rows, plan = list(stream), stream.plan
     assert not (folder / "quarantine.jsonl").exists()
-    return Sound(folder, plan, [plan.row(row.number) for row in rows], rows)
+    return IntactRun(folder, plan, [plan.row(row.number) for row in rows], rows)
 
 
-def read(folder: Path | str, **reader: Any) -> list[Row]:
+def read_rows(folder: Path | str, **reader: Any) -> list[Row]:
     """All rows of a run."""
     with RowStream.open(Path(folder) / "plan.toml", reader=reader) as stream:
         return list(stream)
@@ -96,11 +96,12 @@ def assert_equal(found: list[Row], expected: list[Row]) -> None:
             assert array.tobytes() == same.tobytes(), (one.number, name)
 
 
-def assert_masked(folder: Path, found: list[Row], sound: Sound, losses: Losses) -> None:
+def assert_masked(folder: Path, found: list[Row], sound: IntactRun, losses: Losses) -> None:
     """The rows are the sound ones without `losses`, each of which is on record wherever it was met."""
     layout = sound.plan.layout
     expected = [
-        without(row, planned, losses, layout) for row, planned in zip(sound.rows, sound.planned, strict=True)
+        row_without(row, planned, losses, layout)
+        for row, planned in zip(sound.rows, sound.planned, strict=True)
     ]
     assert_equal(found, expected)
     for row, whole in zip(found, sound.rows, strict=True):
@@ -129,7 +130,7 @@ def of_shard(out: Path, shard: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["offset_bytes"])
 
 
-def flip(out: Path, row: Mapping[str, Any], place: int) -> None:
+def flip_bit(out: Path, row: Mapping[str, Any], place: int) -> None:
     data = bytearray((out / row["shard"]).read_bytes())
     data[row["offset_bytes"] + place] ^= 1
     (out / row["shard"]).write_bytes(data)

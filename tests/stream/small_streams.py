@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.stream import RowStream
 
 _PLAN = """
@@ -44,7 +44,7 @@ temperature = 2.0
 """
 
 
-def stream_over(shards: Shards, folder: Path, **settings: Any) -> RowStream:
+def open_small_stream(shards: ShardSet, folder: Path, **settings: Any) -> RowStream:
     """A stream of some forty rows; `settings` as :meth:`RowStream.open` takes them."""
     path = folder / "plan.toml"
     path.write_text(_PLAN.format(shards=shards.store.url))

@@ -18,12 +18,12 @@ from PIL import Image
 from mmpack.layout import LayoutConfig
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from mmpack.stream import Row, RowStream
 from mmpack.stream.tars import TarStream
 
 CAPACITY = 128
-LAYOUT = parse(
+LAYOUT = parse_settings(
     {
         "vision": {"patch_size": 8, "merge": 2, "max_tokens": 6},
         "audio": {"codebooks": 2, "codebook_size": 64},
@@ -57,7 +57,7 @@ def png(seed: int = 0, size: tuple[int, int] = (24, 40)) -> bytes:
     return buffer.getvalue()
 
 
-def sound(seed: int = 0, kind: str = "WAV", samples: int = 3000) -> bytes:
+def audio_clip(seed: int = 0, kind: str = "WAV", samples: int = 3000) -> bytes:
     """A clip of noise at 16 kHz."""
     noise = (np.random.default_rng(seed).standard_normal(samples) * 3000).astype(np.int16)
     buffer = io.BytesIO()
@@ -97,7 +97,7 @@ def texts(prefix: str, lengths: Iterable[int]) -> Members:
 
 
 @dataclass(frozen=True)
-class Told:
+class RecordedReason:
     """What a quarantine file says of a sample, but when and by which rank."""
 
     row: int
@@ -106,27 +106,30 @@ class Told:
     reason: str
 
 
-def told_in(path: Path) -> list[Told]:
+def read_recorded_reasons(path: Path) -> list[RecordedReason]:
     """The lines of a quarantine file; none where there is no file."""
     if not path.exists():
         return []
-    return [Told(each.row, each.key, Path(each.shard).name, each.reason) for each in read_quarantine(path)]
+    return [
+        RecordedReason(each.row, each.key, Path(each.shard).name, each.reason)
+        for each in read_quarantine(path)
+    ]
 
 
-def stream_of(urls: Any, quarantine: Path, *, max_corrupt: int = 1000, **settings: Any) -> TarStream:
+def open_tar_stream(urls: Any, quarantine: Path, *, max_corrupt: int = 1000, **settings: Any) -> TarStream:
     """A stream of small rows."""
     reader = ReaderConfig(quarantine=str(quarantine), max_corrupt=max_corrupt, prefetch=3)
     urls = urls if isinstance(urls, str) else [str(url) for url in urls]
     return RowStream.from_webdataset(urls, LAYOUT, **({"max_seq_len": CAPACITY, "reader": reader} | settings))
 
 
-def rows_of(urls: Any, quarantine: Path, **settings: Any) -> list[Row]:
+def read_tar_rows(urls: Any, quarantine: Path, **settings: Any) -> list[Row]:
     """All rows of a stream."""
-    with stream_of(urls, quarantine, **settings) as stream:
+    with open_tar_stream(urls, quarantine, **settings) as stream:
         return list(stream)
 
 
-def keys_of(rows: Iterable[Row]) -> Iterator[str]:
+def sample_keys(rows: Iterable[Row]) -> Iterator[str]:
     """The keys of all samples that were read, row after row."""
     for row in rows:
         for valid, keys in zip(row.document_valid, row.keys, strict=True):

@@ -102,7 +102,7 @@ def test_any_course_of_ranks_gives_one_sequence(plan: Path, whole: list[str], da
                 stream.load_state_dict(state)
             for number in range(step, step + count):
                 handed += stream.plan.step_rows(number, rank, ranks)
-            stream.start_at(step + count) if step + count < steps else None
+            stream.seek(step + count) if step + count < steps else None
             states.append(stream.state_dict() if step + count < steps else None)
         assert all(each == states[0] for each in states)
         state, step = states[0], step + count

@@ -16,57 +16,59 @@ import pytest
 from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
 from tests.conftest import ROOT
-from tests.fetch.flaky_store import Proxy, proxy_of, s3_server, upload
+from tests.fetch.flaky_store import Proxy, run_proxy, s3_server, upload
 from tests.ingest.build_inputs import children, wait_gone
-from tests.small_disk import disk_of
-from tests.stream.damaged_runs import Sound, assert_equal, assert_masked, of_shard, read
+from tests.small_disk import mount_small_disk
+from tests.stream.damaged_runs import IntactRun, assert_equal, assert_masked, of_shard, read_rows
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def s3(sound: Sound) -> Iterator[tuple[Any, tuple[str, int]]]:
+def s3(intact_run: IntactRun) -> Iterator[tuple[Any, tuple[str, int]]]:
     """A server that holds the build as s3://shards/sound."""
     with s3_server() as (client, address):
-        upload(client, sound.folder / "out", "sound")
+        upload(client, intact_run.folder / "out", "sound")
         yield client, address
 
 
 @pytest.fixture
 def proxy(s3: tuple[Any, tuple[str, int]]) -> Iterator[Proxy]:
-    with proxy_of(s3[1]) as proxy:
+    with run_proxy(s3[1]) as proxy:
         yield proxy
 
 
 @pytest.fixture
-def remote(sound: Sound, proxy: Proxy, tmp_path: Path) -> Path:
+def remote(intact_run: IntactRun, proxy: Proxy, tmp_path: Path) -> Path:
     """A folder with the plan, whose shards are the server's."""
-    text = (sound.folder / "plan.toml").read_text()
+    text = (intact_run.folder / "plan.toml").read_text()
     (tmp_path / "plan.toml").write_text(text.replace('shards = "out"', 'shards = "s3://shards/sound"'))
     return tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_store_that_fails_one_read_in_ten(sound: Sound, remote: Path, proxy: Proxy, workers: int) -> None:
+def test_a_store_that_fails_one_read_in_ten(
+    intact_run: IntactRun, remote: Path, proxy: Proxy, workers: int
+) -> None:
     stream = RowStream.open(remote / "plan.toml", reader={"workers": workers, "retries": 6})
     proxy.clear()
     proxy.spoils = 10
     with stream:
-        assert_equal(list(stream), sound.rows)
+        assert_equal(list(stream), intact_run.rows)
     assert proxy.spoiled >= 3
     assert stream.quarantine.count == 0
     assert not (remote / "quarantine.jsonl").exists()
 
 
-def test_a_missing_object(sound: Sound, remote: Path, s3: tuple[Any, tuple[str, int]]) -> None:
+def test_a_missing_object(intact_run: IntactRun, remote: Path, s3: tuple[Any, tuple[str, int]]) -> None:
     client, _ = s3
-    upload(client, sound.folder / "out", "less")
-    rows = of_shard(sound.folder / "out", "drive-000-00010")
+    upload(client, intact_run.folder / "out", "less")
+    rows = of_shard(intact_run.folder / "out", "drive-000-00010")
     client.delete_object(Bucket="shards", Key=f"less/{rows[0]['shard']}")
     plan = remote / "plan.toml"
     plan.write_text(plan.read_text().replace("shards/sound", "shards/less"))
     losses = {row["key"]: r"s3://shards/less/shards/drive-000-00010\.tar: " for row in rows}
-    assert_masked(remote, read(remote), sound, losses)
+    assert_masked(remote, read_rows(remote), intact_run, losses)
 
 
 def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None:
@@ -83,24 +85,24 @@ def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 kB, less than the run's samples."""
-    with disk_of("400k", tmp_path) as disk:
+    with mount_small_disk("400k", tmp_path) as disk:
         yield disk
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_cache_on_a_full_disk(
-    sound: Sound, small_disk: Path, caplog: pytest.LogCaptureFixture, workers: int
+    intact_run: IntactRun, small_disk: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
     cache = str(small_disk / "cache")
     settings = {"cache": cache, "cache_size": "1GB", "workers": workers, "threads": 1}
-    assert_equal(read(sound.folder, **settings), sound.rows)
+    assert_equal(read_rows(intact_run.folder, **settings), intact_run.rows)
     free = os.statvfs(small_disk)
     assert free.f_bavail * free.f_bsize < 40_000
     assert list((small_disk / "cache").glob("*/aside-*")) == []
     if not workers:
         assert caplog.text.count("No space left on device") == 1
     # What fitted serves the next run.
-    assert_equal(read(sound.folder, cache=cache, cache_size="1GB"), sound.rows)
+    assert_equal(read_rows(intact_run.folder, cache=cache, cache_size="1GB"), intact_run.rows)
 
 
 def stat_of(pid: int) -> str:
@@ -121,9 +123,9 @@ def named_memory(*pids: int) -> list[str]:
     ]
 
 
-def test_a_worker_that_is_killed_is_replaced(sound: Sound) -> None:
+def test_a_worker_that_is_killed_is_replaced(intact_run: IntactRun) -> None:
     own = set(children(os.getpid()))
-    with RowStream.open(sound.folder / "plan.toml", reader={"workers": 2, "prefetch": 2}) as stream:
+    with RowStream.open(intact_run.folder / "plan.toml", reader={"workers": 2, "prefetch": 2}) as stream:
         rows = [next(stream)]
         victim, other = sorted(set(children(os.getpid())) - own)
         os.kill(victim, signal.SIGKILL)
@@ -131,7 +133,7 @@ def test_a_worker_that_is_killed_is_replaced(sound: Sound) -> None:
         assert stat_of(victim) == ""
         assert stat_of(other) not in ("", "Z")
         assert named_memory(other) == []
-    assert_equal(rows, sound.rows)
+    assert_equal(rows, intact_run.rows)
     assert set(children(os.getpid())) <= own
 
 
@@ -145,10 +147,10 @@ sys.stdin.read()
 """
 
 
-def test_nothing_is_left_of_a_consumer_that_is_killed(sound: Sound) -> None:
+def test_nothing_is_left_of_a_consumer_that_is_killed(intact_run: IntactRun) -> None:
     before = set(os.listdir("/dev/shm"))
     consumer = subprocess.Popen(
-        [sys.executable, "-c", _CONSUMER, str(sound.folder / "plan.toml")],
+        [sys.executable, "-c", _CONSUMER, str(intact_run.folder / "plan.toml")],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

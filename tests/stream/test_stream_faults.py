@@ -12,14 +12,22 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError, IntegrityError, QuarantineError
 from mmpack.quarantine import read_quarantine
-from mmpack.shards.tar import END
+from mmpack.shards.tar import END_OF_ARCHIVE
 from mmpack.stream import RowStream
 from tests.ingest.build_inputs import MMPACK, children, run
 from tests.shards import edit_shard_set
-from tests.stream.damaged_runs import Losses, Sound, assert_equal, assert_masked, flip, of_shard, read
+from tests.stream.damaged_runs import (
+    IntactRun,
+    Losses,
+    assert_equal,
+    assert_masked,
+    flip_bit,
+    of_shard,
+    read_rows,
+)
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -44,8 +52,8 @@ def cut_at_the_end(out: Path) -> Losses:
     """Only what ends the archive is gone: no sample is."""
     last = of_shard(out, "drive-000-00005")[-1]
     size_bytes = (out / last["shard"]).stat().st_size
-    assert last["offset_bytes"] + last["size_bytes"] == size_bytes - len(END)
-    truncate(out, last, size_bytes - len(END))
+    assert last["offset_bytes"] + last["size_bytes"] == size_bytes - len(END_OF_ARCHIVE)
+    truncate(out, last, size_bytes - len(END_OF_ARCHIVE))
     return {}
 
 
@@ -57,19 +65,19 @@ def emptied(out: Path) -> Losses:
 
 def flipped_bit_of_a_picture(out: Path) -> Losses:
     first, _ = of_shard(out, "drive-000-00007")
-    flip(out, first, first["size_bytes"] // 3)
+    flip_bit(out, first, first["size_bytes"] // 3)
     return {first["key"]: "differ.*crc32"}
 
 
 def flipped_bit_of_a_text(out: Path) -> Losses:
     row = of_shard(out, "texts-00001")[4]
-    flip(out, row, row["size_bytes"] - 513)
+    flip_bit(out, row, row["size_bytes"] - 513)
     return {row["key"]: "differ.*crc32"}
 
 
 def flipped_bit_of_a_tar_header(out: Path) -> Losses:
     row = of_shard(out, "speech-00000")[1]
-    flip(out, row, 3)
+    flip_bit(out, row, 3)
     return {row["key"]: "differ.*crc32"}
 
 
@@ -119,16 +127,16 @@ DAMAGES: list[Damage] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_what_is_lost_is_masked_and_recorded(sound: Sound, tmp_path: Path, damage: Damage) -> None:
-    folder = sound.copy(tmp_path)
+def test_what_is_lost_is_masked_and_recorded(intact_run: IntactRun, tmp_path: Path, damage: Damage) -> None:
+    folder = intact_run.copy(tmp_path)
     losses = damage(folder / "out")
-    assert_masked(folder, read(folder), sound, losses)
+    assert_masked(folder, read_rows(folder), intact_run, losses)
 
 
 @pytest.fixture(scope="module")
-def wrecked(sound: Sound, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Losses]:
+def wrecked(intact_run: IntactRun, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Losses]:
     """All damages at once."""
-    folder = sound.copy(tmp_path_factory.mktemp("wrecked"))
+    folder = intact_run.copy(tmp_path_factory.mktemp("wrecked"))
     losses: dict[str, str] = {}
     # Those that write a shard and the index anew come first: they read what they write.
     for damage in sorted(DAMAGES, key=lambda damage: damage not in (undecodable_picture, shortened_sound)):
@@ -136,22 +144,24 @@ def wrecked(sound: Sound, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder, losses
 
 
-def test_all_at_once_in_worker_processes(sound: Sound, wrecked: tuple[Path, Losses], tmp_path: Path) -> None:
+def test_all_at_once_in_worker_processes(
+    intact_run: IntactRun, wrecked: tuple[Path, Losses], tmp_path: Path
+) -> None:
     folder, losses = wrecked
-    found = read(folder, workers=2, quarantine=str(tmp_path / "quarantine.jsonl"))
-    assert_masked(tmp_path, found, sound, losses)
+    found = read_rows(folder, workers=2, quarantine=str(tmp_path / "quarantine.jsonl"))
+    assert_masked(tmp_path, found, intact_run, losses)
 
 
 @pytest.mark.parametrize(("allowed", "workers"), [(0, 0), (3, 0), (5, 2)])
 def test_too_much_stops_the_run(
-    sound: Sound, wrecked: tuple[Path, Losses], tmp_path: Path, allowed: int, workers: int
+    intact_run: IntactRun, wrecked: tuple[Path, Losses], tmp_path: Path, allowed: int, workers: int
 ) -> None:
     folder, losses = wrecked
     record = tmp_path / "quarantine.jsonl"
     own = set(children(os.getpid()))
     met = [
         planned.number
-        for planned in sound.planned
+        for planned in intact_run.planned
         for document in planned.documents
         for sample in document.samples
         if sample.key in losses
@@ -163,8 +173,8 @@ def test_too_much_stops_the_run(
         assert set(children(os.getpid())) <= own  # workers ended with it
         state = stream.state_dict()
     assert caught.value.where == str(record)
-    assert "verify" in caught.value.mend
-    assert "max_corrupt" in caught.value.mend
+    assert "verify" in caught.value.hint
+    assert "max_corrupt" in caught.value.hint
     assert [fault.row for fault in read_quarantine(record)] == met[: allowed + 1]
     # The row that stopped it was not handed out: who allows more goes on with it.
     assert state["row"] == met[allowed]
@@ -202,25 +212,27 @@ def test_the_command_says_so_in_one_line(wrecked: tuple[Path, Losses], tmp_path:
     assert len(read_quarantine(tmp_path / "quarantine.jsonl")) == 3
 
 
-def test_a_digest_that_is_not_the_indexs(sound: Sound, tmp_path: Path) -> None:
-    folder = sound.copy(tmp_path)
+def test_a_digest_that_is_not_the_indexs(intact_run: IntactRun, tmp_path: Path) -> None:
+    folder = intact_run.copy(tmp_path)
     edit_shard_set.edit_manifest(
         folder / "out", lambda manifest: manifest["files"].update({"index.parquet": "0" * 64})
     )
     with pytest.raises(IntegrityError, match="sha256 is not the manifest's") as caught:
-        read(folder)
+        read_rows(folder)
     assert caught.value.where == f"{folder / 'out'}/index.parquet"
-    assert "mmpack verify" in caught.value.mend
+    assert "mmpack verify" in caught.value.hint
 
 
-def test_an_index_that_was_cut(sound: Sound, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = sound.copy(tmp_path)
+def test_an_index_that_was_cut(
+    intact_run: IntactRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = intact_run.copy(tmp_path)
     os.truncate(folder / "out" / "index.parquet", 4000)
     # What is known of it from before is still true.
-    assert_equal(read(folder), sound.rows)
+    assert_equal(read_rows(folder), intact_run.rows)
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
     with pytest.raises(IntegrityError, match="sha256 is not the manifest's"):
-        read(folder)
+        read_rows(folder)
 
 
 def state_after(folder: Path, rows: int) -> dict[str, Any]:
@@ -245,10 +257,10 @@ def state_after(folder: Path, rows: int) -> dict[str, Any]:
     ],
 )
 def test_another_plan_is_refused(
-    sound: Sound, tmp_path: Path, old: str, new: str, differs: list[str]
+    intact_run: IntactRun, tmp_path: Path, old: str, new: str, differs: list[str]
 ) -> None:
-    state = state_after(sound.folder, 2)
-    text = (sound.folder / "plan.toml").read_text().replace('"out"', f'"{sound.folder / "out"}"')
+    state = state_after(intact_run.folder, 2)
+    text = (intact_run.folder / "plan.toml").read_text().replace('"out"', f'"{intact_run.folder / "out"}"')
     assert old in text
     (tmp_path / "plan.toml").write_text(text.replace(old, new, 1))
     with RowStream.open(tmp_path / "plan.toml") as stream:
@@ -259,9 +271,9 @@ def test_another_plan_is_refused(
         assert stream.state_dict()["row"] == 0  # nothing was taken in
 
 
-def test_another_index_and_another_layout_are_refused(sound: Sound, tmp_path: Path) -> None:
-    state = state_after(sound.folder, 2)
-    folder = sound.copy(tmp_path)
+def test_another_index_and_another_layout_are_refused(intact_run: IntactRun, tmp_path: Path) -> None:
+    state = state_after(intact_run.folder, 2)
+    folder = intact_run.copy(tmp_path)
     rows = edit_shard_set.read_index(folder / "out")
     edit_shard_set.edit_row(folder / "out", rows[-1]["key"], lambda row: row.update(t_ns=row["t_ns"] + 1))
     with RowStream.open(folder / "plan.toml") as stream, pytest.raises(ConfigError) as caught:
@@ -273,10 +285,10 @@ def test_another_index_and_another_layout_are_refused(sound: Sound, tmp_path: Pa
 
     def other_layout(manifest: dict[str, Any]) -> None:
         from mmpack.layout import Layout, LayoutConfig
-        from mmpack.settings import parse
+        from mmpack.settings import parse_settings
 
         manifest["config"]["layout"].setdefault("time", {})["step"] = "50ms"
-        config = parse(manifest["config"]["layout"], LayoutConfig, where="")
+        config = parse_settings(manifest["config"]["layout"], LayoutConfig, where="")
         manifest["layout_fingerprint"] = Layout(config).fingerprint
 
     edit_shard_set.edit_manifest(folder / "out", other_layout)
@@ -287,15 +299,15 @@ def test_another_index_and_another_layout_are_refused(sound: Sound, tmp_path: Pa
         stream.load_state_dict(state)
 
 
-def test_real_pictures(cameras: Shards, tmp_path: Path) -> None:
+def test_real_pictures(camera_shards: ShardSet, tmp_path: Path) -> None:
     """Slices of six 1600 x 900 pictures, one of which lost the end of its scan; another slice lost a bit."""
-    out = Path(shutil.copytree(cameras.store.url, tmp_path / "out"))
+    out = Path(shutil.copytree(camera_shards.store.url, tmp_path / "out"))
     (tmp_path / "plan.toml").write_text(
         'max_seq_len = 8192\nglobal_batch = 1\n[[datasets]]\nname = "six"\nshards = "out"\nmax_epochs = 1\n'
     )
     with RowStream.open(tmp_path / "plan.toml") as stream:
         rows, plan = list(stream), stream.plan
-    whole = Sound(tmp_path, plan, [plan.row(row.number) for row in rows], rows)
+    whole = IntactRun(tmp_path, plan, [plan.row(row.number) for row in rows], rows)
     keys = [
         sample.key
         for planned in whole.planned
@@ -309,6 +321,6 @@ def test_real_pictures(cameras: Shards, tmp_path: Path) -> None:
 
     edit_shard_set.edit_members(out, picture, spoil)
     row = next(row for row in edit_shard_set.read_index(out) if row["key"] == bit)
-    flip(out, row, row["size_bytes"] // 2)
+    flip_bit(out, row, row["size_bytes"] // 2)
     losses = {picture: "cannot be decoded as JPEG", bit: "differ.*crc32"}
-    assert_masked(tmp_path, read(tmp_path), whole, losses)
+    assert_masked(tmp_path, read_rows(tmp_path), whole, losses)

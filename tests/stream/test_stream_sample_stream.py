@@ -17,25 +17,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack import SampleStream, Shards
+from mmpack import SampleStream, ShardSet
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError, QuarantineError
 from mmpack.plan import epoch_order
-from mmpack.plan.epoch_order_numpy import order
+from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
 from mmpack.stream import sample_stream as samples_module
 
 
 @pytest.fixture(scope="module")
-def build(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def build(mixed_shards: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy, for tests that damage it and mend it again."""
     target = tmp_path_factory.mktemp("samples") / "out"
-    shutil.copytree(mixed.store.url, target)
+    shutil.copytree(mixed_shards.store.url, target)
     return target
 
 
 def keys(build: Path) -> list[str]:
-    return Shards(str(build)).index["key"].to_pylist()
+    return ShardSet(str(build)).index["key"].to_pylist()
 
 
 def key_of(key: str, members: dict[str, bytes]) -> str:
@@ -55,12 +55,12 @@ def threads(count: int, **more: Any) -> ReaderConfig:
 def test_the_order_is_the_planners(data: st.DataObject, n: int, key: int, step: int) -> None:
     block = data.draw(st.integers(1, n))
     first, count = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 200))
-    found = order(first, count, n, block, key, step)
-    assert np.array_equal(found, epoch_order.order(first, count, n, block, np.uint64(key), step))
+    found = epoch_order_numpy(first, count, n, block, key, step)
+    assert np.array_equal(found, epoch_order.epoch_order(first, count, n, block, np.uint64(key), step))
 
 
 def test_every_epoch_has_each_sample_once_with_its_members(build: Path) -> None:
-    shards = Shards(str(build))
+    shards = ShardSet(str(build))
     wanted = {row["key"]: shards.read(row) for row in shards.index.to_pylist()}
     with SampleStream(str(build), lambda key, members: (key, members), epochs=2) as stream:
         found = list(stream)
@@ -97,10 +97,10 @@ def test_threads_change_nothing(build: Path) -> None:
     counts=st.tuples(st.integers(0, 2), st.integers(0, 2)),
 )
 def test_ranks_share_the_order_and_resume_as_others(
-    mixed: Shards, ranks: int, others: int, steps: int, counts: tuple[int, int]
+    mixed_shards: ShardSet, ranks: int, others: int, steps: int, counts: tuple[int, int]
 ) -> None:
     """Whoever stops after any number of steps goes on, on any number of ranks and threads, with what is left."""
-    build = Path(mixed.store.url)
+    build = Path(mixed_shards.store.url)
     with opened(build, epochs=2) as alone:
         whole = list(alone)
     steps = min(steps, len(whole) // ranks)
@@ -184,7 +184,7 @@ def test_no_epoch_and_no_build(build: Path, tmp_path: Path) -> None:
 
 def damage(build: Path, number: int) -> Callable[[], None]:
     """Changes a byte of a sample; calling what is returned mends it."""
-    row = Shards(str(build)).index.slice(number, 1).to_pylist()[0]
+    row = ShardSet(str(build)).index.slice(number, 1).to_pylist()[0]
     path = build / row["shard"]
     sound = path.read_bytes()
     place = row["offset_bytes"] + row["size_bytes"] // 2
@@ -308,10 +308,10 @@ def test_samples_made_together_are_the_same(build: Path, monkeypatch: pytest.Mon
 
 
 def test_only_fast_samples_are_made_together() -> None:
-    pace = samples_module._Pace(1, 4)
+    pace = samples_module._BatchSizer(1, 4)
     for size in (1, 2, 4, 4):
         assert (pace.size, pace.by_turns) == (size, size == 4)
-        pace.took(size, 0.0001)
-    slow = samples_module._Pace(1, 4)
-    slow.took(1, 0.01)
+        pace.update(size, 0.0001)
+    slow = samples_module._BatchSizer(1, 4)
+    slow.update(1, 0.01)
     assert (slow.size, slow.by_turns) == (1, False)

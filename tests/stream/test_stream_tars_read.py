@@ -22,9 +22,9 @@ from mmpack.shards import tar
 from mmpack.storage.local import LocalStore
 from mmpack.stream.tars import expand_urls
 from mmpack.stream.tars.byte_source import open_source
-from mmpack.stream.tars.members import MAX_EXTENDED_BYTES, MAX_NAME_BYTES, members
-from mmpack.stream.tars.tar_samples import MAX_SAMPLE_BYTES, Place, TarItem, TarSamples
-from tests.stream.tar_files import LAYOUT, sound, tar_bytes, text, write_tar
+from mmpack.stream.tars.members import MAX_EXTENDED_BYTES, MAX_NAME_BYTES, iter_tar_members
+from mmpack.stream.tars.tar_samples import MAX_SAMPLE_BYTES, TarCursor, TarSample, TarSamples
+from tests.stream.tar_files import LAYOUT, audio_clip, tar_bytes, text, write_tar
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(120)
 def files_in(path: Path, store: LocalStore | None = None) -> list[tuple[str, bytes]]:
     """Names and contents as mmpack reads them."""
     source = open_source(store or LocalStore(path.parent), path.name, retries=0, stop=threading.Event())
-    return [(member.name, source.read(member.size_bytes)) for member in members(source)]
+    return [(member.name, source.read(member.size_bytes)) for member in iter_tar_members(source)]
 
 
 def files_of_bytes(data: bytes) -> list[tuple[str, bytes]]:
@@ -199,12 +199,12 @@ def test_what_is_left_out_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with path.open("wb") as file:
         for number in range(5):
-            file.write(tar.header(f"{number}.mp4", 50 << 20))
+            file.write(tar.make_header(f"{number}.mp4", 50 << 20))
             file.seek(50 << 20, io.SEEK_CUR)
-        file.write(tar.header("z.txt", 512) + bytes(512) + tar.END)
+        file.write(tar.make_header("z.txt", 512) + bytes(512) + tar.END_OF_ARCHIVE)
     store = Counting(tmp_path)
     source = open_source(store, "a.tar", retries=0, stop=threading.Event())
-    assert [member.name for member in members(source)][-1] == "z.txt"
+    assert [member.name for member in iter_tar_members(source)][-1] == "z.txt"
     assert store.count < 20 << 20
 
 
@@ -213,7 +213,7 @@ def _read_all(path: Path) -> tuple[list[Any], int]:
     samples = TarSamples([str(path)], Layout(LAYOUT), 128, retries=0)
     tracemalloc.start()
     try:
-        found = [found for found, _ in samples.after(Place(0, 0), 1)]
+        found = [found for found, _ in samples.iter_from(TarCursor(0, 0), 1)]
         return found, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -223,17 +223,17 @@ def test_a_gzip_bomb_takes_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     size = 200 << 20
     with gzip.open(path, "wb", compresslevel=1) as file:
-        file.write(tar.header("a.mp4", size))
+        file.write(tar.make_header("a.mp4", size))
         for _ in range(size >> 20):
             file.write(bytes(1 << 20))
-        file.write(tar.header("b.txt", size))
+        file.write(tar.make_header("b.txt", size))
         for _ in range(size >> 20):
             file.write(bytes(1 << 20))
-        file.write(tar.header("c.txt", 4) + b"left" + tar.padding(4) + tar.END)
+        file.write(tar.make_header("c.txt", 4) + b"left" + tar.make_padding(4) + tar.END_OF_ARCHIVE)
     assert path.stat().st_size < 4 << 20
     found, peak = _read_all(path)
     assert peak < 24 << 20
-    kinds = [each.planned.key if isinstance(each, TarItem) else each.reason for each in found]
+    kinds = [each.planned.key if isinstance(each, TarSample) else each.reason for each in found]
     assert kinds == ["holds no text, picture or clip", f"is larger than {MAX_SAMPLE_BYTES} bytes", "c"]
 
 
@@ -241,8 +241,8 @@ def test_members_without_end_take_no_memory(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         for _ in range(30):
-            file.write(tar.header("a.txt", 0) * 1000)
-        file.write(tar.END)
+            file.write(tar.make_header("a.txt", 0) * 1000)
+        file.write(tar.END_OF_ARCHIVE)
     found, peak = _read_all(path)
     assert [each.reason for each in found] == ["has two members '.txt'"]
     assert peak < 24 << 20
@@ -250,7 +250,7 @@ def test_members_without_end_take_no_memory(tmp_path: Path) -> None:
 
 def test_places_offsets_and_sizes_are_those_in_the_tar(tmp_path: Path) -> None:
     entries = [
-        ("a.wav", sound()),
+        ("a.wav", audio_clip()),
         ("a.txt", text(3)),
         ("b.cls", b"4"),
         ("b.txt", text(9)),
@@ -258,23 +258,25 @@ def test_places_offsets_and_sizes_are_those_in_the_tar(tmp_path: Path) -> None:
     ]
     path = write_tar(tmp_path / "a.tar", entries, tarfile.PAX_FORMAT)
     samples = TarSamples([str(path)], Layout(LAYOUT), 128, retries=0)
-    found = list(samples.after(Place(0, 0), 1))
+    found = list(samples.iter_from(TarCursor(0, 0), 1))
     assert [place for _, place in found] == [(0, 1), (0, 2), (0, 3)]
     data = path.read_bytes()
     for each, names in zip(found, [["a.wav", "a.txt"], ["b.cls", "b.txt"], ["c.txt"]], strict=True):
-        what = each[0].planned if isinstance(each[0], TarItem) else each[0]
-        stretch = data[what.offset_bytes :][: what.size_bytes] + bytes(-what.size_bytes % 512) + tar.END
+        what = each[0].planned if isinstance(each[0], TarSample) else each[0]
+        stretch = (
+            data[what.offset_bytes :][: what.size_bytes] + bytes(-what.size_bytes % 512) + tar.END_OF_ARCHIVE
+        )
         with tarfile.open(fileobj=io.BytesIO(stretch)) as archive:
             assert archive.getnames() == names
-    again = samples.again([Place(0, 1), Place(3, 0)])
+    again = samples.reread([TarCursor(0, 1), TarCursor(3, 0)])
     assert [item.planned.key for item in again] == ["b", "a"]
-    assert list(samples.after(Place(0, 1), 1)) == found[1:]
+    assert list(samples.iter_from(TarCursor(0, 1), 1)) == found[1:]
 
 
 def test_a_missing_tar_is_a_storage_error_where_a_sample_waits(tmp_path: Path) -> None:
     samples = TarSamples([str(tmp_path / "a.tar")], Layout(LAYOUT), 128, retries=0)
     with pytest.raises(StorageError, match=r"a\.tar"):
-        samples.again([Place(0, 0)])
+        samples.reread([TarCursor(0, 0)])
 
 
 _PIECES = st.one_of(

@@ -20,12 +20,12 @@ from tests.stream.tar_files import (
     assert_same_rows,
     broken_jpeg,
     jpeg,
-    keys_of,
-    rows_of,
-    stream_of,
+    open_tar_stream,
+    read_recorded_reasons,
+    read_tar_rows,
+    sample_keys,
     text,
     texts,
-    told_in,
     write_tar,
 )
 
@@ -83,11 +83,11 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
         settings: dict[str, Any] = {"epochs": epochs, "pool": pool}
         # So that there is a row; in front, so that faults may be the last that is met.
         paths.insert(0, write_tar(folder / "first.tar", texts("first-", [7])))
-        whole = rows_of(paths, folder / "whole.jsonl", **settings)
+        whole = read_tar_rows(paths, folder / "whole.jsonl", **settings)
         read, state, met = [], None, 0
         while len(read) < len(whole):
             stop = stops.draw(st.integers(len(read) + 1, len(whole)), label="stop at")
-            with stream_of(paths, folder / "parts.jsonl", **settings) as stream:
+            with open_tar_stream(paths, folder / "parts.jsonl", **settings) as stream:
                 if state is not None:
                     stream.load_state_dict(json.loads(state))
                 read += [next(stream) for _ in range(stop - len(read))]
@@ -96,11 +96,11 @@ def test_a_run_stopped_anywhere_goes_on_as_if_it_had_not(
                     assert list(stream) == []  # the faults behind the last row
                 met += stream.quarantine.count
         assert_same_rows(read, whole)
-        told = told_in(folder / "whole.jsonl")
-        assert told_in(folder / "parts.jsonl") == told
+        told = read_recorded_reasons(folder / "whole.jsonl")
+        assert read_recorded_reasons(folder / "parts.jsonl") == told
         assert met == len(told)
         # Nothing lost, nothing twice.
-        found = Counter(keys_of(whole)) + Counter(each.key for each in told)
+        found = Counter(sample_keys(whole)) + Counter(each.key for each in told)
         for key, count in expected.items():
             assert found[key] == count * epochs or key.startswith(("cut", "missing"))
 
@@ -109,13 +109,13 @@ def test_a_state_is_of_the_rows_handed_out_however_far_it_was_read_ahead(tmp_pat
     tars = [write_tar(tmp_path / f"{name}.tar", texts(name, [60, 90, 30] * 20)) for name in "abc"]
     reader = ReaderConfig(quarantine=str(tmp_path / "q.jsonl"), prefetch=64, threads=3)
     states, rows = [], []
-    with stream_of(tars, tmp_path / "q.jsonl", reader=reader, pool=8) as stream:
+    with open_tar_stream(tars, tmp_path / "q.jsonl", reader=reader, pool=8) as stream:
         states.append(stream.state_dict())
         for row in stream:
             rows.append(row)
             states.append(stream.state_dict())
     for number in range(0, len(states), 7):
-        with stream_of(tars, tmp_path / "q.jsonl", pool=8) as stream:
+        with open_tar_stream(tars, tmp_path / "q.jsonl", pool=8) as stream:
             stream.load_state_dict(states[number])
             assert stream.state_dict() == states[number]
             assert_same_rows(stream, rows[number:])
@@ -123,7 +123,7 @@ def test_a_state_is_of_the_rows_handed_out_however_far_it_was_read_ahead(tmp_pat
 
 def test_going_back_and_closing_do_not_change_the_rows(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", texts("a", range(1, 100)))
-    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=8) as stream:
         first = [next(stream), next(stream)]
         state = stream.state_dict()
         rest = [next(stream)]
@@ -132,7 +132,7 @@ def test_going_back_and_closing_do_not_change_the_rows(tmp_path: Path) -> None:
         assert list(stream) == []
         stream.load_state_dict(state)
         assert_same_rows(stream, rest)
-    assert_same_rows([*first, *rest], rows_of([tar], tmp_path / "q.jsonl", pool=8))
+    assert_same_rows([*first, *rest], read_tar_rows([tar], tmp_path / "q.jsonl", pool=8))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_going_back_and_closing_do_not_change_the_rows(tmp_path: Path) -> None:
 )
 def test_damaged_states_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     tar = write_tar(tmp_path / "a.tar", texts("a", [50] * 20))
-    with stream_of([tar], tmp_path / "q.jsonl", pool=4) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=4) as stream:
         next(stream)
         with pytest.raises(MmpackError, match=message):
             stream.load_state_dict(stream.state_dict() | change)
@@ -158,20 +158,20 @@ def test_damaged_states_are_refused(tmp_path: Path, change: dict[str, Any], mess
 
 def test_a_state_of_another_share_is_refused(tmp_path: Path) -> None:
     tars = [write_tar(tmp_path / f"{name}.tar", texts(name, [50] * 20)) for name in "ab"]
-    state = stream_of(tars, tmp_path / "q.jsonl", rank=0, ranks=2).state_dict()
+    state = open_tar_stream(tars, tmp_path / "q.jsonl", rank=0, ranks=2).state_dict()
     for other in ({"rank": 1, "ranks": 2}, {}, {"rank": 0, "ranks": 2, "max_seq_len": 256}):
         with pytest.raises(ConfigError, match="another rank"):
-            stream_of(tars, tmp_path / "q.jsonl", **other).load_state_dict(state)
+            open_tar_stream(tars, tmp_path / "q.jsonl", **other).load_state_dict(state)
 
 
 def test_tars_that_changed_under_a_state_are_named(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", texts("a", [50, 100] * 10))
-    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=8) as stream:
         next(stream)
         state = stream.state_dict()
     assert state["waiting"]
     write_tar(tar, texts("a", [50] * 2))
-    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=8) as stream:
         stream.load_state_dict(state)
         with pytest.raises(DataError, match=r"a.tar: a sample that waited.*it has no sample"):
             next(stream)
@@ -180,11 +180,11 @@ def test_tars_that_changed_under_a_state_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_faults_behind_the_last_sample_are_told_once(tmp_path: Path, stop: int) -> None:
     tar = write_tar(tmp_path / "a.tar", texts("a", [100, 100, 100, 300]))
-    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=8) as stream:
         rows = [next(stream) for _ in range(stop)]
         state = stream.state_dict()
-    with stream_of([tar], tmp_path / "q.jsonl", pool=8) as stream:
+    with open_tar_stream([tar], tmp_path / "q.jsonl", pool=8) as stream:
         stream.load_state_dict(state)
         rows += stream
     assert len(rows) == 3
-    assert [told.key for told in told_in(tmp_path / "q.jsonl")] == ["a0003"]
+    assert [told.key for told in read_recorded_reasons(tmp_path / "q.jsonl")] == ["a0003"]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError
 from mmpack.stream import Row, RowStream, collate
 from mmpack.stream.tars import TarStream
 from mmpack.stream.torch import collate_tensors, row_dataset, row_tensors, stateful_loader
-from tests.stream.small_streams import stream_over
-from tests.stream.tar_files import stream_of, texts, write_tar
+from tests.stream.small_streams import open_small_stream
+from tests.stream.tar_files import open_tar_stream, texts, write_tar
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchdata")
@@ -30,16 +30,16 @@ pytestmark = [
 
 
 @pytest.fixture(params=["plan", "tars"])
-def opened(request: pytest.FixtureRequest, mixed: Shards, tmp_path: Path) -> Iterator[Any]:
+def opened(request: pytest.FixtureRequest, mixed_shards: ShardSet, tmp_path: Path) -> Iterator[Any]:
     """A function that opens a stream anew, always the same."""
     streams: list[RowStream | TarStream] = []
     tars = [write_tar(tmp_path / f"{name}.tar", texts(name, range(9, 69))) for name in "ab"]
 
     def opening() -> RowStream | TarStream:
         if request.param == "plan":
-            streams.append(stream_over(mixed, tmp_path))
+            streams.append(open_small_stream(mixed_shards, tmp_path))
         else:
-            streams.append(stream_of(tars, tmp_path / "q.jsonl", pool=8))
+            streams.append(open_tar_stream(tars, tmp_path / "q.jsonl", pool=8))
         return streams[-1]
 
     yield opening
@@ -128,9 +128,9 @@ def test_a_loop_left_early_goes_on_behind_it_and_is_closed(opened: Any) -> None:
     assert not any(thread.is_alive() for thread in mine)
 
 
-def test_a_loader_that_is_forgotten_ends_its_threads(mixed: Shards, tmp_path: Path) -> None:
+def test_a_loader_that_is_forgotten_ends_its_threads(mixed_shards: ShardSet, tmp_path: Path) -> None:
     before = set(threading.enumerate())
-    loader = stateful_loader(stream_over(mixed, tmp_path))
+    loader = stateful_loader(open_small_stream(mixed_shards, tmp_path))
     next(iter(loader))
     mine = set(threading.enumerate()) - before
     assert mine
@@ -141,20 +141,20 @@ def test_a_loader_that_is_forgotten_ends_its_threads(mixed: Shards, tmp_path: Pa
         assert not thread.is_alive()
 
 
-def test_rows_of_worker_processes_are_tensors_too(mixed: Shards, tmp_path: Path) -> None:
-    with stream_over(mixed, tmp_path) as stream:
+def test_rows_of_worker_processes_are_tensors_too(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    with open_small_stream(mixed_shards, tmp_path) as stream:
         expected = [row_tensors(next(stream)) for _ in range(3)]
-    with stream_over(mixed, tmp_path, reader={"workers": 1}) as stream:
+    with open_small_stream(mixed_shards, tmp_path, reader={"workers": 1}) as stream:
         for found, other in zip(stateful_loader(stream), expected, strict=False):
             assert_same(found, other)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of forking beside threads
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_of_the_loader_are_refused(mixed: Shards, tmp_path: Path, start: str) -> None:
+def test_workers_of_the_loader_are_refused(mixed_shards: ShardSet, tmp_path: Path, start: str) -> None:
     from torchdata.stateful_dataloader import StatefulDataLoader
 
-    dataset = row_dataset(stream_over(mixed, tmp_path))
+    dataset = row_dataset(open_small_stream(mixed_shards, tmp_path))
     loader = StatefulDataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start)
     with pytest.raises(ConfigError, match=r"would read all rows.*num_workers=0"):
         next(iter(loader))
@@ -171,8 +171,8 @@ def test_the_dataset_serves_a_loader_of_ones_own(opened: Any) -> None:
     assert [number for batch in found for number in batch] == list(range(3 * len(found) - 3 + len(found[-1])))
 
 
-def test_batches_divide_a_ranks_rows_of_a_step(mixed: Shards, tmp_path: Path) -> None:
-    stream = stream_over(mixed, tmp_path, rank=1, ranks=2)
+def test_batches_divide_a_ranks_rows_of_a_step(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    stream = open_small_stream(mixed_shards, tmp_path, rank=1, ranks=2)
     with pytest.raises(ConfigError, match="batches of 3 do not divide a rank's 4 rows"):
         stateful_loader(stream, batch_size=3)
     with pytest.raises(ConfigError, match="0 is not 1 or more"):

@@ -17,9 +17,17 @@ import numpy as np
 import pytest
 
 from mmpack.errors import DataError, IntegrityError, MmpackError
-from mmpack.stream.workers.pool import ProcessAhead
+from mmpack.stream.workers.pool import ProcessPrefetcher
 from mmpack.stream.workers.transport import ALIGN_BYTES, pack_row, unpack_row
-from tests.fetch.random_stores import MakeRows, Setup, assert_same, descriptors, expected, memfds, rows
+from tests.fetch.random_stores import (
+    FakeRowFunction,
+    FakeRowSetup,
+    assert_same,
+    descriptors,
+    expected,
+    memfds,
+    rows,
+)
 from tests.ingest.build_inputs import wait_gone
 
 pytestmark = pytest.mark.timeout(60)
@@ -64,8 +72,8 @@ def test_what_is_no_row_is_refused() -> None:
 def test_order_and_content(workers: int, threads: int) -> None:
     gc.collect()
     before = descriptors()
-    setup = Setup(MakeRows(slow_s=0.01, patches=9))
-    with ProcessAhead(setup, rows(30), workers=workers, threads=threads, depth=5) as ahead:
+    setup = FakeRowSetup(FakeRowFunction(slow_s=0.01, patches=9))
+    with ProcessPrefetcher(setup, rows(30), workers=workers, threads=threads, depth=5) as ahead:
         for one, other in zip(ahead, expected(30, patches=9), strict=True):
             assert_same(one, other)
             one[0].patches[:1] = 7  # a consumer may write into it
@@ -77,7 +85,9 @@ def test_order_and_content(workers: int, threads: int) -> None:
 
 
 def test_a_rows_memory_is_freed_with_its_last_array() -> None:
-    with ProcessAhead(Setup(MakeRows(patches=100)), rows(6), workers=1, threads=1, depth=2) as ahead:
+    with ProcessPrefetcher(
+        FakeRowSetup(FakeRowFunction(patches=100)), rows(6), workers=1, threads=1, depth=2
+    ) as ahead:
         patches = [row.patches for row, _ in ahead]
         gc.collect()
         assert memfds() == 6  # mapped once each, and no descriptor is kept for them
@@ -93,11 +103,13 @@ def test_a_rows_memory_is_freed_with_its_last_array() -> None:
 
 
 def test_an_error_in_its_place() -> None:
-    with ProcessAhead(Setup(MakeRows(fails_at=5)), rows(9), workers=2, threads=1, depth=4) as ahead:
+    with ProcessPrefetcher(
+        FakeRowSetup(FakeRowFunction(fails_at=5)), rows(9), workers=2, threads=1, depth=4
+    ) as ahead:
         assert [next(ahead)[0].number for _ in range(5)] == [0, 1, 2, 3, 4]
         with pytest.raises(DataError, match="a fault") as caught:
             next(ahead)
-        assert (caught.value.where, caught.value.mend) == ("row 5", "None.")
+        assert (caught.value.where, caught.value.hint) == ("row 5", "None.")
         assert [row.number for row, _ in ahead] == [6, 7, 8]
 
 
@@ -116,13 +128,13 @@ class Wrong:
 
 
 def test_other_errors_are_said_in_one_line() -> None:
-    with ProcessAhead(Broken(), rows(2), workers=1, threads=2, depth=2) as ahead:  # pyright: ignore[reportArgumentType]
+    with ProcessPrefetcher(Broken(), rows(2), workers=1, threads=2, depth=2) as ahead:  # pyright: ignore[reportArgumentType]
         for _ in range(2):
             with pytest.raises(MmpackError, match="unexpected ZeroDivisionError: setup") as caught:
                 next(ahead)
             assert caught.value.where == "setting up a worker"
     with (
-        ProcessAhead(Wrong(), rows(1), workers=1, threads=1, depth=2) as ahead,
+        ProcessPrefetcher(Wrong(), rows(1), workers=1, threads=1, depth=2) as ahead,
         pytest.raises(MmpackError, match="unexpected KeyError"),
     ):
         next(ahead)
@@ -130,7 +142,7 @@ def test_other_errors_are_said_in_one_line() -> None:
 
 def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """kill -9 of a random worker, again and again: the same rows in the same order."""
-    setup = Setup(MakeRows(slow_s=0.03, patches=50, pids=str(tmp_path)))
+    setup = FakeRowSetup(FakeRowFunction(slow_s=0.03, patches=50, pids=str(tmp_path)))
     stop = threading.Event()
     killed: list[int] = []
 
@@ -143,7 +155,7 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
                     os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
-    with ProcessAhead(setup, rows(60), workers=2, threads=2, depth=8) as ahead:
+    with ProcessPrefetcher(setup, rows(60), workers=2, threads=2, depth=8) as ahead:
         killer.start()
         for one, other in zip(ahead, expected(60, patches=50), strict=True):
             assert_same(one, other)
@@ -157,8 +169,8 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
 def test_a_row_that_kills_its_worker_twice_is_made_at_last(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
-    setup = Setup(MakeRows(dies_at=2, deaths=2, victims=str(victims)))
-    with ProcessAhead(setup, rows(6), workers=1, threads=2, depth=3) as ahead:
+    setup = FakeRowSetup(FakeRowFunction(dies_at=2, deaths=2, victims=str(victims)))
+    with ProcessPrefetcher(setup, rows(6), workers=1, threads=2, depth=3) as ahead:
         assert [row.number for row, _ in ahead] == list(range(6))
     assert victims.read_bytes() == b"xx"
 
@@ -166,8 +178,8 @@ def test_a_row_that_kills_its_worker_twice_is_made_at_last(tmp_path: Path) -> No
 def test_a_row_that_kills_every_worker_is_an_error_in_its_place(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
-    setup = Setup(MakeRows(dies_at=2, deaths=100, victims=str(victims)))
-    with ProcessAhead(setup, rows(5), workers=1, threads=1, depth=3) as ahead:
+    setup = FakeRowSetup(FakeRowFunction(dies_at=2, deaths=100, victims=str(victims)))
+    with ProcessPrefetcher(setup, rows(5), workers=1, threads=1, depth=3) as ahead:
         assert [next(ahead)[0].number for _ in range(2)] == [0, 1]
         with pytest.raises(MmpackError, match="3 workers died of it") as caught:
             next(ahead)
@@ -180,8 +192,8 @@ def test_close_in_the_midst_and_forgetting(tmp_path: Path) -> None:
     gc.collect()
     before = descriptors()
     for forget in (False, True):
-        setup = Setup(MakeRows(slow_s=20, pids=str(tmp_path)))
-        ahead = ProcessAhead(setup, rows(1 << 40), workers=2, threads=1, depth=3)
+        setup = FakeRowSetup(FakeRowFunction(slow_s=20, pids=str(tmp_path)))
+        ahead = ProcessPrefetcher(setup, rows(1 << 40), workers=2, threads=1, depth=3)
         until = time.monotonic() + 20
         while len(os.listdir(tmp_path)) < 2 and time.monotonic() < until:
             time.sleep(0.01)

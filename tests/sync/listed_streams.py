@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.clock import Clock, ClockMap
-from mmpack.recording import AudioTimeline, Recording, Stamps, Stream
-from mmpack.recording.model import Kind
-from mmpack.sync.alignment.align import Aligned, align
-from mmpack.sync.policies.rule import Rule, StreamPolicy, resolve
+from mmpack.recording import AudioTimeline, Recording, Stream, Timestamps
+from mmpack.recording.model import StreamKind
+from mmpack.sync.alignment.align import AlignedStream, align_stream
+from mmpack.sync.policies.rule import MatchRule, StreamPolicy, resolve_rule
 
 MS = 10**6
 S = 10**9
@@ -22,12 +22,12 @@ BOOT_NS = 5_000 * S
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedTimestamps:
     """Stamps, and ends, as given."""
 
-    when: Stamps
+    when: Timestamps
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         return self.when
 
     def files(self) -> Iterable[tuple[str, int]]:
@@ -35,7 +35,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Said(Listed):
+class ListedTexts(ListedTimestamps):
     """Texts called '0', '1', ..."""
 
     def texts(self) -> list[str]:
@@ -43,7 +43,7 @@ class Said(Listed):
 
 
 @dataclass(frozen=True)
-class Heard:
+class CountingAudio:
     """Sound whose samples are their own numbers, modulo 2**15."""
 
     heard: AudioTimeline
@@ -60,7 +60,7 @@ class Heard:
 
 def stream(
     t_ns: ArrayLike,
-    kind: Kind = "imu",
+    kind: StreamKind = "imu",
     name: str = "s",
     *,
     end_ns: ArrayLike | None = None,
@@ -71,12 +71,12 @@ def stream(
 ) -> Stream:
     """A stream with these stamps."""
     ends = None if end_ns is None else np.asarray(end_ns, np.int64)
-    when = Stamps(np.asarray(t_ns, np.int64), ends, resolution_ns, "list", unit)
-    source = Said(when) if kind == "text" else Listed(when)
+    when = Timestamps(np.asarray(t_ns, np.int64), ends, resolution_ns, "list", unit)
+    source = ListedTexts(when) if kind == "text" else ListedTimestamps(when)
     return Stream(name, kind, clock, source, **more)  # type: ignore[arg-type]
 
 
-def sound(
+def audio_stream(
     rate_hz: int,
     segments: Sequence[tuple[int, int]],
     name: str = "mic",
@@ -87,7 +87,7 @@ def sound(
     lengths = np.array([samples for _, samples in segments], np.int64)
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     timeline = AudioTimeline(rate_hz, 1, first, np.array([t for t, _ in segments], np.int64), lengths)
-    return Stream(name, "audio", clock, Heard(timeline))
+    return Stream(name, "audio", clock, CountingAudio(timeline))
 
 
 def recording(*streams: Stream, maps: tuple[ClockMap, ...] = ()) -> Recording:
@@ -95,14 +95,16 @@ def recording(*streams: Stream, maps: tuple[ClockMap, ...] = ()) -> Recording:
     return Recording("made", {one.name: one for one in streams}, maps, "made.toml")
 
 
-def aligned(one: Stream, *, target: Clock = RIG, maps: tuple[ClockMap, ...] = ()) -> Aligned:
+def aligned(one: Stream, *, target: Clock = RIG, maps: tuple[ClockMap, ...] = ()) -> AlignedStream:
     """One stream, aligned by itself."""
-    return align(one, recording(one, maps=maps), target, max_backward=0.01)
+    return align_stream(one, recording(one, maps=maps), target, max_backward=0.01)
 
 
-def rule(one: Aligned, tick_period_ns: int, *, learned_ns: int | None = None, **settings: object) -> Rule:
+def rule(
+    one: AlignedStream, tick_period_ns: int, *, learned_ns: int | None = None, **settings: object
+) -> MatchRule:
     """The rule that these settings give for `one`."""
-    return resolve(
+    return resolve_rule(
         one.stream,
         StreamPolicy(**settings),  # type: ignore[arg-type]
         period_ns=one.period_ns,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mmpack.clock import Clock, ClockMap
 from mmpack.errors import ClockError, DataError
 from mmpack.sync import StreamPolicy, SyncConfig, synchronise
-from mmpack.sync.alignment.align import align, longest_ascending
-from tests.sync.listed_streams import BOOT_NS, MS, RIG, S, aligned, recording, regular, sound, stream
+from mmpack.sync.alignment.align import align_stream, longest_non_descending
+from tests.sync.listed_streams import BOOT_NS, MS, RIG, S, aligned, audio_stream, recording, regular, stream
 
 GPS = Clock("gps", "gps")
 BASE = Clock("base", "device")
@@ -22,7 +22,7 @@ UTC_NS = 1_700_000_000 * S
 
 @given(st.lists(st.integers(0, 12), max_size=9))
 def test_longest_ascending_leaves_out_as_few_as_any_choice_could(values: list[int]) -> None:
-    kept = longest_ascending(np.array(values, np.int64)).tolist()
+    kept = longest_non_descending(np.array(values, np.int64)).tolist()
     assert kept == sorted(set(kept))
     assert [values[at] for at in kept] == sorted(values[at] for at in kept)
     longest = max(
@@ -51,10 +51,10 @@ def test_more_stamps_out_of_order_than_allowed_refuse_the_stream() -> None:
     stamps[50:150:10] -= 357 * MS
     made = recording(stream(stamps, name="imu"))
     with pytest.raises(DataError, match="10 of 200 stamps are out of order") as caught:
-        align(made.streams["imu"], made, RIG, max_backward=0.01)
+        align_stream(made.streams["imu"], made, RIG, max_backward=0.01)
     assert "imu" in caught.value.where
-    assert "max_backward" in caught.value.mend
-    assert len(align(made.streams["imu"], made, RIG, max_backward=0.05).t_ns) == 190
+    assert "max_backward" in caught.value.hint
+    assert len(align_stream(made.streams["imu"], made, RIG, max_backward=0.05).t_ns) == 190
 
 
 @pytest.mark.parametrize("kind", ["camera", "lidar", "event"])
@@ -103,9 +103,9 @@ def test_an_empty_stream_is_refused_by_name() -> None:
 def test_clocks_are_not_mixed_without_a_map(target: Clock) -> None:
     one = stream(regular(5, S), name="imu")
     with pytest.raises(ClockError, match="'rig'") as caught:
-        align(one, recording(one), target, max_backward=0.01)
+        align_stream(one, recording(one), target, max_backward=0.01)
     assert "imu" in caught.value.where
-    assert f'target = "{target.name}"' in caught.value.mend
+    assert f'target = "{target.name}"' in caught.value.hint
 
 
 def test_a_map_is_used_in_either_direction() -> None:
@@ -134,7 +134,7 @@ def test_ends_and_segments_go_over_the_map_too() -> None:
     said = aligned(stream([0], "text", end_ns=[3 * S], clock=BASE), maps=(known,))
     assert said.end_ns is not None
     assert said.end_ns.tolist() == [BOOT_NS + 3 * S]
-    heard = aligned(sound(8_000, [(2 * S, 8_000)], clock=BASE), maps=(known,))
+    heard = aligned(audio_stream(8_000, [(2 * S, 8_000)], clock=BASE), maps=(known,))
     assert heard.span_ns == (BOOT_NS + 2 * S, BOOT_NS + 3 * S)
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mmpack.errors import DataError
 from mmpack.recording.formats import open_recordings
 from mmpack.sync import synchronise
-from mmpack.sync.sync_report import summary
-from tools.compare_faults import FOUND_AS, Comparison, compare
+from mmpack.sync.sync_report import sync_report
+from tools.compare_faults import FOUND_AS, Comparison, compare_faults
 from tools.drive.faults import KINDS
 from tools.make_recording import make_recording
 
@@ -24,7 +24,7 @@ rates = st.sampled_from([8, 10, 12, 15, 20, 25, 30])
 
 
 def report_of(folder: Path) -> dict[str, Any]:
-    return summary([synchronise(one) for one in open_recordings(folder)])
+    return sync_report([synchronise(one) for one in open_recordings(folder)])
 
 
 def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict[str, Any], Comparison]:
@@ -32,7 +32,7 @@ def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict
         folder = Path(name)
         make_recording(folder, seed=seed, seconds=seconds, rate_hz=rate_hz, size=(48, 64), faults=faults)
         report = report_of(folder)
-        return report, compare(folder / "planted.json", report)
+        return report, compare_faults(folder / "planted.json", report)
 
 
 @settings(max_examples=8)
@@ -83,7 +83,7 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
 def test_a_fault_that_is_not_found_is_said(drive: tuple[Path, dict[str, Any]], kind: str) -> None:
     planted, report = drive
     kept = [finding for finding in report["recordings"][0]["findings"] if finding["kind"] != FOUND_AS[kind]]
-    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": kept}]})
+    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": kept}]})
     assert not found.ok
     assert {(row.kind, row.found_as, row.found_ns) for row in found.rows if not row.ok} == {(kind, "", None)}
 
@@ -97,7 +97,7 @@ def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]
         {**extra, "places_ns": [t_ns]},
         {**extra, "places_ns": []},
     ]
-    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
+    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
     assert all(row.ok for row in found.rows)
     assert [(one.kind, one.stream, one.t_ns) for one in found.invented] == [
         ("gap", "action", t_ns),
@@ -111,7 +111,7 @@ def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, A
         {**finding, "places_ns": [place + 10**9 for place in finding["places_ns"]]}
         for finding in report["recordings"][0]["findings"]
     ]
-    found = compare(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
+    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
     assert not any(row.ok for row in found.rows if row.kind in ("duplicate", "outlier"))
     assert found.invented
 
@@ -119,6 +119,6 @@ def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, A
 def test_what_cannot_be_compared_is_refused(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     planted, report = drive
     with pytest.raises(DataError, match=r"planted\.json"):
-        compare(tmp_path / "none.json", report)
+        compare_faults(tmp_path / "none.json", report)
     with pytest.raises(DataError, match="2 recordings"):
-        compare(planted, {"recordings": report["recordings"] * 2})
+        compare_faults(planted, {"recordings": report["recordings"] * 2})

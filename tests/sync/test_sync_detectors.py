@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from mmpack.clock import Clock
 from mmpack.recording import Stream
-from mmpack.recording.model import Kind
+from mmpack.recording.model import StreamKind
 from mmpack.sync import Finding, StreamPolicy, SyncConfig, SyncResult, synchronise
 from mmpack.sync.detectors import detect_stream
-from tests.sync.listed_streams import BOOT_NS, MS, S, aligned, recording, regular, sound, stream
+from tests.sync.listed_streams import BOOT_NS, MS, S, aligned, audio_stream, recording, regular, stream
 
 
 def seen(one: Stream) -> dict[str, Finding]:
@@ -36,7 +36,7 @@ def jittered(count: int, period_ns: int, jitter_ns: int, seed: int = 0) -> NDArr
     st.sampled_from(["camera", "lidar", "event", "imu", "can", "action", "radar", "numeric"]),
 )
 def test_a_regular_stream_shows_nothing(
-    seed: int, rate_hz: float, count: int, jitter: float, kind: Kind
+    seed: int, rate_hz: float, count: int, jitter: float, kind: StreamKind
 ) -> None:
     period_ns = round(S / rate_hz)
     one = stream(jittered(count, period_ns, int(jitter * period_ns), seed), kind)
@@ -48,21 +48,21 @@ def test_a_gap_is_found_where_it_begins(seed: int, at: int, lost: int, period_ms
     stamps = jittered(120, period_ms * MS, period_ms * MS // 50, seed)
     one = stream(np.delete(stamps, np.s_[at : at + lost]))
     finding = seen(one)["gap"]
-    assert (finding.severity, finding.count, finding.places_ns) == ("fault", 1, (int(stamps[at - 1]),))
+    assert (finding.severity, finding.count, finding.times_ns) == ("fault", 1, (int(stamps[at - 1]),))
 
 
 def test_a_hole_in_sound_is_a_gap() -> None:
-    finding = seen(sound(16_000, [(BOOT_NS, 16_000), (BOOT_NS + 2 * S, 16_000)]))["gap"]
-    assert (finding.count, finding.places_ns) == (1, (BOOT_NS + 2 * S,))
-    assert seen(sound(16_000, [(BOOT_NS, 16_000)])) == {}
+    finding = seen(audio_stream(16_000, [(BOOT_NS, 16_000), (BOOT_NS + 2 * S, 16_000)]))["gap"]
+    assert (finding.count, finding.times_ns) == (1, (BOOT_NS + 2 * S,))
+    assert seen(audio_stream(16_000, [(BOOT_NS, 16_000)])) == {}
 
 
 @given(st.integers(1, 99), st.sampled_from(["camera", "can", "imu", "radar"]))
-def test_a_repeated_stamp_is_a_duplicate_at_its_place_and_no_gap(at: int, kind: Kind) -> None:
+def test_a_repeated_stamp_is_a_duplicate_at_its_place_and_no_gap(at: int, kind: StreamKind) -> None:
     stamps = np.insert(regular(100, 20 * MS), at, BOOT_NS + (at - 1) * 20 * MS)
     found = seen(stream(stamps, kind))
     assert found["duplicate"].count == 1
-    assert found["duplicate"].places_ns == (BOOT_NS + (at - 1) * 20 * MS,)
+    assert found["duplicate"].times_ns == (BOOT_NS + (at - 1) * 20 * MS,)
     assert {kind for kind, finding in found.items() if finding.severity == "fault"} == {"duplicate"}
 
 
@@ -70,7 +70,7 @@ def test_a_repeated_stamp_is_a_duplicate_at_its_place_and_no_gap(at: int, kind: 
 def test_an_item_just_after_another_is_a_near_duplicate(at: int, close_ms: int) -> None:
     extra = BOOT_NS + at * 20 * MS + close_ms * MS
     finding = seen(stream(np.sort(np.append(regular(100, 20 * MS), extra))))["near_duplicate"]
-    assert (finding.severity, finding.count, finding.places_ns) == ("fault", 1, (extra,))
+    assert (finding.severity, finding.count, finding.times_ns) == ("fault", 1, (extra,))
 
 
 def test_buffered_items_stamped_together_are_a_burst() -> None:
@@ -78,7 +78,7 @@ def test_buffered_items_stamped_together_are_a_burst() -> None:
     stamps[100:108] = stamps[107] + np.arange(8) * 50_000
     found = seen(stream(stamps))
     assert found["burst"].count == 1
-    assert found["burst"].places_ns == (int(stamps[100]),)
+    assert found["burst"].times_ns == (int(stamps[100]),)
     assert "near_duplicate" not in found
 
 
@@ -88,7 +88,7 @@ def test_a_stamp_that_jumps_back_is_found_beside_its_place(at: int) -> None:
     stamps[at] -= 25 * MS
     found = seen(stream(stamps))
     assert found["backward"].count == 1
-    assert found["backward"].places_ns == (int(stamps[at + 1]),)
+    assert found["backward"].times_ns == (int(stamps[at + 1]),)
     assert set(found) == {"backward"}
 
 
@@ -169,7 +169,7 @@ def drive(**changed: NDArray[np.int64]) -> SyncResult:
     stamps = {f"cam_{k}": regular(400, 100 * MS) + k * 10 * MS for k in range(3)}
     stamps["imu"] = regular(4_300, 10 * MS, BOOT_NS - S)
     stamps["can"] = regular(2_150, 20 * MS, BOOT_NS - S)
-    kinds: dict[str, Kind] = {"imu": "imu", "can": "can"}
+    kinds: dict[str, StreamKind] = {"imu": "imu", "can": "can"}
     stamps.update(changed)
     return synchronise(
         recording(*(stream(t_ns, kinds.get(name, "camera"), name) for name, t_ns in stamps.items()))
@@ -186,14 +186,14 @@ def test_a_whole_drive_has_no_finding_of_a_fault() -> None:
 @pytest.mark.parametrize("lost", [1, 2, 3, 50])
 def test_a_sensor_that_is_silent_for_two_ticks_or_more_is_missing(lost: int) -> None:
     result = drive(cam_1=np.delete(regular(400, 100 * MS) + 10 * MS, np.s_[100 : 100 + lost]))
-    assert result.quarantined().tolist() == list(range(100, 100 + lost))
+    assert result.quarantined_ordinals().tolist() == list(range(100, 100 + lost))
     assert ("gap", "cam_1") in faults(result)
     finding = faults(result).get(("missing_sensor", "cam_1"))
     if lost == 1:
         assert finding is None
     else:
         assert finding is not None
-        assert finding.places_ns == tuple(result.ticks.t_ns[100 : 100 + lost].tolist())
+        assert finding.times_ns == tuple(result.ticks.t_ns[100 : 100 + lost].tolist())
 
 
 def test_ticks_before_a_stream_begins_are_edges_and_no_loss() -> None:
@@ -201,7 +201,7 @@ def test_ticks_before_a_stream_begins_are_edges_and_no_loss() -> None:
     edge = next(finding for finding in result.findings if finding.kind == "truncated_edge")
     assert (edge.severity, edge.stream, edge.count) == ("info", "imu", 10)
     assert faults(result) == {}
-    assert result.quarantined().tolist() == list(range(10))
+    assert result.quarantined_ordinals().tolist() == list(range(10))
 
 
 def test_an_item_out_of_tolerance_is_found_at_its_tick() -> None:
@@ -209,7 +209,7 @@ def test_an_item_out_of_tolerance_is_found_at_its_tick() -> None:
     stamps[123] += 7 * MS
     result = drive(cam_2=stamps)
     finding = faults(result)["out_of_tolerance", "cam_2"]
-    assert finding.places_ns == (int(result.ticks.t_ns[123]),)
+    assert finding.times_ns == (int(result.ticks.t_ns[123]),)
     assert list(faults(result)) == [("out_of_tolerance", "cam_2")]
 
 
@@ -234,10 +234,10 @@ def test_a_reference_that_wanders_accuses_itself() -> None:
     cameras = [stream(regular(100, 100 * MS) + k * 5 * MS, "camera", f"cam_{k}") for k in range(4)]
     made = recording(*cameras, stream(regular(100, 100 * MS) + wander, "lidar", "top"))
     result = synchronise(made, SyncConfig(reference="top"))
-    assert result.quarantined().tolist() == [20, 40, 60]
+    assert result.quarantined_ordinals().tolist() == [20, 40, 60]
     finding = faults(result)["reference_wander", "top"]
     assert finding.count == 3
-    assert finding.places_ns == tuple(result.ticks.t_ns[[20, 40, 60]].tolist())
+    assert finding.times_ns == tuple(result.ticks.t_ns[[20, 40, 60]].tolist())
     assert "consensus:cam_*" in finding.text
     advised = synchronise(made, SyncConfig(reference="consensus:cam_*"))
     assert advised.passed.all()
@@ -253,4 +253,4 @@ def test_cameras_that_fail_one_by_one_do_not_accuse_the_reference() -> None:
         recording(*cameras, stream(regular(100, 100 * MS), "lidar", "top")), SyncConfig(reference="top")
     )
     assert {kind for kind, _ in faults(result)} == {"out_of_tolerance"}
-    assert result.quarantined().tolist() == [20, 21, 22, 23]
+    assert result.quarantined_ordinals().tolist() == [20, 21, 22, 23]

@@ -14,8 +14,8 @@ import pytest
 from mmpack.errors import DataError
 from mmpack.recording import AudioSource, Recording
 from mmpack.recording.formats import open_recordings
-from mmpack.sync import Finding, Status, SyncConfig, SyncResult, synchronise
-from mmpack.sync.sync_report import summary
+from mmpack.sync import Finding, MatchStatus, SyncConfig, SyncResult, synchronise
+from mmpack.sync.sync_report import sync_report
 
 ROOT = Path(__file__).parents[2]
 S = 10**9
@@ -37,9 +37,11 @@ def test_six_keyframes_of_404_are_out_of_sync_by_one_camera_each(
     keyframes: list[Recording], reference: str
 ) -> None:
     results = by_reference(keyframes, reference)
-    report = summary(results)
+    report = sync_report(results)
     assert (report["ticks"], report["passed"], report["quarantined"]) == (404, 398, 6)
-    blamed = [result.reasons(int(tick)) for result in results for tick in result.quarantined()]
+    blamed = [
+        result.failure_reasons(int(tick)) for result in results for tick in result.quarantined_ordinals()
+    ]
     assert all(len(reasons) == 1 for reasons in blamed)
     assert Counter(reasons[0][0] for reasons in blamed) == {
         "cam_front_left": 2,
@@ -53,7 +55,7 @@ def test_the_raw_spread_is_40_to_43_ms_and_what_is_left_of_it_21_us(keyframes: l
     spread = np.concatenate([result.raw_spread_ns for result in results])
     assert (len(spread), spread.min(), spread.max()) == (404, 40_281_000, 43_251_000)
     matches = [result.matches[f"cam_{camera}"] for result in results for camera in CAMERAS]
-    residual = np.concatenate([np.abs(found.residual_ns[found.found]) for found in matches])
+    residual = np.concatenate([np.abs(found.residual_ns[found.has_item]) for found in matches])
     assert len(residual) == 404 * 6
     assert np.percentile(residual, 99) == pytest.approx(20_800, abs=50)
     assert np.median(residual) <= 1_000
@@ -62,7 +64,7 @@ def test_the_raw_spread_is_40_to_43_ms_and_what_is_left_of_it_21_us(keyframes: l
 
 def test_the_lidar_as_the_tick_is_told_to_wander(keyframes: list[Recording]) -> None:
     results = by_reference(keyframes, "lidar_top")
-    report = summary(results)
+    report = sync_report(results)
     assert (report["ticks"], report["passed"]) == (404, 329)
     wander = [
         finding for result in results for finding in result.findings if finding.kind == "reference_wander"
@@ -73,7 +75,7 @@ def test_the_lidar_as_the_tick_is_told_to_wander(keyframes: list[Recording]) -> 
 
 
 def test_the_front_camera_as_the_tick_passes_as_many_as_the_consensus(keyframes: list[Recording]) -> None:
-    assert summary(by_reference(keyframes, "cam_front"))["passed"] == 398
+    assert sync_report(by_reference(keyframes, "cam_front"))["passed"] == 398
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +96,14 @@ def test_comma2k19_radar_has_3937_duplicates_of_10100(comma: SyncResult) -> None
 
 
 def test_comma2k19_boot_and_gps_clocks_are_told_apart(comma: SyncResult) -> None:
-    facts = summary([comma])["recordings"][0]
+    facts = sync_report([comma])["recordings"][0]
     clocks = {name: (stream["clock"], stream["clock_domain"]) for name, stream in facts["streams"].items()}
     assert clocks.pop("velocity") == ("gps", "gps")
     assert set(clocks.values()) == {("boot", "boot")}
     assert [(known["source"], known["target"]) for known in facts["clock_maps"]] == [("gps", "boot")]
     # Both clocks of a frame are stamps of one frame: over the map they are one time again.
     velocity = comma.matches["velocity"]
-    assert np.all(velocity.status == Status.OK)
+    assert np.all(velocity.status == MatchStatus.OK)
     assert np.abs(velocity.stream.t_ns - comma.ticks.t_ns).max() < 1_000
 
 
@@ -117,7 +119,7 @@ def test_comma2k19_frame_period_is_14_ppm_short_with_its_interval(comma: SyncRes
 
 
 def test_comma2k19_rates_policies_and_edges(comma: SyncResult) -> None:
-    streams = summary([comma])["recordings"][0]["streams"]
+    streams = sync_report([comma])["recordings"][0]["streams"]
     rates = {name: S / facts["period_ns"] for name, facts in streams.items()}
     assert rates["accelerometer"] == pytest.approx(104, abs=0.5)
     assert rates["gyro"] == pytest.approx(104, abs=0.5)
@@ -132,11 +134,11 @@ def test_comma2k19_rates_policies_and_edges(comma: SyncResult) -> None:
         "wheel_speed": "hold",
         "radar": "hold",
     }
-    assert comma.quarantined().tolist() == [0]
+    assert comma.quarantined_ordinals().tolist() == [0]
     for name in ("accelerometer", "gyro", "speed", "steering", "wheel_speed"):
         edge = told(comma, "truncated_edge", name)
-        assert (edge.severity, edge.places_ns) == ("info", (int(comma.ticks.t_ns[0]),))
-        assert (name, "outside the stream's first and last item") in comma.reasons(0)
+        assert (edge.severity, edge.times_ns) == ("info", (int(comma.ticks.t_ns[0]),))
+        assert (name, "outside the stream's first and last item") in comma.failure_reasons(0)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +149,7 @@ def nasa(real_data: Path) -> SyncResult:
 
 @pytest.mark.parametrize(("name", "rate"), [("video_0", Fraction(25)), ("video_1", Fraction(30_000, 1001))])
 def test_nasa_frames_have_exact_integer_stamps(nasa: SyncResult, name: str, rate: Fraction) -> None:
-    stamps = nasa.recording.streams[name].stamps.t_ns
+    stamps = nasa.recording.streams[name].timestamps.t_ns
     assert stamps.dtype == np.int64
     assert stamps.tolist() == [(2 * k * S / rate + 1) // 2 for k in range(len(stamps))]
 
@@ -181,7 +183,7 @@ def test_nasa_sound_windows_hold_the_samples_of_a_full_decode(
 
 @pytest.mark.parametrize("name", ["text_0", "text_1"])
 def test_nasa_subtitles_are_in_the_slice_they_start_in(nasa: SyncResult, real_data: Path, name: str) -> None:
-    found, stamps = nasa.matches[name], nasa.recording.streams[name].stamps
+    found, stamps = nasa.matches[name], nasa.recording.streams[name].timestamps
     with av.open(str(real_data / "av_speech" / "nasa_13013.mp4")) as container:
         track = [one for one in container.streams if one.type == "subtitle"][int(name[-1])]
         packets = [packet for packet in container.demux(track) if packet.pts is not None and packet.size > 2]
@@ -202,12 +204,12 @@ def test_float_nanoseconds_are_refused_by_file_and_amount(real_data: Path) -> No
     with pytest.raises(DataError, match=r"float64") as caught:
         open_recordings(real_data / "adversarial" / "float_ns_sample_data.json")
     assert "float_ns_sample_data.json" in caught.value.where
-    assert "128" in caught.value.what
-    assert caught.value.mend
+    assert "128" in caught.value.message
+    assert caught.value.hint
 
 
 def test_drivelm_keyframes_are_all_in_sync(real_data: Path) -> None:
     results = [synchronise(one) for one in open_recordings(real_data / "nuscenes_drivelm")]
-    report: dict[str, Any] = summary(results)
+    report: dict[str, Any] = sync_report(results)
     assert (report["ticks"], report["passed"]) == (9, 9)
     assert max(report["streams"][f"cam_{camera}"]["residual_max_ns"] for camera in CAMERAS) < MS

@@ -9,15 +9,15 @@ from rich.console import Console
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.recording import Recording
-from mmpack.show.sync_table import render
+from mmpack.show.sync_table import render_sync_report
 from mmpack.sync import synchronise
-from mmpack.sync.sync_report import summary
+from mmpack.sync.sync_report import sync_report
 from tests.sync.listed_streams import BOOT_NS, MS, recording, regular, stream
 
 
 def shown(*recordings: Recording) -> str:
     console = Console(file=io.StringIO(), width=250)
-    console.print(render(summary([synchronise(one) for one in recordings])))
+    console.print(render_sync_report(sync_report([synchronise(one) for one in recordings])))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -29,8 +29,8 @@ def test_names_that_look_like_markup_are_shown() -> None:
         stream(regular(400, 10 * MS, 0), "imu", "[red]imu\\", clock=other),
         maps=(ClockMap(other.name, rig.name, 0, BOOT_NS, 0.0),),
     )
-    one = Recording("[/drive]", made.streams, made.maps, made.where)
-    text = shown(one, Recording("[b]second", made.streams, made.maps, made.where))
+    one = Recording("[/drive]", made.streams, made.maps, made.path)
+    text = shown(one, Recording("[b]second", made.streams, made.maps, made.path))
     for name in (
         "[/x] (boot)",
         "[bold]device[/] (device)",

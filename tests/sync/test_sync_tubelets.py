@@ -14,31 +14,31 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmpack import Shards, verify
+from mmpack import ShardSet, verify
 from mmpack.errors import DataError
-from mmpack.ingest import BuildConfig, Outcome, build_shards
-from mmpack.settings import parse
-from tests.recording.media_files import MS, S, describe, shade, write_video
+from mmpack.ingest import BuildConfig, BuildOutcome, build_shards
+from mmpack.settings import parse_settings
+from tests.recording.media_files import MS, S, grey_level, write_recording_toml, write_video
 from tools.make_recording import make_recording
 
 
-def run(folder: Path, out: Path, policy: dict[str, str]) -> Outcome:
+def run(folder: Path, out: Path, policy: dict[str, str]) -> BuildOutcome:
     """A build with tubelets five times a second."""
     table = {
         "recordings": [str(folder)],
         "max_quarantine": 0.5,
         "sync": {"reference": "rate:5", "streams": {"cam_*": {"policy": "window", **policy}}},
     }
-    return build_shards(parse(table, BuildConfig, where="build.toml"), str(out), workers=0)
+    return build_shards(parse_settings(table, BuildConfig, where="build.toml"), str(out), workers=0)
 
 
 def build(folder: Path, out: Path, policy: dict[str, str]) -> dict[str, dict[str, bytes]]:
     """Members of all samples by key, of such a build after it passed verification."""
     assert run(folder, out, policy).failures == []
     verdict = verify(str(out))
-    assert (verdict.faults, verdict.notes) == ([], [])
+    assert (verdict.problems, verdict.notes) == ([], [])
     samples: dict[str, dict[str, bytes]] = {}
-    for url in Shards(str(out)).urls:
+    for url in ShardSet(str(out)).urls:
         with tarfile.open(url) as tar:
             for member in tar:
                 key, _, name = Path(member.name).name.partition(".")
@@ -60,7 +60,7 @@ def camera(tmp_path: Path) -> tuple[Path, NDArray[np.int64]]:
     stamps = 100 * S + np.arange(60, dtype=np.int64) * 50 * MS + np.random.default_rng(0).integers(0, MS, 60)
     write_video(tmp_path / "front.mp4", [40 * number for number in range(60)], b_frames=2)
     (tmp_path / "front.csv").write_text("t\n" + "".join(f"{t}\n" for t in stamps.tolist()))
-    describe(
+    write_recording_toml(
         tmp_path,
         '[streams.cam_front]\nkind = "camera"\npath = "front.mp4"\n'
         'time = { path = "front.csv", column = "t", unit = "ns" }',
@@ -86,7 +86,7 @@ def test_a_tubelet_holds_the_frames_of_its_window(
         times, greys = played(members["cam_front.mp4"])
         assert np.abs(np.array(times) - (stamps[inside] - stamps[inside[0]])).max() <= MS // 100
         # Two lossy codings, and neighbours that differ by 37 at least.
-        assert np.abs(np.array(greys) - [shade(int(number)) for number in inside]).max() < 12
+        assert np.abs(np.array(greys) - [grey_level(int(number)) for number in inside]).max() < 12
 
 
 def test_tubelets_of_a_drive_are_the_same_bytes_twice(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_tubelets_of_a_drive_are_the_same_bytes_twice(tmp_path: Path) -> None:
 
 def test_windows_that_overlap_by_too_many_frames_are_refused(tmp_path: Path) -> None:
     write_video(tmp_path / "front.mp4", [5 * number for number in range(700)])
-    describe(tmp_path, '[streams.cam_front]\nkind = "camera"\npath = "front.mp4"\nstart = "100s"')
+    write_recording_toml(tmp_path, '[streams.cam_front]\nkind = "camera"\npath = "front.mp4"\nstart = "100s"')
     (failure,) = run(tmp_path, tmp_path / "out", {"before": "800ms", "after": "800ms"}).failures
     assert isinstance(failure.error, DataError)
-    assert "more than 256 frames" in failure.error.what
+    assert "more than 256 frames" in failure.error.message
     assert "cam_front" in str(failure.error)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.sync import slerp, table_rows
-from mmpack.sync.policies import match
+from mmpack.sync import interpolate_rows, slerp
+from mmpack.sync.policies import match_stream
 from tests.sync.listed_streams import BOOT_NS, MS, aligned, regular, rule, stream
 
 parts = st.floats(-1, 1)
@@ -72,8 +72,8 @@ def test_slerp_between_almost_equal_rotations_is_finite_and_close(
 def test_interpolated_rows_lie_on_the_line(values: list[float], into_ns: int) -> None:
     one = aligned(stream(regular(2, 10 * MS)))
     tick = BOOT_NS + into_ns
-    found = match(one, rule(one, 10 * MS), np.array([tick]), 10 * MS)
-    rows, stamps = table_rows(found, 0, tick, np.reshape(values, (2, 2)), ("a", "b"))
+    found = match_stream(one, rule(one, 10 * MS), np.array([tick]), 10 * MS)
+    rows, stamps = interpolate_rows(found, 0, tick, np.reshape(values, (2, 2)), ("a", "b"))
     share = into_ns / (10 * MS)
     expected = [values[0] * (1 - share) + values[2] * share, values[1] * (1 - share) + values[3] * share]
     assert rows[0] == pytest.approx(expected, abs=1e-6)
@@ -85,8 +85,8 @@ def test_rows_set_aside_are_not_interpolated_with() -> None:
     stamps[2] -= 25 * MS
     one = aligned(stream(stamps))
     tick = BOOT_NS + 20 * MS
-    found = match(one, rule(one, 10 * MS), np.array([tick]), 10 * MS)
-    rows, _ = table_rows(found, 0, tick, np.array([[0.0], [1.0], [1000.0], [3.0], [4.0]]), ("a",))
+    found = match_stream(one, rule(one, 10 * MS), np.array([tick]), 10 * MS)
+    rows, _ = interpolate_rows(found, 0, tick, np.array([[0.0], [1.0], [1000.0], [3.0], [4.0]]), ("a",))
     assert rows.tolist() == [[2.0]]
 
 
@@ -96,21 +96,21 @@ def test_quaternion_columns_go_round_and_the_others_straight() -> None:
     one = aligned(stream(regular(2, 10 * MS)))
     law = rule(one, 10 * MS, quaternion=("w", "x", "y", "z"))
     tick = BOOT_NS + 5 * MS
-    found = match(one, law, np.array([tick]), 10 * MS)
-    rows, _ = table_rows(found, 0, tick, values, ("speed", "w", "x", "y", "z"))
+    found = match_stream(one, law, np.array([tick]), 10 * MS)
+    rows, _ = interpolate_rows(found, 0, tick, values, ("speed", "w", "x", "y", "z"))
     assert rows[0] == pytest.approx([5.0, np.cos(np.pi / 8), 0, 0, np.sin(np.pi / 8)])
     with pytest.raises(ConfigError, match="'w'") as caught:
-        table_rows(found, 0, tick, values, ("speed", "q0", "q1", "q2", "q3"))
-    assert "q0" in caught.value.mend
+        interpolate_rows(found, 0, tick, values, ("speed", "q0", "q1", "q2", "q3"))
+    assert "q0" in caught.value.hint
 
 
 def test_a_held_value_keeps_its_own_stamp_and_nothing_gives_no_row() -> None:
     one = aligned(stream([BOOT_NS, BOOT_NS, BOOT_NS + 10 * MS], "radar"))
     ticks = np.array([BOOT_NS - 1, BOOT_NS + 5 * MS])
-    found = match(one, rule(one, 10 * MS), ticks, 10 * MS)
+    found = match_stream(one, rule(one, 10 * MS), ticks, 10 * MS)
     values = np.array([[1.0], [2.0], [3.0]])
-    rows, stamps = table_rows(found, 0, int(ticks[0]), values, ("a",))
+    rows, stamps = interpolate_rows(found, 0, int(ticks[0]), values, ("a",))
     assert (rows.shape, stamps.shape) == ((0, 1), (0,))
-    rows, stamps = table_rows(found, 1, int(ticks[1]), values, ("a",))
+    rows, stamps = interpolate_rows(found, 1, int(ticks[1]), values, ("a",))
     assert rows.tolist() == [[1.0], [2.0]]
     assert stamps.tolist() == [BOOT_NS, BOOT_NS]

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError
 from tools.drive.bitmap_font import text_bitmap
 from tools.drive.camera import MOUNTS, clock_text
-from tools.drive.faults import KINDS, choose_places
+from tools.drive.faults import KINDS, choose_fault_times
 from tools.drive.motion import WHEELBASE_M
-from tools.make_recording import Planted, make_recording
+from tools.make_recording import GeneratedRecording, make_recording
 
 ROOT = Path(__file__).parents[2]
 CAMERAS = [mount.name for mount in MOUNTS]
@@ -63,18 +63,18 @@ def start_ns(folder: Path, stream: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planted]:
+def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GeneratedRecording]:
     folder = tmp_path_factory.mktemp("clean")
     return folder, make_recording(folder, seed=3, seconds=6, size=(96, 160), faults=False)
 
 
 @pytest.fixture(scope="module")
-def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Planted]:
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GeneratedRecording]:
     folder = tmp_path_factory.mktemp("faulty")
     return folder, make_recording(folder, seed=3, seconds=6, size=(96, 160))
 
 
-def test_recording_toml_names_every_file_on_one_clock(clean: tuple[Path, Planted]) -> None:
+def test_recording_toml_names_every_file_on_one_clock(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
     assert planted.toml == folder / "recording.toml"
     described = tomllib.loads(planted.toml.read_text())
@@ -93,7 +93,7 @@ def test_recording_toml_names_every_file_on_one_clock(clean: tuple[Path, Planted
 
 @pytest.mark.parametrize("camera", CAMERAS)
 def test_video_is_constant_rate_and_has_a_frame_for_each_stamp(
-    faulty: tuple[Path, Planted], camera: str
+    faulty: tuple[Path, GeneratedRecording], camera: str
 ) -> None:
     folder, _ = faulty
     with av.open(str(folder / f"{camera}.mp4")) as file:
@@ -112,7 +112,7 @@ def test_video_is_constant_rate_and_has_a_frame_for_each_stamp(
     assert sum(frame.key_frame for frame in frames) >= len(frames) // 10
 
 
-def test_triggers_are_staggered_with_microseconds_of_jitter(clean: tuple[Path, Planted]) -> None:
+def test_triggers_are_staggered_with_microseconds_of_jitter(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
     ticks = start_ns(folder, "subtitles") + np.arange(60) * (SECOND_NS // 10)
     for camera in CAMERAS:
@@ -130,7 +130,7 @@ def test_offsets_shrink_with_the_frame_period(tmp_path: Path) -> None:
     assert all(len(stamps(tmp_path, camera)) == 8 for camera in CAMERAS)
 
 
-def test_burned_in_time_is_when_the_picture_was_taken(clean: tuple[Path, Planted]) -> None:
+def test_burned_in_time_is_when_the_picture_was_taken(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, _ = clean
     for camera in CAMERAS:
         times = [clock_text(t_ns) for t_ns in stamps(folder, camera)]
@@ -145,7 +145,7 @@ def test_burned_in_time_is_when_the_picture_was_taken(clean: tuple[Path, Planted
             assert int(np.argmin(wrong)) == number, f"{camera} frame {number} does not show {times[number]}"
 
 
-def test_pictures_of_one_instant_differ_and_move(clean: tuple[Path, Planted]) -> None:
+def test_pictures_of_one_instant_differ_and_move(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, _ = clean
     first = {camera: pictures(folder / f"{camera}.mp4") for camera in CAMERAS}
     below_text = np.s_[20:, :]
@@ -155,7 +155,7 @@ def test_pictures_of_one_instant_differ_and_move(clean: tuple[Path, Planted]) ->
         assert np.abs(first[one][0][below_text].astype(int) - first[other][0][below_text]).mean() > 3
 
 
-def test_flash_is_shown_during_sound_events_only(clean: tuple[Path, Planted]) -> None:
+def test_flash_is_shown_during_sound_events_only(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
     assert len(planted.sound_events_ns) == 2
     for camera in CAMERAS:
@@ -169,7 +169,7 @@ def test_flash_is_shown_during_sound_events_only(clean: tuple[Path, Planted]) ->
         np.testing.assert_array_equal(corner > 230, expected)
 
 
-def test_beeps_start_on_the_very_sample(clean: tuple[Path, Planted]) -> None:
+def test_beeps_start_on_the_very_sample(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
     sound, rate_hz = soundfile.read(folder / "mic.wav", dtype="float64")
     info = soundfile.info(folder / "mic.wav")
@@ -186,7 +186,7 @@ def test_beeps_start_on_the_very_sample(clean: tuple[Path, Planted]) -> None:
     assert 0.002 < quiet.std() < 0.004
 
 
-def test_other_sensors_cover_the_cameras_with_a_margin(clean: tuple[Path, Planted]) -> None:
+def test_other_sensors_cover_the_cameras_with_a_margin(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, _ = clean
     of_cameras = [stamps(folder, camera) for camera in CAMERAS]
     first, last = min(t_ns[0] for t_ns in of_cameras), max(t_ns[-1] for t_ns in of_cameras)
@@ -199,7 +199,7 @@ def test_other_sensors_cover_the_cameras_with_a_margin(clean: tuple[Path, Plante
     assert start_ns(folder, "mic") + 9 * SECOND_NS > last + SECOND_NS
 
 
-def test_imu_can_and_actions_tell_of_the_same_motion(clean: tuple[Path, Planted]) -> None:
+def test_imu_can_and_actions_tell_of_the_same_motion(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, _ = clean
     imu, can, action = (numbers(folder, stream) for stream in ("imu", "can", "action"))
     speed = np.interp(imu["t_ns"], can["t_ns"], can["speed"])
@@ -216,7 +216,7 @@ def test_imu_can_and_actions_tell_of_the_same_motion(clean: tuple[Path, Planted]
     assert not np.any((action["throttle"] > 0) & (action["brake"] > 0))
 
 
-def test_subtitles_follow_each_other_within_the_drive(clean: tuple[Path, Planted]) -> None:
+def test_subtitles_follow_each_other_within_the_drive(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, _ = clean
     blocks = (folder / "subtitles.srt").read_text().strip().split("\n\n")
     edges = []
@@ -232,7 +232,7 @@ def test_subtitles_follow_each_other_within_the_drive(clean: tuple[Path, Planted
     assert (edges[0], edges[-1]) == (0.0, 6.0)
 
 
-def test_planted_json_says_what_the_function_returns(faulty: tuple[Path, Planted]) -> None:
+def test_planted_json_says_what_the_function_returns(faulty: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = faulty
     told = json.loads((folder / "planted.json").read_text())
     assert told == {
@@ -244,7 +244,7 @@ def test_planted_json_says_what_the_function_returns(faulty: tuple[Path, Planted
     assert sorted(fault["kind"] for fault in told["faults"]) == sorted(KINDS)
 
 
-def test_a_recording_without_faults_has_none(clean: tuple[Path, Planted]) -> None:
+def test_a_recording_without_faults_has_none(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
     assert planted.faults == ()
     assert json.loads((folder / "planted.json").read_text())["faults"] == []
@@ -253,7 +253,7 @@ def test_a_recording_without_faults_has_none(clean: tuple[Path, Planted]) -> Non
         assert len(stamps(folder, camera)) == 60
 
 
-def repaired(planted: Planted, stream: str, found: list[int], true: list[int]) -> list[int]:
+def repaired(planted: GeneratedRecording, stream: str, found: list[int], true: list[int]) -> list[int]:
     """Undoes the stated faults of one stream, the last first, and checks each against the true stamps."""
     for fault in reversed([fault for fault in planted.faults if fault.stream == stream]):
         match fault.kind:
@@ -301,7 +301,7 @@ def test_faults_are_where_they_are_said_to_be_and_nowhere_else(
             assert filecmp.cmp(clean_folder / same, faulty_folder / same, shallow=False)
 
 
-def test_the_outlier_is_in_the_stamp_and_not_in_the_picture(faulty: tuple[Path, Planted]) -> None:
+def test_the_outlier_is_in_the_stamp_and_not_in_the_picture(faulty: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = faulty
     (fault,) = (fault for fault in planted.faults if fault.kind == "outlier")
     picture = pictures(folder / f"{fault.stream}.mp4")[fault.row]
@@ -316,7 +316,7 @@ def test_the_outlier_is_in_the_stamp_and_not_in_the_picture(faulty: tuple[Path, 
 @given(seed=st.integers(0, 2**32), seconds=st.floats(5.0, 100.0), rate_hz=st.integers(10, 60))
 def test_faults_keep_their_distance(seed: int, seconds: float, rate_hz: int) -> None:
     end_ns, period_ns = round(seconds * SECOND_NS), round(SECOND_NS / rate_hz)
-    places = choose_places(np.random.default_rng(seed), 0, end_ns, period_ns)
+    places = choose_fault_times(np.random.default_rng(seed), 0, end_ns, period_ns)
     assert sorted(places) == sorted(KINDS)
     times = list(places.values())
     dead_ns = max(1, round(300_000_000 / period_ns)) * period_ns

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mmpack import Layout, LayoutConfig, Shards, verify
+from mmpack import Layout, LayoutConfig, ShardSet, verify
 from mmpack.plan.plan_config import PlanConfig
-from mmpack.settings import load, parse
+from mmpack.settings import load_settings, parse_settings
 from tools.real_mix import make_real_mix
 from tools.real_texts import standard_library_texts
 
@@ -28,13 +28,13 @@ def mix(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rows(mix: Path, recordings: str = "*") -> list[dict[str, Any]]:
-    table = Shards(str(mix / "shards")).index.to_pylist()
+    table = ShardSet(str(mix / "shards")).index.to_pylist()
     return [row for row in table if fnmatch.fnmatchcase(row["recording"], recordings)]
 
 
 def test_it_verifies_and_holds_every_kind_and_modality(mix: Path) -> None:
-    assert verify(str(mix / "shards")).faults == []
-    manifest = Shards(str(mix / "shards")).manifest
+    assert verify(str(mix / "shards")).problems == []
+    manifest = ShardSet(str(mix / "shards")).manifest
     assert Counter(row["kind"] for row in rows(mix)) == {
         "slice": 9 + 37 + 46 + 13 + 10 + 600,
         "image_text": 54,
@@ -60,7 +60,9 @@ def test_each_robot_slice_has_its_state_and_the_actions_up_to_the_next(mix: Path
     assert all(1 <= row["tokens_action"] <= 6 for row in episodes)
     assert all(row["residual_ns"] == 0 for row in episodes)
     assert [row["ordinal"] for row in episodes if row["text_bytes"]] == [0, 0]
-    layout = Layout(parse(Shards(str(mix / "shards")).manifest.config["layout"], LayoutConfig, where=""))
+    layout = Layout(
+        parse_settings(ShardSet(str(mix / "shards")).manifest.config["layout"], LayoutConfig, where="")
+    )
     streams = {stream.name: stream for stream in layout.config.numeric}
     assert (streams["action"].width, streams["action"].role) == (26, "action")
     assert (streams["state"].width, streams["state"].role) == (26, "observation")
@@ -74,7 +76,7 @@ def test_films_have_a_second_of_sound_and_their_subtitles(mix: Path) -> None:
 
 
 def test_the_plan_reads_and_its_patterns_share_out_every_sample_once(mix: Path) -> None:
-    plan = load(mix / "plan.toml", PlanConfig)
+    plan = load_settings(mix / "plan.toml", PlanConfig)
     found = [
         [
             one.name
@@ -85,8 +87,8 @@ def test_the_plan_reads_and_its_patterns_share_out_every_sample_once(mix: Path) 
     ]
     assert all(len(names) == 1 for names in found)
     assert {name for (name,) in found} == {one.name for one in plan.datasets}
-    assert [phase.length for phase in plan.phases] == [10**6, 8 * 10**6, 10**6]
-    located = plan.located(mix)
+    assert [phase.num_tokens for phase in plan.phases] == [10**6, 8 * 10**6, 10**6]
+    located = plan.resolve_paths(mix)
     assert {Path(one.shards) for one in located.datasets} == {mix / "shards"}
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.train import Step, Trainer
 
@@ -20,7 +20,7 @@ def main(cases: Path, out: Path) -> None:
     """Runs every case from its first step."""
     found = {}
     for name, table in json.loads(cases.read_text()).items():
-        trainer = Trainer(parse(table, TrainConfig, where=name), emulate_fp8=True)
+        trainer = Trainer(parse_settings(table, TrainConfig, where=name), emulate_fp8=True)
         steps: list[Step] = [trainer.step() for _ in range(trainer.config.steps)]
         trainer.close()
         found[name] = [

@@ -11,7 +11,7 @@ import numpy as np
 from mmpack.layout import LayoutConfig
 from mmpack_trainer.config.load import load_config
 from mmpack_trainer.config.schema import TrainConfig
-from tools.make_index import Source, make_index
+from tools.make_index import IndexSource, make_index
 
 RECIPE = """
 out = "run"
@@ -40,7 +40,7 @@ MOE = ("--model.moe.experts=6", "--model.moe.hidden_dim=96")
 def make_shards(folder: Path, *, layout: LayoutConfig | None = None) -> Path:
     """An index of 400 texts of 10 to 90 tokens."""
     lengths = np.random.default_rng(3).integers(10, 90, 400)
-    return make_index(folder, [Source("texts", "text", lengths)], layout=layout)
+    return make_index(folder, [IndexSource("texts", "text", lengths)], layout=layout)
 
 
 def write_plan(folder: Path, **settings: Any) -> Path:

@@ -19,8 +19,8 @@ from typing import Any
 
 from torch.distributed.checkpoint import FileSystemWriter
 
-from mmpack.settings import parse
-from mmpack_trainer.batch import Batch
+from mmpack.settings import parse_settings
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.titan import whole
 from mmpack_trainer.train import Step, Trainer
@@ -28,7 +28,7 @@ from mmpack_trainer.train import Step, Trainer
 
 def main(settings: Path, folder: Path, fatal: int | None) -> None:
     """Trains to the end, or to its own."""
-    trainer = Trainer(parse(json.loads(settings.read_text()), TrainConfig, where=str(settings)))
+    trainer = Trainer(parse_settings(json.loads(settings.read_text()), TrainConfig, where=str(settings)))
     if fatal is not None:
         _die_in_checkpoint(fatal)
     trainer.batches = _told(trainer.batches, folder / f"rows-{trainer.world.data_rank}.jsonl")  # type: ignore[assignment]
@@ -47,8 +47,8 @@ def main(settings: Path, folder: Path, fatal: int | None) -> None:
     trainer.close()
 
 
-def _told(make: Callable[[Any], Batch], path: Path) -> Callable[[Any], Batch]:
-    def made(arrays: Any) -> Batch:
+def _told(make: Callable[[Any], MicroBatch], path: Path) -> Callable[[Any], MicroBatch]:
+    def made(arrays: Any) -> MicroBatch:
         keys = [key for row in arrays["keys"] for document in row for key in document]
         _append(path, {"rows": arrays["numbers"].tolist(), "keys": keys})
         return make(arrays)

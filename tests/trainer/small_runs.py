@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmpack import Shards
+from mmpack import ShardSet
 
 ROOT = Path(__file__).parents[2]
 MOE = {"experts": 4, "top_k": 2, "hidden_dim": 64, "shared_experts": 1, "noise": 0.1}
@@ -39,7 +39,7 @@ select = ["texts", "speech"]
 """
 
 
-def write_plan(folder: Path, shards: Shards) -> Path:
+def write_plan(folder: Path, shards: ShardSet) -> Path:
     """A plan of four rows of 256 places a step, with contrastive pairs, actions, pictures, sound and text."""
     path = folder / "plan.toml"
     path.write_text(_PLAN.format(shards=shards.store.url))

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.stream import load_plan, open_plan
-from mmpack_trainer.accounting import Batch, batch_of, solved
+from mmpack.stream import load_plan_config, open_plan
+from mmpack_trainer.accounting import BatchSize, batch_of, solved
 from mmpack_trainer.config.schema import LossConfig, ModelConfig, MoeConfig
 from mmpack_trainer.flops import Work, planned_work, rates_of, slot_flops, useful_flops
 from mmpack_trainer.hardware import Device, peak_flops
@@ -41,7 +41,7 @@ def layout() -> Layout:
 def test_a_batch_is_what_its_factors_make(micro_batch: int, accumulation: int, ranks: int) -> None:
     rows = micro_batch * accumulation * ranks
     batch = batch_of(rows, seq_len=512, micro_batch=micro_batch, ranks=ranks)
-    assert batch == Batch(micro_batch, 512, accumulation, ranks)
+    assert batch == BatchSize(micro_batch, 512, accumulation, ranks)
     assert (batch.rows, batch.tokens) == (rows, rows * 512)
 
 
@@ -53,7 +53,7 @@ def test_a_batch_that_does_not_divide_is_refused_and_what_is_offered_in_its_plac
         return
     with pytest.raises(ConfigError) as caught:
         batch_of(rows, seq_len=8, micro_batch=micro_batch, ranks=ranks)
-    sizes, _, other = caught.value.mend.removeprefix("Set the plan's global_batch to ").partition(", or ")
+    sizes, _, other = caught.value.hint.removeprefix("Set the plan's global_batch to ").partition(", or ")
     for size in sizes.split(" or "):
         assert batch_of(int(size), seq_len=8, micro_batch=micro_batch, ranks=ranks).rows == int(size)
     number = int("".join(filter(str.isdigit, other)))
@@ -123,7 +123,7 @@ def test_work_of_rows_counts_documents_and_not_rows() -> None:
 
 def test_work_of_a_step_is_known_from_its_plan(tmp_path: Path) -> None:
     run = make_run(tmp_path, window_steps=3)
-    plan = open_plan(load_plan(run / "plan.toml"))
+    plan = open_plan(load_plan_config(run / "plan.toml"))
     for step in (0, 2, 4):
         rows = [plan.row(number) for number in range(step * 16, (step + 1) * 16)]
         sizes = [[document.tokens for document in row.documents] for row in rows]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 
 pytest.importorskip("torchtitan")
 
@@ -21,9 +21,9 @@ from typer.testing import CliRunner
 
 from mmpack_trainer.audit import AuditReport, audit
 from mmpack_trainer.audit_cli import app
-from mmpack_trainer.batch import Batch
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.model.attention import DenseAttention, DocumentAttention
-from mmpack_trainer.model.masks import Backend, Dense, Document, Documents
+from mmpack_trainer.model.masks import Backend, Dense, DocumentSpan, DocumentSpans
 from tests.trainer.small_models import MOE, make_arrays, make_model
 from tests.trainer.small_runs import settings, write_plan
 
@@ -31,15 +31,15 @@ BACKENDS: list[Backend] = ["sdpa", "dense"]
 
 
 @pytest.fixture(scope="module")
-def arrays(mixed: Shards) -> dict[str, Any]:
+def arrays(mixed_shards: ShardSet) -> dict[str, Any]:
     """A batch of two rows with every kind of document."""
-    return make_arrays(mixed)
+    return make_arrays(mixed_shards)
 
 
 @pytest.fixture(scope="module")
-def one_row(mixed: Shards) -> dict[str, Any]:
+def one_row(mixed_shards: ShardSet) -> dict[str, Any]:
     """A batch of the first of them: text, slice, captioned picture, speech. Planted leaks alter copies of it."""
-    return make_arrays(mixed, rows=1)
+    return make_arrays(mixed_shards, rows=1)
 
 
 def altered(arrays: dict[str, Any], **changes: Any) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def causal(self: Any, q: Any, k: Any, v: Any, *, attention_masks: Any, scale: An
 @pytest.mark.parametrize("both_ways", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_dense_model_leaks_nothing_to_the_bit(
-    mixed: Shards, arrays: dict[str, Any], backend: Backend, both_ways: bool
+    mixed_shards: ShardSet, arrays: dict[str, Any], backend: Backend, both_ways: bool
 ) -> None:
-    model, batches = make_model(mixed, backend=backend, both_ways=both_ways)
+    model, batches = make_model(mixed_shards, backend=backend, both_ways=both_ways)
     report = audit(model, batches, arrays)
     assert report.is_tight, "\n".join(report.findings())
     assert len(report.documents) == 10
@@ -80,10 +80,10 @@ def test_a_dense_model_leaks_nothing_to_the_bit(
 @pytest.mark.parametrize("both_ways", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_experts_without_drops_leak_nothing(
-    mixed: Shards, arrays: dict[str, Any], backend: Backend, both_ways: bool
+    mixed_shards: ShardSet, arrays: dict[str, Any], backend: Backend, both_ways: bool
 ) -> None:
     model, batches = make_model(
-        mixed, backend=backend, both_ways=both_ways, moe=with_settings(MOE, noise=0.1)
+        mixed_shards, backend=backend, both_ways=both_ways, moe=with_settings(MOE, noise=0.1)
     )
     report = audit(model, batches, arrays)
     assert report.is_tight, "\n".join(report.findings())
@@ -92,8 +92,10 @@ def test_experts_without_drops_leak_nothing(
     assert report.effects.largest <= 1e-5
 
 
-def test_the_coupling_through_dropped_tokens_is_reported_apart(mixed: Shards, arrays: dict[str, Any]) -> None:
-    model, batches = make_model(mixed, moe=with_settings(MOE, capacity_factor=0.8))
+def test_the_coupling_through_dropped_tokens_is_reported_apart(
+    mixed_shards: ShardSet, arrays: dict[str, Any]
+) -> None:
+    model, batches = make_model(mixed_shards, moe=with_settings(MOE, capacity_factor=0.8))
     report = audit(model, batches, arrays)
     assert report.is_tight, "\n".join(report.findings())
     assert report.effects is not None
@@ -107,7 +109,7 @@ def test_the_coupling_through_dropped_tokens_is_reported_apart(mixed: Shards, ar
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_ignores_the_mask_is_found(
-    mixed: Shards, arrays: dict[str, Any], backend: Backend, monkeypatch: pytest.MonkeyPatch
+    mixed_shards: ShardSet, arrays: dict[str, Any], backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def causal(
         self: Any, q: Any, k: Any, v: Any, *, attention_masks: Any, scale: Any, enable_gqa: bool
@@ -119,7 +121,7 @@ def test_a_backend_that_ignores_the_mask_is_found(
         return out.transpose(1, 2)
 
     monkeypatch.setattr({"sdpa": DocumentAttention, "dense": DenseAttention}[backend], "forward", causal)
-    model, batches = make_model(mixed, backend=backend)
+    model, batches = make_model(mixed_shards, backend=backend)
     report = audit(model, batches, arrays)
     # Causal over the row: each document reaches all behind it, and none before it or in the other row.
     first = [n for n, each in enumerate(report.documents) if each.row == 0]
@@ -136,29 +138,33 @@ def test_a_backend_that_ignores_the_mask_is_found(
     [("sdpa", -1, None), ("sdpa", 1, MOE), ("dense", -1, MOE), ("dense", 1, None)],
 )
 def test_spans_that_are_off_by_one_are_found(
-    mixed: Shards, one_row: dict[str, Any], backend: Backend, shift: int, moe: Any
+    mixed_shards: ShardSet, one_row: dict[str, Any], backend: Backend, shift: int, moe: Any
 ) -> None:
     spans = [each.clone() for each in one_row["cu_seqlens"]]
     spans[0][2] += shift
-    model, batches = make_model(mixed, backend=backend, moe=moe)
+    model, batches = make_model(mixed_shards, backend=backend, moe=moe)
     report = audit(model, batches, altered(one_row, cu_seqlens=spans))
     before, behind = report.documents[1:3]
     assert f"{before} reaches {behind}" in findings(report)
 
 
-def test_an_off_by_one_span_is_found_in_one_place_alone(mixed: Shards, one_row: dict[str, Any]) -> None:
+def test_an_off_by_one_span_is_found_in_one_place_alone(
+    mixed_shards: ShardSet, one_row: dict[str, Any]
+) -> None:
     spans = [each.clone() for each in one_row["cu_seqlens"]]
     spans[0][3] -= 1
-    model, batches = make_model(mixed)
+    model, batches = make_model(mixed_shards)
     report = audit(model, batches, altered(one_row, cu_seqlens=spans))
     assert report.leaks == [(2, 3)]
 
 
 @pytest.mark.parametrize("moe", [None, MOE])
-def test_positions_that_are_not_reset_are_found(mixed: Shards, one_row: dict[str, Any], moe: Any) -> None:
+def test_positions_that_are_not_reset_are_found(
+    mixed_shards: ShardSet, one_row: dict[str, Any], moe: Any
+) -> None:
     positions = one_row["position_ids"].clone()
     positions[0] = torch.arange(positions.shape[1])
-    model, batches = make_model(mixed, moe=moe)
+    model, batches = make_model(mixed_shards, moe=moe)
     report = audit(model, batches, altered(one_row, position_ids=positions))
     start = report.documents[1].start
     assert f"{report.documents[1]}: position {start} at place {start}, not 0" in findings(report)
@@ -166,9 +172,9 @@ def test_positions_that_are_not_reset_are_found(mixed: Shards, one_row: dict[str
 
 
 def test_a_model_that_does_not_read_positions_is_found(
-    mixed: Shards, one_row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    mixed_shards: ShardSet, one_row: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, batches = make_model(mixed)
+    model, batches = make_model(mixed_shards)
     attention = model.layers["1"].attention
     forward = attention.forward
     monkeypatch.setattr(attention, "forward", lambda x, mask, positions: forward(x, mask, None))
@@ -176,11 +182,11 @@ def test_a_model_that_does_not_read_positions_is_found(
     assert {(fault.kind, "layer 1" in fault.what) for fault in report.misplaced} == {("positions", True)}
 
 
-def test_a_label_across_a_boundary_is_found(mixed: Shards, one_row: dict[str, Any]) -> None:
+def test_a_label_across_a_boundary_is_found(mixed_shards: ShardSet, one_row: dict[str, Any]) -> None:
     labels = one_row["labels"].clone()
     end = int(one_row["cu_seqlens"][0][2])
     labels[0, end - 1] = one_row["input_ids"][0, end]
-    model, batches = make_model(mixed)
+    model, batches = make_model(mixed_shards)
     report = audit(model, batches, altered(one_row, labels=labels))
     (fault,) = report.misplaced
     assert (
@@ -190,10 +196,10 @@ def test_a_label_across_a_boundary_is_found(mixed: Shards, one_row: dict[str, An
     assert fault.kind == "labels"
 
 
-def test_a_label_that_is_not_shifted_is_found(mixed: Shards, one_row: dict[str, Any]) -> None:
+def test_a_label_that_is_not_shifted_is_found(mixed_shards: ShardSet, one_row: dict[str, Any]) -> None:
     labels = one_row["labels"].clone()
     labels[0, 3] = one_row["input_ids"][0, 3]
-    model, batches = make_model(mixed)
+    model, batches = make_model(mixed_shards)
     report = audit(model, batches, altered(one_row, labels=labels))
     assert f"{report.documents[0]}: the label of place 3 is not the id that follows" in findings(report)
 
@@ -201,12 +207,12 @@ def test_a_label_that_is_not_shifted_is_found(mixed: Shards, one_row: dict[str, 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_a_picture_across_documents_is_found(
-    mixed: Shards, one_row: dict[str, Any], backend: Backend, both_ways: bool
+    mixed_shards: ShardSet, one_row: dict[str, Any], backend: Backend, both_ways: bool
 ) -> None:
     spans = [each.clone() for each in one_row["image_spans"]]
     end = int(one_row["cu_seqlens"][0][3])
     spans[0][-1, 1] = end + 2
-    model, batches = make_model(mixed, backend=backend, both_ways=both_ways)
+    model, batches = make_model(mixed_shards, backend=backend, both_ways=both_ways)
     report = audit(model, batches, altered(one_row, image_spans=spans))
     assert f"{report.documents[2]}: a picture of row 0 lies in places" in findings(report)
     # Where pictures are attended to both ways no mask is made of it at all.
@@ -215,12 +221,12 @@ def test_a_picture_across_documents_is_found(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_mask_with_a_picture_across_documents_is_found(
-    mixed: Shards, one_row: dict[str, Any], backend: Backend
+    mixed_shards: ShardSet, one_row: dict[str, Any], backend: Backend
 ) -> None:
-    model, batches = make_model(mixed, backend=backend, both_ways=True)
+    model, batches = make_model(mixed_shards, backend=backend, both_ways=True)
     end = int(one_row["cu_seqlens"][0][1])
 
-    def leaking(read: Any) -> Batch:
+    def leaking(read: Any) -> MicroBatch:
         """The last place of document 0 and the first of document 1 see each other."""
         batch = batches(read)
         mask = batch.inputs.mask
@@ -229,7 +235,7 @@ def test_a_mask_with_a_picture_across_documents_is_found(
             seen[0, 0, end - 2 : end + 2, end - 2 : end + 2] = True
             mask = replace(mask, mask=seen)
         else:
-            assert isinstance(mask, Documents)
+            assert isinstance(mask, DocumentSpans)
             one, two, *others = mask.rows[0]
             whole = torch.zeros(two.stop, two.stop, dtype=torch.bool)
             for part in (one, two):
@@ -237,17 +243,17 @@ def test_a_mask_with_a_picture_across_documents_is_found(
                 inner = torch.ones(size, size).tril().bool() if part.mask is None else part.mask
                 whole[part.start : part.stop, part.start : part.stop] = inner
             whole[end - 2 : end + 2, end - 2 : end + 2] = True
-            mask = Documents(((Document(0, two.stop, whole), *others), *mask.rows[1:]))
+            mask = DocumentSpans(((DocumentSpan(0, two.stop, whole), *others), *mask.rows[1:]))
         return replace(batch, inputs=replace(batch.inputs, mask=mask))
 
     report = audit(model, leaking, one_row)
     assert set(report.leaks) == {(0, 1), (1, 0)}
 
 
-def test_pads_reach_no_document(mixed: Shards, one_row: dict[str, Any]) -> None:
-    model, batches = make_model(mixed, backend="dense")
+def test_pads_reach_no_document(mixed_shards: ShardSet, one_row: dict[str, Any]) -> None:
+    model, batches = make_model(mixed_shards, backend="dense")
 
-    def leaking(read: Any) -> Batch:
+    def leaking(read: Any) -> MicroBatch:
         batch = batches(read)
         mask = batch.inputs.mask
         assert isinstance(mask, Dense)
@@ -261,9 +267,9 @@ def test_pads_reach_no_document(mixed: Shards, one_row: dict[str, Any]) -> None:
 
 
 def test_a_document_that_the_model_does_not_read_is_no_success(
-    mixed: Shards, one_row: dict[str, Any]
+    mixed_shards: ShardSet, one_row: dict[str, Any]
 ) -> None:
-    model, batches = make_model(mixed)
+    model, batches = make_model(mixed_shards)
     with torch.no_grad():
         for parameter in model.tok_embeddings.parameters():
             parameter.zero_()
@@ -273,10 +279,10 @@ def test_a_document_that_the_model_does_not_read_is_no_success(
 
 
 @pytest.fixture(scope="module")
-def recipe(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(mixed_shards: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run's settings as a file."""
     folder = tmp_path_factory.mktemp("audited")
-    table = settings(write_plan(folder, mixed), folder / "out", loss={"aux": 0.0, "z": 0.0})
+    table = settings(write_plan(folder, mixed_shards), folder / "out", loss={"aux": 0.0, "z": 0.0})
     lines = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for name, inner in table.items():
         if isinstance(inner, dict):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from mmpack.errors import ConfigError, DataError, StorageError
 from mmpack.layout import Layout, LayoutConfig
-from mmpack.stream import load_plan, open_plan
+from mmpack.stream import load_plan_config, open_plan
 from mmpack_trainer.budget import (
     DENSE,
     MOE,
@@ -199,7 +199,7 @@ def test_attention_is_that_of_the_plans_documents_where_they_are_known(run: Path
     text = told(run / "run.toml", BF16, "--gpus", 8)
     assert "attention over documents of the plan's first" in text
     assert "full rows" not in text
-    plan = open_plan(load_plan(run / "plan.toml"))
+    plan = open_plan(load_plan_config(run / "plan.toml"))
     work = Work.sum(planned_work(plan, step) for step in range(plan.config.window_steps))
     assert f"causal attention {6 * 2 * 64 * work.squares / work.tokens:.3g} " in text
     assert f"fill {work.fill:.1%} " in text

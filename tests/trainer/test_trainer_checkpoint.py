@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError, StorageError
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from mmpack_trainer.audit_run import audit_run
 from mmpack_trainer.config.schema import TrainConfig
-from tests.small_disk import disk_of
+from tests.small_disk import mount_small_disk
 from tests.trainer.small_runs import ROOT, environment, settings, torchrun, write_plan
 
 pytest.importorskip("torchtitan")
@@ -26,15 +26,15 @@ MODEL = {"dim": 32, "heads": 2, "kv_heads": 1, "hidden_dim": 32}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Path:
-    return write_plan(tmp_path_factory.mktemp("checkpoint"), mixed)
+def plan(tmp_path_factory: pytest.TempPathFactory, mixed_shards: ShardSet) -> Path:
+    return write_plan(tmp_path_factory.mktemp("checkpoint"), mixed_shards)
 
 
 def _trainer(plan: Path, out: Path, **tables: Any) -> Any:
     from mmpack_trainer.train import Trainer
 
     table = settings(plan, out, **({"model": MODEL, "micro_batch": 4} | tables))
-    return Trainer(parse(table, TrainConfig, where="run"))
+    return Trainer(parse_settings(table, TrainConfig, where="run"))
 
 
 def test_the_last_are_kept_and_the_best(plan: Path, tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_a_learned_temperature_is_part_of_the_model(plan: Path, saved: Path, tmp
     trainer.close()
 
 
-def test_the_end_of_the_plan_is_told(mixed: Shards, tmp_path: Path) -> None:
-    path = write_plan(tmp_path, mixed)
+def test_the_end_of_the_plan_is_told(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    path = write_plan(tmp_path, mixed_shards)
     path.write_text(path.read_text().replace("select = ", "max_epochs = 1\nselect = "))
     trainer = _trainer(path, tmp_path / "out", steps=1000, loss={"aux": 0.0, "z": 0.0})
     with pytest.raises(DataError, match=r"the plan ends after \d+ steps"):
@@ -223,7 +223,7 @@ def test_a_damaged_or_harmful_checkpoint_is_told(
         trainer.resume()
     trainer.close()
     assert "step-00000001" in str(raised.value)
-    assert "Move the checkpoint away" in raised.value.mend
+    assert "Move the checkpoint away" in raised.value.hint
     assert PurePosixPath("a/b").name == "b"
     assert not (tmp_path / "harmed").exists()
 
@@ -249,7 +249,7 @@ def test_a_folder_that_cannot_be_written_is_told(plan: Path, tmp_path: Path) -> 
 
 
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(plan: Path, tmp_path: Path) -> None:
-    with disk_of("12m", tmp_path) as disk:
+    with mount_small_disk("12m", tmp_path) as disk:
         trainer = _trainer(plan, disk)
         trainer.step()
         trainer.save()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 from tests.trainer.recipes import make_run
 from tests.trainer.small_runs import ROOT, environment, torchrun, write_plan
@@ -104,8 +104,10 @@ checkpoint = { every_steps = 2 }
 
 
 @pytest.mark.slow
-def test_under_torchrun_it_trains_and_goes_on_on_another_layout(mixed: Shards, tmp_path: Path) -> None:
-    write_plan(tmp_path, mixed)
+def test_under_torchrun_it_trains_and_goes_on_on_another_layout(
+    mixed_shards: ShardSet, tmp_path: Path
+) -> None:
+    write_plan(tmp_path, mixed_shards)
     (tmp_path / "run.toml").write_text(_RUN)
 
     def train(*options: str) -> str:
@@ -128,9 +130,9 @@ def test_under_torchrun_it_trains_and_goes_on_on_another_layout(mixed: Shards, t
 
 
 def test_where_nothing_is_left_to_do_or_to_write_is_told_before_the_first_step(
-    mixed: Shards, tmp_path: Path
+    mixed_shards: ShardSet, tmp_path: Path
 ) -> None:
-    write_plan(tmp_path, mixed)
+    write_plan(tmp_path, mixed_shards)
     (tmp_path / "run.toml").write_text(_RUN)
     first = mmpack_train(tmp_path / "run.toml", "--steps=2")
     assert first.returncode == 0, first.stderr

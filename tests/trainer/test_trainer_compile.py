@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 from msgspec.structs import replace
 
-from mmpack import Shards
+from mmpack import ShardSet
 from tests.trainer import small_runs
 from tests.trainer.small_models import LOSS, MODEL, MOE, SEQ_LEN, make_arrays, make_model
 from tests.trainer.small_runs import run_cases, settings, write_plan
@@ -27,7 +27,7 @@ Recompute = Literal["none", "selective", "full"]
 
 
 def _gradients(
-    shards: Shards, backend: Backend, recompute: Recompute, *, compiled: bool
+    shards: ShardSet, backend: Backend, recompute: Recompute, *, compiled: bool
 ) -> dict[str, Tensor]:
     """By weight, of a model whose first layer is dense and whose second has experts."""
     _, batches = make_model(shards, backend=backend)
@@ -56,10 +56,10 @@ def _gradients(
     ("backend", "recompute"), [("sdpa", "selective"), ("dense", "none"), ("dense", "selective")]
 )
 def test_gradients_are_those_of_the_eager_model(
-    mixed: Shards, backend: Backend, recompute: Recompute
+    mixed_shards: ShardSet, backend: Backend, recompute: Recompute
 ) -> None:
-    expected = _gradients(mixed, backend, "none", compiled=False)
-    found = _gradients(mixed, backend, recompute, compiled=True)
+    expected = _gradients(mixed_shards, backend, "none", compiled=False)
+    found = _gradients(mixed_shards, backend, recompute, compiled=True)
     assert list(found) == list(expected)
     for name, gradient in found.items():
         assert float((gradient - expected[name]).norm()) <= 1e-5 * float(expected[name].norm()), name
@@ -67,8 +67,8 @@ def test_gradients_are_those_of_the_eager_model(
 
 @pytest.mark.slow  # compiles, in two processes
 @pytest.mark.timeout(600)
-def test_layouts_agree(mixed: Shards, tmp_path: Path) -> None:
-    plan = write_plan(tmp_path, mixed)
+def test_layouts_agree(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    plan = write_plan(tmp_path, mixed_shards)
 
     def case(
         experts: bool, attention: str, recompute: str, tensor: int, *, compiled: bool = True

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from mmpack_trainer.config.check import check
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.hardware import Device
@@ -23,18 +23,18 @@ MODEL = {"moe": small_runs.MOE | {"dense_layers": 1}}
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Path:
+def plan(tmp_path_factory: pytest.TempPathFactory, mixed_shards: ShardSet) -> Path:
     """A plan over the small build."""
     for name in ("torchtitan", "torchao"):
         pytest.importorskip(name)
-    return small_runs.write_plan(tmp_path_factory.mktemp("fp8"), mixed)
+    return small_runs.write_plan(tmp_path_factory.mktemp("fp8"), mixed_shards)
 
 
 def _trainer(plan: Path, out: Path, *, fp8: bool, **tables: Any):
     from mmpack_trainer.train import Trainer
 
     table = settings(plan, out, model=MODEL, compute={"precision": "float32", "fp8": fp8}, **tables)
-    return Trainer(parse(table, TrainConfig, where="test"), emulate_fp8=True)
+    return Trainer(parse_settings(table, TrainConfig, where="test"), emulate_fp8=True)
 
 
 def test_losses_are_near_those_of_float32_and_fall(plan: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.stream.torch import collate_tensors
 from tests.trainer.small_models import LOSS, MODEL, SEQ_LEN, make_arrays, make_model, make_row, mixed_rows
 
@@ -26,16 +26,16 @@ from mmpack_trainer.titan import FlexAttention, GroupedExperts
     [pytest.param(False, True, marks=pytest.mark.slow), (False, False), (True, False)],
 )
 def test_flex_attention_reads_our_mask(
-    mixed: Shards, monkeypatch: pytest.MonkeyPatch, both_ways: bool, compiled: bool
+    mixed_shards: ShardSet, monkeypatch: pytest.MonkeyPatch, both_ways: bool, compiled: bool
 ) -> None:
     """Compiled, it goes by the blocks; not compiled, by the rule alone. For a CPU torch 2.13 does not always write C++ that
     compiles where the rule reads two tensors, as with pictures."""
     if not compiled:
         monkeypatch.setattr(FlexAttention, "_compiled_flex_attn", flex_attention)
-    arrays = make_arrays(mixed)
+    arrays = make_arrays(mixed_shards)
     found = []
     for backend in ("sdpa", "flex"):
-        model, batches = make_model(mixed, backend=backend, both_ways=both_ways)
+        model, batches = make_model(mixed_shards, backend=backend, both_ways=both_ways)
         with torch.no_grad():
             inputs = batches(arrays).inputs
             found.append(model(inputs).logits[inputs.valid])
@@ -43,15 +43,15 @@ def test_flex_attention_reads_our_mask(
 
 
 @pytest.mark.slow  # compiles
-def test_a_compiled_model_is_compiled_once_for_all_masks(mixed: Shards) -> None:
-    rows = mixed_rows(mixed)
-    _, batches = make_model(mixed, backend="flex")
+def test_a_compiled_model_is_compiled_once_for_all_masks(mixed_shards: ShardSet) -> None:
+    rows = mixed_rows(mixed_shards)
+    _, batches = make_model(mixed_shards, backend="flex")
     tree = decoder_config(MODEL, LOSS, batches.widths, max_seq_len=SEQ_LEN, backend="flex")
     world = start(ParallelConfig())
     model = build(tree, world, ComputeConfig(precision="float32", compile=True), seed=0)
     graphs = []
     for documents in (rows[:2], rows[1::-1], [rows[0][:2], rows[1][:1]], [rows[1][2:], rows[0][1:]]):
-        made = [make_row(mixed, row, number) for number, row in enumerate(documents)]
+        made = [make_row(mixed_shards, row, number) for number, row in enumerate(documents)]
         batch = batches(collate_tensors(made))
         with torch.no_grad():
             model(batch.inputs, batch.targets.ids)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError
 from mmpack_trainer.config.advice import usual_peaks
 from mmpack_trainer.lr_range import Found, is_over, ladder, read_off, smoothed
@@ -140,9 +140,11 @@ def mmpack_lr_range(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_leaves_a_record_a_picture_and_what_was_there(mixed: Shards, tmp_path: Path) -> None:
+def test_the_command_leaves_a_record_a_picture_and_what_was_there(
+    mixed_shards: ShardSet, tmp_path: Path
+) -> None:
     pytest.importorskip("torchtitan")
-    small_runs.write_plan(tmp_path, mixed)
+    small_runs.write_plan(tmp_path, mixed_shards)
     recipe, out = write_recipe(tmp_path), tmp_path / "run"
     kept = {"metrics.jsonl": "of a run", "checkpoints/step-00000007/run.json": "{}", RECORD_NAME: "old\n"}
     for name, text in kept.items():
@@ -184,9 +186,9 @@ def test_what_is_no_range_is_refused_before_anything_is_read(limits: tuple[float
     assert "is no range of learning rates" in str(done.exception)
 
 
-def test_the_command_stops_where_the_gradient_is_no_number(mixed: Shards, tmp_path: Path) -> None:
+def test_the_command_stops_where_the_gradient_is_no_number(mixed_shards: ShardSet, tmp_path: Path) -> None:
     pytest.importorskip("torchtitan")
-    small_runs.write_plan(tmp_path, mixed)
+    small_runs.write_plan(tmp_path, mixed_shards)
     done = mmpack_lr_range(write_recipe(tmp_path), *SMALL, "--to", "1e300", "--steps", "10")
     assert done.returncode == 1
     assert "steps before the loss is no number or the plan ends are too few" in done.stderr

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
-from mmpack_trainer.accounting import Batch
+from mmpack_trainer.accounting import BatchSize
 from mmpack_trainer.config.check import Checked, check
 from mmpack_trainer.config.load import load_config
 from mmpack_trainer.config.schema import (
@@ -55,7 +55,7 @@ def settings(model: ModelConfig = DENSE, **tables: Any) -> TrainConfig:
 
 
 def memory(config: TrainConfig, *, rows: int = 2, seq_len: int = 128, world: int = 1) -> Memory:
-    batch = Batch(rows, seq_len, 1, world // config.parallel.tensor)
+    batch = BatchSize(rows, seq_len, 1, world // config.parallel.tensor)
     return memory_of(config, batch, parameters_of(config.model, LAYOUT), world=world)
 
 
@@ -160,7 +160,7 @@ def test_a_real_layer_keeps_what_is_estimated(model: ModelConfig) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchtitan")
     from mmpack_trainer.model.build import Widths, decoder_config
-    from mmpack_trainer.model.masks import Document, Documents
+    from mmpack_trainer.model.masks import DocumentSpan, DocumentSpans
 
     model, places = replace(model, layers=1), 256
     tree = decoder_config(
@@ -170,7 +170,7 @@ def test_a_real_layer_keeps_what_is_estimated(model: ModelConfig) -> None:
     decoder.init_states()
     decoder.to(torch.bfloat16).train()
     inputs = SimpleNamespace(
-        mask=Documents(((Document(0, places, None),),)),
+        mask=DocumentSpans(((DocumentSpan(0, places, None),),)),
         positions=torch.arange(places)[None],
         numbers=(0,),
         valid=torch.ones(1, places, dtype=torch.bool),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.layout import Layout, LayoutConfig
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.metrics import METRICS_NAME, MetricsLog, read_metrics
@@ -220,8 +220,8 @@ def test_bars_and_alarms_are_kept_in_the_log_and_on_tensorboard(tmp_path: Path) 
     assert "alarms/text_summary" in seen.Tags()["tensors"]
 
 
-def test_a_run_with_experts_shows_them_and_tells_its_alarms(mixed: Shards, tmp_path: Path) -> None:
-    small_runs.write_plan(tmp_path, mixed)
+def test_a_run_with_experts_shows_them_and_tells_its_alarms(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    small_runs.write_plan(tmp_path, mixed_shards)
     recipe = write_recipe(tmp_path)
     settings = (
         "steps=24",

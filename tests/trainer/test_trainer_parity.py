@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from tests.trainer.small_runs import MOE, run_cases, settings, write_plan
 
 pytest.importorskip("torchtitan")
@@ -61,10 +61,10 @@ LAYOUTS: dict[int, list[Named]] = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, mixed: Shards) -> Runner:
+def runs(tmp_path_factory: pytest.TempPathFactory, mixed_shards: ShardSet) -> Runner:
     """Trains cases in a number of processes."""
     folder = tmp_path_factory.mktemp("parity")
-    plan = write_plan(folder, mixed)
+    plan = write_plan(folder, mixed_shards)
 
     def run(world: int, cases: list[Named]) -> dict[str, Steps]:
         return run_cases(

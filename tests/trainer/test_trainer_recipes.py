@@ -14,7 +14,7 @@ from mmpack_trainer.config.check import Checked, check
 from mmpack_trainer.config.load import load_config
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.hardware import Device
-from tools.make_index import Source, make_index
+from tools.make_index import IndexSource, make_index
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
 H100 = Device("NVIDIA H100 80GB HBM3", (9, 0), 80 << 30)
@@ -28,7 +28,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cameras=("cam_front",),
         numeric=(NumericLayout(name="action", width=3, mode="continuous", role="action"),),
     )
-    source = Source("drives", "slice", lengths, runs=np.arange(400) // 20, tokens_text=np.full(400, 8))
+    source = IndexSource("drives", "slice", lengths, runs=np.arange(400) // 20, tokens_text=np.full(400, 8))
     return make_index(tmp_path_factory.mktemp("recipes") / "shards", [source], layout=layout)
 
 

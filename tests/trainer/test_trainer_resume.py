@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from tests.ingest.build_inputs import children, wait_gone
 from tests.trainer.small_runs import ROOT, environment, settings, torchrun
 
@@ -42,7 +42,7 @@ select = ["texts", "speech"]
 class Running:
     """A run in a folder, whose settings all its processes share."""
 
-    def __init__(self, folder: Path, shards: Shards) -> None:
+    def __init__(self, folder: Path, shards: ShardSet) -> None:
         self.folder = folder
         folder.mkdir()
         plan = folder / "plan.toml"
@@ -126,16 +126,16 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def whole(mixed: Shards, tmp_path_factory: pytest.TempPathFactory) -> Running:
+def whole(mixed_shards: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> Running:
     """Twenty steps in one go."""
-    running = Running(tmp_path_factory.mktemp("resume") / "whole", mixed)
+    running = Running(tmp_path_factory.mktemp("resume") / "whole", mixed_shards)
     running.finish(running.start())
     return running
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path: Path) -> None:
-    running = Running(tmp_path / "killed", mixed)
+def test_a_killed_run_goes_on_to_the_bit(mixed_shards: ShardSet, whole: Running, tmp_path: Path) -> None:
+    running = Running(tmp_path / "killed", mixed_shards)
     running.kill_behind(10, running.start())
     told = max(running.losses())
     assert 10 <= told < STEPS
@@ -156,8 +156,10 @@ def test_a_killed_run_goes_on_to_the_bit(mixed: Shards, whole: Running, tmp_path
 
 
 @pytest.mark.slow
-def test_a_run_of_eight_processes_goes_on_in_four(mixed: Shards, whole: Running, tmp_path: Path) -> None:
-    running = Running(tmp_path / "shrunk", mixed)
+def test_a_run_of_eight_processes_goes_on_in_four(
+    mixed_shards: ShardSet, whole: Running, tmp_path: Path
+) -> None:
+    running = Running(tmp_path / "shrunk", mixed_shards)
     running.kill_behind(10, running.start(world=8, expert=4))
     assert (running.folder / "rows-7.jsonl").is_file()
     # Fewer processes, and other shards of every weight: tensor parallel ones, and experts in two parts.

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 from mmpack.errors import DataError
-from mmpack.settings import parse
+from mmpack.settings import parse_settings
 from tests.trainer.small_runs import settings, write_plan
 
 pytest.importorskip("torchtitan")
@@ -21,13 +21,13 @@ from mmpack_trainer.model.moe import Gate, Router
 from mmpack_trainer.train import Trainer
 
 
-def _trainer(folder: Path, shards: Shards, **tables: Any) -> Trainer:
+def _trainer(folder: Path, shards: ShardSet, **tables: Any) -> Trainer:
     table = settings(write_plan(folder, shards), folder / "out", **tables)
-    return Trainer(parse(table, TrainConfig, where="test"))
+    return Trainer(parse_settings(table, TrainConfig, where="test"))
 
 
-def test_the_same_batches_teach(mixed: Shards, tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, mixed)
+def test_the_same_batches_teach(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, mixed_shards)
     rows = [trainer.batches({**arrays, "labels": labels}) for arrays, labels in _taken(trainer, 4)]
     steps = [trainer.learn(rows, waited_s=0.25) for _ in range(6)]
     assert [step.number for step in steps] == [1, 2, 3, 4, 5, 6]
@@ -41,8 +41,8 @@ def _taken(trainer: Trainer, count: int) -> list[Any]:
     return [next(data) for _ in range(count)]
 
 
-def test_a_gradient_that_is_no_number_ends_the_run(mixed: Shards, tmp_path: Path) -> None:
-    trainer = _trainer(tmp_path, mixed, checkpoint={"every_steps": 1})
+def test_a_gradient_that_is_no_number_ends_the_run(mixed_shards: ShardSet, tmp_path: Path) -> None:
+    trainer = _trainer(tmp_path, mixed_shards, checkpoint={"every_steps": 1})
     trainer.step()
     trainer.save()
     with torch.no_grad():
@@ -51,16 +51,16 @@ def test_a_gradient_that_is_no_number_ends_the_run(mixed: Shards, tmp_path: Path
     with pytest.raises(DataError, match=r"gradient of step 2 .*ce nan") as raised:
         trainer.step()
     assert raised.value.where == "rows 4 to 7"
-    assert "checkpoint is of step 1" in raised.value.mend
+    assert "checkpoint is of step 1" in raised.value.hint
     for parameter, kept in zip(trainer.model.parameters(), before, strict=True):
         assert torch.equal(parameter, kept) or parameter.isnan().all()
     assert trainer.done == 1
     trainer.close()
 
 
-def test_where_all_experts_are_chosen_there_is_no_margin(mixed: Shards, tmp_path: Path) -> None:
+def test_where_all_experts_are_chosen_there_is_no_margin(mixed_shards: ShardSet, tmp_path: Path) -> None:
     moe = {"experts": 1, "top_k": 1, "hidden_dim": 32}
-    trainer = _trainer(tmp_path, mixed, model={"moe": moe}, micro_batch=4)
+    trainer = _trainer(tmp_path, mixed_shards, model={"moe": moe}, micro_batch=4)
     step = trainer.step()
     assert step.chosen.tolist() == [[step.tokens]] * 2
     assert step.gate[:, 4].tolist() == [0.0, 0.0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mmpack import Shards
+from mmpack import ShardSet
 
 pytest.importorskip("torchtitan")
 
@@ -20,7 +20,7 @@ from mmpack.stream.torch import collate_tensors
 from mmpack_trainer.batch import Batches
 from mmpack_trainer.model.decoder import MultimodalDecoder
 from mmpack_trainer.titan import token_losses
-from tests.trainer.small_models import MOE, Wanted, make_model, make_row, mixed_rows
+from tests.trainer.small_models import MOE, DocumentRows, make_model, make_row, mixed_rows
 
 TOLERANCE = 1e-5
 
@@ -62,7 +62,9 @@ def losses_of(model: MultimodalDecoder, batches: Batches, row: Row) -> Losses:
     )
 
 
-def compare(model: MultimodalDecoder, batches: Batches, shards: Shards, rows: list[list[Wanted]]) -> float:
+def compare(
+    model: MultimodalDecoder, batches: Batches, shards: ShardSet, rows: list[list[DocumentRows]]
+) -> float:
     """The largest difference per label, per action and of an embedding; checks each."""
     found = 0.0
     for wanted in rows:
@@ -83,19 +85,19 @@ def compare(model: MultimodalDecoder, batches: Batches, shards: Shards, rows: li
 
 @pytest.mark.parametrize("both_ways", [False, True])
 @pytest.mark.parametrize("moe", [None, MOE], ids=["dense", "experts"])
-def test_documents_have_the_losses_they_have_alone(mixed: Shards, moe: Any, both_ways: bool) -> None:
-    model, batches = make_model(mixed, moe=moe, both_ways=both_ways)
-    compare(model, batches, mixed, mixed_rows(mixed))
+def test_documents_have_the_losses_they_have_alone(mixed_shards: ShardSet, moe: Any, both_ways: bool) -> None:
+    model, batches = make_model(mixed_shards, moe=moe, both_ways=both_ways)
+    compare(model, batches, mixed_shards, mixed_rows(mixed_shards))
 
 
 @pytest.mark.parametrize("moe", [None, MOE], ids=["dense", "experts"])
-def test_they_do_with_the_dense_reference(mixed: Shards, moe: Any) -> None:
-    model, batches = make_model(mixed, backend="dense", both_ways=True, moe=moe)
-    compare(model, batches, mixed, mixed_rows(mixed))
+def test_they_do_with_the_dense_reference(mixed_shards: ShardSet, moe: Any) -> None:
+    model, batches = make_model(mixed_shards, backend="dense", both_ways=True, moe=moe)
+    compare(model, batches, mixed_shards, mixed_rows(mixed_shards))
 
 
-def test_the_rows_hold_every_modality_actions_and_pairs(mixed: Shards) -> None:
-    rows = [make_row(mixed, documents) for documents in mixed_rows(mixed)]
+def test_the_rows_hold_every_modality_actions_and_pairs(mixed_shards: ShardSet) -> None:
+    rows = [make_row(mixed_shards, documents) for documents in mixed_rows(mixed_shards)]
     held = {int(kind) for row in rows for kind in row.modality[row.document_ids >= 0]}
     assert held == set(map(int, Modality))
     for name in ("patches", "actions", "values"):
@@ -103,22 +105,22 @@ def test_the_rows_hold_every_modality_actions_and_pairs(mixed: Shards) -> None:
     assert [len(row.pairs) for row in rows] == [0, 2]
 
 
-def test_backends_agree(mixed: Shards) -> None:
-    rows = [make_row(mixed, documents) for documents in mixed_rows(mixed)]
-    model, batches = make_model(mixed, backend="sdpa", both_ways=True)
-    reference, others = make_model(mixed, backend="dense", both_ways=True)
+def test_backends_agree(mixed_shards: ShardSet) -> None:
+    rows = [make_row(mixed_shards, documents) for documents in mixed_rows(mixed_shards)]
+    model, batches = make_model(mixed_shards, backend="sdpa", both_ways=True)
+    reference, others = make_model(mixed_shards, backend="dense", both_ways=True)
     for row in rows:
         one, other = losses_of(model, batches, row), losses_of(reference, others, row)
         torch.testing.assert_close(one.ce / one.labels, other.ce / other.labels, rtol=0, atol=TOLERANCE)
         torch.testing.assert_close(one.embeddings, other.embeddings, rtol=0, atol=TOLERANCE)
 
 
-def test_a_document_that_sees_another_differs(mixed: Shards) -> None:
+def test_a_document_that_sees_another_differs(mixed_shards: ShardSet) -> None:
     # The comparison can fail: a span that is off by one is far above the tolerance.
-    model, batches = make_model(mixed)
-    wanted = mixed_rows(mixed)[0]
-    row = make_row(mixed, wanted)
+    model, batches = make_model(mixed_shards)
+    wanted = mixed_rows(mixed_shards)[0]
+    row = make_row(mixed_shards, wanted)
     row.cu_seqlens[1] -= 1
     packed = losses_of(model, batches, row)
-    alone = losses_of(model, batches, make_row(mixed, [wanted[1]]))
+    alone = losses_of(model, batches, make_row(mixed_shards, [wanted[1]]))
     assert abs(packed.ce[1] - alone.ce[0]) / packed.labels[1] > 10 * TOLERANCE

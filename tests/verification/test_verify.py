@@ -54,10 +54,10 @@ def mmpack_verify(out: Path) -> subprocess.CompletedProcess:
 
 
 def test_a_good_build_and_one_sealed_again_have_no_faults(out: Path) -> None:
-    assert verify(str(out)).faults == []
+    assert verify(str(out)).problems == []
     for key in (SLICE, TEXT, PICTURE, SPEECH):
         edit_shard_set.edit_description(out, key, lambda _: None)
-    assert verify(str(out)).faults == []
+    assert verify(str(out)).problems == []
     assert {row["policy"] for row in _streams(out, SLICE).values()} >= {
         "nearest",
         "hold",
@@ -126,7 +126,7 @@ def test_hostile_descriptions_are_faults_of_their_sample(out: Path, name: str) -
         edit_shard_set.edit_members(
             out, SLICE, lambda m: m.update(json=m["json"].replace(b'"t_ns":', b'"t_ns":' + b"9" * 5000, 1))
         )
-    faults = verify(str(out)).faults
+    faults = verify(str(out)).problems
     assert any(SLICE in fault for fault in faults), faults
 
 
@@ -158,7 +158,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
 def _is_looked_at(out: Path) -> bool:
     """Whether verification ends as it should, with or without faults."""
     try:
-        return isinstance(verify(str(out)).faults, list)
+        return isinstance(verify(str(out)).problems, list)
     except IntegrityError as error:
         return "manifest" in str(error)
 
@@ -241,36 +241,36 @@ FALSE_TOTALS = {
 def test_manifests_that_are_not_true(out: Path, name: str) -> None:
     edit_shard_set.edit_manifest(out, (HOSTILE_MANIFESTS | FALSE_TOTALS)[name])
     try:
-        assert verify(str(out)).faults
+        assert verify(str(out)).problems
     except IntegrityError as error:
         assert "manifest" in str(error)  # noqa: PT017 - refused before a fault could be listed
 
 
-@pytest.mark.parametrize("name", [field.name for field in index.SCHEMA])
+@pytest.mark.parametrize("name", [field.name for field in index.INDEX_SCHEMA])
 def test_an_index_without_a_column(out: Path, name: str) -> None:
-    table = index.from_bytes((out / "index.parquet").read_bytes(), where="x")
-    edit_shard_set.write_file(out, "index.parquet", index.to_bytes(table.drop_columns([name])))
-    assert f"no column '{name}'" in verify(str(out)).faults[0]
+    table = index.decode_parquet((out / "index.parquet").read_bytes(), where="x")
+    edit_shard_set.write_file(out, "index.parquet", index.encode_parquet(table.drop_columns([name])))
+    assert f"no column '{name}'" in verify(str(out)).problems[0]
 
 
 def test_an_index_of_other_types(out: Path) -> None:
-    table = index.from_bytes((out / "index.parquet").read_bytes(), where="x")
+    table = index.decode_parquet((out / "index.parquet").read_bytes(), where="x")
     for name, kind in (("t_ns", pa.string()), ("shard", pa.string()), ("tokens", pa.float64())):
         place = table.schema.get_field_index(name)
         changed = table.set_column(place, name, table[name].cast(kind))
-        edit_shard_set.write_file(out, "index.parquet", index.to_bytes(changed))
-        assert f"column '{name}' is" in verify(str(out)).faults[0]
+        edit_shard_set.write_file(out, "index.parquet", index.encode_parquet(changed))
+        assert f"column '{name}' is" in verify(str(out)).problems[0]
     nulls = table.set_column(
         table.schema.get_field_index("cameras"), "cameras", pa.nulls(table.num_rows, table["cameras"].type)
     )
-    edit_shard_set.write_file(out, "index.parquet", index.to_bytes(nulls))
-    assert "rows without a value" in verify(str(out)).faults[0]
+    edit_shard_set.write_file(out, "index.parquet", index.encode_parquet(nulls))
+    assert "rows without a value" in verify(str(out)).problems[0]
 
 
 FALSE_ROWS = [
     *(("run", key) for key in (SLICE, TEXT)),
     *((name, key) for name in ("t_ns", "residual_ns", "text_bytes", "ordinal") for key in (SLICE, TEXT)),
-    *((f"tokens_{name}", SLICE) for name in index.MODALITIES),
+    *((f"tokens_{name}", SLICE) for name in index.MODALITY_COLUMNS),
     ("offset_bytes", SLICE),
     ("crc32", SLICE),
 ]
@@ -279,7 +279,7 @@ FALSE_ROWS = [
 @pytest.mark.parametrize(("name", "key"), FALSE_ROWS)
 def test_rows_of_the_index_that_are_not_true(out: Path, name: str, key: str) -> None:
     edit_shard_set.edit_row(out, key, _put(name, value=_more))
-    assert verify(str(out)).faults
+    assert verify(str(out)).problems
 
 
 def test_tokens_that_only_add_up(out: Path) -> None:
@@ -288,7 +288,7 @@ def test_tokens_that_only_add_up(out: Path) -> None:
     edit_shard_set.edit_row(out, SLICE, _put("tokens_audio", value=lambda count: count - 1))
     edit_shard_set.edit_manifest(out, _put("tokens_by_modality", "vision", value=_more))
     edit_shard_set.edit_manifest(out, _put("tokens_by_modality", "audio", value=lambda count: count - 1))
-    [fault] = verify(str(out)).faults
+    [fault] = verify(str(out)).problems
     assert SLICE in fault
     assert "tokens_vision" in fault
 
@@ -309,7 +309,7 @@ def test_tokens_that_only_add_up(out: Path) -> None:
 )
 def test_rows_of_another_sample(out: Path, key: str, name: str, value: Any) -> None:
     edit_shard_set.edit_row(out, key, _put(name, value=value))
-    assert verify(str(out)).faults
+    assert verify(str(out)).problems
 
 
 def _stream(name: str, key: str, value: Any) -> Callable[[Table], None]:
@@ -360,7 +360,7 @@ FALSE_SLICES = {
 @pytest.mark.parametrize("name", FALSE_SLICES)
 def test_slices_that_break_the_gate(out: Path, name: str) -> None:
     edit_shard_set.edit_description(out, SLICE, FALSE_SLICES[name])
-    [fault] = [fault for fault in verify(str(out)).faults if SLICE in fault]
+    [fault] = [fault for fault in verify(str(out)).problems if SLICE in fault]
     assert "json member is damaged" not in fault
 
 
@@ -389,7 +389,7 @@ FALSE_ARRAYS = {
 @pytest.mark.parametrize("name", FALSE_ARRAYS)
 def test_numbers_that_are_not_those_described(out: Path, name: str) -> None:
     edit_shard_set.edit_members(out, SLICE, _arrays(FALSE_ARRAYS[name]))
-    assert verify(str(out)).faults
+    assert verify(str(out)).problems
 
 
 def test_a_window_with_a_hole(out: Path) -> None:
@@ -406,24 +406,24 @@ def test_a_window_with_a_hole(out: Path) -> None:
         next(entry for entry in row["numeric"] if entry["name"] == "imu")["rows"] -= 5
 
     edit_shard_set.edit_row(out, SLICE, count)
-    assert any("'imu' has nothing for" in fault for fault in verify(str(out)).faults)
+    assert any("'imu' has nothing for" in fault for fault in verify(str(out)).problems)
 
 
 def test_a_text_of_another_time(out: Path) -> None:
     rows = [row for row in edit_shard_set.read_index(out) if row["kind"] == "slice" and row["text_bytes"]]
     key = rows[0]["key"]
     edit_shard_set.edit_description(out, key, _put("streams", "subtitles", "texts", 0, "t_ns", value=10**15))
-    assert any("does not meet its window" in fault for fault in verify(str(out)).faults)
+    assert any("does not meet its window" in fault for fault in verify(str(out)).problems)
 
 
 def test_text_that_is_not_utf_8(out: Path) -> None:
     edit_shard_set.edit_members(out, TEXT, lambda members: members.update(txt=b"\xff\xfe"))
-    assert any("not UTF-8" in fault for fault in verify(str(out)).faults)
+    assert any("not UTF-8" in fault for fault in verify(str(out)).problems)
 
 
 def test_shards_that_nobody_names(out: Path) -> None:
     shutil.copy(next((out / "shards").iterdir()), out / "shards" / "more-00000.tar")
-    [fault] = verify(str(out)).faults
+    [fault] = verify(str(out)).problems
     assert "more-00000.tar" in fault
 
 
@@ -431,24 +431,24 @@ def test_sync_reports_of_another_build(out: Path) -> None:
     reports = json.loads((out / "sync.json").read_bytes())
     reports[0]["streams"]["cam_front"]["offset_ns"] += 1
     edit_shard_set.write_file(out, "sync.json", json.dumps(reports).encode())
-    assert "sync.json" in verify(str(out)).faults[0]
+    assert "sync.json" in verify(str(out)).problems[0]
     for wrong in (b"{}", b"[5]", b"[{}]", b'[{"streams": 5, "clock": 1}]'):
         edit_shard_set.write_file(out, "sync.json", wrong)
-        assert "sync.json" in verify(str(out)).faults[0]
+        assert "sync.json" in verify(str(out)).problems[0]
 
 
 def test_the_quarantine_is_counted(out: Path) -> None:
-    table = index.from_bytes((out / "quarantine.parquet").read_bytes(), where="x")
+    table = index.decode_parquet((out / "quarantine.parquet").read_bytes(), where="x")
     assert table.num_rows
-    edit_shard_set.write_file(out, "quarantine.parquet", index.to_bytes(table.slice(0, 0)))
-    assert any("quarantine.parquet" in fault for fault in verify(str(out)).faults)
-    edit_shard_set.write_file(out, "quarantine.parquet", index.to_bytes(table.drop_columns(["reason"])))
-    assert "no column 'reason'" in verify(str(out)).faults[0]
+    edit_shard_set.write_file(out, "quarantine.parquet", index.encode_parquet(table.slice(0, 0)))
+    assert any("quarantine.parquet" in fault for fault in verify(str(out)).problems)
+    edit_shard_set.write_file(out, "quarantine.parquet", index.encode_parquet(table.drop_columns(["reason"])))
+    assert "no column 'reason'" in verify(str(out)).problems[0]
 
 
 def test_an_index_in_another_order_is_the_same(out: Path) -> None:
     edit_shard_set.write_index(out, edit_shard_set.read_index(out)[::-1])
-    assert verify(str(out)).faults == []
+    assert verify(str(out)).problems == []
 
 
 def test_the_report_outlives_the_build_records(out: Path) -> None:
@@ -463,8 +463,8 @@ def test_the_report_outlives_the_build_records(out: Path) -> None:
 def test_names_that_climb_out_are_not_written() -> None:
     for name in ("../x.txt", "/etc/passwd", "a/../../x", "a\\..\\x", ""):
         with pytest.raises(Exception, match="would leave"):
-            tar.header(name, 0)
-    assert tar.parse_header(tar.header("a..b/c...txt", 0), 0, where="x")
+            tar.make_header(name, 0)
+    assert tar.parse_header(tar.make_header("a..b/c...txt", 0), 0, where="x")
 
 
 @pytest.fixture(scope="module")
@@ -494,7 +494,7 @@ FALSE_TUBELETS = {
 
 
 def test_good_tubelets_have_no_faults(tubelets: Path) -> None:
-    assert verify(str(tubelets)).faults == []
+    assert verify(str(tubelets)).problems == []
 
 
 @pytest.mark.parametrize("name", FALSE_TUBELETS)
@@ -502,7 +502,7 @@ def test_tubelets_that_are_not_those_described(tubelets: Path, tmp_path: Path, n
     out = Path(shutil.copytree(tubelets, tmp_path / "out"))
     edit = FALSE_TUBELETS[name]
     edit_shard_set.edit_description(out, SLICE, lambda description: edit(description["streams"]["cam_front"]))
-    [fault] = verify(str(out)).faults
+    [fault] = verify(str(out)).problems
     assert SLICE in fault
 
 
@@ -510,15 +510,15 @@ def test_tubelets_cut_short(tubelets: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(tubelets, tmp_path / "out"))
     for data in (b"", b"\0" * 100, b"\0\0\0\x18ftypisom"):
         edit_shard_set.edit_members(out, SLICE, _put("cam_front.mp4", value=data))
-        assert SLICE in verify(str(out)).faults[0]
+        assert SLICE in verify(str(out)).problems[0]
 
 
 def test_an_optional_stream_may_be_absent_with_a_reason(tubelets: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(tubelets, tmp_path / "out"))
     edit_shard_set.edit_description(out, SLICE, _drop("streams", "cam_front"))
     edit_shard_set.edit_members(out, SLICE, _drop("cam_front.mp4"))
-    assert "no reason is given" in verify(str(out)).faults[0]
+    assert "no reason is given" in verify(str(out)).problems[0]
     edit_shard_set.edit_description(
         out, SLICE, _put("absent", "cam_front", value="outside the stream's first and last item")
     )
-    assert not any("no reason" in fault for fault in verify(str(out)).faults)
+    assert not any("no reason" in fault for fault in verify(str(out)).problems)

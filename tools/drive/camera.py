@@ -42,7 +42,7 @@ _WINDOW = np.array([52, 64, 84], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
-class Mount:
+class CameraMount:
     """How a camera is fixed to the car; ``yaw_deg`` is counter-clockwise from forward."""
 
     name: str
@@ -52,12 +52,12 @@ class Mount:
 
 # Directions and angles of view as on the nuScenes cars (nuscenes.org/nuscenes#data-collection).
 MOUNTS = (
-    Mount("cam_front", 0.0, 70.0),
-    Mount("cam_front_left", 55.0, 70.0),
-    Mount("cam_front_right", -55.0, 70.0),
-    Mount("cam_back", 180.0, 110.0),
-    Mount("cam_back_left", 110.0, 70.0),
-    Mount("cam_back_right", -110.0, 70.0),
+    CameraMount("cam_front", 0.0, 70.0),
+    CameraMount("cam_front_left", 55.0, 70.0),
+    CameraMount("cam_front_right", -55.0, 70.0),
+    CameraMount("cam_back", 180.0, 110.0),
+    CameraMount("cam_back_left", 110.0, 70.0),
+    CameraMount("cam_back_right", -110.0, 70.0),
 )
 
 
@@ -70,7 +70,7 @@ class Camera:
         size: height and width of the pictures in pixels.
     """
 
-    def __init__(self, scene: Scene, mount: Mount, size: tuple[int, int]) -> None:
+    def __init__(self, scene: Scene, mount: CameraMount, size: tuple[int, int]) -> None:
         height, width = size
         self._scene = scene
         self._yaw_rad = np.deg2rad(mount.yaw_deg)
@@ -89,7 +89,7 @@ class Camera:
         self._road_index = np.rint((self._ground_x_m + _ROAD_REACH_M) / _ROAD_STEP_M).astype(np.int32)
         self._haze_offset = (haze * (_HAZE_LEVELS - 1)).astype(np.uint8) * np.uint8(len(_GROUND))
 
-    def picture(self, time_s: float, clock_text: str, *, flash: bool) -> Image:
+    def render(self, time_s: float, clock_text: str, *, flash: bool) -> Image:
         """The view at ``time_s`` seconds from the drive's start.
 
         Args:

@@ -17,7 +17,7 @@ BACKWARD_NS = 25_000_000
 DEAD_CAMERA_NS = 300_000_000
 _FROM_ENDS_NS = 1_000_000_000
 _APART_NS = 500_000_000
-_APART_AT_LEAST_NS = 250_000_000
+_MIN_DISTANCE_NS = 250_000_000
 _ROW_PERIOD_NS = 20_000_000  # the longer of IMU's and CAN's
 _SNAP_NS = 1_000_000  # more than the jitter of two stamps, less than any period
 
@@ -25,7 +25,7 @@ Int64s = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class PlantedFault:
     """One planted fault.
 
     Attributes:
@@ -49,14 +49,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenStream:
     """What of a stream is written: numbers of its true rows, in order, and the stamp of each."""
 
     rows: Int64s
     t_ns: Int64s
 
 
-def choose_places(
+def choose_fault_times(
     rng: np.random.Generator, begin_ns: int, end_ns: int, frame_period_ns: int
 ) -> dict[str, int]:
     """Draws a time for each kind of fault; the answer is in order of time.
@@ -72,11 +72,11 @@ def choose_places(
     room_ns = {kind: _room_ns(kind, frame_period_ns) for kind in KINDS}
     free_ns = end_ns - begin_ns - 2 * _FROM_ENDS_NS - sum(room_ns.values())
     apart_ns = min(_APART_NS, int(free_ns / (len(KINDS) - 0.5)))
-    if apart_ns < _APART_AT_LEAST_NS:
+    if apart_ns < _MIN_DISTANCE_NS:
         raise ConfigError(
             f"a drive of {(end_ns - begin_ns) / 1e9:.3g} s has no room for {len(KINDS)} faults",
             where="make_recording",
-            mend="Ask for more seconds, or for a drive without faults",
+            hint="Ask for more seconds, or for a drive without faults",
         )
     spare_ns = free_ns - (len(KINDS) - 1) * apart_ns
     places: dict[str, int] = {}
@@ -88,9 +88,9 @@ def choose_places(
     return places
 
 
-def plant(
-    kind: str, stream: str, written: Written, place_ns: int, frame_period_ns: int
-) -> tuple[Written, Fault]:
+def plant_fault(
+    kind: str, stream: str, written: WrittenStream, place_ns: int, frame_period_ns: int
+) -> tuple[WrittenStream, PlantedFault]:
     """Does one fault to a stream, at the first row at or after ``place_ns``.
 
     Faults of one stream are planted in order of time: then none changes the row number of another, and since
@@ -109,7 +109,7 @@ def plant(
             duration_ns = count * frame_period_ns
             note = f"{count} frames are missing before row {row}; the other cameras go on"
         case "duplicate":
-            damaged = Written(
+            damaged = WrittenStream(
                 np.insert(written.rows, row, written.rows[row]), np.insert(written.t_ns, row, t_ns)
             )
             duration_ns, note = 0, f"row {row} is repeated with the same stamp"
@@ -121,8 +121,10 @@ def plant(
             damaged = _moved(written, row, -BACKWARD_NS)
             duration_ns, note = BACKWARD_NS, "the stamp jumps back by 25 ms; the row stays in its place"
         case _:
-            raise ConfigError(f"no fault is called {kind!r}", mend=f"Use one of {', '.join(KINDS)}")
-    return damaged, Fault(kind=kind, stream=stream, t_ns=t_ns, row=row, duration_ns=duration_ns, note=note)
+            raise ConfigError(f"no fault is called {kind!r}", hint=f"Use one of {', '.join(KINDS)}")
+    return damaged, PlantedFault(
+        kind=kind, stream=stream, t_ns=t_ns, row=row, duration_ns=duration_ns, note=note
+    )
 
 
 def _silent_frames(frame_period_ns: int) -> int:
@@ -143,12 +145,12 @@ def _room_ns(kind: str, frame_period_ns: int) -> int:
             return _ROW_PERIOD_NS + _SNAP_NS
 
 
-def _without(written: Written, first: int, stop: int) -> Written:
+def _without(written: WrittenStream, first: int, stop: int) -> WrittenStream:
     lost = np.s_[first:stop]
-    return Written(np.delete(written.rows, lost), np.delete(written.t_ns, lost))
+    return WrittenStream(np.delete(written.rows, lost), np.delete(written.t_ns, lost))
 
 
-def _moved(written: Written, row: int, by_ns: int) -> Written:
+def _moved(written: WrittenStream, row: int, by_ns: int) -> WrittenStream:
     t_ns = written.t_ns.copy()
     t_ns[row] += by_ns
-    return Written(written.rows, t_ns)
+    return WrittenStream(written.rows, t_ns)

@@ -28,7 +28,7 @@ class Manoeuvre:
 
 
 @dataclass(frozen=True)
-class State:
+class VehicleState:
     """The car at some instants; every array has one entry per instant.
 
     The vehicle frame is x forward, y left, z up. ``heading_rad`` is counter-clockwise from the world's x.
@@ -60,7 +60,7 @@ class Drive:
         speed, yaw_rate = _profiles(self.manoeuvres, time_s)
         heading = _integral(yaw_rate)
         self._time_s = time_s
-        self._table = State(
+        self._table = VehicleState(
             arc_m=_integral(speed),
             speed_m_s=speed,
             accel_m_s2=np.gradient(speed, _STEP_S),
@@ -73,10 +73,12 @@ class Drive:
         self._road = _extended(self._table)
         self.road_end_m = float(self._table.arc_m[-1])
 
-    def at(self, time_s: Floats) -> State:
+    def at(self, time_s: Floats) -> VehicleState:
         """The car at the given seconds from the drive's start."""
         table = vars(self._table)
-        return State(**{name: np.interp(time_s, self._time_s, column) for name, column in table.items()})
+        return VehicleState(
+            **{name: np.interp(time_s, self._time_s, column) for name, column in table.items()}
+        )
 
     def road(self, arc_m: Floats, left_m: Floats | float = 0.0) -> tuple[Floats, Floats, Floats]:
         """World x, y (metres) and heading (rad) of places ``left_m`` to the left of the road's line.
@@ -133,7 +135,7 @@ def _integral(rate: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum((rate[1:] + rate[:-1]) * (_STEP_S / 2))])
 
 
-def _extended(table: State) -> tuple[Floats, Floats, Floats, Floats]:
+def _extended(table: VehicleState) -> tuple[Floats, Floats, Floats, Floats]:
     """Arc, x, y and heading of the road, with a straight piece added at both ends."""
     ends = []
     for place, step in ((0, -ROAD_BEYOND_M), (-1, ROAD_BEYOND_M)):

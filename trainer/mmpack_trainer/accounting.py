@@ -8,7 +8,7 @@ from mmpack.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchSize:
     """How a step's rows are shared out."""
 
     micro_batch: int
@@ -37,7 +37,7 @@ class Batch:
         )
 
 
-def batch_of(global_batch: int, *, seq_len: int, micro_batch: int, ranks: int) -> Batch:
+def batch_of(global_batch: int, *, seq_len: int, micro_batch: int, ranks: int) -> BatchSize:
     """The batch whose accumulation makes the product be `global_batch` rows, exactly.
 
     Raises:
@@ -45,7 +45,7 @@ def batch_of(global_batch: int, *, seq_len: int, micro_batch: int, ranks: int) -
     """
     accumulation, rest = divmod(global_batch, micro_batch * ranks)
     if not rest:
-        return Batch(micro_batch, seq_len, accumulation, ranks)
+        return BatchSize(micro_batch, seq_len, accumulation, ranks)
     unit = micro_batch * ranks
     below = global_batch - rest
     sizes = f"{below} or {below + unit}" if below else f"{unit}"
@@ -57,14 +57,14 @@ def batch_of(global_batch: int, *, seq_len: int, micro_batch: int, ranks: int) -
     raise ConfigError(
         f"{global_batch} rows a step are no multiple of {ranks} data-parallel ranks × micro_batch {micro_batch}",
         where="global_batch",
-        mend=mend,
+        hint=mend,
     )
 
 
-def solved(target_tokens: int, *, seq_len: int, micro_batch: int, ranks: int) -> Batch:
+def solved(target_tokens: int, *, seq_len: int, micro_batch: int, ranks: int) -> BatchSize:
     """The batch nearest to `target_tokens` a step: its accumulation is rounded, ties up, and is at least 1."""
     unit = micro_batch * seq_len * ranks
-    return Batch(micro_batch, seq_len, max(1, (2 * target_tokens + unit) // (2 * unit)), ranks)
+    return BatchSize(micro_batch, seq_len, max(1, (2 * target_tokens + unit) // (2 * unit)), ranks)
 
 
 def largest_divisor(number: int, most: int) -> int:

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from mmpack.errors import DataError
 from mmpack_trainer.audit_places import (
-    Document,
+    BatchDocument,
     Misplaced,
     documents_of,
     image_faults,
     label_faults,
     position_faults,
 )
-from mmpack_trainer.batch import Batch
+from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.model.decoder import MultimodalDecoder
 from mmpack_trainer.model.inputs import Inputs, Outputs
 from mmpack_trainer.model.moe import MultimodalMoE
@@ -79,7 +79,7 @@ class AuditReport:
             takes it from another document: this is how capacity works, and no leak of the mask.
     """
 
-    documents: tuple[Document, ...]
+    documents: tuple[BatchDocument, ...]
     misplaced: tuple[Misplaced, ...]
     effects: Effects | None
     tolerance: float
@@ -118,7 +118,7 @@ class AuditReport:
 
 
 def audit(
-    model: MultimodalDecoder, batches: Callable[[Mapping[str, Any]], Batch], arrays: Mapping[str, Any]
+    model: MultimodalDecoder, batches: Callable[[Mapping[str, Any]], MicroBatch], arrays: Mapping[str, Any]
 ) -> AuditReport:
     """Audits a model on a batch, in one process. The model is left as it was.
 
@@ -168,7 +168,9 @@ class _Seen:
 class _Probe:
     """A model on a batch of `count` documents; `owner` (B, L) is the number of each place's, `count` for none."""
 
-    def __init__(self, model: MultimodalDecoder, batch: Batch, count: int, owner: NDArray[np.int64]) -> None:
+    def __init__(
+        self, model: MultimodalDecoder, batch: MicroBatch, count: int, owner: NDArray[np.int64]
+    ) -> None:
         self._model, self._batch, self._count = model, batch, count
         self._owner = torch.from_numpy(owner).to(batch.inputs.tokens.device)
         self.positions: list[NDArray[np.int64]] = []

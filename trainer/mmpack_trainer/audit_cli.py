@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.show.console import console, print_json
+from mmpack.show.console import make_console, print_json
 from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def audit_command(
 
 
 def _show(reports: list[AuditReport], *, is_tight: bool) -> None:
-    screen = console()
+    screen = make_console()
     for report in reports:
         if report.effects is not None:
             screen.print(table_of(report))

@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.rows.row import IGNORE
+from mmpack.rows.row import IGNORE_INDEX
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class BatchDocument:
     """A document of the batch.
 
     Attributes:
@@ -44,16 +44,16 @@ class Misplaced:
     what: str
 
 
-def documents_of(arrays: Mapping[str, Any]) -> tuple[tuple[Document, ...], NDArray[np.int64]]:
+def documents_of(arrays: Mapping[str, Any]) -> tuple[tuple[BatchDocument, ...], NDArray[np.int64]]:
     """The documents of a batch, and the number of each place's, (B, L); their count where there is none."""
     ids = np.asarray(arrays["document_ids"])
-    found: list[Document] = []
+    found: list[BatchDocument] = []
     owner = np.full(ids.shape, -1, np.int64)
     for row, (places, keys) in enumerate(zip(ids, arrays["keys"], strict=True)):
         for number in np.unique(places[places >= 0]).tolist():
             own = np.flatnonzero(places == number)
             owner[row, own] = len(found)
-            found.append(Document(row, number, int(own[0]), int(own[-1]) + 1, tuple(keys[number])))
+            found.append(BatchDocument(row, number, int(own[0]), int(own[-1]) + 1, tuple(keys[number])))
     owner[owner < 0] = len(found)
     return tuple(found), owner
 
@@ -71,15 +71,15 @@ def image_faults(arrays: Mapping[str, Any], owner: NDArray[np.int64]) -> Iterato
 
 
 def label_faults(
-    arrays: Mapping[str, Any], documents: tuple[Document, ...], owner: NDArray[np.int64]
+    arrays: Mapping[str, Any], documents: tuple[BatchDocument, ...], owner: NDArray[np.int64]
 ) -> Iterator[Misplaced]:
     """Labels that are not the next id of their own document."""
     labels, ids = np.asarray(arrays["labels"]), np.asarray(arrays["input_ids"])
     same = np.zeros(owner.shape, bool)
     same[:, :-1] = owner[:, :-1] == owner[:, 1:]
-    following = np.full(ids.shape, IGNORE, ids.dtype)
+    following = np.full(ids.shape, IGNORE_INDEX, ids.dtype)
     following[:, :-1] = ids[:, 1:]
-    wrong = (labels != IGNORE) & ~(same & (labels == following))
+    wrong = (labels != IGNORE_INDEX) & ~(same & (labels == following))
     for row, place in np.argwhere(wrong).tolist():
         number = int(owner[row, place])
         reason = "is not the id that follows" if same[row, place] else "lies beyond the document's end"
@@ -88,7 +88,9 @@ def label_faults(
         )
 
 
-def position_faults(layers: list[NDArray[np.int64]], documents: tuple[Document, ...]) -> Iterator[Misplaced]:
+def position_faults(
+    layers: list[NDArray[np.int64]], documents: tuple[BatchDocument, ...]
+) -> Iterator[Misplaced]:
     """Documents whose positions do not count from 0, in some layer."""
     for number, document in enumerate(documents):
         for layer, positions in enumerate(layers):

@@ -52,7 +52,7 @@ def audit_run(config: TrainConfig, *, rows: int = 1, fresh: bool = False) -> Ite
             raise DataError(
                 "there is no row left to audit",
                 where=config.data.plan,
-                mend="--fresh audits the first ones.",
+                hint="--fresh audits the first ones.",
             )
     finally:
         trainer.close()

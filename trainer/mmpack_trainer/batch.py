@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmpack.layout import Layout
-from mmpack.rows.row import IGNORE
+from mmpack.rows.row import IGNORE_INDEX
 from mmpack_trainer.config.schema import LossConfig
 from mmpack_trainer.model.build import Widths
 from mmpack_trainer.model.inputs import Inputs, Labels
@@ -36,7 +36,7 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class MicroBatch:
     """A micro-batch."""
 
     inputs: Inputs
@@ -67,7 +67,7 @@ class Batches:
                 weights[span.start : span.stop] = loss.discrete_action
         self._weights = weights.to(device)
 
-    def __call__(self, arrays: Mapping[str, Any]) -> Batch:
+    def __call__(self, arrays: Mapping[str, Any]) -> MicroBatch:
         """The batch of :func:`mmpack.stream.torch.collate_tensors`."""
         found = {name: value.to(self._device) for name, value in arrays.items() if isinstance(value, Tensor)}
         widths = self.widths
@@ -99,7 +99,7 @@ class Batches:
         )
         labels = found["labels"].long()
         # Where they are is found before they are on the device, which need not be waited for then.
-        places = (arrays["labels"].flatten() != IGNORE).nonzero().flatten().to(self._device)
+        places = (arrays["labels"].flatten() != IGNORE_INDEX).nonzero().flatten().to(self._device)
         ids = labels.flatten()[places]
         targets = Targets(
             labels=labels,
@@ -108,7 +108,7 @@ class Batches:
             action_mask=found["action_mask"],
             pair_valid=found["document_valid"][found["pairs"].long()].all(1),
         )
-        return Batch(inputs, targets)
+        return MicroBatch(inputs, targets)
 
 
 def by_stream(values: Tensor, mask: Tensor, stream: Tensor, streams: int) -> Tensor:

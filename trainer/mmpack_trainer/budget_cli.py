@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpack.errors import ConfigError, DataError, IntegrityError, MissingDependencyError, StorageError
-from mmpack.show.console import console
+from mmpack.show.console import make_console
 from mmpack_trainer.entry import run_app
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def budget_command(
         found = measured_in(measured)
     peak = _peak(config, gpu, needed=found is None)
     asked = _asked(config)
-    screen = console()
+    screen = make_console()
     screen.print(_demand_table(asked, f"{recipe.name}: {config.steps:,} steps"))
     _show_bills(screen, asked, rig, gpu=gpu, peak=peak, mfu=mfu, found=found)
     if convention is Convention.seed:
@@ -107,14 +107,14 @@ class _Asked:
 def _asked(config: TrainConfig) -> _Asked:
     """From the documents of the plan's first window; where its shards cannot be read, as if every row were one."""
     from mmpack.layout import Layout, LayoutConfig
-    from mmpack.stream import load_plan, open_plan
+    from mmpack.stream import load_plan_config, open_plan
     from mmpack_trainer.budget import demand_of
     from mmpack_trainer.config.ranges import check_ranges
     from mmpack_trainer.flops import Work, planned_work
     from mmpack_trainer.parameters import parameters_of
 
     check_ranges(config)
-    plan_config = load_plan(config.data.plan)
+    plan_config = load_plan_config(config.data.plan)
     try:
         plan = open_plan(plan_config)
     except (DataError, IntegrityError, StorageError, MissingDependencyError) as error:
@@ -220,12 +220,12 @@ def _peak(config: TrainConfig, gpu: str, *, needed: bool) -> float | None:
         raise ConfigError(
             "no peak of float32 products is known to plan with",
             where="compute.precision",
-            mend="Add --compute.precision=bfloat16, or --measured with a run.",
+            hint="Add --compute.precision=bfloat16, or --measured with a run.",
         )
     raise ConfigError(
         f"the peak of '{gpu}' is not known",
         where="--gpu",
-        mend=f"Known: {', '.join(KNOWN)}. Or add --measured with a run.",
+        hint=f"Known: {', '.join(KNOWN)}. Or add --measured with a run.",
     )
 
 

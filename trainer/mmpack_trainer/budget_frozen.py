@@ -11,7 +11,7 @@ import numpy as np
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.serialisation import pretty_json
-from mmpack.storage.store import writing
+from mmpack.storage.store import storage_write_errors
 from mmpack_trainer.budget import Bill, Demand, Rig, bill_at
 from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 
@@ -65,14 +65,14 @@ def measured(folder: Path) -> Measured:
             f"{len(records)} steps are too few to freeze a budget on: {_LEAST_STEPS} are measured behind the first "
             f"{first}",
             where=str(path),
-            mend="Train on, with log_every_steps = 1.",
+            hint="Train on, with log_every_steps = 1.",
         )
     rates, fills, devices = (_column(kept, name, path) for name in ("tokens_per_s", "fill", "devices"))
     if len(numbers := sorted({int(number) for number in devices})) > 1:
         raise DataError(
             f"the steps were made on {' and '.join(map(str, numbers))} GPUs",
             where=str(path),
-            mend="Measure a run on one number of them.",
+            hint="Measure a run on one number of them.",
         )
     known = [record["useful_mfu"] for record in kept if record.get("useful_mfu") is not None]
     low, median, high = np.percentile(rates, (10, 50, 90)).tolist()
@@ -91,7 +91,7 @@ def refuse_frozen(folder: Path) -> None:
     """Raises ConfigError if a budget lies in `folder` already."""
     path = folder / BUDGET_NAME
     if path.exists():
-        raise ConfigError("is frozen already", where=str(path), mend="Add --refreeze to replace it.")
+        raise ConfigError("is frozen already", where=str(path), hint="Add --refreeze to replace it.")
 
 
 def freeze(
@@ -122,7 +122,7 @@ def freeze(
     }
     path = folder / BUDGET_NAME
     aside = path.with_name(f".{BUDGET_NAME}.{os.getpid()}")
-    with writing(path):
+    with storage_write_errors(path):
         try:
             aside.write_bytes(pretty_json(value))
             aside.replace(path)
@@ -135,5 +135,5 @@ def _column(records: list[dict[str, Any]], name: str, path: Path) -> list[float]
     values = [record.get(name) for record in records]
     found = [float(value) for value in values if isinstance(value, int | float) and 0 < value < float("inf")]
     if len(found) < len(values):
-        raise DataError(f"a step without {name}", where=str(path), mend="Measure again.")
+        raise DataError(f"a step without {name}", where=str(path), hint="Measure again.")
     return found

@@ -29,9 +29,9 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.optim import Optimizer
 
 from mmpack.errors import ConfigError, DataError, MmpackError, StorageError
-from mmpack.serialisation import BAD_JSON, from_json
+from mmpack.serialisation import JSON_ERRORS, from_json
 from mmpack.storage.local import sync_folder
-from mmpack_trainer.checkpoint_files import AWAY, Planner, Reader
+from mmpack_trainer.checkpoint_files import AWAY, Planner, SafeReader
 from mmpack_trainer.parallel import World
 
 _RUN = "run.json"
@@ -130,7 +130,7 @@ class Checkpoints:
             raise ConfigError(
                 f"the checkpoint is of a model with another {', '.join(changed)}",
                 where=str(path),
-                mend="Give the run another `out`, or move its checkpoints away.",
+                hint="Give the run another `out`, or move its checkpoints away.",
             )
         weights, moments = get_state_dict(model, optimizer)
         # Of this run, which may have other ones than the checkpoint's.
@@ -138,7 +138,7 @@ class Checkpoints:
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
-        reader = Reader(path)
+        reader = SafeReader(path)
         reader.read_metadata()  # of what it raises, torch would show a traceback on every process
         try:
             load({"model": weights, "optimizer": moments}, storage_reader=reader, planner=Planner())
@@ -147,7 +147,7 @@ class Checkpoints:
             raise DataError(
                 f"cannot be read ({_told(cause)})",
                 where=str(path),
-                mend=AWAY,
+                hint=AWAY,
             ) from None
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
         for group, own in zip(optimizer.param_groups, options, strict=True):
@@ -159,10 +159,10 @@ class Checkpoints:
         try:
             with path.open("rb") as file:
                 stored = from_json(file.read(_MAX_RUN_BYTES), _Stored)
-        except (OSError, *BAD_JSON) as error:
-            raise DataError(f"cannot be read ({error})", where=str(path), mend=AWAY) from None
+        except (OSError, *JSON_ERRORS) as error:
+            raise DataError(f"cannot be read ({error})", where=str(path), hint=AWAY) from None
         if stored.step != step:
-            raise DataError(f"is of step {stored.step}", where=str(path), mend=AWAY)
+            raise DataError(f"is of step {stored.step}", where=str(path), hint=AWAY)
         return Run(stored.step, stored.rows, stored.loss, stored.model)
 
     def _prune(self) -> None:
@@ -188,7 +188,7 @@ def _refused(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot be written ({_told(cause)}; {free:,} bytes are free)",
             where=str(path),
-            mend=f"{'Make room' if free < _ROOM_BYTES else 'Let it be written'}, or set `out`; the same command goes on "
+            hint=f"{'Make room' if free < _ROOM_BYTES else 'Let it be written'}, or set `out`; the same command goes on "
             "from the last checkpoint.",
         ) from None
 

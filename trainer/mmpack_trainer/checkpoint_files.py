@@ -52,7 +52,7 @@ _KNOWN = frozenset(
 _Unpickler: Any = pickle._Unpickler  # pyright: ignore[reportAttributeAccessIssue]
 
 
-class Reader(FileSystemReader):
+class SafeReader(FileSystemReader):
     """Reads a checkpoint whose records are what torch writes, and whose parts lie in its own folder.
 
     Raises:
@@ -66,19 +66,19 @@ class Reader(FileSystemReader):
             with self.fs.create_stream(path, "rb") as file:
                 stored = file.read(_MAX_RECORDS_BYTES + 1)
         except OSError as error:
-            raise DataError(f"cannot be read ({error.strerror or error})", where=where, mend=AWAY) from None
+            raise DataError(f"cannot be read ({error.strerror or error})", where=where, hint=AWAY) from None
         if len(stored) > _MAX_RECORDS_BYTES:
-            raise DataError(f"more than {_MAX_RECORDS_BYTES:,} bytes of records", where=where, mend=AWAY)
+            raise DataError(f"more than {_MAX_RECORDS_BYTES:,} bytes of records", where=where, hint=AWAY)
         try:
             found = _Records(io.BytesIO(stored)).load()
             parts = [PurePath(each.relative_path) for each in found.storage_data.values()]
         # What pickle and torch's records raise on damaged bytes is anything.
         except Exception as error:
-            raise DataError(f"no records of a checkpoint ({error})", where=where, mend=AWAY) from None
+            raise DataError(f"no records of a checkpoint ({error})", where=where, hint=AWAY) from None
         folder = Path(where).parent
         for part in parts:
             if len(part.parts) != 1 or part.name != str(part) or (folder / part).is_symlink():
-                raise DataError(f"a part outside of the checkpoint: {part}", where=where, mend=AWAY)
+                raise DataError(f"a part outside of the checkpoint: {part}", where=where, hint=AWAY)
         if found.storage_meta is None:
             found.storage_meta = StorageMeta()
         found.storage_meta.load_id = self.load_id

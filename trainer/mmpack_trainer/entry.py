@@ -53,7 +53,7 @@ def number(name: str, default: int) -> int:
     """A variable that torchrun sets, as `RANK`. Raises ConfigError if it is no number."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise ConfigError(f"'{text}' is no number", where=f"${name}", mend="torchrun sets it.")
+        raise ConfigError(f"'{text}' is no number", where=f"${name}", hint="torchrun sets it.")
     return int(text)
 
 

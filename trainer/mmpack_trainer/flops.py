@@ -93,7 +93,7 @@ def planned_steps(plan: Plan) -> int | None:
     Raises:
         DataError: not for one.
     """
-    end = plan.course.end_tokens
+    end = plan.quota_curve.end_tokens
     if end is None:
         return None
     plan.row(0)

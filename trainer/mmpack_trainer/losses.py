@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmpack_trainer.batch import Batch, Targets
+from mmpack_trainer.batch import MicroBatch, Targets
 from mmpack_trainer.config.schema import LossConfig
 from mmpack_trainer.contrastive import Contrast
 from mmpack_trainer.model.inputs import Outputs
@@ -38,7 +38,7 @@ class Totals:
     pairs: int
 
 
-def totals(batches: Sequence[Batch], world: World) -> Totals:
+def totals(batches: Sequence[MicroBatch], world: World) -> Totals:
     """Of the step that `batches` are this rank's part of."""
     counts = torch.zeros(6, dtype=torch.float64, device=world.device)
     for batch in batches:

@@ -73,7 +73,7 @@ def read_off(rates: Sequence[float], losses: Sequence[float]) -> Found:
         raise DataError(
             f"{known} steps before the loss is no number or the plan ends are too few to read a rate off",
             where="the range test",
-            mend="Lower --from, or give the plan more tokens.",
+            hint="Lower --from, or give the plan more tokens.",
         )
     lowest = int(np.argmin(means[:known]))
     slopes = np.gradient(means[:known], np.log(rates[:known]))

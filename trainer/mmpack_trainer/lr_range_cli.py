@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpack.errors import ConfigError
-from mmpack.storage.store import writing
+from mmpack.storage.store import storage_write_errors
 from mmpack_trainer.entry import number, plain_console, run_app
 from mmpack_trainer.lr_range import LEAST_STEPS, read_off
 
@@ -49,14 +49,14 @@ def lr_range_command(
 
     if not (isfinite(high) and 0 < low < high):
         raise ConfigError(
-            f"{low:g} to {high:g} is no range of learning rates", where="--from", mend="Let 0 < from < to."
+            f"{low:g} to {high:g} is no range of learning rates", where="--from", hint="Let 0 < from < to."
         )
     settings = load_config(config, context.args)
     checked = check(settings, world=number("WORLD_SIZE", 1), device=find_device())
     is_first = number("RANK", 0) == 0
     console, record = plain_console(), Path(settings.out) / RECORD_NAME
     if is_first:
-        with writing(record):
+        with storage_write_errors(record):
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_bytes(b"")
 
@@ -78,7 +78,7 @@ def _keep(step: Step, path: Path) -> None:
     import msgspec
 
     line = {"step": step.number, "lr": step.lr, "loss": step.loss, "grad_norm": step.gradient_norm}
-    with writing(path), path.open("ab") as file:
+    with storage_write_errors(path), path.open("ab") as file:
         file.write(msgspec.json.encode(line) + b"\n")
 
 
@@ -87,7 +87,7 @@ def _draw(rates: list[float], losses: list[float], found: Found, path: Path, par
     from mmpack_trainer.lr_range_picture import draw_range
 
     usual = usual_peaks(parameters)
-    with writing(path):
+    with storage_write_errors(path):
         draw_range(rates, losses, found, path, usual=None if usual is None else usual[1:])
 
 

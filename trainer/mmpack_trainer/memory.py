@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
-from mmpack_trainer.accounting import Batch
+from mmpack_trainer.accounting import BatchSize
 from mmpack_trainer.config.schema import ModelConfig, MoeConfig, TrainConfig
 from mmpack_trainer.parameters import Parameters, head_width
 
@@ -77,7 +77,7 @@ class Memory:
         )
 
 
-def memory_of(config: TrainConfig, batch: Batch, parameters: Parameters, *, world: int) -> Memory:
+def memory_of(config: TrainConfig, batch: BatchSize, parameters: Parameters, *, world: int) -> Memory:
     """The estimate for each of `world` processes, experts being chosen evenly."""
     each = _FLOAT32 if config.compute.precision == "float32" else _BFLOAT16
     places = batch.micro_batch * batch.seq_len // config.parallel.tensor

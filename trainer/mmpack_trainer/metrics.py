@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from mmpack.errors import DataError, StorageError
-from mmpack.serialisation import BAD_JSON, from_json
+from mmpack.serialisation import JSON_ERRORS, from_json
 from mmpack_trainer.flops import Rates
 
 if TYPE_CHECKING:
@@ -212,10 +212,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _record(line: bytes, path: Path) -> dict[str, Any]:
     try:
         record = from_json(line, dict[str, Any])
-    except BAD_JSON as error:
-        raise DataError(f"no metrics of a run ({error})", where=str(path), mend="Move it away.") from None
+    except JSON_ERRORS as error:
+        raise DataError(f"no metrics of a run ({error})", where=str(path), hint="Move it away.") from None
     if not isinstance(record.get("step"), int) or "loss" not in record:
-        raise DataError("a line without its step or loss", where=str(path), mend="Move the file away.")
+        raise DataError("a line without its step or loss", where=str(path), hint="Move the file away.")
     return record
 
 

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from mmpack_trainer.config.schema import ComputeConfig, ParallelConfig
 from mmpack_trainer.model.attention import DocumentAttention
-from mmpack_trainer.model.decoder import Block, MultimodalDecoder
+from mmpack_trainer.model.decoder import DecoderBlock, MultimodalDecoder
 from mmpack_trainer.model.float8 import use_float8
 from mmpack_trainer.titan import SPMD_BACKEND, FullAC, ParallelDims, SelectiveAC, apply_fsdp_to_decoder, fill
 
@@ -171,7 +171,9 @@ def _compile(model: MultimodalDecoder, *, is_tensor_parallel: bool) -> None:
     gave wrong gradients. What is compiled within a block that is recomputed is recomputed as a whole.
     """
     for layer in model.layers.values():
-        block = next(each for each in layer.modules() if isinstance(each, Block))  # recomputation wraps it
+        block = next(
+            each for each in layer.modules() if isinstance(each, DecoderBlock)
+        )  # recomputation wraps it
         is_followed = not any(isinstance(each, DocumentAttention) for each in block.modules())
         if is_followed and not block.moe_enabled:
             # Recomputation is compiled as well, but not with DTensors (an assertion of torch 2.13 fails).

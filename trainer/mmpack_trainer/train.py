@@ -15,7 +15,7 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.serialisation import to_builtins
 from mmpack.stream import RowStream
 from mmpack_trainer.accounting import batch_of
-from mmpack_trainer.batch import Batch, Batches
+from mmpack_trainer.batch import Batches, MicroBatch
 from mmpack_trainer.checkpoint import Checkpoints, Run
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.contrastive import Contrast, contrast
@@ -165,7 +165,7 @@ class Trainer:
             raise ConfigError(
                 f"there are checkpoints of another run, up to step {last}",
                 where=self.config.out,
-                mend="Give this run another `out`, or move them away; with checkpoint.resume it goes on from the last.",
+                hint="Give this run another `out`, or move them away; with checkpoint.resume it goes on from the last.",
             )
         ready(self.done)
         while self.done < self.config.steps:
@@ -209,7 +209,7 @@ class Trainer:
         batches = self._take()
         return self.learn(batches, waited_s=perf_counter() - begun)
 
-    def learn(self, batches: list[Batch], *, waited_s: float = 0.0) -> Step:
+    def learn(self, batches: list[MicroBatch], *, waited_s: float = 0.0) -> Step:
         """One optimizer step on these micro-batches, this rank's of the step.
 
         Args:
@@ -277,7 +277,7 @@ class Trainer:
         self._losses.append(step.loss)
         return step
 
-    def _take(self) -> list[Batch]:
+    def _take(self) -> list[MicroBatch]:
         if self._data is None:
             self._data = iter(self.loader)
         found = []
@@ -287,13 +287,13 @@ class Trainer:
                 raise PlanEndError(
                     f"the plan ends after {self.done} steps",
                     where=self.config.data.plan,
-                    mend="Give its phases more tokens, or the run fewer steps.",
+                    hint="Give its phases more tokens, or the run fewer steps.",
                 )
             arrays, labels = taken
             found.append(self.batches({**arrays, "labels": labels}))
         return found
 
-    def _not_finite(self, norm: float, parts: dict[str, float], batches: list[Batch]) -> DivergenceError:
+    def _not_finite(self, norm: float, parts: dict[str, float], batches: list[MicroBatch]) -> DivergenceError:
         rows = [number for batch in batches for number in batch.inputs.numbers]
         told = ", ".join(f"{name} {value:g}" for name, value in parts.items())
         kept = (
@@ -302,10 +302,10 @@ class Trainer:
         return DivergenceError(
             f"the gradient of step {self.done + 1} has a norm of {norm} ({told})",
             where=f"row {rows[0]}" if len(rows) == 1 else f"rows {min(rows)} to {max(rows)}",
-            mend=f"Lower optimizer.lr, or look at the rows (mmpack show-row); {kept}.",
+            hint=f"Lower optimizer.lr, or look at the rows (mmpack show-row); {kept}.",
         )
 
-    def _contrast(self, batches: list[Batch]) -> tuple[list[Outputs], Contrast | None]:
+    def _contrast(self, batches: list[MicroBatch]) -> tuple[list[Outputs], Contrast | None]:
         """The contrastive loss, which needs the embeddings of all micro-batches before the first is differentiated.
 
         With one micro-batch its forward pass is the only one; with more, all are run first without gradients.

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmpack.ingest.engines.engine import Failure
-from mmpack.ingest.engines.in_process import _run_here
-from mmpack.ingest.engines.worker_pool import _Pool
-from mmpack.ingest.tasks.build_plan import Plan, Task
-from mmpack.ingest.tasks.task import Progress
+from mmpack.ingest.engines.engine import TaskFailure
+from mmpack.ingest.engines.in_process import run_in_process
+from mmpack.ingest.engines.worker_pool import WorkerPool
+from mmpack.ingest.tasks.build_plan import BuildPlan, Task
+from mmpack.ingest.tasks.task import TaskProgress
 
 
-def run_local(
-    plan: Plan,
+def run_tasks(
+    plan: BuildPlan,
     tasks: Sequence[Task],
     url: str,
     *,
     workers: int,
-    tell: Callable[[Progress], None],
-    warn: Callable[[str], None],
-) -> list[Failure]:
+    on_progress: Callable[[TaskProgress], None],
+    on_warning: Callable[[str], None],
+) -> list[TaskFailure]:
     """Runs `tasks` in worker processes (in this one if `workers` is 0); the others go on when one fails.
 
     Args:
@@ -34,11 +34,11 @@ def run_local(
         The failures, in the order they happened.
     """
     if workers <= 0:
-        return _run_here(plan, tasks, url, tell)
+        return run_in_process(plan, tasks, url, on_progress)
     # Few tasks for many workers: the cores left over decode cameras side by side.
     threads = len(tasks) < workers
-    pool = _Pool(plan, url, threads, min(workers, max(len(tasks), 1)))
+    pool = WorkerPool(plan, url, threads, min(workers, max(len(tasks), 1)))
     try:
-        return pool.run(tasks, tell, warn)
+        return pool.run(tasks, on_progress, on_warning)
     finally:
         pool.close()

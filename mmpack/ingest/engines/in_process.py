@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mmpack.errors import MmpackError
-from mmpack.ingest.engines.engine import Failure
-from mmpack.ingest.tasks.build_plan import Plan, Task
-from mmpack.ingest.tasks.task import Progress, run_task
+from mmpack.ingest.engines.engine import TaskFailure
+from mmpack.ingest.tasks.build_plan import BuildPlan, Task
+from mmpack.ingest.tasks.task import TaskProgress, run_task
 from mmpack.storage import open_store
 
 
-def _run_here(plan: Plan, tasks: Sequence[Task], url: str, tell: Callable[[Progress], None]) -> list[Failure]:
-    failures: list[Failure] = []
+def run_in_process(
+    plan: BuildPlan, tasks: Sequence[Task], url: str, on_progress: Callable[[TaskProgress], None]
+) -> list[TaskFailure]:
+    failures: list[TaskFailure] = []
     for task in tasks:
         try:
-            run_task(plan, task, open_store(url), tell=tell)
+            run_task(plan, task, open_store(url), on_progress=on_progress)
         except MmpackError as error:
-            failures.append(Failure(task.name, error))
+            failures.append(TaskFailure(task.name, error))
     return failures

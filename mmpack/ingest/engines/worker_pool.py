@@ -14,21 +14,21 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from mmpack.errors import MmpackError
-from mmpack.ingest.engines.engine import Failure, _outcome
-from mmpack.ingest.tasks.build_plan import Plan, Task
-from mmpack.ingest.tasks.task import Progress
+from mmpack.ingest.engines.engine import TaskFailure, run_one_task
+from mmpack.ingest.tasks.build_plan import BuildPlan, Task
+from mmpack.ingest.tasks.task import TaskProgress
 from mmpack.storage import open_store
 
 #: A task that kills three workers in a row is not the victim but the cause.
 MAX_TRIES = 3
 
 
-class _Pool:
-    def __init__(self, plan: Plan, url: str, threads: bool, size: int) -> None:
+class WorkerPool:
+    def __init__(self, plan: BuildPlan, url: str, threads: bool, size: int) -> None:
         # 'spawn': a fork would inherit half of a decoder's threads and locks.
         self._context = mp.get_context("spawn")
         # A worker needs the settings; its tasks it is sent one by one.
-        self._job = (Plan(plan.config, ()), url, threads)
+        self._job = (BuildPlan(plan.config, ()), url, threads)
         self._workers: dict[Connection, tuple[BaseProcess, Task | None]] = {}
         for _ in range(size):
             self._start()
@@ -37,17 +37,20 @@ class _Pool:
         ours, theirs = self._context.Pipe()
         # The job goes through our pipe and not with the process: multiprocessing would wait for ever for a
         # worker that is killed before it has read arguments larger than a pipe holds.
-        process = self._context.Process(target=_work, args=(theirs,), daemon=True)
+        process = self._context.Process(target=_worker_main, args=(theirs,), daemon=True)
         process.start()
         theirs.close()
         _send(ours, self._job)
         self._workers[ours] = (process, None)
 
     def run(
-        self, tasks: Sequence[Task], tell: Callable[[Progress], None], warn: Callable[[str], None]
-    ) -> list[Failure]:
+        self,
+        tasks: Sequence[Task],
+        on_progress: Callable[[TaskProgress], None],
+        on_warning: Callable[[str], None],
+    ) -> list[TaskFailure]:
         waiting, tries = deque(tasks), dict.fromkeys((task.name for task in tasks), 0)
-        failures: list[Failure] = []
+        failures: list[TaskFailure] = []
         left = len(waiting)
         while left:
             for pipe, (process, task) in list(self._workers.items()):
@@ -66,7 +69,9 @@ class _Pool:
                     process.join()
                     if task is not None and tries[task.name] + 1 < MAX_TRIES:
                         tries[task.name] += 1
-                        warn(f"a worker died ({_cause(process)}) in '{task.name}'; trying it again")
+                        on_warning(
+                            f"a worker died ({_exit_reason(process)}) in '{task.name}'; trying it again"
+                        )
                         waiting.appendleft(task)
                         task = None
                     if waiting:
@@ -74,19 +79,19 @@ class _Pool:
                     if task is None:
                         continue
                     message = MmpackError(
-                        f"{MAX_TRIES} workers died of it ({_cause(process)})",
+                        f"{MAX_TRIES} workers died of it ({_exit_reason(process)})",
                         where=task.name,
-                        mend="Too little memory is the usual cause: use fewer --workers.",
+                        hint="Too little memory is the usual cause: use fewer --workers.",
                     )
-                if isinstance(message, Progress):
-                    tell(message)
+                if isinstance(message, TaskProgress):
+                    on_progress(message)
                     continue
                 left -= 1
                 if ready in self._workers:
                     self._workers[ready] = (process, None)
                 if isinstance(message, MmpackError):
                     assert task is not None
-                    failures.append(Failure(task.name, message))
+                    failures.append(TaskFailure(task.name, message))
         return failures
 
     def close(self) -> None:
@@ -103,18 +108,18 @@ def _send(pipe: Connection, message: object) -> None:
         pipe.send(message)
 
 
-def _cause(process: BaseProcess) -> str:
+def _exit_reason(process: BaseProcess) -> str:
     code = process.exitcode
     return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _work(pipe: Connection) -> None:
+def _worker_main(pipe: Connection) -> None:
     _die_with_parent()
     with suppress(EOFError, OSError):
         plan, url, threads = pipe.recv()
         store = open_store(url)
         while True:
-            pipe.send(_outcome(plan, pipe.recv(), store, threads, pipe.send))
+            pipe.send(run_one_task(plan, pipe.recv(), store, threads, pipe.send))
 
 
 def _die_with_parent() -> None:

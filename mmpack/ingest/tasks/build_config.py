@@ -40,7 +40,7 @@ class ShardsConfig(Settings, frozen=True, kw_only=True):
         return parse_size(self.size, where="shards.size")
 
 
-class SamplesConfig(Settings, frozen=True, kw_only=True):
+class SourceConfig(Settings, frozen=True, kw_only=True):
     """`[[samples]]`: stand-alone samples, one source.
 
     Fields:
@@ -72,23 +72,23 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
     """
 
     recordings: tuple[str, ...] = ()
-    samples: tuple[SamplesConfig, ...] = ()
+    samples: tuple[SourceConfig, ...] = ()
     sync: SyncConfig = SyncConfig()
     layout: LayoutConfig = LayoutConfig()
     shards: ShardsConfig = ShardsConfig()
     max_quarantine: float = 0.1
 
-    def located(self, base: Path) -> BuildConfig:
+    def resolve_paths(self, base: Path) -> BuildConfig:
         """The same with paths made relative to `base`, the folder of the file."""
         from msgspec.structs import replace
 
         samples = tuple(replace(source, path=str(base / source.path)) for source in self.samples)
         return replace(self, recordings=tuple(str(base / path) for path in self.recordings), samples=samples)
 
-    def checked(self) -> BuildConfig:
+    def validate(self) -> BuildConfig:
         """Itself. Raises ConfigError if there is nothing to build."""
         if not self.recordings and not self.samples:
-            raise ConfigError("nothing to build", mend="Name recordings, or add a [[samples]] table.")
+            raise ConfigError("nothing to build", hint="Name recordings, or add a [[samples]] table.")
         if not 0 <= self.max_quarantine <= 1:
             raise ConfigError(f"max_quarantine {self.max_quarantine} is not a share between 0 and 1")
         return self

@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from mmpack.errors import ConfigError
-from mmpack.ingest.tasks.build_config import BuildConfig, SamplesConfig
+from mmpack.ingest.tasks.build_config import BuildConfig, SourceConfig
 from mmpack.layout import Layout, NumericLayout
 from mmpack.recording import TABLE_KINDS, AudioSource, FrameSource, Recording, TableSource
-from mmpack.recording.files import safe_name
+from mmpack.recording.files import sanitise_name
 from mmpack.recording.formats import open_recordings
 from mmpack.serialisation import canonical_json, from_json, to_builtins
-from mmpack.settings import nearest
+from mmpack.settings import suggest
 from mmpack.shards.manifest import FORMAT_VERSION
 from mmpack.sync.policies.rule import DEFAULT_POLICY
 
@@ -41,7 +41,7 @@ class Task:
 
     name: str
     recording: Recording | None = None
-    samples: SamplesConfig | None = None
+    samples: SourceConfig | None = None
 
     def fingerprint(self, settings: str) -> str:
         """sha256 of the settings and of all that the task is made from: descriptions, stamps, file names and sizes.
@@ -50,16 +50,16 @@ class Task:
         """
         facts: list[Any] = [settings, self.name]
         if self.recording is not None:
-            facts.append([self.recording.reference, [_facts(known) for known in self.recording.maps]])
+            facts.append([self.recording.reference, [_plain_values(known) for known in self.recording.maps]])
             for stream in self.recording.streams.values():
                 hashed = not isinstance(stream.source, FrameSource | AudioSource)
-                facts.append([_facts(stream, hashed=hashed), sorted(stream.source.files())])
+                facts.append([_plain_values(stream, hashed=hashed), sorted(stream.source.files())])
         if self.samples is not None:
-            facts.append(_facts(Path(self.samples.path), hashed=True))
+            facts.append(_plain_values(Path(self.samples.path), hashed=True))
         return hashlib.sha256(canonical_json(facts)).hexdigest()
 
 
-def _facts(value: Any, *, hashed: bool = False) -> Any:
+def _plain_values(value: Any, *, hashed: bool = False) -> Any:
     """A description as plain values: a path becomes its name (and, if `hashed` and small, its digest), an array its digest."""
     if isinstance(value, Path):
         is_small = hashed and value.is_file() and value.stat().st_size <= MAX_HASHED_BYTES
@@ -68,16 +68,22 @@ def _facts(value: Any, *, hashed: bool = False) -> Any:
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if dataclasses.is_dataclass(value):
         named = [field.name for field in dataclasses.fields(value) if field.init]
-        return [type(value).__name__, {name: _facts(getattr(value, name), hashed=hashed) for name in named}]
+        return [
+            type(value).__name__,
+            {name: _plain_values(getattr(value, name), hashed=hashed) for name in named},
+        ]
     if isinstance(value, list | tuple):
-        return [_facts(item, hashed=hashed) for item in value]
+        return [_plain_values(item, hashed=hashed) for item in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
-    return [type(value).__name__, {name: _facts(inner, hashed=hashed) for name, inner in vars(value).items()}]
+    return [
+        type(value).__name__,
+        {name: _plain_values(inner, hashed=hashed) for name, inner in vars(value).items()},
+    ]
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """Everything that decides a build's bytes, and nothing that does not (paths, workers, ranks).
 
     Attributes:
@@ -109,7 +115,7 @@ class Plan:
         return hashlib.sha256(canonical_json(whole)).hexdigest()
 
 
-def make_plan(config: BuildConfig, *, root: Path | None = None) -> Plan:
+def plan_build(config: BuildConfig, *, root: Path | None = None) -> BuildPlan:
     """Opens every recording (without reading its media) and settles the layout.
 
     Args:
@@ -120,25 +126,25 @@ def make_plan(config: BuildConfig, *, root: Path | None = None) -> Plan:
         ConfigError: nothing to build, or two tasks of one name.
         DataError: a recording cannot be opened.
     """
-    config.checked()
+    config.validate()
     tasks = [
         Task(recording.name, recording=recording)
         for path in config.recordings
         for recording in open_recordings(path, root=root)
     ]
-    tasks += [Task(safe_name(source.name), samples=source) for source in config.samples]
+    tasks += [Task(sanitise_name(source.name), samples=source) for source in config.samples]
     tasks.sort(key=lambda task: task.name)
     for before, after in itertools.pairwise(tasks):
         if before.name == after.name:
             raise ConfigError(
                 f"two inputs are called '{after.name}'",
-                mend="Give one another recording.name or samples.name.",
+                hint="Give one another recording.name or samples.name.",
             )
     recordings = [task.recording for task in tasks if task.recording is not None]
-    return Plan(_with_streams(config, recordings), tuple(tasks))
+    return BuildPlan(_fill_layout(config, recordings), tuple(tasks))
 
 
-def _with_streams(config: BuildConfig, recordings: Sequence[Recording]) -> BuildConfig:
+def _fill_layout(config: BuildConfig, recordings: Sequence[Recording]) -> BuildConfig:
     """The config with the recordings' cameras and numeric streams in its layout, where it does not list them itself.
 
     Raises:
@@ -151,7 +157,7 @@ def _with_streams(config: BuildConfig, recordings: Sequence[Recording]) -> Build
     numeric = {stream.name: stream for stream in layout.numeric}
     for recording in recordings:
         for stream in recording.streams.values():
-            if (config.sync.of(stream.name).policy or DEFAULT_POLICY[stream.kind]) == "ignore":
+            if (config.sync.policy_for(stream.name).policy or DEFAULT_POLICY[stream.kind]) == "ignore":
                 continue
             if stream.kind == "camera":
                 cameras.add(stream.name)
@@ -161,8 +167,8 @@ def _with_streams(config: BuildConfig, recordings: Sequence[Recording]) -> Build
                 if mine != theirs:
                     raise ConfigError(
                         f"'{stream.name}' has columns {', '.join(mine)}, and in '{first}' {', '.join(theirs)}",
-                        where=recording.where,
-                        mend="Set the same columns = [...] in both descriptions.",
+                        where=recording.path,
+                        hint="Set the same columns = [...] in both descriptions.",
                     )
                 role = "action" if stream.kind == "action" else "observation"
                 added = NumericLayout(name=stream.name, width=len(mine), role=role)
@@ -171,14 +177,14 @@ def _with_streams(config: BuildConfig, recordings: Sequence[Recording]) -> Build
                         f"'{stream.name}' has {len(mine)} columns ({', '.join(mine)}) and a width of "
                         f"{numeric[stream.name].width} in the layout",
                         where="layout.numeric",
-                        mend=f"Set width = {len(mine)}.",
+                        hint=f"Set width = {len(mine)}.",
                     )
     unlisted = sorted(cameras.difference(layout.cameras)) if layout.cameras else []
     if unlisted:
         raise ConfigError(
             f"the camera '{unlisted[0]}' is not listed",
             where="layout.cameras",
-            mend=f"{nearest(unlisted[0], layout.cameras)} Or add it, or set its policy to 'ignore'.",
+            hint=f"{suggest(unlisted[0], layout.cameras)} Or add it, or set its policy to 'ignore'.",
         )
     # Sorted, so that the order in which recordings are named does not change the vocabulary.
     listed = layout.cameras or tuple(sorted(cameras))

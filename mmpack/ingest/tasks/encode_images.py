@@ -14,7 +14,7 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
 from mmpack.errors import DataError
-from mmpack.samples.images import picture_size
+from mmpack.samples.images import image_size
 
 if TYPE_CHECKING:
     from mmpack.recording import Frame
@@ -28,14 +28,14 @@ _BT601 = {int(Colorspace.ITU601), int(Colorspace.SMPTE170M), 2, 6}
 _TUBELET_TIME_BASE = Fraction(1, 1_000_000)
 
 
-def encode_frame(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
+def encode_image(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
     """A frame as (bytes, extension, height, width); one that is encoded already is passed through untouched.
 
     Raises:
         DataError: the encoded picture is damaged in its header.
     """
     if frame.encoded is not None:
-        height, width = picture_size(frame.encoded, frame.extension, where=f"frame {frame.index}")
+        height, width = image_size(frame.encoded, frame.extension, where=f"frame {frame.index}")
         return frame.encoded, frame.extension, height, width
     decoded = frame.decoded
     if decoded is None:

@@ -13,44 +13,46 @@ import pyarrow.parquet as pq
 import soundfile
 
 from mmpack.errors import DataError
-from mmpack.ingest.tasks.build_config import SamplesConfig
-from mmpack.ingest.tasks.slices import Sample
-from mmpack.layout import Facts, ImageTextFacts, SpeechFacts, TextFacts
-from mmpack.recording.files import existing_file, safe_name
-from mmpack.samples.images import picture_size
+from mmpack.ingest.tasks.build_config import SourceConfig
+from mmpack.ingest.tasks.slices import EncodedSample
+from mmpack.layout import ImageTextMetadata, SampleMetadata, SpeechMetadata, TextMetadata
+from mmpack.recording.files import require_file, sanitise_name
+from mmpack.samples.images import image_size
 from mmpack.serialisation import canonical_json
-from mmpack.settings import nearest
-from mmpack.shards.index import Row
+from mmpack.settings import suggest
+from mmpack.shards.index import IndexEntry
 
 #: One line of jsonl, one picture, one clip: larger ones are mistakes, not samples.
 MAX_TEXT_BYTES = 64 << 20
 MAX_MEDIA_BYTES = 1 << 30
-_PICTURES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-_SOUNDS = {".wav": "wav", ".flac": "flac", ".ogg": "ogg"}
+_IMAGE_SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
+_AUDIO_SUFFIXES = {".wav": "wav", ".flac": "flac", ".ogg": "ogg"}
 
 
-def samples(source: SamplesConfig, *, skip: int = 0) -> Iterator[Sample]:
+def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSample]:
     """All samples of a source, in file order, from number `skip` on.
 
     Raises:
         DataError: the file or a sample cannot be read; names the row.
     """
-    path, name = Path(source.path), safe_name(source.name)
-    for number, record in enumerate(_records(path, source)):
+    path, name = Path(source.path), sanitise_name(source.name)
+    for number, record in enumerate(_read_records(path, source)):
         if number < skip:
             continue
         where = f"{path}, row {number}"
         text = _text(record, source.text, where=where)
         members: list[tuple[str, bytes]] = [("txt", text.encode())] if text else []
-        facts: Facts
+        facts: SampleMetadata
         if source.kind == "text":
-            facts = TextFacts(text)
+            facts = TextMetadata(text)
         else:
-            member, data = _media(record, source, path.parent, where=where)
+            member, data = _read_media(record, source, path.parent, where=where)
             members.append((member, data))
-            facts = _media_facts(source.kind, member, data, text, where=where)
+            facts = _media_metadata(source.kind, member, data, text, where=where)
         key = f"{name}-{number:08d}"
-        extra = {name: value for name, value in record.items() if name != source.text and _is_plain(value)}
+        extra = {
+            name: value for name, value in record.items() if name != source.text and _is_plain_value(value)
+        }
         description = {
             "version": 1,
             "kind": source.kind,
@@ -59,17 +61,17 @@ def samples(source: SamplesConfig, *, skip: int = 0) -> Iterator[Sample]:
             "source": extra,
         }
         members.append(("json", canonical_json(description)))
-        row = Row(key, source.kind, name, number, number, 0, 0, facts, len(text.encode()))
-        yield Sample(row, members, {})
+        row = IndexEntry(key, source.kind, name, number, number, 0, 0, facts, len(text.encode()))
+        yield EncodedSample(row, members, {})
 
 
-def count(source: SamplesConfig) -> int:
+def count_rows(source: SourceConfig) -> int:
     """Rows of a source. Raises DataError."""
-    path = existing_file(Path(source.path), stream=source.name)
+    path = require_file(Path(source.path), stream=source.name)
     if path.suffix == ".parquet":
         with _parquet(path) as file:
             return file.metadata.num_rows
-    return sum(1 for _ in _records(path, source))
+    return sum(1 for _ in _read_records(path, source))
 
 
 @contextmanager
@@ -81,8 +83,8 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
         raise DataError(f"cannot be read as Parquet ({error})", where=str(path)) from None
 
 
-def _records(path: Path, source: SamplesConfig) -> Iterator[dict[str, Any]]:
-    existing_file(path, stream=source.name)
+def _read_records(path: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
+    require_file(path, stream=source.name)
     if path.suffix == ".parquet":
         with _parquet(path) as file:
             for batch in file.iter_batches(batch_size=256):
@@ -105,7 +107,7 @@ def _records(path: Path, source: SamplesConfig) -> Iterator[dict[str, Any]]:
 
 def _text(record: dict[str, Any], column: str, *, where: str) -> str:
     if column not in record:
-        raise DataError(f"no column '{column}'", where=where, mend=nearest(column, record))
+        raise DataError(f"no column '{column}'", where=where, hint=suggest(column, record))
     value = record[column]
     if not isinstance(value, str):
         raise DataError(f"column '{column}' holds {type(value).__name__}, not text", where=where)
@@ -118,25 +120,25 @@ def _text(record: dict[str, Any], column: str, *, where: str) -> str:
     return value
 
 
-def _media(record: dict[str, Any], source: SamplesConfig, base: Path, *, where: str) -> tuple[str, bytes]:
+def _read_media(record: dict[str, Any], source: SourceConfig, base: Path, *, where: str) -> tuple[str, bytes]:
     name = _text(record, source.media, where=where)
     relative = Path(name)
     if ".." in relative.parts:
         raise DataError(f"the path '{name}' leaves the source's folder", where=where)
-    known = _PICTURES if source.kind == "image_text" else _SOUNDS
+    known = _IMAGE_SUFFIXES if source.kind == "image_text" else _AUDIO_SUFFIXES
     extension = known.get(relative.suffix.lower())
     if extension is None:
-        raise DataError(f"'{name}' is not of a known kind", where=where, mend=f"Known: {', '.join(known)}.")
-    path = existing_file(base / relative, stream=source.name)
+        raise DataError(f"'{name}' is not of a known kind", where=where, hint=f"Known: {', '.join(known)}.")
+    path = require_file(base / relative, stream=source.name)
     if path.stat().st_size > MAX_MEDIA_BYTES:
         raise DataError(f"'{name}' is larger than {MAX_MEDIA_BYTES} bytes", where=where)
     return extension, path.read_bytes()
 
 
-def _media_facts(kind: str, extension: str, data: bytes, text: str, *, where: str) -> Facts:
+def _media_metadata(kind: str, extension: str, data: bytes, text: str, *, where: str) -> SampleMetadata:
     if kind == "image_text":
-        height, width = picture_size(data, extension, where=where)
-        return ImageTextFacts(height, width, text)
+        height, width = image_size(data, extension, where=where)
+        return ImageTextMetadata(height, width, text)
     import io
 
     try:
@@ -145,8 +147,8 @@ def _media_facts(kind: str, extension: str, data: bytes, text: str, *, where: st
         raise DataError(f"cannot be opened as audio ({error})", where=where) from None
     if info.frames <= 0:
         raise DataError("a clip without samples", where=where)
-    return SpeechFacts(info.frames, info.samplerate, text)
+    return SpeechMetadata(info.frames, info.samplerate, text)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain_value(value: Any) -> bool:
     return isinstance(value, str | int | float | bool) or value is None

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from mmpack.errors import DataError
 from mmpack.recording.formats.folder import FILE_NAME, open_folder
-from mmpack.recording.formats.media_file import SUFFIXES, open_media
+from mmpack.recording.formats.media_file import MEDIA_SUFFIXES, open_media_file
 from mmpack.recording.formats.nuscenes import is_nuscenes, open_nuscenes
 from mmpack.recording.model import Recording
 
 
 @dataclass(frozen=True)
-class Reader:
+class InputFormat:
     """One input format.
 
     Attributes:
@@ -31,15 +31,17 @@ class Reader:
     read: Callable[[Path], Iterable[Recording]]
 
 
-def _is_described(path: Path) -> bool:
+def _has_recording_toml(path: Path) -> bool:
     return path.suffix == ".toml" or (path / FILE_NAME).is_file()
 
 
-READERS: tuple[Reader, ...] = (
-    Reader("folder with recording.toml", _is_described, lambda path: [open_folder(path)]),
-    Reader("nuScenes", is_nuscenes, open_nuscenes),
-    Reader("media file", lambda path: path.suffix.lower() in SUFFIXES, lambda path: [open_media(path)]),
-    Reader(
+FORMATS: tuple[InputFormat, ...] = (
+    InputFormat("folder with recording.toml", _has_recording_toml, lambda path: [open_folder(path)]),
+    InputFormat("nuScenes", is_nuscenes, open_nuscenes),
+    InputFormat(
+        "media file", lambda path: path.suffix.lower() in MEDIA_SUFFIXES, lambda path: [open_media_file(path)]
+    ),
+    InputFormat(
         "folder of recordings",
         lambda path: path.is_dir() and any(path.glob(f"*/{FILE_NAME}")),
         lambda path: [open_folder(file) for file in sorted(path.glob(f"*/{FILE_NAME}"))],
@@ -61,15 +63,15 @@ def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recor
     """
     path = Path(path)
     if not path.exists():
-        raise DataError("no such file or folder", where=str(path), mend="Check the path.")
-    if root is not None and _is_described(path):
+        raise DataError("no such file or folder", where=str(path), hint="Check the path.")
+    if root is not None and _has_recording_toml(path):
         return [open_folder(path, root=root)]
-    for reader in READERS:
+    for reader in FORMATS:
         if reader.accepts(path):
             return list(reader.read(path))
-    known = ", ".join(reader.name for reader in READERS)
+    known = ", ".join(reader.name for reader in FORMATS)
     raise DataError(
         "no reader knows this input",
         where=str(path),
-        mend=f"Describe a folder with {FILE_NAME}, or give one of: {known}.",
+        hint=f"Describe a folder with {FILE_NAME}, or give one of: {known}.",
     )

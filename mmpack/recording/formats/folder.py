@@ -12,23 +12,23 @@ import numpy as np
 
 from mmpack.clock import UNIT_NS, Clock, ClockMap, parse_duration
 from mmpack.errors import ConfigError, DataError
-from mmpack.recording.files import existing_file, safe_name
+from mmpack.recording.files import require_file, sanitise_name
 from mmpack.recording.formats.folder_tables import (
     MapTable,
     RecordingFile,
     StreamTable,
     TimeTable,
-    refuse_unused,
-    refuse_unused_time,
+    check_unused_keys,
+    check_unused_time_keys,
 )
 from mmpack.recording.model import TABLE_KINDS, Recording, Source, Stream
-from mmpack.recording.sources.audio import AudioTrack, SoundFile
-from mmpack.recording.sources.images import ImageFiles, list_pictures, stamps_from_names
+from mmpack.recording.sources.audio import AudioFile, AudioTrack
+from mmpack.recording.sources.images import ImageFiles, list_images, timestamps_from_names
 from mmpack.recording.sources.subtitles import SubtitleFile, SubtitleTrack, TimedTexts
-from mmpack.recording.sources.tables import NumericTable, TimeColumn, text_column
-from mmpack.recording.sources.timestamps import StampColumn
+from mmpack.recording.sources.tables import NumericTable, TimeColumn, read_text_column
+from mmpack.recording.sources.timestamps import TimestampColumn
 from mmpack.recording.sources.video import VideoTrack
-from mmpack.settings import load
+from mmpack.settings import load_settings
 
 FILE_NAME = "recording.toml"
 _SOUND_FILES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
@@ -47,7 +47,7 @@ def open_folder(path: Path, *, root: Path | None = None) -> Recording:
         DataError: a file that it names is missing or empty.
     """
     file = path / FILE_NAME if path.is_dir() else path
-    described = load(file, RecordingFile)
+    described = load_settings(file, RecordingFile)
     # The environment's variables let one description serve recordings that lie elsewhere on each machine.
     base = root or (file.parent / os.path.expandvars(described.recording.root))
     clocks = {"media": Clock("media", "media")}
@@ -56,7 +56,7 @@ def open_folder(path: Path, *, root: Path | None = None) -> Recording:
         raise ConfigError("no [streams.NAME] table", where=str(file))
     streams: dict[str, Stream] = {}
     for name, table in described.streams.items():
-        stream_name = safe_name(name).lower()
+        stream_name = sanitise_name(name).lower()
         if stream_name in streams or "." in name:
             raise ConfigError(f"stream name '{name}' is used twice or holds a dot", where=str(file))
         clock_name = table.clock or described.recording.clock
@@ -64,23 +64,23 @@ def open_folder(path: Path, *, root: Path | None = None) -> Recording:
             raise ConfigError(
                 f"clock '{clock_name}' is not described",
                 where=f"{file} [streams.{name}]",
-                mend=f'Add [clocks.{clock_name}] with domain = "boot" (or utc, tai, gps, device, media).',
+                hint=f'Add [clocks.{clock_name}] with domain = "boot" (or utc, tai, gps, device, media).',
             )
         try:
-            streams[stream_name] = _stream(stream_name, table, clocks[clock_name], base)
+            streams[stream_name] = _open_stream(stream_name, table, clocks[clock_name], base)
         except ConfigError as error:
-            raise ConfigError(error.what, where=f"{file} [streams.{name}]", mend=error.mend) from None
+            raise ConfigError(error.message, where=f"{file} [streams.{name}]", hint=error.hint) from None
     maps = tuple(_clock_map(table, clocks, base, where=str(file)) for table in described.clock_maps)
-    name = described.recording.name or safe_name(file.parent.resolve().name)
-    return Recording(safe_name(name), streams, maps, str(file), described.recording.reference)
+    name = described.recording.name or sanitise_name(file.parent.resolve().name)
+    return Recording(sanitise_name(name), streams, maps, str(file), described.recording.reference)
 
 
-def _stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:
+def _open_stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:
     return Stream(
         name,
         table.kind,
         clock,
-        _source(name, table, base),
+        _open_source(name, table, base),
         semantics=table.semantics,
         nominal_offset_ns=parse_duration(table.offset) if table.offset else None,
         latency_ns=parse_duration(table.latency),
@@ -88,91 +88,93 @@ def _stream(name: str, table: StreamTable, clock: Clock, base: Path) -> Stream:
     )
 
 
-def _source(name: str, table: StreamTable, base: Path) -> Source:
+def _open_source(name: str, table: StreamTable, base: Path) -> Source:
     start_ns = parse_duration(table.start)
     if not table.path:
         if table.time is None or not table.time.path:
             raise ConfigError("needs path, or time.path for stamps without content")
-        refuse_unused(table, "stamps alone", "time", "start")
-        return StampColumn(_time_column(name, table.time, base, base), name, start_ns)
+        check_unused_keys(table, "stamps alone", "time", "start")
+        return TimestampColumn(_time_column(name, table.time, base, base), name, start_ns)
     path = base / table.path
     if table.kind == "camera":
-        return _camera(name, table, path, base, start_ns)
-    existing_file(path, stream=name)
+        return _open_camera(name, table, path, base, start_ns)
+    require_file(path, stream=name)
     if table.kind == "audio":
         if path.suffix.lower() in _SOUND_FILES and not table.track:
-            refuse_unused(table, "a sound file", "track", "start")
-            return SoundFile(path, name, start_ns)
-        refuse_unused(table, "a track", "track", "start")
+            check_unused_keys(table, "a sound file", "track", "start")
+            return AudioFile(path, name, start_ns)
+        check_unused_keys(table, "a track", "track", "start")
         return AudioTrack(path, table.track or "a:0", name, start_ns)
     if table.kind == "text":
-        return _texts(name, table, path, base, start_ns)
+        return _open_texts(name, table, path, base, start_ns)
     if table.time is None:
         raise ConfigError("a stream of numbers needs time = { column = ..., unit = ... }")
-    refuse_unused(table, "a table", "time", "start", "columns")
+    check_unused_keys(table, "a table", "time", "start", "columns")
     time = _time_column(name, table.time, base, path)
     if table.kind in TABLE_KINDS or table.columns or table.kind == "radar":
         return NumericTable(path, time, name, table.columns, start_ns)
-    return StampColumn(time, name, start_ns)
+    return TimestampColumn(time, name, start_ns)
 
 
-def _camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+def _open_camera(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
     if path.is_dir():
-        refuse_unused(table, "a folder of pictures", "time", "start")
-        return _pictures(name, table, path, base, start_ns)
-    refuse_unused(table, "a video", "time", "start", "track")
-    existing_file(path, stream=name)
+        check_unused_keys(table, "a folder of pictures", "time", "start")
+        return _open_images(name, table, path, base, start_ns)
+    check_unused_keys(table, "a video", "time", "start", "track")
+    require_file(path, stream=name)
     given = None
     if table.time is not None:
-        given = _time_column(name, table.time, base, path).read(stream=name).shifted(start_ns)
+        given = _time_column(name, table.time, base, path).read(stream=name).shift(start_ns)
     return VideoTrack(path, table.track or "v:0", name, start_ns, given)
 
 
-def _pictures(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> ImageFiles:
+def _open_images(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> ImageFiles:
     if table.time is None:
         raise ConfigError(
             "a folder of pictures needs time = { pattern = ..., unit = ... } or a table of stamps"
         )
     if table.time.pattern:
-        refuse_unused_time(table.time, pictures=True)
-        names = list_pictures(path, stream=name)
+        check_unused_time_keys(table.time, is_images=True)
+        names = list_images(path, stream=name)
         unit = table.time.unit
-        t_ns = stamps_from_names(path, names, table.time.pattern, unit, stream=name)
+        t_ns = timestamps_from_names(path, names, table.time.pattern, unit, stream=name)
         order = np.argsort(t_ns, kind="stable")
         ordered = tuple(names[number] for number in order)
         return ImageFiles(path, ordered, t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
-    stamps = _time_column(name, table.time, base, path, pictures=True).read(stream=name).shifted(start_ns)
+    stamps = _time_column(name, table.time, base, path, is_images=True).read(stream=name).shift(start_ns)
     if table.time.file_column:
-        names = list(text_column(base / table.time.path, table.time.file_column, stream=name))
+        names = list(read_text_column(base / table.time.path, table.time.file_column, stream=name))
     else:
-        names = list_pictures(path, stream=name)
+        names = list_images(path, stream=name)
     if len(names) != len(stamps):
         raise DataError(f"{len(names)} pictures but {len(stamps)} stamps", where=f"stream '{name}', {path}")
     for picture in names:
-        existing_file(path / picture, stream=name)
+        require_file(path / picture, stream=name)
     return ImageFiles(path, tuple(names), stamps.t_ns, stamps.origin, name, stamps.resolution_ns, stamps.unit)
 
 
-def _texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
+def _open_texts(name: str, table: StreamTable, path: Path, base: Path, start_ns: int) -> Source:
     if table.time is not None:
-        refuse_unused(table, "a timed table", "time", "start", "text", "end")
+        check_unused_keys(table, "a timed table", "time", "start", "text", "end")
         starts = _time_column(name, table.time, base, path).read(stream=name)
         ends = starts
         if table.end:
             ends = TimeColumn(path, table.end, table.time.unit).read(stream=name)
-        when = replace(starts, end_ns=ends.t_ns).shifted(start_ns)
-        return TimedTexts(tuple(text_column(path, table.text, stream=name)), when, path)
+        when = replace(starts, end_ns=ends.t_ns).shift(start_ns)
+        return TimedTexts(tuple(read_text_column(path, table.text, stream=name)), when, path)
     if path.suffix.lower() in _SUBTITLE_FILES and not table.track:
-        refuse_unused(table, "a subtitle file", "track", "start")
+        check_unused_keys(table, "a subtitle file", "track", "start")
         return SubtitleFile(path, name, start_ns)
-    refuse_unused(table, "a track", "track", "start")
+    check_unused_keys(table, "a track", "track", "start")
     return SubtitleTrack(path, table.track or "s:0", name, start_ns)
 
 
-def _time_column(name: str, table: TimeTable, base: Path, own: Path, *, pictures: bool = False) -> TimeColumn:
-    refuse_unused_time(table, pictures=pictures)
+def _time_column(
+    name: str, table: TimeTable, base: Path, own: Path, *, is_images: bool = False
+) -> TimeColumn:
+    check_unused_time_keys(table, is_images=is_images)
     path = base / table.path if table.path else own
-    existing_file(path, stream=name)
+    require_file(path, stream=name)
     return TimeColumn(path, table.column, table.unit, table.columns)
 
 
@@ -184,7 +186,7 @@ def _clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, where: 
         raise ConfigError(
             "offset and drift_ppm have no meaning beside pairs, which both are fitted to",
             where=f"{where} [[clock_maps]] {table.source} to {table.target}",
-            mend="Remove either.",
+            hint="Remove either.",
         )
     if table.pairs is not None:
         label = f"{table.source} to {table.target}"

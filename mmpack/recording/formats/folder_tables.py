@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmpack.clock.convert import GPS_WEEK_UNIT
 from mmpack.errors import ConfigError
-from mmpack.recording.model import Kind, Semantics
+from mmpack.recording.model import StreamKind, TimestampSemantics
 from mmpack.settings import Settings
 
 # Keys that every stream has a use for.
@@ -51,12 +51,12 @@ class StreamTable(Settings, frozen=True, kw_only=True):
         end: end column of a timed csv, in the unit of `time`.
     """
 
-    kind: Kind
+    kind: StreamKind
     path: str = ""
     track: str = ""
     time: TimeTable | None = None
     clock: str = ""
-    semantics: Semantics = "start"
+    semantics: TimestampSemantics = "start"
     start: str = "0s"
     offset: str = ""
     latency: str = "0s"
@@ -72,7 +72,7 @@ class ClockTable(Settings, frozen=True, kw_only=True):
     domain: str
 
 
-class PairTable(Settings, frozen=True, kw_only=True):
+class PairsTable(Settings, frozen=True, kw_only=True):
     """Paired stamps of the same moments on two clocks, row by row."""
 
     source: TimeTable
@@ -93,7 +93,7 @@ class MapTable(Settings, frozen=True, kw_only=True):
     target: str
     offset: str = ""
     drift_ppm: float = 0.0
-    pairs: PairTable | None = None
+    pairs: PairsTable | None = None
 
 
 class RecordingTable(Settings, frozen=True, kw_only=True):
@@ -118,7 +118,7 @@ class RecordingFile(Settings, frozen=True, kw_only=True):
     clock_maps: tuple[MapTable, ...] = ()
 
 
-def refuse_unused(table: StreamTable, form: str, *used: str) -> None:
+def check_unused_keys(table: StreamTable, format_: str, *used: str) -> None:
     """Raises ConfigError for a key of `table` that is set and that its kind, in this form of file, has no use for.
 
     Args:
@@ -130,24 +130,24 @@ def refuse_unused(table: StreamTable, form: str, *used: str) -> None:
     for key in table.__struct_fields__:
         if key not in _COMMON and key not in used and getattr(table, key) != getattr(blank, key):
             raise ConfigError(
-                f"key '{key}' has no meaning for kind '{table.kind}' from {form}",
-                mend=f"Remove it. Keys with a meaning here: {', '.join(sorted(_COMMON | set(used)))}.",
+                f"key '{key}' has no meaning for kind '{table.kind}' from {format_}",
+                hint=f"Remove it. Keys with a meaning here: {', '.join(sorted(_COMMON | set(used)))}.",
             )
 
 
-def refuse_unused_time(table: TimeTable, *, pictures: bool = False) -> None:
+def check_unused_time_keys(table: TimeTable, *, is_images: bool = False) -> None:
     """Raises ConfigError for a key of `time = {...}` that would not be read."""
-    if table.pattern and pictures:
+    if table.pattern and is_images:
         used = {"pattern"}
     elif table.unit == GPS_WEEK_UNIT:
         used = {"path", "columns"}
     else:
         used = {"path", "column"}
-    if pictures and not table.pattern:
+    if is_images and not table.pattern:
         used.add("file_column")
     for key in ("path", "column", "columns", "pattern", "file_column"):
         if key not in used and getattr(table, key) not in ("", None):
             raise ConfigError(
                 f"key 'time.{key}' has no meaning here",
-                mend=f"Remove it. Keys with a meaning here: {', '.join(sorted(used | {'unit'}))}.",
+                hint=f"Remove it. Keys with a meaning here: {', '.join(sorted(used | {'unit'}))}.",
             )

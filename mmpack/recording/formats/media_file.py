@@ -10,25 +10,25 @@ from pathlib import Path
 
 from mmpack.clock import Clock
 from mmpack.errors import DataError
-from mmpack.recording.files import existing_file, safe_name
+from mmpack.recording.files import require_file, sanitise_name
 from mmpack.recording.model import Recording, Stream
 from mmpack.recording.sources.audio import AudioTrack
-from mmpack.recording.sources.container import tracks_of
+from mmpack.recording.sources.container import list_tracks
 from mmpack.recording.sources.subtitles import SubtitleTrack
 from mmpack.recording.sources.video import VideoTrack
 
-SUFFIXES = {".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts"}
+MEDIA_SUFFIXES = {".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts"}
 _TEXT_CODECS = {"mov_text", "subrip", "srt", "webvtt", "ass", "ssa", "text"}
 
 
-def open_media(path: Path) -> Recording:
+def open_media_file(path: Path) -> Recording:
     """The recording in a media file. Raises DataError if it cannot be opened or holds neither picture nor
     sound.
     """
-    existing_file(path, stream=path.name)
+    require_file(path, stream=path.name)
     clock = Clock("media", "media")
     streams: dict[str, Stream] = {}
-    for spec, codec in tracks_of(path):
+    for spec, codec in list_tracks(path):
         letter, number = spec.split(":")
         if letter == "v":
             name = f"video_{number}"
@@ -41,4 +41,4 @@ def open_media(path: Path) -> Recording:
             streams[name] = Stream(name, "text", clock, SubtitleTrack(path, spec, name))
     if not any(stream.kind in ("camera", "audio") for stream in streams.values()):
         raise DataError("holds neither a video nor an audio track", where=str(path))
-    return Recording(safe_name(path.stem), streams, where=str(path))
+    return Recording(sanitise_name(path.stem), streams, path=str(path))

@@ -18,13 +18,13 @@ import numpy as np
 
 from mmpack.clock import Clock
 from mmpack.errors import DataError
-from mmpack.recording.files import safe_name
-from mmpack.recording.model import Kind, Recording, Source, Stream
+from mmpack.recording.files import sanitise_name
+from mmpack.recording.model import Recording, Source, Stream, StreamKind
 from mmpack.recording.sources.images import ImageFiles
-from mmpack.recording.sources.timestamps import NamedStamps
+from mmpack.recording.sources.timestamps import FileNameTimestamps
 
 _NAME = re.compile(r"(?P<log>[^/]+?)__(?P<channel>[A-Za-z0-9_]+?)__(?P<stamp>[0-9]{1,40})\.[A-Za-z0-9.]+$")
-_KINDS: tuple[tuple[str, Kind], ...] = (("CAM", "camera"), ("LIDAR", "lidar"), ("RADAR", "radar"))
+_KINDS: tuple[tuple[str, StreamKind], ...] = (("CAM", "camera"), ("LIDAR", "lidar"), ("RADAR", "radar"))
 _CLOCK = Clock("capture", "utc", 1000)
 # nuScenes' largest table, sample_data.json of the full set, is 1.2 GB.
 MAX_JSON_BYTES = 4 << 30
@@ -37,7 +37,7 @@ _Item = tuple[int, str | None]
 def is_nuscenes(path: Path) -> bool:
     """Whether `path` looks like this layout: a data root, a table, or a list of names."""
     if path.is_dir():
-        return (path / "samples").is_dir() or _tables(path) is not None
+        return (path / "samples").is_dir() or _find_tables(path) is not None
     return path.name == "sample_data.json" or path.name.endswith("_sample_data.json") or _is_list(path)
 
 
@@ -49,7 +49,7 @@ def open_nuscenes(path: Path) -> Iterator[Recording]:
             float.
     """
     if path.is_dir():
-        tables = _tables(path)
+        tables = _find_tables(path)
         groups = _from_tables(tables, path) if tables else _from_names(_walk(path), path)
     elif path.suffix == ".json":
         groups = _from_rows(_read_json(path), path)
@@ -76,12 +76,12 @@ def _recording(name: str, channels: dict[str, list[_Item]], where: Path) -> Reco
         if kind == "camera" and len(names) == len(items):
             source = ImageFiles(where, tuple(names), t_ns, "file name", stream, resolution_ns=1000)
         else:
-            source = NamedStamps(t_ns, "file name")
+            source = FileNameTimestamps(t_ns, "file name")
         streams[stream] = Stream(stream, kind, _CLOCK, source)
-    return Recording(safe_name(name), streams, where=str(where))
+    return Recording(sanitise_name(name), streams, path=str(where))
 
 
-def _kind(channel: str) -> Kind:
+def _kind(channel: str) -> StreamKind:
     for prefix, kind in _KINDS:
         if channel.upper().startswith(prefix):
             return kind
@@ -118,7 +118,7 @@ def _from_tables(tables: Path, root: Path) -> dict[str, dict[str, list[_Item]]]:
                 scene = scene_name[scene_of[row["sample_token"]]]
             except (KeyError, TypeError) as missing:
                 raise DataError(f"token {missing} is in no table", where=str(tables)) from None
-            _add(groups[scene], row, tables / "sample_data.json", root)
+            _add_item(groups[scene], row, tables / "sample_data.json", root)
     return groups
 
 
@@ -138,11 +138,11 @@ def _from_rows(rows: list[dict[str, Any]], path: Path) -> dict[str, dict[str, li
     groups: dict[str, dict[str, list[_Item]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         log = PurePosixPath(str(row.get("filename", ""))).name.split("__")[0] or path.stem
-        _add(groups[log], row, path, None)
+        _add_item(groups[log], row, path, None)
     return groups
 
 
-def _add(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, root: Path | None) -> None:
+def _add_item(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, root: Path | None) -> None:
     try:
         stamp, relative = row["timestamp"], PurePosixPath(row["filename"])
     except (KeyError, TypeError):
@@ -152,20 +152,20 @@ def _add(channels: dict[str, list[_Item]], row: dict[str, Any], where: Path, roo
             f"timestamp {stamp!r} is a float: stamps of this size went through float64 and lost up to "
             f"{int(np.spacing(stamp) / 2)} units",
             where=f"{where}, {relative.name}",
-            mend="Write timestamps as integers at the source; what float64 dropped cannot be brought back.",
+            hint="Write timestamps as integers at the source; what float64 dropped cannot be brought back.",
         )
     if not isinstance(stamp, int) or isinstance(stamp, bool):
         raise DataError(
             f"timestamp {str(stamp)[:40]!r} is no integer",
             where=f"{where}, {relative.name}",
-            mend="Write timestamps as integers, in microseconds or nanoseconds.",
+            hint="Write timestamps as integers, in microseconds or nanoseconds.",
         )
     if relative.is_absolute() or ".." in relative.parts or len(relative.parts) < 2:
         raise DataError(f"filename '{relative}' leaves the data root", where=str(where))
     picture = root / relative if root is not None else None
     present = str(relative) if picture is not None and picture.is_file() else None
     if picture is not None and present is None and _kind(relative.parts[-2]) == "camera":
-        raise DataError("a keyframe's picture is missing", where=str(picture), mend="Complete the download.")
+        raise DataError("a keyframe's picture is missing", where=str(picture), hint="Complete the download.")
     channels[relative.parts[-2]].append((_to_ns(stamp, where), present))
 
 
@@ -179,18 +179,18 @@ def _to_ns(stamp: int, where: Path) -> int:
         raise DataError(
             f"timestamp {stamp} is past int64 nanoseconds",
             where=str(where),
-            mend="Write microseconds or nanoseconds.",
+            hint="Write microseconds or nanoseconds.",
         )
     return stamp * 1000 if stamp < 10**17 else stamp
 
 
-def _tables(root: Path) -> Path | None:
+def _find_tables(root: Path) -> Path | None:
     found = [folder for folder in sorted(root.glob("v1.0-*")) if (folder / "sample_data.json").is_file()]
     if len(found) > 1:
         raise DataError(
             f"several table folders: {', '.join(folder.name for folder in found)}",
             where=str(root),
-            mend="Point at one set only.",
+            hint="Point at one set only.",
         )
     return found[0] if found else None
 
@@ -206,9 +206,9 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"larger than {MAX_JSON_BYTES} bytes", where=str(path))
-        rows = json.loads(path.read_bytes(), parse_constant=_no_number)
+        rows = json.loads(path.read_bytes(), parse_constant=_reject_constant)
     except FileNotFoundError:
-        raise DataError("the table is missing", where=str(path), mend="Complete the download.") from None
+        raise DataError("the table is missing", where=str(path), hint="Complete the download.") from None
     except RecursionError:
         raise DataError("cannot be read as JSON (nested too deeply)", where=str(path)) from None
     except (OSError, ValueError) as error:
@@ -218,5 +218,5 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _no_number(word: str) -> None:
+def _reject_constant(word: str) -> None:
     raise ValueError(f"{word} is no JSON number")

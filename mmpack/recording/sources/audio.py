@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
 from mmpack.errors import DataError
-from mmpack.recording.files import file_facts
+from mmpack.recording.files import file_identity
 from mmpack.recording.model import AudioTimeline
-from mmpack.recording.sources.container import opened, scan_packets, track
-from mmpack.recording.sources.riff import refuse_cut_samples
+from mmpack.recording.sources.container import find_track, open_container, scan_packets
+from mmpack.recording.sources.riff import check_riff_size
 
 # A hole in the packets shorter than this many samples, or than two steps of the time base, is rounding and no
 # hole.
@@ -31,7 +31,7 @@ _FLOAT_SUBTYPES = frozenset(
 )
 
 
-def _rounding(to_sample: Fraction) -> int:
+def _rounding_tolerance(to_sample: Fraction) -> int:
     """Samples that the rounding of stamps can seem to lose, where one step of the time base is `to_sample`
     samples.
     """
@@ -39,7 +39,7 @@ def _rounding(to_sample: Fraction) -> int:
 
 
 @dataclass
-class SoundFile:
+class AudioFile:
     """A wav, flac, aiff or ogg file; any range of samples can be read exactly.
 
     Samples come as 16 bits: of 24- and 32-bit integers the upper 16, floats times 2**15, rounded and clipped.
@@ -63,19 +63,19 @@ class SoundFile:
                 raise DataError(
                     f"cannot be opened as audio ({error})",
                     where=f"stream '{self.stream}', {self.path}",
-                    mend="The file is truncated or of another format.",
+                    hint="The file is truncated or of another format.",
                 ) from None
         return self._open
 
     def timeline(self) -> AudioTimeline:
         """One segment: sample n lies at start + n / rate. Raises DataError for a file without samples or cut short."""
         file = self._file()
-        refuse_cut_samples(self.path, stream=self.stream)
+        check_riff_size(self.path, stream=self.stream)
         if file.frames <= 0:
             raise DataError(
                 "holds no samples, or a header that says so",
                 where=f"stream '{self.stream}', {self.path}",
-                mend="If the recorder was stopped before it wrote the size, repair the header.",
+                hint="If the recorder was stopped before it wrote the size, repair the header.",
             )
         return AudioTimeline(
             file.samplerate,
@@ -106,19 +106,21 @@ class SoundFile:
             raise DataError(
                 f"{file.frames} samples declared, but only {start + len(samples)} can be read: the file is truncated",
                 where=f"stream '{self.stream}', {self.path}",
-                mend="Copy it again.",
+                hint="Copy it again.",
             )
         if is_float and not np.isfinite(samples).all():
             raise DataError(
                 f"samples {start}..{stop} hold one that is no number (NaN or infinite)",
                 where=f"stream '{self.stream}', {self.path}",
-                mend="Repair it at the source.",
+                hint="Repair it at the source.",
             )
-        return _from_floats(np.asarray(samples, np.float32)) if is_float else np.asarray(samples, np.int16)
+        return (
+            _floats_to_int16(np.asarray(samples, np.float32)) if is_float else np.asarray(samples, np.int16)
+        )
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": None}
@@ -143,8 +145,8 @@ class AudioTrack:
     stream: str
     start_ns: int = 0
     _decoder: Iterator[tuple[int, NDArray[np.int16]]] | None = field(default=None, init=False, repr=False)
-    _pieces: list[tuple[int, NDArray[np.int16]]] = field(default_factory=list, init=False, repr=False)
-    _let_go: int = field(default=0, init=False, repr=False)
+    _chunks: list[tuple[int, NDArray[np.int16]]] = field(default_factory=list, init=False, repr=False)
+    _release: int = field(default=0, init=False, repr=False)
 
     def timeline(self) -> AudioTimeline:
         """Segments from packet stamps: a new one wherever a packet does not follow on the one before."""
@@ -153,8 +155,8 @@ class AudioTrack:
     @cached_property
     def _scan(self) -> tuple[AudioTimeline, int]:
         packets = scan_packets(self.path, self.spec, stream=self.stream)
-        with opened(self.path, stream=self.stream) as container:
-            audio = track(container, self.spec, stream=self.stream, path=self.path)
+        with open_container(self.path, stream=self.stream) as container:
+            audio = find_track(container, self.spec, stream=self.stream, path=self.path)
             rate_hz, channels = audio.codec_context.sample_rate, audio.codec_context.channels
             first_pts = _first_decoded_pts(container, audio, where=f"stream '{self.stream}', {self.path}")
         # Of a packet that the decoder begins in the middle of (Opus) what is heard counts.
@@ -163,7 +165,10 @@ class AudioTrack:
         to_sample = packets.time_base * rate_hz
         starts = np.array([round((int(p) - first_pts) * to_sample) for p in pts], np.int64)
         lengths = np.array([round(int(d) * to_sample) for d in end - pts], np.int64)
-        breaks = np.flatnonzero(np.abs(starts[1:] - (starts[:-1] + lengths[:-1])) > _rounding(to_sample)) + 1
+        breaks = (
+            np.flatnonzero(np.abs(starts[1:] - (starts[:-1] + lengths[:-1])) > _rounding_tolerance(to_sample))
+            + 1
+        )
         heads = np.concatenate([[0], breaks])
         tails = np.concatenate([breaks, [len(starts)]]) - 1
         t_ns = pts_to_ns(pts[heads], packets.time_base, self.start_ns)
@@ -183,21 +188,21 @@ class AudioTrack:
         Raises:
             DataError: the decoder gives no sample for a place the packets promised.
         """
-        if self._decoder is None or start < self._let_go:
-            self._decoder, self._pieces, self._let_go = self._decode(), [], 0
-        while not self._pieces or self._end() < stop:
+        if self._decoder is None or start < self._release:
+            self._decoder, self._chunks, self._release = self._decode(), [], 0
+        while not self._chunks or self._end() < stop:
             piece = next(self._decoder, None)
             if piece is None:
                 break
-            self._pieces.append(piece)
+            self._chunks.append(piece)
             # Windows ascend and may overlap: what ends before this one starts is not asked for again.
-            while self._pieces and self._pieces[0][0] + len(self._pieces[0][1]) <= start:
-                first, samples = self._pieces.pop(0)
-                self._let_go = first + len(samples)
+            while self._chunks and self._chunks[0][0] + len(self._chunks[0][1]) <= start:
+                first, samples = self._chunks.pop(0)
+                self._release = first + len(samples)
         channels = self.timeline().channels
         out = np.zeros((stop - start, channels), np.int16)
         filled = 0
-        for first, samples in self._pieces:
+        for first, samples in self._chunks:
             low, high = max(first, start), min(first + len(samples), stop)
             if low < high:
                 out[low - start : high - start] = samples[low - first : high - first]
@@ -207,25 +212,25 @@ class AudioTrack:
             raise DataError(
                 f"samples {start}..{stop}: the decoder gave {filled} of {len(out)}",
                 where=f"stream '{self.stream}', {self.path}",
-                mend="The track is damaged there.",
+                hint="The track is damaged there.",
             )
         return out
 
     def _end(self) -> int:
-        first, samples = self._pieces[-1]
+        first, samples = self._chunks[-1]
         return first + len(samples)
 
     def _decode(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
         timeline, first_pts = self._scan
         expected = 0
-        with opened(self.path, stream=self.stream) as container:
-            audio = track(container, self.spec, stream=self.stream, path=self.path)
+        with open_container(self.path, stream=self.stream) as container:
+            audio = find_track(container, self.spec, stream=self.stream, path=self.path)
             to_sample = audio.time_base * timeline.rate_hz
             try:
                 for frame in container.decode(audio):
                     samples = _to_int16(frame, timeline.channels)
                     first = round(((frame.pts or 0) - first_pts) * to_sample)
-                    if abs(first - expected) <= _rounding(to_sample):
+                    if abs(first - expected) <= _rounding_tolerance(to_sample):
                         first = expected  # contiguous: count samples, do not accumulate rounded stamps
                     expected = first + len(samples)
                     yield first, samples
@@ -236,7 +241,7 @@ class AudioTrack:
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The container's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decoder": None, "_pieces": [], "_let_go": 0}
@@ -262,9 +267,9 @@ def _to_int16(frame: Any, channels: int) -> NDArray[np.int16]:
         return np.ascontiguousarray((data >> 16).astype(np.int16))
     if data.dtype == np.uint8:
         return np.ascontiguousarray(((data.astype(np.int16) - 128) << 8).astype(np.int16))
-    return _from_floats(data)
+    return _floats_to_int16(data)
 
 
-def _from_floats(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
+def _floats_to_int16(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
     """Samples of full scale ±1 as int16 of the same shape: times 2**15, rounded, clipped."""
     return np.ascontiguousarray(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16))

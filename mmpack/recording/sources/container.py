@@ -43,7 +43,7 @@ _TOP_BOXES = frozenset(
 
 
 @contextmanager
-def opened(path: Path, *, stream: str) -> Iterator[InputContainer]:
+def open_container(path: Path, *, stream: str) -> Iterator[InputContainer]:
     """The container at `path`, closed on leaving. Raises DataError if it cannot be opened (truncated, no
     media).
     """
@@ -51,22 +51,22 @@ def opened(path: Path, *, stream: str) -> Iterator[InputContainer]:
     try:
         container = av.open(str(path), mode="r", metadata_errors="ignore")
     except FileNotFoundError:
-        raise DataError("no such file", where=where, mend="Correct its path in recording.toml.") from None
+        raise DataError("no such file", where=where, hint="Correct its path in recording.toml.") from None
     except (FFmpegError, OSError) as error:
         raise DataError(
-            f"cannot be opened as media ({_reason(error)})",
+            f"cannot be opened as media ({_format_error(error)})",
             where=where,
-            mend="The file is truncated or of another format: copy it again or remux it.",
+            hint="The file is truncated or of another format: copy it again or remux it.",
         ) from None
     try:
         if "mov" in container.format.name.split(","):
-            _refuse_cut_boxes(path, where=where)
+            _check_box_sizes(path, where=where)
         yield container
     finally:
         container.close()
 
 
-def _refuse_cut_boxes(path: Path, *, where: str) -> None:
+def _check_box_sizes(path: Path, *, where: str) -> None:
     """Raises DataError if a box of an mp4 ends behind the file: FFmpeg reads a truncated track as a shorter
     one, without an error.
 
@@ -88,12 +88,12 @@ def _refuse_cut_boxes(path: Path, *, where: str) -> None:
                 raise DataError(
                     f"its {kind.decode()} box ends at byte {start + size:,}, the file at {total:,}: the file is truncated",
                     where=where,
-                    mend="Copy it again.",
+                    hint="Copy it again.",
                 )
             start += size
 
 
-def track(container: InputContainer, spec: str, *, stream: str, path: Path) -> av.stream.Stream:  # pyright: ignore
+def find_track(container: InputContainer, spec: str, *, stream: str, path: Path) -> av.stream.Stream:  # pyright: ignore
     """The track `spec` names: 'v:0' first video, 'a:1' second audio, 's:0' first subtitle track.
 
     Raises:
@@ -115,7 +115,7 @@ def track(container: InputContainer, spec: str, *, stream: str, path: Path) -> a
 
 
 @dataclass(frozen=True)
-class Packets:
+class TrackPackets:
     """Packet stamps of one track, ordered by presentation time.
 
     Attributes:
@@ -131,7 +131,7 @@ class Packets:
     sizes: NDArray[np.int64]
 
 
-def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
+def scan_packets(path: Path, spec: str, *, stream: str) -> TrackPackets:
     """Stamps of all packets of a track that will be shown.
 
     Raises:
@@ -140,8 +140,8 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
     """
     where = f"stream '{stream}', {path}"
     rows: list[tuple[int, int, int]] = []
-    with opened(path, stream=stream) as container:
-        found = track(container, spec, stream=stream, path=path)
+    with open_container(path, stream=stream) as container:
+        found = find_track(container, spec, stream=stream, path=path)
         # Read before the container closes: a stream of a closed container is a dangling pointer.
         time_base = found.time_base
         # Matroska declares the end of its longest track: for that all tracks are looked at.
@@ -159,30 +159,30 @@ def scan_packets(path: Path, spec: str, *, stream: str) -> Packets:
                     raise DataError(
                         f"packet {len(rows)} is cut short: the file is truncated or damaged",
                         where=where,
-                        mend="Copy it again, or cut it at the last whole frame.",
+                        hint="Copy it again, or cut it at the last whole frame.",
                     )
                 if packet.pts is None:
                     raise DataError(
-                        f"packet {len(rows)} has no presentation stamp", where=where, mend="Remux it."
+                        f"packet {len(rows)} has no presentation stamp", where=where, hint="Remux it."
                     )
                 if packet.is_discard:
                     continue  # an edit list hides it: decoders drop it as well
                 rows.append((packet.pts, packet.duration or 0, packet.size))
         except (FFmpegError, OSError) as error:
             raise DataError(
-                f"reading stopped ({_reason(error)})", where=where, mend="Copy the file again."
+                f"reading stopped ({_format_error(error)})", where=where, hint="Copy the file again."
             ) from None
     if last_end_s < declared_end_s - _DURATION_SLACK_S:
         raise DataError(
             f"{float(declared_end_s):.3f} s declared, {float(last_end_s):.3f} s present: the file is truncated",
             where=where,
-            mend="Copy it again.",
+            hint="Copy it again.",
         )
     if not rows or time_base is None:
         raise DataError("the track holds no packets", where=where)
     table = np.asarray(rows, np.int64)
     table = table[np.argsort(table[:, 0], kind="stable")]
-    return Packets(table[:, 0], table[:, 1], Fraction(time_base), table[:, 2])
+    return TrackPackets(table[:, 0], table[:, 1], Fraction(time_base), table[:, 2])
 
 
 def _matroska_end_s(container: InputContainer) -> Fraction:
@@ -192,10 +192,10 @@ def _matroska_end_s(container: InputContainer) -> Fraction:
     return Fraction(container.duration, av.time_base)
 
 
-def tracks_of(path: Path) -> list[tuple[str, str]]:
+def list_tracks(path: Path) -> list[tuple[str, str]]:
     """(track spec, codec name) of every video, audio and subtitle track. Raises DataError."""
     found: list[tuple[str, str]] = []
-    with opened(path, stream=path.name) as container:
+    with open_container(path, stream=path.name) as container:
         for letter, kind in _TYPES.items():
             of_kind = [candidate for candidate in container.streams if candidate.type == kind]
             for number, candidate in enumerate(of_kind):
@@ -205,5 +205,5 @@ def tracks_of(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _reason(error: BaseException) -> str:
+def _format_error(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from mmpack.clock import UNIT_NS, decimals_to_ns
 from mmpack.errors import ConfigError, DataError
-from mmpack.recording.model import Frame, Stamps
+from mmpack.recording.model import Frame, Timestamps
 
 _EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 # Larger than any camera's still; bounds what one wrong file can take.
-MAX_PICTURE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 256 << 20
 _DIGITS = re.compile(r"[0-9]+")
 _MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
@@ -43,9 +43,9 @@ class ImageFiles:
     resolution_ns: int = 1
     unit: str = "ns"
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """One stamp per file."""
-        return Stamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin, unit=self.unit)
+        return Timestamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin, unit=self.unit)
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """The files' bytes as they are. Raises DataError for one that is missing, empty or no picture."""
@@ -55,7 +55,7 @@ class ImageFiles:
             try:
                 # Sized first: a read with a large limit would reserve that much memory for every file.
                 with open(path, "rb", buffering=0) as file:
-                    fits = os.fstat(file.fileno()).st_size <= MAX_PICTURE_BYTES
+                    fits = os.fstat(file.fileno()).st_size <= MAX_IMAGE_BYTES
                     data = file.readall() if fits else b"?"
             except OSError as error:
                 raise DataError(
@@ -64,7 +64,7 @@ class ImageFiles:
             if not extension or not data.startswith(_MAGIC[extension]):
                 fault = "the file is empty" if not data else "is not a JPEG or PNG picture"
                 raise DataError(
-                    fault, where=f"stream '{self.stream}', {path}", mend="Replace or remove the file."
+                    fault, where=f"stream '{self.stream}', {path}", hint="Replace or remove the file."
                 )
             yield Frame(index, encoded=data, extension=extension)
 
@@ -82,13 +82,13 @@ def _extension(name: str) -> str:
     return _EXTENSIONS.get(os.path.splitext(name)[1].lower(), "")
 
 
-def list_pictures(folder: Path, *, stream: str) -> list[str]:
+def list_images(folder: Path, *, stream: str) -> list[str]:
     """Names of all JPEG and PNG files of `folder`, sorted. Raises DataError if there are none."""
     if not folder.is_dir():
         raise DataError(
             "no such folder of pictures",
             where=f"stream '{stream}', {folder}",
-            mend="Correct its path in recording.toml.",
+            hint="Correct its path in recording.toml.",
         )
     names = sorted(name for name in os.listdir(folder) if _extension(name))
     if not names:
@@ -96,7 +96,7 @@ def list_pictures(folder: Path, *, stream: str) -> list[str]:
     return names
 
 
-def stamps_from_names(
+def timestamps_from_names(
     folder: Path, names: Sequence[str], pattern: str, unit: str, *, stream: str
 ) -> NDArray[np.int64]:
     """The integer that `pattern`'s first group finds in each of `names`, as ns, int64, shape (n,).

@@ -20,7 +20,7 @@ _FORMS = {
 _STREAMED = 0xFFFFFFFF  # written to a pipe: the size was not known when the header was
 
 
-def refuse_cut_samples(path: Path, *, stream: str) -> None:
+def check_riff_size(path: Path, *, stream: str) -> None:
     """Raises DataError if the chunk of samples ends behind the file. Files of other formats pass."""
     total = path.stat().st_size
     with path.open("rb") as file:
@@ -40,7 +40,7 @@ def refuse_cut_samples(path: Path, *, stream: str) -> None:
                     raise DataError(
                         f"its samples end at byte {start + 8 + size:,}, the file at {total:,}: the file is truncated",
                         where=f"stream '{stream}', {path}",
-                        mend="Copy it again.",
+                        hint="Copy it again.",
                     )
                 return
             start += 8 + size + size % 2  # chunks begin at even places

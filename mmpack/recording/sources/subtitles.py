@@ -12,9 +12,9 @@ import pysubs2
 
 from mmpack.clock import pts_to_ns
 from mmpack.errors import DataError
-from mmpack.recording.files import file_facts
-from mmpack.recording.model import Stamps
-from mmpack.recording.sources.container import opened, track
+from mmpack.recording.files import file_identity
+from mmpack.recording.model import Timestamps
+from mmpack.recording.sources.container import find_track, open_container
 
 # A day of dense subtitles is a few MiB.
 MAX_SUBTITLE_BYTES = 64 << 20
@@ -26,17 +26,17 @@ class TimedTexts:
 
     Attributes:
         lines: the texts.
-        when: their stamps, with ends.
+        line_timestamps: their stamps, with ends.
         path: the file they came from.
     """
 
     lines: tuple[str, ...]
-    when: Stamps
+    line_timestamps: Timestamps
     path: Path
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Starts and ends."""
-        return self.when
+        return self.line_timestamps
 
     def texts(self) -> list[str]:
         """All texts, in file order."""
@@ -44,7 +44,7 @@ class TimedTexts:
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,11 @@ class SubtitleFile:
             raise DataError("no subtitle in the file", where=where)
         return events
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Starts and ends. Raises DataError."""
         starts = np.array([start for start, _, _ in self._events], np.int64) * 10**6
         ends = np.array([end for _, end, _ in self._events], np.int64) * 10**6
-        return Stamps(starts + self.start_ns, ends + self.start_ns, 10**6, self.path.suffix.lstrip("."))
+        return Timestamps(starts + self.start_ns, ends + self.start_ns, 10**6, self.path.suffix.lstrip("."))
 
     def texts(self) -> list[str]:
         """All texts, in file order. Raises DataError."""
@@ -87,7 +87,7 @@ class SubtitleFile:
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,15 @@ class SubtitleTrack:
     start_ns: int = 0
 
     @cached_property
-    def _events(self) -> tuple[Stamps, list[str]]:
+    def _events(self) -> tuple[Timestamps, list[str]]:
         rows: list[tuple[int, int, str]] = []
-        with opened(self.path, stream=self.stream) as container:
-            found = track(container, self.spec, stream=self.stream, path=self.path)
+        with open_container(self.path, stream=self.stream) as container:
+            found = find_track(container, self.spec, stream=self.stream, path=self.path)
             codec, time_base = found.codec_context.name, found.time_base
             for packet in container.demux(found):
                 if packet.pts is None or packet.size == 0:
                     continue
-                text = _packet_text(bytes(packet), codec)
+                text = _decode_packet(bytes(packet), codec)
                 if text:
                     rows.append((packet.pts, packet.pts + (packet.duration or 0), text))
         if not rows or time_base is None:
@@ -123,7 +123,7 @@ class SubtitleTrack:
         starts = np.array([row[0] for row in rows], np.int64)
         ends = np.array([row[1] for row in rows], np.int64)
         tick_ns = time_base * 10**9
-        when = Stamps(
+        when = Timestamps(
             pts_to_ns(starts, time_base, self.start_ns),
             pts_to_ns(ends, time_base, self.start_ns),
             max(1, -(-tick_ns.numerator // tick_ns.denominator)),
@@ -131,7 +131,7 @@ class SubtitleTrack:
         )
         return when, [row[2] for row in rows]
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Starts and ends. Raises DataError."""
         return self._events[0]
 
@@ -141,10 +141,10 @@ class SubtitleTrack:
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The container's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)
 
 
-def _packet_text(data: bytes, codec: str) -> str:
+def _decode_packet(data: bytes, codec: str) -> str:
     """The text of one subtitle packet; a filler packet gives ''."""
     if codec == "mov_text":  # ISO/IEC 14496-17: 16-bit length, text, then style boxes
         data = data[2 : 2 + int.from_bytes(data[:2], "big")]

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError
-from mmpack.recording.files import existing_file
-from mmpack.settings import nearest
+from mmpack.recording.files import require_file
+from mmpack.settings import suggest
 
 # Numeric streams are kept in memory while a recording is built: 4 GiB of csv are weeks of IMU.
 MAX_TABLE_BYTES = 4 << 30
 
 
-class Table:
+class ColumnTable:
     """One file as named or numbered columns.
 
     A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the
@@ -34,19 +34,19 @@ class Table:
         columns: dict[str, Any],
         *,
         where: str,
-        holes: dict[str, int] | None = None,
+        missing: dict[str, int] | None = None,
         elements: dict[str, int] | None = None,
     ) -> None:
         self.columns = columns
         self.where = where
-        self.holes = holes or {}
+        self.missing = missing or {}
         self.elements = elements or {}
 
-    def names(self, wanted: Collection[str]) -> tuple[str, ...]:
+    def column_names(self, selected: Collection[str]) -> tuple[str, ...]:
         """`wanted`, with a column of lists replaced by its elements."""
         return tuple(
             name
-            for column in wanted
+            for column in selected
             for name in (
                 _element_names(column, self.elements[column]) if column in self.elements else [column]
             )
@@ -59,28 +59,30 @@ class Table:
                 raise DataError(
                     f"time.column is not set and the file has {len(self.columns)} columns",
                     where=self.where,
-                    mend=f"Columns: {', '.join(self.columns)}.",
+                    hint=f"Columns: {', '.join(self.columns)}.",
                 )
             return next(iter(self.columns.values()))
         try:
             return self.columns[str(name)]
         except KeyError:
             raise DataError(
-                f"no column '{name}'", where=self.where, mend=nearest(str(name), self.columns)
+                f"no column '{name}'", where=self.where, hint=suggest(str(name), self.columns)
             ) from None
 
-    def whole(self, name: str | int | None) -> Any:
+    def as_array(self, name: str | int | None) -> Any:
         """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row
         without it.
         """
         values = self.column(name)
-        hole = self.holes.get(next(iter(self.columns)) if name is None else str(name))
+        hole = self.missing.get(next(iter(self.columns)) if name is None else str(name))
         if hole is not None:
-            raise DataError(f"no value in row {hole}", where=self.where, mend="Fill or remove the row.")
+            raise DataError(f"no value in row {hole}", where=self.where, hint="Fill or remove the row.")
         return values
 
 
-def read_table(path: Path, *, stream: str, text: Collection[str] = (), only: Collection[str] = ()) -> Table:
+def read_table(
+    path: Path, *, stream: str, text: Collection[str] = (), only: Collection[str] = ()
+) -> ColumnTable:
     """The csv, parquet or npy file at `path`.
 
     A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled
@@ -95,10 +97,10 @@ def read_table(path: Path, *, stream: str, text: Collection[str] = (), only: Col
     Raises:
         DataError: missing, empty, too large, damaged, or of no known format.
     """
-    existing_file(path, stream=stream)
+    require_file(path, stream=stream)
     where = f"stream '{stream}', {path}"
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise DataError(f"larger than {MAX_TABLE_BYTES} bytes", where=where, mend="Split the recording.")
+        raise DataError(f"larger than {MAX_TABLE_BYTES} bytes", where=where, hint="Split the recording.")
     with path.open("rb") as file:
         magic = file.read(6)
     try:
@@ -111,7 +113,7 @@ def read_table(path: Path, *, stream: str, text: Collection[str] = (), only: Col
             return _from_arrow(_read_csv(path, set(text), set(only)), where=where)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"cannot be read as a table ({_first_line(error)})", where=where) from None
-    raise DataError("is neither csv, parquet nor npy", where=where, mend="Convert it, or correct the path.")
+    raise DataError("is neither csv, parquet nor npy", where=where, hint="Convert it, or correct the path.")
 
 
 def _read_csv(path: Path, text: set[str], only: set[str]) -> pa.Table:
@@ -129,24 +131,24 @@ def _read_csv(path: Path, text: set[str], only: set[str]) -> pa.Table:
     return table.rename_columns([name.strip() for name in table.column_names])
 
 
-def _from_array(array: NDArray[Any], *, where: str) -> Table:
+def _from_array(array: NDArray[Any], *, where: str) -> ColumnTable:
     if array.dtype.names:
-        return Table({name: array[name] for name in array.dtype.names}, where=where)
+        return ColumnTable({name: array[name] for name in array.dtype.names}, where=where)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
         raise DataError(
             f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where
         )
     grid = array.reshape(len(array), -1)
-    return Table({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
+    return ColumnTable({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
 
 
-def _from_arrow(table: pa.Table, *, where: str) -> Table:
+def _from_arrow(table: pa.Table, *, where: str) -> ColumnTable:
     columns: dict[str, Any] = {}
     holes: dict[str, int] = {}
     elements: dict[str, int] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in columns:
-            raise DataError(f"two columns are called '{name}'", where=where, mend="Rename one of them.")
+            raise DataError(f"two columns are called '{name}'", where=where, hint="Rename one of them.")
         if column.null_count:
             holes[name] = int(np.argmin(column.is_valid().to_numpy()))
         if pa.types.is_null(column.type):
@@ -156,19 +158,19 @@ def _from_arrow(table: pa.Table, *, where: str) -> Table:
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             columns[name] = column
         elif pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
-            grid = _grid(name, column, where=where)
+            grid = _stack_lists(name, column, where=where)
             elements[name] = grid.shape[1]
             columns.update(zip(_element_names(name, grid.shape[1]), grid.T, strict=True))
         else:
             columns[name] = column.to_numpy()
-    return Table(columns, where=where, holes=holes, elements=elements)
+    return ColumnTable(columns, where=where, missing=holes, elements=elements)
 
 
 def _element_names(column: str, count: int) -> list[str]:
     return [f"{column}.{number}" for number in range(count)]
 
 
-def _grid(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
+def _stack_lists(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
     """A column of lists, all of one length, as an array with a column for each element."""
     lengths = pc.call_function("list_value_length", [column]).fill_null(-1).to_numpy()
     odd = np.flatnonzero((lengths < 0) | (lengths != lengths[:1]))
@@ -176,7 +178,7 @@ def _grid(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
         raise DataError(
             f"column '{name}' holds lists of different lengths, as in row {odd[0]}",
             where=where,
-            mend="Leave it out of columns, or write lists of one length.",
+            hint="Leave it out of columns, or write lists of one length.",
         )
     values = pc.call_function("list_flatten", [column]).to_numpy()
     if values.dtype.kind not in "iufb":

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from mmpack.clock import UNIT_NS, decimals_to_ns, floats_to_ns, gps_week_s_to_ns, integers_to_ns
 from mmpack.clock.convert import GPS_WEEK_UNIT
 from mmpack.errors import ConfigError, DataError
-from mmpack.recording.files import file_facts
-from mmpack.recording.model import Stamps
-from mmpack.recording.sources.table_files import Table, read_table
-from mmpack.settings import nearest
+from mmpack.recording.files import file_identity
+from mmpack.recording.model import Timestamps
+from mmpack.recording.sources.table_files import ColumnTable, read_table
+from mmpack.settings import suggest
 
 # Stamps written as text that are converted at once: each is some hundred bytes of Python objects on the way.
 _DECIMALS_AT_ONCE = 1 << 16
@@ -45,20 +45,22 @@ class TimeColumn:
     unit: str
     pair: tuple[str | int, str | int] | None = None
 
-    def read(self, *, stream: str) -> Stamps:
+    def read(self, *, stream: str) -> Timestamps:
         """All stamps. Raises DataError naming file and column."""
         where = f"stream '{stream}', {self.path}, {self._label()}"
         table = read_table(self.path, stream=stream, text=self._names(), only=self._names())
         if self.unit == GPS_WEEK_UNIT:
             if self.pair is None:
                 raise ConfigError("unit gps_week_s needs time.columns = [week, seconds]", where=where)
-            week, seconds = (np.asarray(_numbers(table.whole(name), where), np.float64) for name in self.pair)
+            week, seconds = (
+                np.asarray(_as_numbers(table.as_array(name), where), np.float64) for name in self.pair
+            )
             t_ns = gps_week_s_to_ns(week, seconds, where=where)
             resolution_ns = floats_to_ns(seconds, "s")[1]
         else:
-            t_ns, resolution_ns = _to_ns(table.whole(self.column), self.unit, where=where)
+            t_ns, resolution_ns = _column_to_ns(table.as_array(self.column), self.unit, where=where)
         unit = self.unit if self.unit in UNIT_NS else "s"
-        return Stamps(t_ns, resolution_ns=resolution_ns, origin=self._label(), unit=unit)
+        return Timestamps(t_ns, resolution_ns=resolution_ns, origin=self._label(), unit=unit)
 
     def _names(self) -> set[str]:
         return {str(name) for name in ([self.column] if self.pair is None else self.pair) if name is not None}
@@ -67,10 +69,10 @@ class TimeColumn:
         return f"column {self.column if self.pair is None else self.pair} [{self.unit}]"
 
 
-def _to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
+def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
     if unit not in UNIT_NS:
         raise ConfigError(
-            f"unknown time unit '{unit}'", where=where, mend=nearest(unit, [*UNIT_NS, GPS_WEEK_UNIT])
+            f"unknown time unit '{unit}'", where=where, hint=suggest(unit, [*UNIT_NS, GPS_WEEK_UNIT])
         )
     if isinstance(column, pa.ChunkedArray):
         return _text_to_ns(column, unit, where=where)
@@ -83,11 +85,11 @@ def _to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], in
             raise DataError(
                 f"nanoseconds stored as {array.dtype}: steps of {lost} ns, the true stamps are lost",
                 where=where,
-                mend="Write the stamps as integers at the source.",
+                hint="Write the stamps as integers at the source.",
             )
         return floats_to_ns(array, unit, where=where)
     if array.dtype.kind not in "iu":
-        raise DataError(f"holds {array.dtype}, which is no time", where=where, mend="Choose another column.")
+        raise DataError(f"holds {array.dtype}, which is no time", where=where, hint="Choose another column.")
     return integers_to_ns(array, unit, where=where), UNIT_NS[unit]
 
 
@@ -111,16 +113,16 @@ def _text_to_ns(column: pa.ChunkedArray, unit: str, *, where: str) -> tuple[NDAr
     return np.concatenate(parts), finest_ns
 
 
-def _numbers(column: Any, where: str) -> Any:
+def _as_numbers(column: Any, where: str) -> Any:
     try:
         return (
             [float(value) for value in column.to_pylist()] if isinstance(column, pa.ChunkedArray) else column
         )
     except ValueError as error:
-        raise DataError(f"is no number ({error})", where=where, mend="Choose another column.") from None
+        raise DataError(f"is no number ({error})", where=where, hint="Choose another column.") from None
 
 
-def _refuse_spoilt(name: str, column: pa.ChunkedArray, *, where: str) -> None:
+def _check_numeric_text(name: str, column: pa.ChunkedArray, *, where: str) -> None:
     """Raises DataError for a column that came out as text although most of its cells are numbers."""
     cells = [(row, cell) for row, cell in enumerate(column.to_pylist()) if cell and cell.strip()]
     odd = [(row, cell) for row, cell in cells if not _is_number(cell)]
@@ -129,7 +131,7 @@ def _refuse_spoilt(name: str, column: pa.ChunkedArray, *, where: str) -> None:
         raise DataError(
             f"column '{name}' holds numbers, but {cell[:40]!r} in row {row}",
             where=where,
-            mend="Correct the cell, or list the columns that are wanted in `columns`.",
+            hint="Correct the cell, or list the columns that are wanted in `columns`.",
         )
 
 
@@ -156,34 +158,34 @@ class NumericTable:
     path: Path
     time: TimeColumn
     stream: str
-    wanted: tuple[str, ...] = ()
+    selected_columns: tuple[str, ...] = ()
     start_ns: int = 0
 
     @cached_property
-    def _stamps(self) -> Stamps:
-        return self.time.read(stream=self.stream).shifted(self.start_ns)
+    def _timestamps(self) -> Timestamps:
+        return self.time.read(stream=self.stream).shift(self.start_ns)
 
     @cached_property
     def _content(self) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         """Names and values of the columns; the table itself is let go."""
         where = f"stream '{self.stream}', {self.path}"
-        table = read_table(self.path, stream=self.stream, only=self.wanted)
-        names = table.names(self.wanted) or self._numeric(table, where=where)
+        table = read_table(self.path, stream=self.stream, only=self.selected_columns)
+        names = table.column_names(self.selected_columns) or self._numeric(table, where=where)
         if not names:
             raise DataError("no numeric column besides the time", where=where)
         values = np.empty((len(table.column(names[0])), len(names)), np.float64)
         for place, name in enumerate(names):
             column = table.column(name)
             if isinstance(column, pa.ChunkedArray):
-                _refuse_spoilt(name, column, where=where)
+                _check_numeric_text(name, column, where=where)
             if isinstance(column, pa.ChunkedArray) or np.asarray(column).dtype.kind not in "iufb":
                 raise DataError(
-                    f"column '{name}' is not numeric", where=where, mend="Leave it out of columns."
+                    f"column '{name}' is not numeric", where=where, hint="Leave it out of columns."
                 )
             values[:, place] = column
         return names, values
 
-    def _numeric(self, table: Table, *, where: str) -> tuple[str, ...]:
+    def _numeric(self, table: ColumnTable, *, where: str) -> tuple[str, ...]:
         """All numeric columns but those of the time; columns that are text throughout are left out."""
         own_time = self.time._names() if self.time.path == self.path else set()
         names: list[str] = []
@@ -191,14 +193,14 @@ class NumericTable:
             if name in own_time:
                 continue
             if isinstance(column, pa.ChunkedArray):
-                _refuse_spoilt(name, column, where=where)
+                _check_numeric_text(name, column, where=where)
             elif np.asarray(column).dtype.kind != "M":
                 names.append(name)
         return tuple(names)
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Stamps of all rows. Raises DataError."""
-        return self._stamps
+        return self._timestamps
 
     def columns(self) -> tuple[str, ...]:
         """Value columns: those asked for (of lists, their elements), or all numeric ones but the time columns.
@@ -215,15 +217,15 @@ class NumericTable:
             DataError: a column of text, or another number of rows than of stamps.
         """
         values = self._content[1]
-        if len(values) != len(self._stamps):
+        if len(values) != len(self._timestamps):
             where = f"stream '{self.stream}', {self.path}"
-            raise DataError(f"{len(values)} rows but {len(self._stamps)} stamps", where=where)
+            raise DataError(f"{len(values)} rows but {len(self._timestamps)} stamps", where=where)
         return values
 
     def files(self) -> Iterable[tuple[str, int]]:
         """Names and sizes of the value and time files."""
         for path in dict.fromkeys((self.path, self.time.path)):
-            yield file_facts(path)
+            yield file_identity(path)
 
     def __getstate__(self) -> dict[str, Any]:
         # The parsed table is read again where it is needed rather than sent along.
@@ -233,7 +235,7 @@ class NumericTable:
         self.__dict__.update(state)
 
 
-def text_column(path: Path, column: str, *, stream: str) -> Sequence[str]:
+def read_text_column(path: Path, column: str, *, stream: str) -> Sequence[str]:
     """A column of a table as text. Raises DataError."""
-    values = read_table(path, stream=stream, text=[column], only=[column]).whole(column)
+    values = read_table(path, stream=stream, text=[column], only=[column]).as_array(column)
     return values.to_pylist() if isinstance(values, pa.ChunkedArray) else [str(value) for value in values]

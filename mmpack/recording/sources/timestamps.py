@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmpack.recording.files import file_facts
-from mmpack.recording.model import Stamps
+from mmpack.recording.files import file_identity
+from mmpack.recording.model import Timestamps
 from mmpack.recording.sources.tables import TimeColumn
 
 
 @dataclass(frozen=True)
-class StampColumn:
+class TimestampColumn:
     """Stamps without content.
 
     Attributes:
@@ -26,24 +26,24 @@ class StampColumn:
     stream: str
     start_ns: int = 0
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """All stamps. Raises DataError."""
-        return self.time.read(stream=self.stream).shifted(self.start_ns)
+        return self.time.read(stream=self.stream).shift(self.start_ns)
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The file's name and size."""
-        yield file_facts(self.time.path)
+        yield file_identity(self.time.path)
 
 
-class NamedStamps:
+class FileNameTimestamps:
     """Stamps that file names give, for sensors whose content is not read (lidar, radar, absent pictures)."""
 
     def __init__(self, t_ns: np.ndarray, origin: str) -> None:
-        self._stamps = Stamps(t_ns, resolution_ns=1000, origin=origin)
+        self._timestamps = Timestamps(t_ns, resolution_ns=1000, origin=origin)
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """All stamps."""
-        return self._stamps
+        return self._timestamps
 
     def files(self) -> Iterable[tuple[str, int]]:
         """Nothing is read beyond the names."""

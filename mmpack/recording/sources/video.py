@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
 from mmpack.errors import DataError
-from mmpack.recording.files import file_facts
-from mmpack.recording.model import Frame, Stamps
-from mmpack.recording.sources.container import Packets, opened, scan_packets, track
+from mmpack.recording.files import file_identity
+from mmpack.recording.model import Frame, Timestamps
+from mmpack.recording.sources.container import TrackPackets, find_track, open_container, scan_packets
 
 
 @dataclass(frozen=True)
@@ -38,28 +38,30 @@ class VideoTrack:
     spec: str
     stream: str
     start_ns: int = 0
-    frame_stamps: Stamps | None = None
+    frame_timestamps: Timestamps | None = None
 
     @cached_property
-    def _packets(self) -> Packets:
+    def _packets(self) -> TrackPackets:
         return scan_packets(self.path, self.spec, stream=self.stream)
 
-    def stamps(self) -> Stamps:
+    def timestamps(self) -> Timestamps:
         """Stamps of all frames in presentation order. Raises DataError if a stamp file has another number of
         rows.
         """
         packets = self._packets
-        if self.frame_stamps is not None:
-            if len(self.frame_stamps) != len(packets.pts):
+        if self.frame_timestamps is not None:
+            if len(self.frame_timestamps) != len(packets.pts):
                 raise DataError(
-                    f"{len(packets.pts)} frames but {len(self.frame_stamps)} stamps",
+                    f"{len(packets.pts)} frames but {len(self.frame_timestamps)} stamps",
                     where=f"stream '{self.stream}', {self.path}",
-                    mend="The stamp file needs one row per frame, in presentation order.",
+                    hint="The stamp file needs one row per frame, in presentation order.",
                 )
-            return self.frame_stamps
+            return self.frame_timestamps
         t_ns = pts_to_ns(packets.pts, packets.time_base, self.start_ns)
         tick_ns = packets.time_base * 10**9
-        return Stamps(t_ns, resolution_ns=max(1, -(-tick_ns.numerator // tick_ns.denominator)), origin="pts")
+        return Timestamps(
+            t_ns, resolution_ns=max(1, -(-tick_ns.numerator // tick_ns.denominator)), origin="pts"
+        )
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """Decodes from the start and yields the wanted frames, found by their pts.
@@ -72,8 +74,8 @@ class VideoTrack:
             return
         position, pts = 0, self._packets.pts[wanted]
         where = f"stream '{self.stream}', {self.path}"
-        with opened(self.path, stream=self.stream) as container:
-            video = track(container, self.spec, stream=self.stream, path=self.path)
+        with open_container(self.path, stream=self.stream) as container:
+            video = find_track(container, self.spec, stream=self.stream, path=self.path)
             # One thread costs the least CPU per frame; parallelism comes from working on several cameras at
             # once.
             video.thread_type = "NONE"
@@ -94,14 +96,14 @@ class VideoTrack:
                 raise DataError(
                     f"decoding stopped before frame {wanted[position]} ({error})",
                     where=where,
-                    mend="Copy the file again.",
+                    hint="Copy the file again.",
                 ) from None
         raise DataError(
             f"frame {wanted[position]} (pts {pts[position]}) does not come out of the decoder",
             where=where,
-            mend="The file is damaged there: re-encode it or remove the stream.",
+            hint="The file is damaged there: re-encode it or remove the stream.",
         )
 
     def files(self) -> Iterable[tuple[str, int]]:
         """The container's name and size."""
-        yield file_facts(self.path)
+        yield file_identity(self.path)

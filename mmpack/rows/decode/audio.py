@@ -39,7 +39,7 @@ class AudioCodec(Protocol):
         ...
 
 
-def read_sound(data: bytes, *, where: str) -> tuple[NDArray[np.float32], int]:
+def decode_audio(data: bytes, *, where: str) -> tuple[NDArray[np.float32], int]:
     """Samples of wav, flac or ogg: float32, (n,), the mean of the channels, and their rate in Hz.
 
     Raises:
@@ -73,22 +73,22 @@ def resample(samples: NDArray[np.float32], rate_hz: int, target_hz: int) -> NDAr
         return samples
     count = -(-len(samples) * target_hz // rate_hz)
     found = soxr.resample(samples, rate_hz, target_hz, quality="HQ")
-    return _to_length(found, count)
+    return _pad_or_trim(found, count)
 
 
-def to_frames(samples: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
+def split_frames(samples: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
     """`samples` (n,) as float32, (ceil(n / hop), hop), zeros behind the last."""
     frames = -(-len(samples) // hop)
-    return _to_length(samples, frames * hop).reshape(frames, hop)
+    return _pad_or_trim(samples, frames * hop).reshape(frames, hop)
 
 
-def _to_length(samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def _pad_or_trim(samples: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     if len(samples) >= count:
         return samples[:count]
     return np.concatenate([samples, np.zeros(count - len(samples), np.float32)])
 
 
-class PcmFrames:
+class PcmFrameCodec:
     """The built-in codec `pcm-frames`: no weights, a few numbers of each frame's power spectrum.
 
     Of a frame of `hop` samples under a sine window, power is counted relative to full scale (a mean square of
@@ -128,7 +128,7 @@ class PcmFrames:
     def encode(self, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.int64]:
         """See :class:`AudioCodec`."""
         layout = self._layout
-        frames = to_frames(resample(samples, rate_hz, layout.sample_rate_hz), layout.hop)
+        frames = split_frames(resample(samples, rate_hz, layout.sample_rate_hz), layout.hop)
         codes = np.empty((len(frames), layout.codebooks), np.int64)
         for start in range(0, len(frames), _BLOCK):
             codes[start : start + _BLOCK] = self._codes(frames[start : start + _BLOCK])
@@ -139,17 +139,17 @@ class PcmFrames:
         power = (spectrum.real**2 + spectrum.imag**2) * self._share
         whole = power.sum(axis=1)
         centroid = (power * self._height).sum(axis=1) / np.maximum(whole, np.finfo(np.float64).tiny)
-        level = _steps(whole, self._levels)
+        level = _quantise_db(whole, self._levels)
         brightness = np.clip((centroid * self._shapes).astype(np.int64), 0, self._shapes - 1)
         # Of next to nothing the centroid is noise.
         brightness[whole <= 10 ** (FLOOR_DB / 10)] = 0
         first = level * self._shapes + brightness
         # Sums and no matrix product: those of a BLAS depend on its threads in the last bit.
         bands = (power[:, start:stop].sum(axis=1) for start, stop in pairwise(self._edges))
-        return np.column_stack([first, *(_steps(band, self._layout.codebook_size) for band in bands)])
+        return np.column_stack([first, *(_quantise_db(band, self._layout.codebook_size) for band in bands)])
 
 
-def _steps(power: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+def _quantise_db(power: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """Which of `count` equal steps in dB each power lies in, int64."""
     decibels = 10.0 * np.log10(np.maximum(power, np.finfo(np.float64).tiny))
     return np.clip(np.floor((1.0 - decibels / FLOOR_DB) * count), 0, count - 1).astype(np.int64)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.layout import AudioLayout
-from mmpack.rows.decode.audio import AudioCodec, PcmFrames, resample, to_frames
-from mmpack.serialisation import BAD_JSON, from_json
+from mmpack.rows.decode.audio import AudioCodec, PcmFrameCodec, resample, split_frames
+from mmpack.serialisation import JSON_ERRORS, from_json
 
-BUILTIN = "pcm-frames"
+BUILTIN_CODEC = "pcm-frames"
 _MODELS = {"encodec": "EncodecModel", "mimi": "MimiModel"}
 _MAX_CONFIG_BYTES = 4 << 20
 
@@ -29,19 +29,19 @@ def open_codec(layout: AudioLayout, folder: str) -> AudioCodec:
         ConfigError: the layout and the folder do not belong together, or the folder holds no codec.
         MissingDependencyError: `transformers` or torch is not installed.
     """
-    if layout.codec == BUILTIN:
+    if layout.codec == BUILTIN_CODEC:
         if folder:
             raise ConfigError(
-                f"the layout's codec is '{BUILTIN}', which needs no folder",
+                f"the layout's codec is '{BUILTIN_CODEC}', which needs no folder",
                 where="rows.codec",
-                mend="Leave it out, or build the shards with the codec's numbers in [layout.audio].",
+                hint="Leave it out, or build the shards with the codec's numbers in [layout.audio].",
             )
-        return PcmFrames(layout)
+        return PcmFrameCodec(layout)
     if not folder:
         raise ConfigError(
             f"the layout's codec '{layout.codec}' is not built in",
             where="rows.codec",
-            mend="Set it to the folder of the codec's config.json and model.safetensors.",
+            hint="Set it to the folder of the codec's config.json and model.safetensors.",
         )
     return TransformersCodec(layout, Path(folder))
 
@@ -72,7 +72,7 @@ class TransformersCodec:
             raise MissingDependencyError(
                 "neural codecs need the packages transformers and torch",
                 where="rows.codec",
-                mend="Run: pip install transformers torch",
+                hint="Run: pip install transformers torch",
             ) from None
         self._torch = torch
         self._layout = layout
@@ -91,15 +91,15 @@ class TransformersCodec:
             raise ConfigError(
                 f"the codec's weights lack {len(told['missing_keys'])} tensors, as '{min(told['missing_keys'])}'",
                 where=str(folder),
-                mend="Copy the folder again.",
+                hint="Copy the folder again.",
             )
         self._model: Any = model.eval().requires_grad_(False)
-        self._options = _checked(model, kind, layout, folder)
+        self._options = _check_codec(model, kind, layout, folder)
 
     def encode(self, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.int64]:
         """See :class:`AudioCodec`."""
         layout = self._layout
-        frames = to_frames(resample(samples, rate_hz, layout.sample_rate_hz), layout.hop)
+        frames = split_frames(resample(samples, rate_hz, layout.sample_rate_hz), layout.hop)
         if not len(frames):
             return np.empty((0, layout.codebooks), np.int64)
         with self._torch.inference_mode():
@@ -107,10 +107,10 @@ class TransformersCodec:
             codes = self._model.encode(sound, **self._options).audio_codes
         # EnCodec has an axis of chunks in front, of which there is one.
         found = codes.reshape(codes.shape[-2], codes.shape[-1]).T[:, : layout.codebooks].numpy()
-        return _to_frames(found, len(frames))
+        return _match_frame_count(found, len(frames))
 
 
-def _to_frames(codes: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
+def _match_frame_count(codes: NDArray[np.int64], frames: int) -> NDArray[np.int64]:
     """As many frames as the layout counts. Models round the end their own way: a frame too many is cut, a
     missing one repeats the last.
     """
@@ -126,20 +126,20 @@ def _model_type(folder: Path) -> str:
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path), mend=mend) from None
+        raise ConfigError(f"cannot be read ({error.strerror})", where=str(path), hint=mend) from None
     try:
         settings = from_json(content[:_MAX_CONFIG_BYTES], dict[str, Any])
-    except BAD_JSON as error:
-        raise ConfigError(f"is no model's config ({error})", where=str(path), mend=mend) from None
+    except JSON_ERRORS as error:
+        raise ConfigError(f"is no model's config ({error})", where=str(path), hint=mend) from None
     kind = settings.get("model_type")
     if kind not in _MODELS:
-        raise ConfigError(f"model_type {kind!r} is no known codec", where=str(path), mend=mend)
+        raise ConfigError(f"model_type {kind!r} is no known codec", where=str(path), hint=mend)
     if not (folder / "model.safetensors").is_file():
-        raise ConfigError("no model.safetensors, and no other weights are read", where=str(folder), mend=mend)
+        raise ConfigError("no model.safetensors, and no other weights are read", where=str(folder), hint=mend)
     return kind
 
 
-def _checked(model: Any, kind: str, layout: AudioLayout, folder: Path) -> dict[str, Any]:
+def _check_codec(model: Any, kind: str, layout: AudioLayout, folder: Path) -> dict[str, Any]:
     """What `encode` is told beside the sound. Raises ConfigError if the model's numbers are not the
     layout's.
     """
@@ -148,10 +148,10 @@ def _checked(model: Any, kind: str, layout: AudioLayout, folder: Path) -> dict[s
         raise ConfigError(
             f"the codec takes {config.audio_channels} channels, or chunks that overlap",
             where=str(folder),
-            mend="Use one for mono sound in one piece, as encodec_24khz or mimi.",
+            hint="Use one for mono sound in one piece, as encodec_24khz or mimi.",
         )
     if kind == "encodec":
-        hop, options, codebooks = config.hop_length, *_bandwidth(model, layout.codebooks)
+        hop, options, codebooks = config.hop_length, *_encodec_bandwidth(model, layout.codebooks)
     else:
         hop = round(config.sampling_rate / config.frame_rate)
         codebooks, options = config.num_quantizers, {"num_quantizers": layout.codebooks}
@@ -164,18 +164,18 @@ def _checked(model: Any, kind: str, layout: AudioLayout, folder: Path) -> dict[s
             raise ConfigError(
                 f"the codec's {key} is {theirs}, the layout's {mine}",
                 where=str(folder),
-                mend=f"Set {key} = {theirs} in [layout.audio] and build the shards again.",
+                hint=f"Set {key} = {theirs} in [layout.audio] and build the shards again.",
             )
     if codebooks < layout.codebooks:
         raise ConfigError(
             f"the codec has {codebooks} codebooks, the layout {layout.codebooks}",
             where=str(folder),
-            mend=f"Set codebooks to {codebooks} or less in [layout.audio] and build the shards again.",
+            hint=f"Set codebooks to {codebooks} or less in [layout.audio] and build the shards again.",
         )
     return options
 
 
-def _bandwidth(model: Any, codebooks: int) -> tuple[dict[str, Any], int]:
+def _encodec_bandwidth(model: Any, codebooks: int) -> tuple[dict[str, Any], int]:
     """EnCodec is told kbit/s in place of codebooks: the least that has enough of them, or else the most."""
     known = sorted(model.config.target_bandwidths)
     counts = [model.quantizer.get_num_quantizers_for_bandwidth(each) for each in known]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mmpack.errors import DataError
-from mmpack.layout import Grid
+from mmpack.layout import PatchGrid
 from mmpack.rows.decode.resize import resize_to_patches
-from mmpack.samples.images import picture_size
+from mmpack.samples.images import image_size
 
 #: A picture of 16,384 x 16,384 takes 800 MB decoded; what claims more is damage or an attack.
 MAX_PIXELS = 1 << 28
@@ -39,8 +39,8 @@ _PNG_ERRORS = (
 )
 
 
-def decode_picture(
-    data: bytes, extension: str, size: tuple[int, int], grid: Grid, out: NDArray[np.uint8], *, where: str
+def decode_image(
+    data: bytes, extension: str, size: tuple[int, int], grid: PatchGrid, out: NDArray[np.uint8], *, where: str
 ) -> None:
     """Decodes one JPEG or PNG into its patches. Pixels lie as they are stored: EXIF's turns are left aside,
     as in `size`.
@@ -59,14 +59,14 @@ def decode_picture(
         DataError: damaged in any way its decoder notices, of another size, of more than MAX_PIXELS, or in the
             colours of print (CMYK), which no one translation to RGB fits.
     """
-    if picture_size(data, extension, where=where) != size or size[0] * size[1] > MAX_PIXELS:
+    if image_size(data, extension, where=where) != size or size[0] * size[1] > MAX_PIXELS:
         raise DataError(f"is not {size[1]} x {size[0]} pixels, or more than {MAX_PIXELS}", where=where)
-    image = _png(data, where) if extension == "png" else _jpeg(data, grid, where)
+    image = _decode_png(data, where) if extension == "png" else _decode_jpeg(data, grid, where)
     resize_to_patches(image, grid, out)
 
 
 def decode_tubelet(
-    data: bytes, size: tuple[int, int], grid: Grid, out: NDArray[np.uint8], *, where: str
+    data: bytes, size: tuple[int, int], grid: PatchGrid, out: NDArray[np.uint8], *, where: str
 ) -> None:
     """Decodes every frame of an mp4 into its patches.
 
@@ -106,20 +106,20 @@ def decode_tubelet(
         raise DataError(f"has {count} frames where {len(out)} are described", where=where)
 
 
-def _jpeg(data: bytes, grid: Grid, where: str) -> NDArray[np.uint8]:
+def _decode_jpeg(data: bytes, grid: PatchGrid, where: str) -> NDArray[np.uint8]:
     """At the smallest of JPEG's own scales (1/8 to 8/8) that is no smaller than the grid."""
     try:
         colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
         if colours not in _COLOURS:
             raise DataError(
-                f"is a JPEG in {colours}", where=where, mend="Convert it to RGB before building shards."
+                f"is a JPEG in {colours}", where=where, hint="Convert it to RGB before building shards."
             )
         return simplejpeg.decode_jpeg(data, min_height=grid.height, min_width=grid.width)
     except (ValueError, MemoryError) as error:
         raise DataError(f"cannot be decoded as JPEG ({error})", where=where) from None
 
 
-def _png(data: bytes, where: str) -> NDArray[np.uint8]:
+def _decode_png(data: bytes, where: str) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.mode.startswith("I"):

@@ -27,7 +27,7 @@ class Normaliser:
         self, statistics: Mapping[str, Mapping[str, Any]], streams: tuple[NumericLayout, ...]
     ) -> None:
         self._scales = {
-            stream.name: _scale(stream, statistics[stream.name])
+            stream.name: _scale_of_stream(stream, statistics[stream.name])
             for stream in streams
             if stream.mode == "continuous" and stream.name in statistics
         }
@@ -50,7 +50,7 @@ class Normaliser:
         return values, finite
 
 
-def bins(stream: NumericLayout, rows: NDArray[np.float64]) -> NDArray[np.int32]:
+def bin_indices(stream: NumericLayout, rows: NDArray[np.float64]) -> NDArray[np.int32]:
     """Bin numbers of rows (n, width), row by row: (n * width,).
 
     A value beyond the limits, infinity too, takes the outer bin, as the layout says. NaN has none: a bin that
@@ -62,7 +62,7 @@ def bins(stream: NumericLayout, rows: NDArray[np.float64]) -> NDArray[np.int32]:
     return stream.encode(rows).ravel()
 
 
-def _scale(
+def _scale_of_stream(
     stream: NumericLayout, statistics: Mapping[str, Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     where = f"manifest.numeric.{stream.name}"

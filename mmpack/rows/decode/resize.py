@@ -16,13 +16,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from mmpack.layout import Grid
+from mmpack.layout import PatchGrid
 
 _BITS = 13
 _LANE = 21
 
 
-class _Taps(NamedTuple):
+class _FilterTaps(NamedTuple):
     """Where each pixel of one side comes from."""
 
     first: NDArray[np.uint32]
@@ -31,7 +31,7 @@ class _Taps(NamedTuple):
     """(n, taps): of the source pixels from there on; each row sums to 2**13."""
 
 
-def resize_to_patches(image: NDArray[np.uint8], grid: Grid, out: NDArray[np.uint8]) -> None:
+def resize_to_patches(image: NDArray[np.uint8], grid: PatchGrid, out: NDArray[np.uint8]) -> None:
     """Writes `image`, resized to the grid's pixels, as its patches.
 
     Args:
@@ -41,12 +41,12 @@ def resize_to_patches(image: NDArray[np.uint8], grid: Grid, out: NDArray[np.uint
     """
     height, width = image.shape[:2]
     lines = np.ascontiguousarray(image).reshape(height, width * 3)
-    down, across = _taps(height, grid.height), _taps(width, grid.width)
+    down, across = _filter_taps(height, grid.height), _filter_taps(width, grid.width)
     _resize(lines, down.first, down.weights, across.first, across.weights, grid.width // grid.cols, out)
 
 
 @lru_cache(maxsize=256)
-def _taps(source: int, target: int) -> _Taps:
+def _filter_taps(source: int, target: int) -> _FilterTaps:
     scale = source / target
     reach = max(scale, 1.0)
     centre = (np.arange(target) + 0.5) * scale
@@ -59,7 +59,7 @@ def _taps(source: int, target: int) -> _Taps:
     whole = np.rint(weights * (1 << _BITS)).astype(np.int64)
     # The largest takes what rounding left over: a plain area keeps its value.
     whole[np.arange(target), whole.argmax(axis=1)] += (1 << _BITS) - whole.sum(axis=1)
-    return _Taps(first.astype(np.uint32), whole.astype(np.uint32))
+    return _FilterTaps(first.astype(np.uint32), whole.astype(np.uint32))
 
 
 @njit(cache=True, nogil=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmpack.errors import IntegrityError
-from mmpack.layout import Facts, ImageTextFacts, SpeechFacts, TextFacts
-from mmpack.samples.audio import _sound_info
+from mmpack.layout import ImageTextMetadata, SampleMetadata, SpeechMetadata, TextMetadata
+from mmpack.samples.audio import read_audio_info
 from mmpack.samples.description import JSON_MEMBER
-from mmpack.samples.images import picture_size
+from mmpack.samples.images import image_size
 
 
-def stand_alone_facts(kind: str, members: Mapping[str, bytes]) -> Facts:
+def measure_stand_alone(kind: str, members: Mapping[str, bytes]) -> SampleMetadata:
     """What the layout counts of a stand-alone sample. Raises IntegrityError, DataError."""
     try:
         text = members.get("txt", b"").decode("utf-8")
@@ -21,9 +21,9 @@ def stand_alone_facts(kind: str, members: Mapping[str, bytes]) -> Facts:
     if len(media) != (kind != "text"):
         raise IntegrityError(f"{len(media)} media members, and '{kind}' has {int(kind != 'text')}")
     if kind == "text":
-        return TextFacts(text)
+        return TextMetadata(text)
     extension, data = media[0]
     if kind == "image_text":
-        return ImageTextFacts(*picture_size(data, extension, where="its picture"), text)
-    info = _sound_info(data)
-    return SpeechFacts(info.frames, info.samplerate, text)
+        return ImageTextMetadata(*image_size(data, extension, where="its picture"), text)
+    info = read_audio_info(data)
+    return SpeechMetadata(info.frames, info.samplerate, text)

@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
-from mmpack.layout import SliceFacts
-from mmpack.samples.audio import _sound_info
-from mmpack.samples.description import JSON_MEMBER, NUMERIC_MEMBER, Picture, Rows, Sound, Texts
-from mmpack.samples.images import picture_size, tubelet_facts
+from mmpack.layout import SliceMetadata
+from mmpack.samples.audio import read_audio_info
+from mmpack.samples.description import (
+    JSON_MEMBER,
+    NUMERIC_MEMBER,
+    AudioDescription,
+    ImageDescription,
+    NumericDescription,
+    TextDescription,
+)
+from mmpack.samples.images import image_size, tubelet_info
 from mmpack.samples.npz import decode_npz
 
 _PICTURES = ("jpg", "png")
@@ -23,7 +30,7 @@ _TUBELET_STEP_NS = 1000
 
 
 @dataclass
-class Content:
+class SliceContent:
     """The measured content of a slice.
 
     Attributes:
@@ -40,14 +47,15 @@ class Content:
     stamps_ns: dict[str, list[int]] = field(default_factory=dict)
 
     @property
-    def facts(self) -> SliceFacts:
+    def metadata(self) -> SliceMetadata:
         """For the layout."""
-        return SliceFacts(tuple(self.cameras), tuple(self.audio), tuple(self.numeric), tuple(self.texts))
+        return SliceMetadata(tuple(self.cameras), tuple(self.audio), tuple(self.numeric), tuple(self.texts))
 
 
-def slice_content(
-    streams: Mapping[str, Picture | Sound | Rows | Texts], members: Mapping[str, bytes]
-) -> Content:
+def measure_slice(
+    streams: Mapping[str, ImageDescription | AudioDescription | NumericDescription | TextDescription],
+    members: Mapping[str, bytes],
+) -> SliceContent:
     """The content of a slice's members.
 
     Args:
@@ -57,21 +65,23 @@ def slice_content(
     Raises:
         IntegrityError, DataError: a member is damaged, missing, not described, or not as described.
     """
-    named = {stream.member for stream in streams.values() if not isinstance(stream, Texts)} | {JSON_MEMBER}
+    named = {stream.member for stream in streams.values() if not isinstance(stream, TextDescription)} | {
+        JSON_MEMBER
+    }
     if named != members.keys():
         raise IntegrityError(f"members {sorted(members)} where {sorted(named)} are described")
-    content = Content()
+    content = SliceContent()
     arrays = decode_npz(members[NUMERIC_MEMBER], where="") if NUMERIC_MEMBER in members else {}
     for name, stream in streams.items():
-        if isinstance(stream, Picture):
-            frames = _picture(name, stream, members)
+        if isinstance(stream, ImageDescription):
+            frames = _measure_image(name, stream, members)
             content.cameras.append((name, stream.height, stream.width, frames))
             content.stamps_ns[name] = stream.stamps_ns or []
-        elif isinstance(stream, Sound):
-            _sound(name, stream, members)
+        elif isinstance(stream, AudioDescription):
+            _measure_audio(name, stream, members)
             content.audio.append((name, stream.samples, stream.rate_hz))
-        elif isinstance(stream, Rows):
-            content.arrays[name], content.stamps_ns[name] = _rows(name, stream, arrays)
+        elif isinstance(stream, NumericDescription):
+            content.arrays[name], content.stamps_ns[name] = _read_numeric(name, stream, arrays)
             content.numeric.append((name, stream.rows))
         else:
             content.texts += [text.text for text in stream.texts]
@@ -80,14 +90,14 @@ def slice_content(
     return content
 
 
-def _picture(name: str, stream: Picture, members: Mapping[str, bytes]) -> int:
+def _measure_image(name: str, stream: ImageDescription, members: Mapping[str, bytes]) -> int:
     """The number of frames."""
-    extension = _extension(name, stream.member, (*_PICTURES, "mp4"))
+    extension = _member_extension(name, stream.member, (*_PICTURES, "mp4"))
     data, where = members[stream.member], f"'{name}'"
     if extension != "mp4":
-        size, frames = picture_size(data, extension, where=where), 1
+        size, frames = image_size(data, extension, where=where), 1
     else:
-        height, width, times_ns = tubelet_facts(data, where=where)
+        height, width, times_ns = tubelet_info(data, where=where)
         size, frames = (height, width), len(times_ns)
         described = [stamp - (stream.stamps_ns or [0])[0] for stamp in stream.stamps_ns or []]
         if len(described) != frames or any(
@@ -99,15 +109,17 @@ def _picture(name: str, stream: Picture, members: Mapping[str, bytes]) -> int:
     return frames
 
 
-def _sound(name: str, stream: Sound, members: Mapping[str, bytes]) -> None:
-    _extension(name, stream.member, _SOUNDS)
-    info = _sound_info(members[stream.member])
+def _measure_audio(name: str, stream: AudioDescription, members: Mapping[str, bytes]) -> None:
+    _member_extension(name, stream.member, _SOUNDS)
+    info = read_audio_info(members[stream.member])
     found = (info.frames, info.samplerate, info.channels)
     if found != (stream.samples, stream.rate_hz, stream.channels):
         raise IntegrityError(f"the sound of '{name}' has {info.frames} samples, not as described")
 
 
-def _rows(name: str, stream: Rows, arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float64], list[int]]:
+def _read_numeric(
+    name: str, stream: NumericDescription, arrays: dict[str, NDArray[Any]]
+) -> tuple[NDArray[np.float64], list[int]]:
     rows, stamps = arrays.pop(name, None), arrays.pop(f"{name}.t_ns", None)
     shape = (stream.rows, len(stream.columns))
     if (
@@ -119,8 +131,8 @@ def _rows(name: str, stream: Rows, arrays: dict[str, NDArray[Any]]) -> tuple[NDA
     return rows, stamps.tolist()
 
 
-def _extension(name: str, member: str, known: tuple[str, ...]) -> str:
+def _member_extension(name: str, member: str, allowed: tuple[str, ...]) -> str:
     extension = member.removeprefix(f"{name}.")
-    if extension not in known:
+    if extension not in allowed:
         raise IntegrityError(f"the member of '{name}' is '{member}'")
     return extension

@@ -10,24 +10,24 @@ import numpy as np
 
 from mmpack.errors import DataError
 from mmpack.layout import (
-    Facts,
-    ImageTextFacts,
+    ImageTextMetadata,
     Layout,
     LayoutConfig,
+    SampleMetadata,
     Segment,
-    SliceFacts,
-    SpeechFacts,
-    TextFacts,
+    SliceMetadata,
+    SpeechMetadata,
+    TextMetadata,
 )
-from mmpack.settings import parse
-from mmpack.shards.reader import Shards
-from mmpack.show.mask.row_view import MODALITIES, Piece, RowView, row_view
+from mmpack.settings import parse_settings
+from mmpack.shards.reader import ShardSet
+from mmpack.show.mask.row_view import MODALITIES, RowView, TokenSpan, make_row_view
 
 Documents = list[list[dict[str, Any]]]
 """The index rows of each document of a row."""
 
 
-def view_row(shards: Shards, number: int, max_seq_len: int, *, images: bool = True) -> RowView:
+def index_row_view(shards: ShardSet, number: int, max_seq_len: int, *, images: bool = True) -> RowView:
     """Row `number` of a build, filled with consecutive samples until the next one does not fit.
 
     Slices that follow each other in a recording are one document, inside the layout's prefix and suffix; a
@@ -45,17 +45,17 @@ def view_row(shards: Shards, number: int, max_seq_len: int, *, images: bool = Tr
         DataError: there is no such row, a sample is longer than a row, or the layout gives a sample another
             length than the index.
     """
-    layout = Layout(parse(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
+    layout = Layout(parse_settings(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
     row = -1
-    for row, documents in enumerate(_rows(shards, layout.document_overhead, max_seq_len)):
+    for row, documents in enumerate(_fill_rows(shards, layout.document_overhead, max_seq_len)):
         if row == number:
-            return _view(shards, layout, documents, max_seq_len, images)
+            return _make_view(shards, layout, documents, max_seq_len, images)
     raise DataError(
         f"the build has {row + 1} rows of {max_seq_len} places, counted from 0", where=f"row {number}"
     )
 
 
-def _rows(shards: Shards, overhead: int, max_seq_len: int) -> Iterator[Documents]:
+def _fill_rows(shards: ShardSet, overhead: int, max_seq_len: int) -> Iterator[Documents]:
     documents: Documents = []
     used = 0
     for batch in shards.index.to_batches(max_chunksize=4096):
@@ -66,7 +66,7 @@ def _rows(shards: Shards, overhead: int, max_seq_len: int) -> Iterator[Documents
                 raise DataError(
                     f"{alone} tokens do not fit in a row of {max_seq_len}",
                     where=sample["key"],
-                    mend=f"Use --max-seq-len {alone} or more.",
+                    hint=f"Use --max-seq-len {alone} or more.",
                 )
             follows = bool(documents) and is_slice and _same_run(documents[-1][-1], sample)
             cost = sample["tokens"] if follows else alone
@@ -82,12 +82,14 @@ def _rows(shards: Shards, overhead: int, max_seq_len: int) -> Iterator[Documents
         yield documents
 
 
-def _same_run(before: dict[str, Any], sample: dict[str, Any]) -> bool:
-    return all(before[name] == sample[name] for name in ("kind", "recording", "run"))
+def _same_run(previous: dict[str, Any], sample: dict[str, Any]) -> bool:
+    return all(previous[name] == sample[name] for name in ("kind", "recording", "run"))
 
 
-def _view(shards: Shards, layout: Layout, documents: Documents, max_seq_len: int, images: bool) -> RowView:
-    pieces: list[Piece] = []
+def _make_view(
+    shards: ShardSet, layout: Layout, documents: Documents, max_seq_len: int, images: bool
+) -> RowView:
+    pieces: list[TokenSpan] = []
     pictures: list[tuple[int, int]] = []
     slices: list[tuple[int, int]] = []
     ends = [0]
@@ -97,7 +99,9 @@ def _view(shards: Shards, layout: Layout, documents: Documents, max_seq_len: int
         nonlocal place
         for segment in segments:
             stop = place + segment.tokens
-            pieces.append(Piece(place, stop, MODALITIES[segment.modality], segment.stream or segment.token))
+            pieces.append(
+                TokenSpan(place, stop, MODALITIES[segment.modality], segment.stream or segment.token)
+            )
             if segment.kind == "image":
                 pictures.append((place, stop))
             place = stop
@@ -107,30 +111,30 @@ def _view(shards: Shards, layout: Layout, documents: Documents, max_seq_len: int
         add(layout.document_prefix if is_run else ())
         for sample in samples:
             start = place
-            add(layout.segments(_facts(shards, sample)))
+            add(layout.sample_segments(_sample_metadata(shards, sample)))
             if place - start != sample["tokens"]:
                 raise DataError(
                     f"the layout gives it {place - start} tokens, the index {sample['tokens']}",
                     where=sample["key"],
-                    mend="`mmpack verify` tells what else differs.",
+                    hint="`mmpack verify` tells what else differs.",
                 )
             if is_run:
                 slices.append((start, place))
         add(layout.document_suffix if is_run else ())
         ends.append(place)
-    return row_view(
+    return make_row_view(
         ends,
         max_seq_len,
         image_spans=np.array(pictures, np.int64).reshape(-1, 2) if images else None,
-        pieces=pieces,
+        spans=pieces,
         slices=slices,
-        names=[samples[0]["key"] for samples in documents],
+        modality_names=[samples[0]["key"] for samples in documents],
     )
 
 
-def _facts(shards: Shards, sample: dict[str, Any]) -> Facts:
+def _sample_metadata(shards: ShardSet, sample: dict[str, Any]) -> SampleMetadata:
     if sample["kind"] == "slice":
-        return SliceFacts(
+        return SliceMetadata(
             cameras=tuple((c["name"], c["height"], c["width"], c["frames"]) for c in sample["cameras"]),
             audio=tuple((a["name"], a["samples"], a["rate_hz"]) for a in sample["audio"]),
             numeric=tuple((n["name"], n["rows"]) for n in sample["numeric"]),
@@ -139,14 +143,14 @@ def _facts(shards: Shards, sample: dict[str, Any]) -> Facts:
     text = sample["tokens_text"]
     if sample["kind"] == "image_text":
         picture = sample["cameras"][0]
-        return ImageTextFacts(picture["height"], picture["width"], text)
+        return ImageTextMetadata(picture["height"], picture["width"], text)
     if sample["kind"] == "speech":
         sound = sample["audio"][0]
-        return SpeechFacts(sound["samples"], sound["rate_hz"], text)
-    return TextFacts(text)
+        return SpeechMetadata(sound["samples"], sound["rate_hz"], text)
+    return TextMetadata(text)
 
 
-def _texts(shards: Shards, sample: dict[str, Any]) -> tuple[str, ...]:
+def _texts(shards: ShardSet, sample: dict[str, Any]) -> tuple[str, ...]:
     """The texts of a slice. The index has only their sum, so the sample itself is read."""
     if not sample["text_bytes"]:
         return ()

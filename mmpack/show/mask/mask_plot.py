@@ -12,9 +12,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from mmpack.masks.blocks import BlockIndex, block_index
-from mmpack.show.mask.mask_text import headline
-from mmpack.show.mask.row_view import MODALITIES, Check, ModalityName, RowView, check_row
+from mmpack.masks.blocks import BlockIndex, build_block_index
+from mmpack.show.mask.mask_text import mask_summary
+from mmpack.show.mask.row_view import MODALITIES, MaskCheck, ModalityName, RowView, check_mask
 
 _EMPTY, _PARTIAL, _FULL, _PAD, _EDGE = "#ffffff", "#f4b860", "#3b7dd8", "#d9d9d9", "#d1495b"
 _DOCUMENTS = ("#4c8f8b", "#a9cfc9")
@@ -35,7 +35,7 @@ _MIN_LABEL = 6
 _AROUND = 10
 
 
-def draw_row(row: RowView, path: Path, *, block_size: int = 128) -> list[Check]:
+def plot_mask(row: RowView, path: Path, *, block_size: int = 128) -> list[MaskCheck]:
     """Writes a PNG of a row and its mask; returns the spot checks it shows.
 
     Above, lanes of the row's places: documents, slices, modalities, special tokens. Below, every block of
@@ -44,9 +44,9 @@ def draw_row(row: RowView, path: Path, *, block_size: int = 128) -> list[Check]:
     Raises:
         DataError: block_size below 1.
     """
-    index = block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
-    checks = check_row(row, index)
-    lanes = _lanes(row)
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
+    checks = check_mask(row, index)
+    lanes = _row_lanes(row)
     figure = Figure(figsize=(16, 10.4 + 0.3 * len(lanes)), layout="constrained")
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.45, 1))
     upper, lower = left.subgridspec(2, 1, height_ratios=(0.5 * len(lanes), 10), hspace=0.02)
@@ -55,23 +55,23 @@ def draw_row(row: RowView, path: Path, *, block_size: int = 128) -> list[Check]:
     _draw_blocks(blocks, row, index)
     top, bottom = right.subgridspec(2, 1, height_ratios=(1, 2.3))
     close_ups = top.subgridspec(1, 3)
-    for column, (title, start) in enumerate(_windows(row)):
-        _draw_close_up(figure.add_subplot(close_ups[column]), row, index, checks, title, start)
+    for column, (title, start) in enumerate(_detail_ranges(row)):
+        _draw_detail(figure.add_subplot(close_ups[column]), row, index, checks, title, start)
     _draw_table(figure.add_subplot(bottom), checks)
-    figure.suptitle(headline(row, block_size, index.kinds()), fontsize=13, x=0.01, ha="left")
+    figure.suptitle(mask_summary(row, block_size, index.kinds()), fontsize=13, x=0.01, ha="left")
     figure.savefig(path, dpi=100)
     return checks
 
 
-Lane = list[tuple[int, int, str, str]]
+LaneSpans = list[tuple[int, int, str, str]]
 """(start, stop, colour, label) of each bar."""
 
 
-def _lanes(row: RowView) -> dict[str, Lane]:
+def _row_lanes(row: RowView) -> dict[str, LaneSpans]:
     ends = row.cu_seqlens.tolist()
-    found: dict[str, Lane] = {
+    found: dict[str, LaneSpans] = {
         "documents": [
-            (start, stop, _DOCUMENTS[number % 2], row.name(number) if row.names else str(number))
+            (start, stop, _DOCUMENTS[number % 2], row.name(number) if row.modality_names else str(number))
             for number, (start, stop) in enumerate(pairwise(ends))
         ]
     }
@@ -82,7 +82,7 @@ def _lanes(row: RowView) -> dict[str, Lane]:
         ]
     for name in MODALITIES:
         bars = [
-            (piece.start, piece.stop, _COLOURS[name], "") for piece in row.pieces if piece.modality == name
+            (piece.start, piece.stop, _COLOURS[name], "") for piece in row.spans if piece.modality == name
         ]
         if bars:
             found[_LANE_NAMES.get(name, name)] = bars
@@ -91,7 +91,7 @@ def _lanes(row: RowView) -> dict[str, Lane]:
     return found
 
 
-def _draw_lanes(axes: Axes, row: RowView, lanes: dict[str, Lane]) -> None:
+def _draw_lanes(axes: Axes, row: RowView, lanes: dict[str, LaneSpans]) -> None:
     for number, bars in enumerate(lanes.values()):
         axes.broken_barh(
             [(start, stop - start) for start, stop, _, _ in bars],
@@ -155,7 +155,7 @@ def _draw_blocks(axes: Axes, row: RowView, index: BlockIndex) -> None:
     axes.legend(handles=handles, loc="upper right", fontsize=9, framealpha=0.95)
 
 
-def _windows(row: RowView) -> list[tuple[str, int]]:
+def _detail_ranges(row: RowView) -> list[tuple[str, int]]:
     """Up to three close-ups: the first boundary of documents, the first image, the first pad."""
     ends = np.unique(row.cu_seqlens).tolist()
     places = []
@@ -168,8 +168,8 @@ def _windows(row: RowView) -> list[tuple[str, int]]:
     return [(title, max(0, min(place - _AROUND, row.seq_len - 2 * _AROUND))) for title, place in places]
 
 
-def _draw_close_up(
-    axes: Axes, row: RowView, index: BlockIndex, checks: Sequence[Check], title: str, start: int
+def _draw_detail(
+    axes: Axes, row: RowView, index: BlockIndex, checks: Sequence[MaskCheck], title: str, start: int
 ) -> None:
     places = range(start, min(start + 2 * _AROUND, row.seq_len))
     attends = np.array([[index.attends(query, key) for key in places] for query in places])
@@ -190,7 +190,7 @@ def _draw_close_up(
         [check.query + 0.5 for check in seen],
         s=14,
         facecolor=["white" if check.value else "none" for check in seen],
-        edgecolor=["black" if check.right else _EDGE for check in seen],
+        edgecolor=["black" if check.passed else _EDGE for check in seen],
         linewidth=0.9,
         zorder=3,
     )
@@ -199,8 +199,8 @@ def _draw_close_up(
     axes.set_title(f"{title}, place by place", fontsize=9)
 
 
-def _draw_table(axes: Axes, checks: Sequence[Check]) -> None:
-    wrong = sum(not check.right for check in checks)
+def _draw_table(axes: Axes, checks: Sequence[MaskCheck]) -> None:
+    wrong = sum(not check.passed for check in checks)
     axes.axis("off")
     axes.set_xlim(0, 1)
     axes.set_ylim(_MAX_CHECKS + 3, 0)
@@ -217,10 +217,10 @@ def _draw_table(axes: Axes, checks: Sequence[Check]) -> None:
     columns += ((0.57, "in the mask", "right"), (0.61, "reason", "left"))
     for place, name, side in columns:
         axes.text(place, 1.6, name, ha=side, fontsize=9, weight="bold")
-    shown = sorted(sorted(checks, key=lambda check: check.right)[:_MAX_CHECKS])
+    shown = sorted(sorted(checks, key=lambda check: check.passed)[:_MAX_CHECKS])
     for line, check in enumerate(shown):
         values = (f"{check.query:,}", f"{check.key:,}", str(int(check.expected)), str(int(check.value)))
         for (place, _, side), text in zip(columns, (*values, check.reason), strict=True):
-            axes.text(place, line + 2.6, text, ha=side, fontsize=9, color="black" if check.right else _EDGE)
+            axes.text(place, line + 2.6, text, ha=side, fontsize=9, color="black" if check.passed else _EDGE)
     if len(checks) > len(shown):
         axes.text(0, len(shown) + 2.6, f"and {len(checks) - len(shown)} more, all right", fontsize=9)

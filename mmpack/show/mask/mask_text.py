@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmpack.masks.blocks import EMPTY, FULL, PARTIAL, block_index
-from mmpack.show.mask.row_view import Check, ModalityName, RowView, check_row
+from mmpack.masks.blocks import EMPTY, FULL, PARTIAL, build_block_index
+from mmpack.show.mask.row_view import MaskCheck, ModalityName, RowView, check_mask
 
 _WIDTH = 96
 _MAX_SQUARES = 32
@@ -29,7 +29,7 @@ _SIGNS: dict[ModalityName, tuple[str, str]] = {
 _SQUARES = {EMPTY: ("· ", "grey50"), PARTIAL: ("▒▒", "dark_orange"), FULL: ("██", "dodger_blue2")}
 
 
-def render_row(row: RowView, *, block_size: int = 128) -> RenderableType:
+def render_mask(row: RowView, *, block_size: int = 128) -> RenderableType:
     """What :func:`mmpack.masks.draw_row` draws, for `rich.print`.
 
     A row of more than 32 blocks a side is shown in larger squares, and says so.
@@ -37,19 +37,19 @@ def render_row(row: RowView, *, block_size: int = 128) -> RenderableType:
     Raises:
         DataError: block_size below 1.
     """
-    index = block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
     return Group(
-        Text(headline(row, block_size, index.kinds()), style="bold"),
+        Text(mask_summary(row, block_size, index.kinds()), style="bold"),
         Text(),
         _lanes(row),
         Text(),
         _squares(row, block_size),
         Text(),
-        _checks(check_row(row, index)),
+        _checks(check_mask(row, index)),
     )
 
 
-def headline(row: RowView, block_size: int, kinds: np.ndarray) -> str:
+def mask_summary(row: RowView, block_size: int, kinds: np.ndarray) -> str:
     """One line: places, documents, fill, blocks by kind."""
     full, partial = int((kinds == FULL).sum()), int((kinds == PARTIAL).sum())
     return (
@@ -76,7 +76,7 @@ def _lanes(row: RowView) -> RenderableType:
         table.add_row("slices", _lane(number[middles].tolist(), _slice_sign))
     for name, (sign, style) in _SIGNS.items():
         held = np.zeros(row.seq_len, bool)
-        for piece in row.pieces:
+        for piece in row.spans:
             held[piece.start : piece.stop] |= piece.modality == name
         if held.any():
             seen = [bool(held[start:stop].any()) for start, stop in pairwise(edges.tolist())]
@@ -105,7 +105,7 @@ def _squares(row: RowView, block_size: int) -> RenderableType:
     shown = block_size
     while -(-row.seq_len // shown) > _MAX_SQUARES:
         shown *= 2
-    kinds = block_index(row.cu_seqlens, row.seq_len, block_size=shown, image_spans=row.images).kinds()
+    kinds = build_block_index(row.cu_seqlens, row.seq_len, block_size=shown, image_spans=row.images).kinds()
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
@@ -116,8 +116,8 @@ def _squares(row: RowView, block_size: int) -> RenderableType:
     return table
 
 
-def _checks(checks: Sequence[Check]) -> RenderableType:
-    wrong = [check for check in checks if not check.right]
+def _checks(checks: Sequence[MaskCheck]) -> RenderableType:
+    wrong = [check for check in checks if not check.passed]
     title = (
         f"{len(checks)} places checked, {len(wrong)} wrong"
         if wrong
@@ -132,15 +132,15 @@ def _checks(checks: Sequence[Check]) -> RenderableType:
     ):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     table.add_column("reason")
-    shown = (wrong + [check for check in checks if check.right])[:_MAX_CHECKS]
+    shown = (wrong + [check for check in checks if check.passed])[:_MAX_CHECKS]
     for check in sorted(shown):
         table.add_row(
             f"{check.query:,}",
             f"{check.key:,}",
             str(int(check.expected)),
             str(int(check.value)),
-            check.reason if check.right else f"{check.reason}: WRONG",
-            style="" if check.right else "bold red",
+            check.reason if check.passed else f"{check.reason}: WRONG",
+            style="" if check.passed else "bold red",
         )
     if len(checks) > len(shown):
         table.caption = f"and {len(checks) - len(shown)} more, all right"

@@ -20,7 +20,7 @@ ModalityName = Literal["special", "text", "vision", "audio", "numeric", "action"
 MODALITIES: tuple[ModalityName, ...] = ("special", "text", "vision", "audio", "numeric", "action")
 
 
-class Piece(NamedTuple):
+class TokenSpan(NamedTuple):
     """Consecutive places of one modality, [start, stop)."""
 
     start: int
@@ -39,11 +39,11 @@ class RowView:
     """(documents + 1,)"""
     images: NDArray[np.int64]
     """(images, 2): where places see each other both ways; empty in a causal row."""
-    pieces: tuple[Piece, ...] = ()
+    spans: tuple[TokenSpan, ...] = ()
     """In order; may be empty if only lengths are known."""
     slices: NDArray[np.int64] | None = None
     """(slices, 2): [start, stop) of each time slice."""
-    names: tuple[str, ...] = ()
+    modality_names: tuple[str, ...] = ()
     """Of the documents."""
 
     @property
@@ -58,28 +58,28 @@ class RowView:
 
     def name(self, document: int) -> str:
         """The name of a document, or its number."""
-        return self.names[document] if self.names else f"document {document}"
+        return self.modality_names[document] if self.modality_names else f"document {document}"
 
-    def document_of(self, place: int) -> int:
+    def document_of(self, position: int) -> int:
         """The document that holds a place, -1 for a pad."""
-        if place >= self.cu_seqlens[-1]:
+        if position >= self.cu_seqlens[-1]:
             return -1
-        return int(np.searchsorted(self.cu_seqlens, place, side="right")) - 1
+        return int(np.searchsorted(self.cu_seqlens, position, side="right")) - 1
 
-    def image_of(self, place: int) -> int:
+    def image_of(self, position: int) -> int:
         """The image that holds a place, -1 for none."""
-        image = int(np.searchsorted(self.images[:, 0], place, side="right")) - 1
-        return image if image >= 0 and place < self.images[image, 1] else -1
+        image = int(np.searchsorted(self.images[:, 0], position, side="right")) - 1
+        return image if image >= 0 and position < self.images[image, 1] else -1
 
 
-def row_view(
+def make_row_view(
     cu_seqlens: ArrayLike,
     seq_len: int,
     *,
     image_spans: ArrayLike | None = None,
-    pieces: Sequence[Piece] = (),
+    spans: Sequence[TokenSpan] = (),
     slices: ArrayLike | None = None,
-    names: Sequence[str] = (),
+    modality_names: Sequence[str] = (),
 ) -> RowView:
     """A checked :class:`RowView`.
 
@@ -87,18 +87,22 @@ def row_view(
         DataError: spans that cannot be (as `check_spans`), pieces or slices outside the row, or not one name
             a document.
     """
-    spans = check_spans(cu_seqlens, seq_len, image_spans)
-    if names and len(names) != len(spans.cu_seqlens) - 1:
-        raise DataError(f"{len(names)} names, {len(spans.cu_seqlens) - 1} documents", where="names")
+    row_spans = check_spans(cu_seqlens, seq_len, image_spans)
+    if modality_names and len(modality_names) != len(row_spans.cu_seqlens) - 1:
+        raise DataError(
+            f"{len(modality_names)} names, {len(row_spans.cu_seqlens) - 1} documents", where="names"
+        )
     edges = None if slices is None else np.asarray(slices, np.int64).reshape(-1, 2)
-    for where, found in (("pieces", [piece[:2] for piece in pieces]), ("slices", edges)):
+    for where, found in (("pieces", [piece[:2] for piece in spans]), ("slices", edges)):
         ends = np.asarray([] if found is None else found, np.int64)
         if ends.size and not (ends.min() >= 0 and ends.max() <= seq_len):
             raise DataError("places outside the row", where=where)
-    return RowView(seq_len, spans.cu_seqlens, spans.images, tuple(pieces), edges, tuple(names))
+    return RowView(
+        seq_len, row_spans.cu_seqlens, row_spans.images, tuple(spans), edges, tuple(modality_names)
+    )
 
 
-class Check(NamedTuple):
+class MaskCheck(NamedTuple):
     """One place of the mask: what it must be, what it is, and why."""
 
     query: int
@@ -108,12 +112,12 @@ class Check(NamedTuple):
     reason: str
 
     @property
-    def right(self) -> bool:
+    def passed(self) -> bool:
         """Whether the mask says what it must."""
         return self.expected == self.value
 
 
-def check_row(row: RowView, index: BlockIndex) -> list[Check]:
+def check_mask(row: RowView, index: BlockIndex) -> list[MaskCheck]:
     """Spot checks at each boundary of documents, at the pads and at the first image of each document.
 
     The value is what FlexAttention makes of the block index; what it must be follows from the spans alone.
@@ -122,14 +126,14 @@ def check_row(row: RowView, index: BlockIndex) -> list[Check]:
         row: what is checked against.
         index: the blocks of that row, of :func:`mmpack.masks.block_index`.
     """
-    found: dict[tuple[int, int], Check] = {}
-    for query, key in _spots(row):
-        expected, reason = _expected(row, query, key)
-        found[query, key] = Check(query, key, expected, index.attends(query, key), reason)
+    found: dict[tuple[int, int], MaskCheck] = {}
+    for query, key in _check_positions(row):
+        expected, reason = _expected_value(row, query, key)
+        found[query, key] = MaskCheck(query, key, expected, index.attends(query, key), reason)
     return list(found.values())
 
 
-def _spots(row: RowView) -> Iterator[tuple[int, int]]:
+def _check_positions(row: RowView) -> Iterator[tuple[int, int]]:
     ends = np.unique(row.cu_seqlens).tolist()
     with_images: set[int] = set()
     for start, stop in pairwise(ends):
@@ -155,7 +159,7 @@ def _spots(row: RowView) -> Iterator[tuple[int, int]]:
         yield pad, pad
 
 
-def _expected(row: RowView, query: int, key: int) -> tuple[bool, str]:
+def _expected_value(row: RowView, query: int, key: int) -> tuple[bool, str]:
     asking, asked = row.document_of(query), row.document_of(key)
     if asking < 0:
         return False, "the query is a pad"

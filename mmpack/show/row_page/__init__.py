@@ -4,6 +4,9 @@
 makes the row first.
 """
 
+from mmpack.lazy import make_dir
 from mmpack.show.row_page.page import row_html
 
 __all__ = ["row_html"]
+
+__dir__ = make_dir(__all__)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from mmpack.masks import BlockIndex, block_index
+from mmpack.masks import BlockIndex, build_block_index
 from mmpack.masks.blocks import EMPTY, FULL, PARTIAL
 from mmpack.rows.row import Row
-from mmpack.show.mask.row_view import Check, RowView, check_row, row_view
-from mmpack.show.row_page.markup import Markup, bar, count, drawing, tag
-from mmpack.show.row_page.position_strip import runs
+from mmpack.show.mask.row_view import MaskCheck, RowView, check_mask, make_row_view
+from mmpack.show.row_page.markup import Markup, format_count, svg, svg_bar, tag
+from mmpack.show.row_page.position_strip import equal_ranges
 
 _BLOCK = 128
 _MAX_CHECKS = 16
 _KINDS = {PARTIAL: "partial", FULL: "full"}
 
 
-def attention(row: Row, *, images: bool) -> Markup:
+def render_attention(row: Row, *, images: bool) -> Markup:
     """The picture with its key, and the checks.
 
     Args:
@@ -25,30 +25,30 @@ def attention(row: Row, *, images: bool) -> Markup:
         images: whether the places of one picture see each other both ways.
     """
     spans = row.image_spans if images else None
-    view = row_view(row.cu_seqlens, row.seq_len, image_spans=spans)
-    index = block_index(row.cu_seqlens, row.seq_len, block_size=_BLOCK, image_spans=spans)
-    checks = check_row(view, index)
+    view = make_row_view(row.cu_seqlens, row.seq_len, image_spans=spans)
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=_BLOCK, image_spans=spans)
+    checks = check_mask(view, index)
     return tag(
         "div",
-        tag("figure", _picture(view, index, checks), _key(view, index), class_="mask"),
+        tag("figure", _mask_svg(view, index, checks), _legend(view, index), class_="mask"),
         _checks(checks),
         class_="attention",
     )
 
 
-def _picture(view: RowView, index: BlockIndex, checks: Sequence[Check]) -> Markup:
+def _mask_svg(view: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> Markup:
     side, end = view.seq_len, int(view.cu_seqlens[-1])
     shapes: list[Markup] = []
     for line, kinds in enumerate(index.kinds().tolist()):
         top = line * _BLOCK
         height = min(_BLOCK, side - top)
         shapes += [
-            bar(first * _BLOCK, min(last * _BLOCK, side), top, height, _KINDS[kind])
-            for first, last, kind in runs(kinds)
+            svg_bar(first * _BLOCK, min(last * _BLOCK, side), top, height, _KINDS[kind])
+            for first, last, kind in equal_ranges(kinds)
             if kind != EMPTY
         ]
     if end < side:
-        shapes += [bar(0, side, end, side - end, "pad"), bar(end, side, 0, end, "pad")]
+        shapes += [svg_bar(0, side, end, side - end, "pad"), svg_bar(end, side, 0, end, "pad")]
     shapes += [
         tag(
             "rect",
@@ -63,8 +63,8 @@ def _picture(view: RowView, index: BlockIndex, checks: Sequence[Check]) -> Marku
         for number, (start, stop) in enumerate(pairwise(view.cu_seqlens.tolist()))
     ]
     radius = side / 170
-    for check in sorted(checks, key=lambda check: not check.right, reverse=True):
-        verdict = "right" if check.right else "wrong"
+    for check in sorted(checks, key=lambda check: not check.passed, reverse=True):
+        verdict = "right" if check.passed else "wrong"
         sees = "sees" if check.value else "does not see"
         title = f"{check.query:,} {sees} {check.key:,}: {check.reason} ({verdict})"
         dot = {"cx": check.key + 0.5, "cy": check.query + 0.5, "r": radius}
@@ -78,10 +78,10 @@ def _picture(view: RowView, index: BlockIndex, checks: Sequence[Check]) -> Marku
                 vector_effect="non-scaling-stroke",
             )
         )
-    return drawing(side, side, *shapes, class_="blocks", shape_rendering="crispEdges")
+    return svg(side, side, *shapes, class_="blocks", shape_rendering="crispEdges")
 
 
-def _key(view: RowView, index: BlockIndex) -> Markup:
+def _legend(view: RowView, index: BlockIndex) -> Markup:
     kinds = index.kinds()
     partial, full = int((kinds == PARTIAL).sum()), int((kinds == FULL).sum())
     entries = [
@@ -100,26 +100,34 @@ def _key(view: RowView, index: BlockIndex) -> Markup:
     return tag("figcaption", axes, tag("ul", *lines))
 
 
-def _checks(checks: Sequence[Check]) -> Markup:
-    wrong = [check for check in checks if not check.right]
+def _checks(checks: Sequence[MaskCheck]) -> Markup:
+    wrong = [check for check in checks if not check.passed]
     verdict = f"{len(wrong)} wrong" if wrong else "all right"
-    head = tag("p", f"{count(len(checks), 'place')} checked: {verdict}", class_="wrong" if wrong else "right")
+    head = tag(
+        "p", f"{format_count(len(checks), 'place')} checked: {verdict}", class_="wrong" if wrong else "right"
+    )
     # The wrong ones, and of the others some of every reason.
-    by_reason: dict[str, list[Check]] = {}
+    by_reason: dict[str, list[MaskCheck]] = {}
     for check in checks:
-        if check.right:
+        if check.passed:
             by_reason.setdefault(check.reason, []).append(check)
     share = max(1, _MAX_CHECKS // max(1, len(by_reason)))
     shown = [*wrong[:_MAX_CHECKS], *(check for group in by_reason.values() for check in group[:share])]
     titles = ("query", "key", "must see", "sees", "why")
     rows = [tag("tr", *(tag("th", title) for title in titles))]
     for check in shown:
-        cells = (f"{check.query:,}", f"{check.key:,}", _yes(check.expected), _yes(check.value), check.reason)
-        rows.append(tag("tr", *(tag("td", cell) for cell in cells), class_=None if check.right else "wrong"))
+        cells = (
+            f"{check.query:,}",
+            f"{check.key:,}",
+            _yes_no(check.expected),
+            _yes_no(check.value),
+            check.reason,
+        )
+        rows.append(tag("tr", *(tag("td", cell) for cell in cells), class_=None if check.passed else "wrong"))
     rest = len(checks) - len(shown)
     more = [tag("p", f"and {rest:,} more, drawn as circles")] if rest > 0 else []
     return tag("div", head, tag("table", *rows), *more, class_="checks")
 
 
-def _yes(value: bool) -> str:
+def _yes_no(value: bool) -> str:
     return "yes" if value else "no"

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mmpack.layout import Layout
 from mmpack.rows.row import Row
-from mmpack.show.row_page.markup import Markup, bar, drawing, tag
-from mmpack.show.row_page.row_content import Piece
+from mmpack.show.row_page.markup import Markup, svg, svg_bar, tag
+from mmpack.show.row_page.row_content import TokenSpan
 
 _QUALITY = 80
 _SOUND_HEIGHT = 40
 
 
-def picture(row: Row, image: int, width: int) -> Markup:
+def image_element(row: Row, image: int, width: int) -> Markup:
     """A picture of the row put together from its patches, reduced to about `width` pixels, as an `img`."""
     start, stop = row.image_spans[image].tolist()
     rows, cols = row.image_grids[image].tolist()
@@ -54,14 +54,14 @@ def _reduced(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def sound(row: Row, layout: Layout, piece: Piece) -> Markup:
+def audio_element(row: Row, layout: Layout, span: TokenSpan) -> Markup:
     """A stretch of sound: its samples where the row has them, and a strip of its codes."""
     codebooks, size = layout.config.audio.codebooks, layout.config.audio.codebook_size
     first = layout.vocabulary.range("audio").start
-    codes = (row.input_ids[piece.start : piece.stop] - first).reshape(-1, codebooks) % size
+    codes = (row.input_ids[span.start : span.stop] - first).reshape(-1, codebooks) % size
     frames = len(codes)
     seconds = frames * layout.config.audio.hop / layout.config.audio.sample_rate_hz
-    title = f"{frames:,} frames of {codebooks} code(s), {seconds:.2f} s, places {piece.start:,} to {piece.stop - 1:,}"
+    title = f"{frames:,} frames of {codebooks} code(s), {seconds:.2f} s, places {span.start:,} to {span.stop - 1:,}"
     height = _SOUND_HEIGHT / codebooks
     # Codes that are near each other look alike; the colours mean nothing else.
     strip = [
@@ -76,8 +76,8 @@ def sound(row: Row, layout: Layout, piece: Piece) -> Markup:
         for frame, of_frame in enumerate(codes)
         for codebook, code in enumerate(of_frame)
     ]
-    codes_drawn = drawing(frames, _SOUND_HEIGHT, tag("title", title), *strip, class_="codes")
-    own = slice(*np.searchsorted(row.audio_index, (piece.start, piece.stop)))
+    codes_drawn = svg(frames, _SOUND_HEIGHT, tag("title", title), *strip, class_="codes")
+    own = slice(*np.searchsorted(row.audio_index, (span.start, span.stop)))
     samples = row.audio_frames[own]
     return tag("div", waveform(samples) if samples.size else Markup(""), codes_drawn, class_="sound")
 
@@ -89,7 +89,7 @@ def waveform(frames: NDArray[np.float32]) -> Markup:
     edge = [(frame + 0.5, 1 - float(value) / reach) for frame, value in enumerate(high)]
     edge += [(frame + 0.5, 1 - float(value) / reach) for frame, value in reversed(list(enumerate(low)))]
     points = " ".join(f"{x:.1f},{y:.3f}" for x, y in edge)
-    return drawing(len(frames), 2, tag("polygon", points=points), class_="wave")
+    return svg(len(frames), 2, tag("polygon", points=points), class_="wave")
 
 
 def sparkline(
@@ -115,11 +115,11 @@ def sparkline(
         for path in (_path(x, values) for values in drawn.T)
         if path
     ]
-    ticks = [bar(edge, edge + 0.0, 0, height, "grid") for edge in range(len(columns) + 1)]
-    return drawing(len(columns), height, tag("title", title), *ticks, *lines, class_="spark")
+    ticks = [svg_bar(edge, edge + 0.0, 0, height, "grid") for edge in range(len(columns) + 1)]
+    return svg(len(columns), height, tag("title", title), *ticks, *lines, class_="spark")
 
 
-def reach(columns: Sequence[NDArray[np.float64]]) -> str:
+def value_range(columns: Sequence[NDArray[np.float64]]) -> str:
     """The least and the largest number there is, as the bottom and the top of their :func:`sparkline`."""
     low, high = _bounds(columns)
     return f"{low:.3g} to {high:.3g}"

@@ -10,15 +10,15 @@ import numpy as np
 
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
-from mmpack.show.row_page.attention_svg import attention
-from mmpack.show.row_page.markup import Markup, chip, count, joined, tag
-from mmpack.show.row_page.position_strip import document_lane, hue, strip
-from mmpack.show.row_page.reading_order import alone, reading_order
-from mmpack.show.row_page.row_content import Document, documents
-from mmpack.show.row_page.timeline import timeline
+from mmpack.show.row_page.attention_svg import render_attention
+from mmpack.show.row_page.markup import Markup, chip, format_count, join, tag
+from mmpack.show.row_page.position_strip import dataset_class, document_lane, position_strip
+from mmpack.show.row_page.reading_order import render_run, render_sample
+from mmpack.show.row_page.row_content import DocumentView, read_documents
+from mmpack.show.row_page.timeline import render_timeline
 
 # Stand-alone samples that are open when the page is; a row may hold hundreds.
-_OPEN = 12
+_MAX_OPEN_DOCUMENTS = 12
 
 
 def row_html(
@@ -46,16 +46,16 @@ def row_html(
     Raises:
         DataError: spans that cannot be, or ids that are not of this layout.
     """
-    found = list(documents(row, layout))
-    body = joined(
+    found = list(read_documents(row, layout))
+    body = join(
         [
-            _head(row, found, title, notes, dataset_names),
+            _render_header(row, found, title, notes, dataset_names),
             *_sections(row, layout, found, notes, dataset_names),
             _attention(row, images),
         ]
     )
     style = files("mmpack.show.row_page").joinpath("page.css").read_text("utf-8")
-    head = joined(
+    head = join(
         [
             Markup(
                 '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -68,11 +68,11 @@ def row_html(
     return f"<!doctype html>\n{page}\n"
 
 
-def _head(
-    row: Row, found: Sequence[Document], title: str, notes: Mapping[str, str], names: Sequence[str]
+def _render_header(
+    row: Row, found: Sequence[DocumentView], title: str, notes: Mapping[str, str], names: Sequence[str]
 ) -> Markup:
     own = {key for document in found for key in document.keys}
-    lines = [joined([tag("dt", about), tag("dd", note)]) for about, note in notes.items() if about not in own]
+    lines = [join([tag("dt", about), tag("dd", note)]) for about, note in notes.items() if about not in own]
     figures = (
         (f"{row.number:,}", "number of the row"),
         (f"{row.fill:.2%}", f"full: {row.tokens:,} of {row.seq_len:,} places"),
@@ -94,12 +94,12 @@ def _head(
             tag("span", "documents"),
             document_lane(row, found, names),
             tag("span", "places"),
-            strip(row, 0, row.seq_len),
+            position_strip(row, 0, row.seq_len),
             class_="lanes",
         ),
         tag(
             "p",
-            *(chip(names[int(number)], hue(int(number))) for number in np.unique(row.datasets)),
+            *(chip(names[int(number)], dataset_class(int(number))) for number in np.unique(row.datasets)),
             class_="datasets",
         ),
         tag("dl", *lines),
@@ -134,29 +134,29 @@ def _modalities(row: Row) -> Markup:
 
 
 def _sections(
-    row: Row, layout: Layout, found: Sequence[Document], notes: Mapping[str, str], names: Sequence[str]
+    row: Row, layout: Layout, found: Sequence[DocumentView], notes: Mapping[str, str], names: Sequence[str]
 ) -> list[Markup]:
     partners: dict[int, str] = {}
     for media, text in row.pairs.tolist():
         partners[media] = f"pair: the media of document {text}"
         partners[text] = f"pair: the text of document {media}"
     opened = {one.number for one in found if one.slices}
-    opened.update(islice((one.number for one in found if not one.slices), _OPEN))
+    opened.update(islice((one.number for one in found if not one.slices), _MAX_OPEN_DOCUMENTS))
     return [
         tag(
             "details",
             _summary(row, one, partners.get(one.number), names),
             _content(row, layout, one, notes),
-            class_=hue(one.dataset),
+            class_=dataset_class(one.dataset),
             open="" if one.number in opened else None,
         )
         for one in found
     ]
 
 
-def _summary(row: Row, document: Document, pair: str | None, names: Sequence[str]) -> Markup:
-    kind = count(len(document.slices), "slice") if document.slices else "stand-alone sample"
-    chips = [chip(names[document.dataset], hue(document.dataset)), chip(kind, "plain")]
+def _summary(row: Row, document: DocumentView, pair: str | None, names: Sequence[str]) -> Markup:
+    kind = format_count(len(document.slices), "slice") if document.slices else "stand-alone sample"
+    chips = [chip(names[document.dataset], dataset_class(document.dataset)), chip(kind, "plain")]
     if pair:
         chips.append(chip(pair, "plain"))
     if not document.valid:
@@ -170,18 +170,18 @@ def _summary(row: Row, document: Document, pair: str | None, names: Sequence[str
         *chips,
         tag("span", places, class_="places"),
         tag("code", named, title="\n".join(keys)),
-        strip(row, document.start, document.stop),
+        position_strip(row, document.start, document.stop),
     )
 
 
-def _content(row: Row, layout: Layout, document: Document, notes: Mapping[str, str]) -> Markup:
+def _content(row: Row, layout: Layout, document: DocumentView, notes: Mapping[str, str]) -> Markup:
     if document.slices:
-        return joined([timeline(row, layout, document, notes), reading_order(document)])
+        return join([render_timeline(row, layout, document, notes), render_run(document)])
     own = [tag("p", notes[key], class_="note") for key in document.keys if key in notes]
-    return joined([*own, alone(row, layout, document)])
+    return join([*own, render_sample(row, layout, document)])
 
 
 def _attention(row: Row, images: bool) -> Markup:
     rule = "A place sees the earlier places of its own document"
     rule += ", and all places of its own picture." if images else "."
-    return tag("section", tag("h2", "Who sees whom"), tag("p", rule), attention(row, images=images))
+    return tag("section", tag("h2", "Who sees whom"), tag("p", rule), render_attention(row, images=images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmpack.clock import format_ns
 from mmpack.plan import Plan, PlannedRow
 from mmpack.show.row_page.page import row_html
-from mmpack.stream.row_pipeline import Making, MakingSpec
+from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
 
 
 def planned_row_html(plan: Plan, number: int, *, images: bool = True) -> str:
@@ -21,7 +21,7 @@ def planned_row_html(plan: Plan, number: int, *, images: bool = True) -> str:
         ConfigError, StorageError: its builds cannot be read.
     """
     planned = plan.row(number)
-    making: Making = MakingSpec.of(plan, plan.config.reader)()
+    making: RowPipeline = RowPipelineSpec.from_plan(plan, plan.config.reader)()
     try:
         row, faults = making(planned)
     finally:
@@ -32,7 +32,7 @@ def planned_row_html(plan: Plan, number: int, *, images: bool = True) -> str:
         "plan": f"{plan.fingerprint[:16]}, seed {plan.config.seed}",
         "layout": plan.layout.fingerprint[:16],
     }
-    notes |= _residuals(plan, planned)
+    notes |= _slice_notes(plan, planned)
     notes |= {fault.key: fault.reason for fault in faults}
     names = [dataset.name for dataset in plan.config.datasets]
     return row_html(
@@ -40,11 +40,11 @@ def planned_row_html(plan: Plan, number: int, *, images: bool = True) -> str:
     )
 
 
-def _residuals(plan: Plan, planned: PlannedRow) -> dict[str, str]:
+def _slice_notes(plan: Plan, planned: PlannedRow) -> dict[str, str]:
     """How far off the worst of each slice's sensors is, by the slice's key."""
     return {
         sample.key: "residual "
-        + format_ns(int(plan.catalogs[sample.source].columns["residual_ns"][sample.number]))
+        + format_ns(int(plan.catalogs[sample.shard_set].columns["residual_ns"][sample.number]))
         for document in planned.documents
         if document.is_run
         for sample in document.samples

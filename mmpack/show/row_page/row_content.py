@@ -17,7 +17,7 @@ from mmpack.rows.row import Row
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TokenSpan:
     """Consecutive places of one kind.
 
     Attributes:
@@ -34,13 +34,13 @@ class Piece:
     image: int = -1
 
     @property
-    def places(self) -> int:
+    def num_positions(self) -> int:
         """How many."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
+class SliceView:
     """One time-slice of a document.
 
     Attributes:
@@ -51,11 +51,11 @@ class Slice:
 
     t_ns: int
     key: str
-    pieces: tuple[Piece, ...]
+    spans: tuple[TokenSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class DocumentView:
     """One document of a row.
 
     Attributes:
@@ -74,18 +74,18 @@ class Document:
     dataset: int
     keys: tuple[str, ...]
     valid: bool
-    pieces: tuple[Piece, ...]
-    slices: tuple[Slice, ...]
+    spans: tuple[TokenSpan, ...]
+    slices: tuple[SliceView, ...]
 
 
-def documents(row: Row, layout: Layout) -> Iterator[Document]:
+def read_documents(row: Row, layout: Layout) -> Iterator[DocumentView]:
     """The documents of a row, in order."""
     streams = {*layout.config.cameras, *(stream.name for stream in layout.config.numeric)}
     ends = row.cu_seqlens.tolist()
     for number, (start, stop) in enumerate(pairwise(ends)):
-        pieces = tuple(_pieces(row, layout, streams, start, stop))
+        pieces = tuple(_read_spans(row, layout, streams, start, stop))
         keys = row.keys[number]
-        yield Document(
+        yield DocumentView(
             number,
             start,
             stop,
@@ -97,7 +97,7 @@ def documents(row: Row, layout: Layout) -> Iterator[Document]:
         )
 
 
-def _pieces(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[Piece]:
+def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[TokenSpan]:
     modality = row.modality[start:stop]
     image = np.full(stop - start, -1)
     for number in np.flatnonzero((row.image_spans[:, 0] >= start) & (row.image_spans[:, 1] <= stop)).tolist():
@@ -116,7 +116,7 @@ def _pieces(row: Row, layout: Layout, streams: set[str], start: int, stop: int) 
             name = layout.vocabulary.name(int(ids[first]))
             bare = name.removeprefix("<|").removesuffix("|>")
             stream = bare if bare in streams else ""
-        yield Piece(
+        yield TokenSpan(
             start + first,
             start + last,
             kind,
@@ -125,27 +125,27 @@ def _pieces(row: Row, layout: Layout, streams: set[str], start: int, stop: int) 
         )
 
 
-def _slices(row: Row, pieces: tuple[Piece, ...], keys: tuple[str, ...]) -> Iterator[Slice]:
-    found: dict[int, list[Piece]] = {}
-    for piece in pieces:
+def _slices(row: Row, spans: tuple[TokenSpan, ...], keys: tuple[str, ...]) -> Iterator[SliceView]:
+    found: dict[int, list[TokenSpan]] = {}
+    for piece in spans:
         number = int(row.slice_ids[piece.start])
         if number >= 0:
             found.setdefault(number, []).append(piece)
     for order, (number, own) in enumerate(found.items()):
-        yield Slice(int(row.t_ns[number]), keys[order] if order < len(keys) else "", tuple(own))
+        yield SliceView(int(row.t_ns[number]), keys[order] if order < len(keys) else "", tuple(own))
 
 
-def vectors(row: Row, layout: Layout, piece: Piece) -> NDArray[np.float64]:
+def numeric_values(row: Row, layout: Layout, span: TokenSpan) -> NDArray[np.float64]:
     """The rows of numbers that a piece of a numeric stream holds, float64 (rows, width); NaN where there is none.
 
     Continuous ones are normalised as the row has them; of discrete ones it is the middles of their bins.
     """
-    stream = next(stream for stream in layout.config.numeric if stream.name == piece.name)
+    stream = next(stream for stream in layout.config.numeric if stream.name == span.name)
     if stream.mode == "discrete":
         first = layout.vocabulary.range(f"bins:{stream.name}").start
-        return stream.decode((row.input_ids[piece.start : piece.stop] - first).reshape(-1, stream.width))
-    is_action = piece.modality == Modality.ACTION
+        return stream.decode((row.input_ids[span.start : span.stop] - first).reshape(-1, stream.width))
+    is_action = span.modality == Modality.ACTION
     index = row.action_index if is_action else row.value_index
     values, mask = (row.actions, row.action_mask) if is_action else (row.values, row.value_mask)
-    own = slice(*np.searchsorted(index, (piece.start, piece.stop)))
+    own = slice(*np.searchsorted(index, (span.start, span.stop)))
     return np.where(mask[own], values[own], np.nan).astype(np.float64)[:, : stream.width]

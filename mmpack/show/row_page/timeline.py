@@ -9,17 +9,17 @@ import numpy as np
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
 from mmpack.show.row_page.markup import Markup, tag
-from mmpack.show.row_page.media import picture, reach, sound, sparkline
-from mmpack.show.row_page.reading_order import text_of
-from mmpack.show.row_page.row_content import Document, Piece, Slice, vectors
+from mmpack.show.row_page.media import audio_element, image_element, sparkline, value_range
+from mmpack.show.row_page.reading_order import decode_text
+from mmpack.show.row_page.row_content import DocumentView, SliceView, TokenSpan, numeric_values
 
-_ROOM = 1190
-_WIDEST, _NARROWEST, _BARE = 280, 104, 22
+_MAX_WIDTH = 1190
+_MAX_COLUMN, _MIN_COLUMN, _EMPTY_COLUMN = 280, 104, 22
 # A label of the time needs this many pixels.
 _LABEL = 84
 
 
-def timeline(row: Row, layout: Layout, document: Document, notes: Mapping[str, str]) -> Markup:
+def render_timeline(row: Row, layout: Layout, document: DocumentView, notes: Mapping[str, str]) -> Markup:
     """The slices of a document side by side.
 
     Args:
@@ -30,25 +30,25 @@ def timeline(row: Row, layout: Layout, document: Document, notes: Mapping[str, s
     """
     slices = document.slices
     has_media = any(
-        piece.modality in (Modality.VISION, Modality.AUDIO) for each in slices for piece in each.pieces
+        piece.modality in (Modality.VISION, Modality.AUDIO) for each in slices for piece in each.spans
     )
     width = (
-        max(_NARROWEST, min(_WIDEST, _ROOM // len(slices)))
+        max(_MIN_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
         if has_media
-        else max(_BARE, min(_WIDEST, _ROOM // len(slices)))
+        else max(_EMPTY_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
     )
     cells = [
         *_times(slices, width, notes),
         *_cameras(row, layout, slices, width),
-        *_sounds(row, layout, slices),
-        *_numbers(row, layout, slices),
+        *_audio_lane(row, layout, slices),
+        *_numeric_lane(row, layout, slices),
         *_texts(row, layout, slices, width),
     ]
     columns = f"grid-template-columns: var(--names) repeat({len(slices)}, {width}px)"
     return tag("div", tag("div", *cells, class_="timeline", style=columns), class_="scroll")
 
 
-def _times(slices: Sequence[Slice], width: int, notes: Mapping[str, str]) -> Iterator[Markup]:
+def _times(slices: Sequence[SliceView], width: int, notes: Mapping[str, str]) -> Iterator[Markup]:
     step = -(-_LABEL // width)
     yield _name("time", "since the document's start" + ("; on its clock" if step == 1 else ""))
     relative_ns = [one.t_ns - slices[0].t_ns for one in slices]
@@ -63,14 +63,14 @@ def _times(slices: Sequence[Slice], width: int, notes: Mapping[str, str]) -> Ite
         about = (
             one.key,
             f"{one.t_ns} ns on its recording's clock",
-            one.pieces[0].name,
+            one.spans[0].name,
             notes.get(one.key, ""),
         )
         title = "\n".join(filter(None, about))
         yield tag("div", *lines, class_="cell time", style=f"grid-column: span {span}", title=title)
 
 
-def _cameras(row: Row, layout: Layout, slices: Sequence[Slice], width: int) -> Iterator[Markup]:
+def _cameras(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
     held = [_by_stream(each, Modality.VISION) for each in slices]
     for camera in layout.config.cameras:
         if not any(camera in streams for streams in held):
@@ -78,54 +78,60 @@ def _cameras(row: Row, layout: Layout, slices: Sequence[Slice], width: int) -> I
         yield _name(camera, _grids(row, [piece for streams in held for piece in streams.get(camera, ())]))
         for streams in held:
             # Twice the width, for screens of two pixels a point. A tubelet shows all of its frames.
-            frames = [picture(row, piece.image, 2 * width) for piece in streams.get(camera, ())]
+            frames = [image_element(row, piece.image, 2 * width) for piece in streams.get(camera, ())]
             yield tag("div", *(frames or [tag("span", "absent", class_="missing")]), class_="cell camera")
 
 
-def _grids(row: Row, pieces: Sequence[Piece]) -> str:
-    grids = {tuple(row.image_grids[piece.image].tolist()) for piece in pieces}
+def _grids(row: Row, spans: Sequence[TokenSpan]) -> str:
+    grids = {tuple(row.image_grids[piece.image].tolist()) for piece in spans}
     return ", ".join(f"{rows} × {cols} patches" for rows, cols in sorted(grids))
 
 
-def _sounds(row: Row, layout: Layout, slices: Sequence[Slice]) -> Iterator[Markup]:
-    held = [[piece for piece in each.pieces if piece.modality == Modality.AUDIO] for each in slices]
+def _audio_lane(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
+    held = [[piece for piece in each.spans if piece.modality == Modality.AUDIO] for each in slices]
     for lane in range(max(map(len, held))):
-        counts = {pieces[lane].places for pieces in held if lane < len(pieces)}
+        counts = {pieces[lane].num_positions for pieces in held if lane < len(pieces)}
         yield _name("sound", f"{'–'.join(str(n) for n in sorted({min(counts), max(counts)}))} codes")
         for pieces in held:
-            yield tag("div", *(sound(row, layout, piece) for piece in pieces[lane : lane + 1]), class_="cell")
+            yield tag(
+                "div",
+                *(audio_element(row, layout, piece) for piece in pieces[lane : lane + 1]),
+                class_="cell",
+            )
 
 
-def _numbers(row: Row, layout: Layout, slices: Sequence[Slice]) -> Iterator[Markup]:
+def _numeric_lane(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
     for stream in layout.config.numeric:
         modality = Modality.ACTION if stream.role == "action" else Modality.NUMERIC
         held = [_by_stream(each, modality).get(stream.name, ()) for each in slices]
         if not any(held):
             continue
         columns = [
-            np.concatenate([np.empty((0, stream.width)), *(vectors(row, layout, piece) for piece in pieces)])
+            np.concatenate(
+                [np.empty((0, stream.width)), *(numeric_values(row, layout, piece) for piece in pieces)]
+            )
             for pieces in held
         ]
         rows = {len(column) for column in columns if len(column)}
         each = "–".join(str(number) for number in sorted({min(rows), max(rows)}))
-        yield _name(stream.name, f"{stream.role}, {each} × {stream.width}", reach(columns))
+        yield _name(stream.name, f"{stream.role}, {each} × {stream.width}", value_range(columns))
         line = sparkline(columns, f"m-{modality.name.lower()}", title=stream.name)
         yield tag("div", line, class_="cell", style="grid-column: 2 / -1")
 
 
-def _texts(row: Row, layout: Layout, slices: Sequence[Slice], width: int) -> Iterator[Markup]:
-    held = [[piece for piece in each.pieces if piece.modality == Modality.TEXT] for each in slices]
+def _texts(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
+    held = [[piece for piece in each.spans if piece.modality == Modality.TEXT] for each in slices]
     if not any(held):
         return
     yield _name("text")
     for pieces in held:
-        words = [tag("p", text_of(row, layout, piece)) for piece in pieces]
-        yield tag("div", *words, class_="cell words" if width >= _NARROWEST else "cell words narrow")
+        words = [tag("p", decode_text(row, layout, piece)) for piece in pieces]
+        yield tag("div", *words, class_="cell words" if width >= _MIN_COLUMN else "cell words narrow")
 
 
-def _by_stream(one: Slice, modality: Modality) -> dict[str, list[Piece]]:
-    found: dict[str, list[Piece]] = {}
-    for piece in one.pieces:
+def _by_stream(one: SliceView, modality: Modality) -> dict[str, list[TokenSpan]]:
+    found: dict[str, list[TokenSpan]] = {}
+    for piece in one.spans:
         if piece.modality == modality:
             found.setdefault(piece.name, []).append(piece)
     return found

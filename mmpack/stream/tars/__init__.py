@@ -4,8 +4,11 @@
 these, `flow` packs samples into rows, and `stream` hands them out.
 """
 
+from mmpack.lazy import make_dir
 from mmpack.stream.tars.pack_rows import TarState
 from mmpack.stream.tars.tar_stream import TarStream
 from mmpack.stream.tars.urls import expand_urls
 
 __all__ = ["TarState", "TarStream", "expand_urls"]
+
+__dir__ = make_dir(__all__)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 from mmpack.errors import IntegrityError
-from mmpack.storage.retry import retrying
+from mmpack.storage.retry import retry
 from mmpack.storage.store import Store
 
 #: Of one read: a request to an object store is worth its wait, and skipping a member still spares most of it.
@@ -19,7 +19,7 @@ _GZIP_WINDOW = 31
 _PACKED_BYTES = 64 << 10
 
 
-class Forward:
+class ForwardReader:
     """Bytes that are read in order, with gaps.
 
     Args:
@@ -34,22 +34,22 @@ class Forward:
         self.where = where
         self.offset = 0
         self._load = load
-        self._piece = b""
+        self._chunk = b""
         self._start = 0
 
-    def take(self, most: int) -> bytes:
+    def read_some(self, max_bytes: int) -> bytes:
         """One to `most` bytes; none at the end."""
         inside = self.offset - self._start
-        if not 0 <= inside < len(self._piece):
-            self._piece, self._start, inside = self._load(self.offset), self.offset, 0
-        taken = self._piece[inside : inside + most]
+        if not 0 <= inside < len(self._chunk):
+            self._chunk, self._start, inside = self._load(self.offset), self.offset, 0
+        taken = self._chunk[inside : inside + max_bytes]
         self.offset += len(taken)
         return taken
 
     def read(self, size: int) -> bytes:
         """Exactly `size` bytes. Raises IntegrityError if the end comes before."""
         parts: list[bytes] = []
-        while size and (part := self.take(size)):
+        while size and (part := self.read_some(size)):
             parts.append(part)
             size -= len(part)
         if size:
@@ -61,7 +61,7 @@ class Forward:
         self.offset += size
 
 
-def open_source(store: Store, name: str, *, retries: int, stop: threading.Event) -> Forward:
+def open_source(store: Store, name: str, *, retries: int, stop: threading.Event) -> ForwardReader:
     """A file of a store, unpacked if it is gzipped.
 
     Args:
@@ -74,24 +74,24 @@ def open_source(store: Store, name: str, *, retries: int, stop: threading.Event)
             gzip is damaged.
     """
     where = f"{store.url}/{name}"
-    size = retrying(lambda: store.size(name), retries=retries, stop=stop)
+    size = retry(lambda: store.size(name), retries=retries, stop=stop)
 
     def load(offset: int) -> bytes:
         count = min(_PIECE_BYTES, size - offset)
         if count <= 0:
             return b""
-        return retrying(lambda: store.read_range(name, offset, count), retries=retries, stop=stop)
+        return retry(lambda: store.read_range(name, offset, count), retries=retries, stop=stop)
 
-    plain = Forward(load, where=where)
-    magic = plain.take(len(_GZIP))
+    plain = ForwardReader(load, where=where)
+    magic = plain.read_some(len(_GZIP))
     plain.offset = 0
-    return Forward(_Gunzip(plain), where=where) if magic == _GZIP else plain
+    return ForwardReader(_GzipReader(plain), where=where) if magic == _GZIP else plain
 
 
-class _Gunzip:
+class _GzipReader:
     """Unpacks as it goes. Several gzip files one behind the other are one, as for gzip itself."""
 
-    def __init__(self, packed: Forward) -> None:
+    def __init__(self, packed: ForwardReader) -> None:
         self._packed = packed
         self._inflate = zlib.decompressobj(_GZIP_WINDOW)
         self._offset = 0
@@ -107,12 +107,12 @@ class _Gunzip:
     def _more(self) -> bytes:
         while True:
             if self._inflate.eof:
-                packed = (self._inflate.unused_data or self._packed.take(_PACKED_BYTES)).lstrip(b"\0")
+                packed = (self._inflate.unused_data or self._packed.read_some(_PACKED_BYTES)).lstrip(b"\0")
                 if not packed:
                     return b""
                 self._inflate = zlib.decompressobj(_GZIP_WINDOW)
             else:
-                packed = self._inflate.unconsumed_tail or self._packed.take(_PACKED_BYTES)
+                packed = self._inflate.unconsumed_tail or self._packed.read_some(_PACKED_BYTES)
             try:
                 piece = self._inflate.decompress(packed, _PIECE_BYTES)
             except zlib.error as error:

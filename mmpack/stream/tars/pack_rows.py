@@ -11,10 +11,10 @@ import msgspec
 
 from mmpack.errors import DataError, MmpackError
 from mmpack.packing import pack_stream
-from mmpack.quarantine import Fault
+from mmpack.quarantine import UnreadableSample
 from mmpack.serialisation import from_builtins
 from mmpack.settings import Settings
-from mmpack.stream.tars.tar_samples import Count, Place, TarItem, TarSamples
+from mmpack.stream.tars.tar_samples import Count32, TarCursor, TarSample, TarSamples
 
 STATE_VERSION = 1
 MAX_POOL = 1 << 16
@@ -35,14 +35,14 @@ class TarState(Settings, frozen=True, kw_only=True):
     """
 
     version: int
-    rows: Count
-    place: Place
-    waiting: Annotated[tuple[Place, ...], msgspec.Meta(max_length=MAX_POOL)]
+    rows: Count32
+    place: TarCursor
+    waiting: Annotated[tuple[TarCursor, ...], msgspec.Meta(max_length=MAX_POOL)]
     fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class TarPackingConfig:
     """How samples are packed.
 
     Attributes:
@@ -55,25 +55,25 @@ class Flow:
 
     capacity: int
     pool: int
-    turns: int | None
-    max_faults: int
+    num_tars: int | None
+    max_unreadable: int
     rank: int
     ranks: int
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedRow:
     """A row's samples, what could not be read on the way to it, and where the stream is behind it. The last one may have
     faults alone.
     """
 
     number: int
-    items: Sequence[TarItem]
-    faults: Sequence[Fault]
+    items: Sequence[TarSample]
+    unreadable: Sequence[UnreadableSample]
     state: TarState
 
 
-def read_state(state: Mapping[str, Any]) -> TarState:
+def read_tar_state(state: Mapping[str, Any]) -> TarState:
     """A saved state. Raises DataError if it is none, or damaged."""
     try:
         found = from_builtins(dict(state), TarState)
@@ -87,7 +87,7 @@ def read_state(state: Mapping[str, Any]) -> TarState:
     return found
 
 
-class _Feed:
+class _SampleFeed:
     """What the packer takes its samples from.
 
     It ends while POOL_BYTES wait, and goes on when it is asked again for the next row. It ends for good at the end of the
@@ -100,36 +100,40 @@ class _Feed:
     """
 
     def __init__(
-        self, found: Iterator[tuple[TarItem | Fault, Place]], place: Place, waited: int, max_faults: int
+        self,
+        samples: Iterator[tuple[TarSample | UnreadableSample, TarCursor]],
+        cursor: TarCursor,
+        waited: int,
+        max_unreadable: int,
     ) -> None:
-        self.place = place
+        self.cursor = cursor
         self.size_bytes = waited
-        self.faults: list[Fault] = []
-        self._found = found
-        self._max_faults = max_faults
+        self.unreadable: list[UnreadableSample] = []
+        self._samples = samples
+        self._max_unreadable = max_unreadable
 
-    def __iter__(self) -> Iterator[TarItem]:
+    def __iter__(self) -> Iterator[TarSample]:
         return self
 
-    def __next__(self) -> TarItem:
-        while self.size_bytes < POOL_BYTES and len(self.faults) <= self._max_faults:
+    def __next__(self) -> TarSample:
+        while self.size_bytes < POOL_BYTES and len(self.unreadable) <= self._max_unreadable:
             # The place is moved with what it lies behind: a fault is told once, wherever the run is stopped.
-            found, self.place = next(self._found)
-            if isinstance(found, TarItem):
+            found, self.cursor = next(self._samples)
+            if isinstance(found, TarSample):
                 self.size_bytes += found.size_bytes
                 return found
-            self.faults.append(found)
+            self.unreadable.append(found)
         raise StopIteration
 
 
-def packed_rows(samples: TarSamples, state: TarState, flow: Flow) -> Iterator[Packed]:
+def iter_packed_rows(samples: TarSamples, state: TarState, flow: TarPackingConfig) -> Iterator[PackedRow]:
     """Every row from a state on, and at last the faults behind it."""
-    waited = samples.again(state.waiting)
-    feed = _Feed(
-        samples.after(state.place, flow.turns),
+    waited = samples.reread(state.waiting)
+    feed = _SampleFeed(
+        samples.iter_from(state.place, flow.num_tars),
         state.place,
         sum(item.size_bytes for item in waited),
-        flow.max_faults,
+        flow.max_unreadable,
     )
     packer = pack_stream(feed, flow.capacity, pool=flow.pool, length=lambda item: item.planned.tokens)
     packer.load_state_dict(
@@ -138,19 +142,19 @@ def packed_rows(samples: TarSamples, state: TarState, flow: Flow) -> Iterator[Pa
     rows = state.rows
     failed: MmpackError | None = None
     while True:
-        items: list[TarItem] = []
+        items: list[TarSample] = []
         try:
             items = next(packer, items)
         except MmpackError as error:
             failed = error
         feed.size_bytes -= sum(item.size_bytes for item in items)
         number = rows * flow.ranks + flow.rank
-        faults = [msgspec.structs.replace(fault, row=number) for fault in feed.faults]
-        feed.faults.clear()
+        faults = [msgspec.structs.replace(fault, row=number) for fault in feed.unreadable]
+        feed.unreadable.clear()
         rows += bool(items)
         waiting = tuple(item.place for item in packer.state_dict()["waiting"])
-        behind = msgspec.structs.replace(state, rows=rows, place=feed.place, waiting=waiting)
-        yield Packed(number, items, faults, behind)
+        behind = msgspec.structs.replace(state, rows=rows, place=feed.cursor, waiting=waiting)
+        yield PackedRow(number, items, faults, behind)
         if failed is not None:
             raise failed
         if not items:

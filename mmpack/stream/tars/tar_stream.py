@@ -18,25 +18,25 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan import PlannedDocument, PlannedRow
 from mmpack.plan.plan_config import ReaderConfig, RowsConfig
-from mmpack.prefetch import Ahead, Closing
-from mmpack.quarantine import Fault, Quarantine
-from mmpack.rows.assemble import RowMaker
+from mmpack.prefetch import Closeable, Prefetcher
+from mmpack.quarantine import Quarantine, UnreadableSample
+from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.row import Row
 from mmpack.stream.tars.pack_rows import (
     MAX_POOL,
     POOL_BYTES,
     STATE_VERSION,
-    Flow,
-    Packed,
+    PackedRow,
+    TarPackingConfig,
     TarState,
-    packed_rows,
-    read_state,
+    iter_packed_rows,
+    read_tar_state,
 )
-from mmpack.stream.tars.tar_samples import Place, TarSamples
+from mmpack.stream.tars.tar_samples import TarCursor, TarSamples
 from mmpack.stream.tars.urls import expand_urls
 
 
-class TarStream(Closing):
+class TarStream(Closeable):
     """An iterator over a rank's rows of stand-alone samples in tars.
 
     A sample is the adjacent members of one key: a `txt`, or a picture (`jpg`, `jpeg`, `png`) or clip (`wav`, `flac`,
@@ -88,12 +88,12 @@ class TarStream(Closing):
         self._urls = self._share(expand_urls(urls))
         self._flow = self._checked_flow(max_seq_len, pool, epochs)
         self._layout = Layout(layout or LayoutConfig())
-        self._maker = RowMaker(self._layout, max_seq_len, [{}], rows or RowsConfig())
+        self._maker = RowAssembler(self._layout, max_seq_len, [{}], rows or RowsConfig())
         self._state = TarState(
-            version=STATE_VERSION, rows=0, place=Place(0, 0), waiting=(), fingerprint=self._fingerprint()
+            version=STATE_VERSION, rows=0, place=TarCursor(0, 0), waiting=(), fingerprint=self._fingerprint()
         )
         self._samples = self._open()
-        self._made: Ahead[Packed, tuple[Row | None, list[Fault], TarState]] | None = None
+        self._rows: Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]] | None = None
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
     def __iter__(self) -> Iterator[Row]:
@@ -101,18 +101,18 @@ class TarStream(Closing):
 
     def __next__(self) -> Row:
         while True:
-            if self._made is None:
-                self._made = self._start()
+            if self._rows is None:
+                self._rows = self._start()
             try:
-                row, faults, state = next(self._made)
+                row, faults, state = next(self._rows)
                 for fault in faults:
-                    self.quarantine.add(fault)
+                    self.quarantine.record(fault)
             except StopIteration:
                 if not self._state.rows:
                     raise DataError(
                         "no tar holds a sample that can be read",
                         where=self._urls[0],
-                        mend=f"What was met is in {self.reader.quarantine}.",
+                        hint=f"What was met is in {self.reader.quarantine}.",
                     ) from None
                 raise
             except BaseException:
@@ -134,12 +134,12 @@ class TarStream(Closing):
             DataError: it is no such state, or damaged.
             ConfigError: it is of other tars, another share of them or another layout.
         """
-        found = read_state(state)
+        found = read_tar_state(state)
         if found.fingerprint != self._state.fingerprint:
             raise ConfigError(
                 "the state is of other tars, or of another rank, layout, max_seq_len or number of ranks",
                 where="state",
-                mend="Resume with what the run was started with.",
+                hint="Resume with what the run was started with.",
             )
         self.close()
         self._state = found
@@ -148,9 +148,9 @@ class TarStream(Closing):
         """Ends reading ahead; iterating goes on behind the rows handed out."""
         self._samples.close()
         self._samples = self._open()
-        if self._made is not None:
-            self._made.close()
-            self._made = None
+        if self._rows is not None:
+            self._rows.close()
+            self._rows = None
 
     def _share(self, urls: list[str]) -> list[str]:
         """This rank's tars."""
@@ -158,11 +158,11 @@ class TarStream(Closing):
             raise ConfigError(
                 f"rank {self.rank} of {self.ranks} ranks on {len(urls)} tars",
                 where="urls",
-                mend="Ranks count from 0, and every rank reads tars of its own: use at least as many tars as ranks.",
+                hint="Ranks count from 0, and every rank reads tars of its own: use at least as many tars as ranks.",
             )
         return urls[self.rank :: self.ranks]
 
-    def _checked_flow(self, max_seq_len: int, pool: int, epochs: int | None) -> Flow:
+    def _checked_flow(self, max_seq_len: int, pool: int, epochs: int | None) -> TarPackingConfig:
         for name, value, low, high in (
             ("max_seq_len", max_seq_len, 8, 1 << 24),
             ("pool", pool, 1, MAX_POOL),
@@ -175,10 +175,10 @@ class TarStream(Closing):
                 raise ConfigError(
                     "a stream of tars without an index reads in threads, and keeps nothing on disk",
                     where=f"reader.{name}",
-                    mend="Leave it out, or build shards with an index: mmpack build-shards.",
+                    hint="Leave it out, or build shards with an index: mmpack build-shards.",
                 )
         turns = None if epochs is None else epochs * len(self._urls)
-        return Flow(max_seq_len, pool, turns, self.reader.max_corrupt, self.rank, self.ranks)
+        return TarPackingConfig(max_seq_len, pool, turns, self.reader.max_corrupt, self.rank, self.ranks)
 
     def _open(self) -> TarSamples:
         return TarSamples(self._urls, self._layout, self._flow.capacity, retries=self.reader.retries)
@@ -189,19 +189,24 @@ class TarStream(Closing):
         told = msgspec.json.encode([*of_rows, flow.rank, flow.ranks, self._urls])
         return hashlib.sha256(told).hexdigest()[:16]
 
-    def _start(self) -> Ahead[Packed, tuple[Row | None, list[Fault], TarState]]:
+    def _start(self) -> Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]]:
         # Of the stream itself nothing is handed on: who reads ahead must not hold it, so that it can be forgotten.
-        packed = packed_rows(self._samples, self._state, self._flow)
-        return Ahead(
-            partial(_make, self._maker), packed, threads=self.reader.threads, depth=self.reader.prefetch
+        packed = iter_packed_rows(self._samples, self._state, self._flow)
+        return Prefetcher(
+            partial(_assemble_row, self._maker),
+            packed,
+            threads=self.reader.threads,
+            depth=self.reader.prefetch,
         )
 
 
-def _make(maker: RowMaker, packed: Packed) -> tuple[Row | None, list[Fault], TarState]:
-    faults = list(packed.faults)
+def _assemble_row(
+    maker: RowAssembler, packed: PackedRow
+) -> tuple[Row | None, list[UnreadableSample], TarState]:
+    faults = list(packed.unreadable)
     if not packed.items:
         return None, faults, packed.state
     documents = tuple(PlannedDocument(0, (item.planned,), item.planned.tokens) for item in packed.items)
     found = {(0, item.planned.number): item.members for item in packed.items}
-    row, undecoded = maker.make(PlannedRow(packed.number, documents), found)
+    row, undecoded = maker.assemble(PlannedRow(packed.number, documents), found)
     return row, faults + undecoded, packed.state

@@ -29,14 +29,14 @@ def expand_urls(urls: str | Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     for url in [urls] if isinstance(urls, str) else urls:
-        for each in _braces(url, MAX_URLS - len(found)):
-            found += _files(each)
+        for each in _expand_braces(url, MAX_URLS - len(found)):
+            found += _glob_files(each)
     if not found:
-        raise ConfigError("no tars", where="urls", mend="Name at least one.")
+        raise ConfigError("no tars", where="urls", hint="Name at least one.")
     return found
 
 
-def _braces(url: str, most: int) -> list[str]:
+def _expand_braces(url: str, max_urls: int) -> list[str]:
     """All spellings of `url`, its first braces varying slowest."""
     spelled, parts = [""], _BRACES.split(url)
     # Between two texts, three groups: the ends of a range, or a list.
@@ -44,16 +44,16 @@ def _braces(url: str, most: int) -> list[str]:
         spelled = [each + parts[place] for each in spelled]
         if place + 1 == len(parts):
             break
-        choices = _choices(*parts[place + 1 : place + 4])
-        if len(spelled) * len(choices) > most:
+        choices = _brace_choices(*parts[place + 1 : place + 4])
+        if len(spelled) * len(choices) > max_urls:
             raise ConfigError(
-                f"more than {MAX_URLS} tars", where=url, mend="Check the numbers in its braces."
+                f"more than {MAX_URLS} tars", where=url, hint="Check the numbers in its braces."
             )
         spelled = [each + choice for each in spelled for choice in choices]
     return spelled
 
 
-def _choices(first: str | None, last: str | None, listed: str | None) -> Sequence[str]:
+def _brace_choices(first: str | None, last: str | None, listed: str | None) -> Sequence[str]:
     if first is None or last is None:
         return (listed or "").split(",")
     padded = any(end.startswith("0") and end != "0" for end in (first, last))
@@ -62,15 +62,15 @@ def _choices(first: str | None, last: str | None, listed: str | None) -> Sequenc
     numbers = range(start, stop + 1) if start <= stop else range(start, stop - 1, -1)
     if len(numbers) > MAX_URLS:
         raise ConfigError(
-            f"more than {MAX_URLS} tars", where=f"{{{first}..{last}}}", mend="Check the numbers."
+            f"more than {MAX_URLS} tars", where=f"{{{first}..{last}}}", hint="Check the numbers."
         )
     return [f"{number:0{width}d}" for number in numbers]
 
 
-def _files(url: str) -> list[str]:
+def _glob_files(url: str) -> list[str]:
     if "://" in url or not _PATTERN.search(url):
         return [url]
     found = sorted(glob.glob(url))
     if not found:
-        raise ConfigError("matches no file", where=url, mend="Check the path.")
+        raise ConfigError("matches no file", where=url, hint="Check the path.")
     return found

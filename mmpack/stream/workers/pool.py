@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from mmpack.errors import MmpackError
 from mmpack.plan.planned import PlannedRow
-from mmpack.prefetch import Ahead, Closing
-from mmpack.stream.workers.transport import ASK, ERROR, SETUP, receive, send, unpack_row
-from mmpack.stream.workers.worker import Made, Make
+from mmpack.prefetch import Closeable, Prefetcher
+from mmpack.stream.workers.transport import ERROR, REQUEST, SETUP, receive, send, unpack_row
+from mmpack.stream.workers.worker import RowFunction, RowResult
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ MAX_TRIES = 3
 
 # The parent's module path comes first: a worker finds what the parent found. Its script is not run again, as
 # multiprocessing would, so that no script needs a guard.
-_CODE = """
+_WORKER_SCRIPT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from mmpack.stream.workers.worker import serve
@@ -44,7 +44,7 @@ serve(*map(int, sys.argv[2:]))
 """
 
 
-class ProcessAhead(Closing):
+class ProcessPrefetcher(Closeable):
     """Iterates over the rows of `items`, in their order, made ahead in worker processes.
 
     What making a row raises is raised in its place: a MmpackError as itself, anything else as a MmpackError that says
@@ -64,56 +64,56 @@ class ProcessAhead(Closing):
 
     def __init__(
         self,
-        setup: Callable[[], Make],
+        setup: Callable[[], RowFunction],
         items: Iterator[PlannedRow],
         *,
         workers: int,
         threads: int,
         depth: int,
     ) -> None:
-        pool = _Pool(setup, workers, threads)
-        self._ahead = Ahead(pool.make, items, threads=workers * threads, depth=depth)
-        self._closing = weakref.finalize(self, _close, pool, self._ahead)
+        pool = _WorkerPool(setup, workers, threads)
+        self._prefetcher = Prefetcher(pool.build_row, items, threads=workers * threads, depth=depth)
+        self._closing = weakref.finalize(self, _close, pool, self._prefetcher)
 
-    def __iter__(self) -> Iterator[Made]:
+    def __iter__(self) -> Iterator[RowResult]:
         return self
 
-    def __next__(self) -> Made:
-        return next(self._ahead)
+    def __next__(self) -> RowResult:
+        return next(self._prefetcher)
 
     def close(self) -> None:
         """Ends the iteration, the workers and the threads that wait for them."""
         self._closing()
 
 
-def _close(pool: _Pool, ahead: Ahead) -> None:
+def _close(pool: _WorkerPool, prefetcher: Prefetcher) -> None:
     pool.stop()
-    ahead.close()
+    prefetcher.close()
     pool.close()
 
 
-class _Pool:
-    def __init__(self, setup: Callable[[], Make], workers: int, threads: int) -> None:
+class _WorkerPool:
+    def __init__(self, setup: Callable[[], RowFunction], workers: int, threads: int) -> None:
         told = pickle.dumps(setup)
-        self._lanes: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        self._workers: list[_Worker] = []
+        self._threads: queue.SimpleQueue[_WorkerThread] = queue.SimpleQueue()
+        self._workers: list[_WorkerProcess] = []
         try:
             for _ in range(workers):
-                self._workers.append(_Worker(told, threads))
+                self._workers.append(_WorkerProcess(told, threads))
         except BaseException:
             self.stop()
             raise
         # The first rows go to different workers.
         for number in range(threads):
             for worker in self._workers:
-                self._lanes.put(_Lane(worker, number))
+                self._threads.put(_WorkerThread(worker, number))
 
-    def make(self, planned: PlannedRow) -> Made:
-        lane = self._lanes.get()  # there are as many as threads that call this
+    def build_row(self, planned: PlannedRow) -> RowResult:
+        lane = self._threads.get()  # there are as many as threads that call this
         try:
-            return lane.make(planned)
+            return lane.build_row(planned)
         finally:
-            self._lanes.put(lane)
+            self._threads.put(lane)
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -124,22 +124,22 @@ class _Pool:
             worker.close()
 
 
-class _Lane:
+class _WorkerThread:
     """One of a worker's threads, seen from here; used by one thread at a time."""
 
-    def __init__(self, worker: _Worker, number: int) -> None:
+    def __init__(self, worker: _WorkerProcess, number: int) -> None:
         self._worker = worker
         self._number = number
         self._pipe: socket.socket | None = None
 
-    def make(self, planned: PlannedRow) -> Made:
+    def build_row(self, planned: PlannedRow) -> RowResult:
         asked = msgspec.msgpack.encode(planned)
         for _ in range(MAX_TRIES):
             life, pipe = self._worker.connection(self._number)
             if self._pipe is not None and self._pipe is not pipe:
                 self._pipe.close()  # of a former life; here, where nobody can be waiting on it
             self._pipe = pipe
-            answer = _ask(pipe, asked)
+            answer = _request(pipe, asked)
             if answer is not None:
                 kind, data = answer
                 if kind == ERROR:
@@ -149,22 +149,22 @@ class _Lane:
         raise MmpackError(
             f"{MAX_TRIES} workers died of it ({self._worker.cause})",
             where=f"row {planned.number}",
-            mend="Too little memory is the usual cause: use fewer reader.workers, reader.threads or reader.prefetch.",
+            hint="Too little memory is the usual cause: use fewer reader.workers, reader.threads or reader.prefetch.",
         )
 
 
-def _ask(pipe: socket.socket, asked: bytes) -> tuple[bytes, NDArray[np.uint8]] | None:
+def _request(pipe: socket.socket, asked: bytes) -> tuple[bytes, NDArray[np.uint8]] | None:
     with suppress(ConnectionError):
-        send(pipe, ASK, [asked])
+        send(pipe, REQUEST, [asked])
         return receive(pipe)
     return None
 
 
-class _Worker:
+class _WorkerProcess:
     """A worker process and those that replace it."""
 
-    def __init__(self, told: bytes, threads: int) -> None:
-        self._told = told
+    def __init__(self, setup: bytes, threads: int) -> None:
+        self._setup = setup
         self._threads = threads
         self._lock = threading.Lock()
         self._stopped = False
@@ -211,7 +211,7 @@ class _Worker:
         numbers = [str(number) for number in (os.getpid(), *theirs)]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, path, *numbers],
+                [sys.executable, "-c", _WORKER_SCRIPT, path, *numbers],
                 pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -221,4 +221,4 @@ class _Worker:
                 end.close()
         self._control, *self._pipes = (end for end, _ in ends)
         with suppress(ConnectionError):  # it is dead already: the first to wait for it will see
-            send(self._control, SETUP, [self._told])
+            send(self._control, SETUP, [self._setup])

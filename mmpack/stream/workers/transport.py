@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
-from mmpack.quarantine import Fault
-from mmpack.rows.row import ARRAYS, Row
+from mmpack.quarantine import UnreadableSample
+from mmpack.rows.row import ROW_ARRAYS, Row
 from mmpack.serialisation import from_msgpack
 
 ALIGN_BYTES = 64
@@ -29,7 +29,7 @@ ALIGN_BYTES = 64
 # One call takes no more buffers.
 _MAX_BUFFERS = 1024
 
-SETUP, ASK, ROW, ERROR = b"s", b"a", b"r", b"e"
+SETUP, REQUEST, ROW, ERROR = b"s", b"a", b"r", b"e"
 """Kinds of messages: what makes rows, a planned row, a row made, and why there is none."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,10 +43,10 @@ _libc.mmap.argtypes = (
     ctypes.c_long,
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_FAILED = ctypes.c_void_p(-1).value
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-class _Header(msgspec.Struct, frozen=True, array_like=True):
+class _RowHeader(msgspec.Struct, frozen=True, array_like=True):
     """What precedes the arrays.
 
     Fields:
@@ -57,11 +57,11 @@ class _Header(msgspec.Struct, frozen=True, array_like=True):
 
     number: int
     keys: tuple[tuple[str, ...], ...]
-    faults: tuple[Fault, ...]
+    unreadable: tuple[UnreadableSample, ...]
     arrays: tuple[tuple[str, tuple[int, ...], int], ...]
 
 
-def pack_row(row: Row, faults: Sequence[Fault]) -> list[bytes | memoryview]:
+def pack_row(row: Row, unreadable: Sequence[UnreadableSample]) -> list[bytes | memoryview]:
     """A row and its faults as buffers to be written one after the other: the header's size in 8 bytes, the header as
     msgpack, then the arrays as they lie in memory, each aligned.
     """
@@ -73,12 +73,12 @@ def pack_row(row: Row, faults: Sequence[Fault]) -> list[bytes | memoryview]:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         buffers += [flat.data, bytes(-array.nbytes % ALIGN_BYTES)]
         offset += array.nbytes + (-array.nbytes % ALIGN_BYTES)
-    header = msgspec.msgpack.encode(_Header(row.number, row.keys, tuple(faults), tuple(laid)))
+    header = msgspec.msgpack.encode(_RowHeader(row.number, row.keys, tuple(unreadable), tuple(laid)))
     start = len(header).to_bytes(8, "little") + header
     return [start, bytes(-len(start) % ALIGN_BYTES), *buffers]
 
 
-def unpack_row(data: NDArray[np.uint8]) -> tuple[Row, list[Fault]]:
+def unpack_row(data: NDArray[np.uint8]) -> tuple[Row, list[UnreadableSample]]:
     """The row and its faults; the row's arrays are views of `data`, and keep it alive.
 
     Args:
@@ -89,17 +89,17 @@ def unpack_row(data: NDArray[np.uint8]) -> tuple[Row, list[Fault]]:
     """
     try:
         end = 8 + int.from_bytes(data[:8].tobytes(), "little")
-        header = from_msgpack(data[8:end].data, _Header)
+        header = from_msgpack(data[8:end].data, _RowHeader)
         base = end + (-end % ALIGN_BYTES)
         arrays: dict[str, NDArray[Any]] = {}
-        for name, (kind, shape, offset) in zip(ARRAYS, header.arrays, strict=True):
+        for name, (kind, shape, offset) in zip(ROW_ARRAYS, header.arrays, strict=True):
             dtype = np.dtype(kind)
             start = base + offset
             size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             arrays[name] = data[start : start + size].view(dtype).reshape(shape)
     except (ValueError, TypeError, msgspec.DecodeError) as error:
         raise IntegrityError(f"what a worker sent is no row ({error})") from None
-    return Row(number=header.number, keys=header.keys, **arrays), list(header.faults)
+    return Row(number=header.number, keys=header.keys, **arrays), list(header.unreadable)
 
 
 def send(pipe: socket.socket, kind: bytes, buffers: Sequence[bytes | memoryview]) -> None:
@@ -130,7 +130,7 @@ def receive(pipe: socket.socket) -> tuple[bytes, NDArray[np.uint8]] | None:
     if not handles:  # the system drops those that it has no number for
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     try:
-        return kind, np.asarray(_Mapping(handles[0]))
+        return kind, np.asarray(_SharedMemory(handles[0]))
     finally:
         os.close(handles[0])
 
@@ -146,7 +146,7 @@ def _write(handle: int, buffers: Sequence[bytes | memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-class _Mapping:
+class _SharedMemory:
     """All of a memfd as writable memory, unmapped when the last array on it is gone.
 
     `mmap.mmap` keeps a descriptor per mapping: who collects a thousand rows would have no more files to open.
@@ -158,7 +158,7 @@ class _Mapping:
         # Populated at once, outside of the interpreter's lock, rather than page by page when it is first used.
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         self._address = _libc.mmap(None, self._size, protection, flags, handle, 0)
-        if self._address == _FAILED:
+        if self._address == _MAP_FAILED:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         self.__array_interface__ = {
@@ -170,5 +170,5 @@ class _Mapping:
 
     # The function is bound here: at the interpreter's exit the module may be gone first.
     def __del__(self, unmap: Callable[[int, int], int] = _libc.munmap) -> None:
-        if self._address != _FAILED:
+        if self._address != _MAP_FAILED:
             unmap(self._address, self._size)

@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 from mmpack.errors import MmpackError
 from mmpack.plan.planned import PlannedRow
-from mmpack.quarantine import Fault
+from mmpack.quarantine import UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.serialisation import from_msgpack
-from mmpack.stream.workers.transport import ASK, ERROR, ROW, SETUP, pack_row, receive, send
+from mmpack.stream.workers.transport import ERROR, REQUEST, ROW, SETUP, pack_row, receive, send
 
-Made: TypeAlias = tuple[Row, list[Fault]]
+RowResult: TypeAlias = tuple[Row, list[UnreadableSample]]
 """A row and its unreadable samples."""
-Make: TypeAlias = Callable[[PlannedRow], Made]
+RowFunction: TypeAlias = Callable[[PlannedRow], RowResult]
 """Makes a row; called by several threads at a time."""
 
 _WATCH_MS = 500
 
 
-def serve(parent: int, control: int, *lanes: int) -> None:
+def run_worker(parent: int, control: int, *lanes: int) -> None:
     """Runs the worker until its parent is gone.
 
     Args:
@@ -44,13 +44,13 @@ def serve(parent: int, control: int, *lanes: int) -> None:
     message = receive(pipe)
     if message is not None and message[0] == SETUP:
         # In a thread of its own, so that the parent's end is noticed during a long setup too.
-        threading.Thread(target=_work, args=(message[1], lanes), daemon=True).start()
-        _wait_for_end(pipe, parent)
+        threading.Thread(target=_serve_threads, args=(message[1], lanes), daemon=True).start()
+        _wait_for_parent_exit(pipe, parent)
     # At once, whatever the threads are doing: nobody waits for what they make, and they hold nothing to be put down.
     os._exit(0)
 
 
-def _wait_for_end(pipe: socket.socket, parent: int) -> None:
+def _wait_for_parent_exit(pipe: socket.socket, parent: int) -> None:
     watched = select.poll()
     watched.register(pipe, select.POLLIN)
     # A process that the parent forked may hold the other end open for longer than the parent lives.
@@ -58,43 +58,43 @@ def _wait_for_end(pipe: socket.socket, parent: int) -> None:
         pass
 
 
-def _work(setup: NDArray[np.uint8], lanes: tuple[int, ...]) -> None:
-    make: Make | None = None
+def _serve_threads(setup: NDArray[np.uint8], num_threads: tuple[int, ...]) -> None:
+    make: RowFunction | None = None
     failure: MmpackError | None = None
     try:
         # From the parent that started this process, through a socket that nobody else has.
         make = pickle.loads(setup.data)()
     except Exception as error:
-        failure = _said(error, "setting up a worker")
-    for lane in lanes:
-        threading.Thread(target=_serve_lane, args=(make, failure, lane), daemon=True).start()
+        failure = _as_mmpack_error(error, "setting up a worker")
+    for lane in num_threads:
+        threading.Thread(target=_serve_thread, args=(make, failure, lane), daemon=True).start()
 
 
-def _serve_lane(make: Make | None, failure: MmpackError | None, lane: int) -> None:
-    pipe = socket.socket(fileno=lane)
+def _serve_thread(function: RowFunction | None, failure: MmpackError | None, connection: int) -> None:
+    pipe = socket.socket(fileno=connection)
     try:
-        while (message := receive(pipe)) is not None and message[0] == ASK:
+        while (message := receive(pipe)) is not None and message[0] == REQUEST:
             try:
-                if make is None:
+                if function is None:
                     assert failure is not None
                     raise failure
                 planned = from_msgpack(message[1].data, PlannedRow)
-                send(pipe, ROW, pack_row(*make(planned)))
+                send(pipe, ROW, pack_row(*function(planned)))
             except ConnectionError:
                 raise
             except Exception as error:
-                send(pipe, ERROR, [pickle.dumps(_said(error, "making a row"))])
+                send(pipe, ERROR, [pickle.dumps(_as_mmpack_error(error, "making a row"))])
     except OSError:
         # No parent, or no descriptor even to say that there is none.
         os._exit(1)
 
 
-def _said(error: Exception, where: str) -> MmpackError:
+def _as_mmpack_error(error: Exception, where: str) -> MmpackError:
     """The error itself, or in one line what is none of ours."""
     if isinstance(error, MmpackError):
         return error
     if isinstance(error, MemoryError):
-        return MmpackError("out of memory", where=where, mend="Use fewer reader.workers or reader.threads.")
+        return MmpackError("out of memory", where=where, hint="Use fewer reader.workers or reader.threads.")
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{Path(last.filename).name}:{last.lineno}"
     return MmpackError(f"unexpected {type(error).__name__}: {error} ({place})", where=where)

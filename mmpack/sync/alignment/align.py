@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.clock import Clock, ClockMap, known_map
+from mmpack.clock import Clock, ClockMap, leap_second_map
 from mmpack.errors import ClockError, DataError
 from mmpack.recording import Recording, Stream
 
@@ -26,7 +26,7 @@ _BURST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class Aligned:
+class AlignedStream:
     """One stream, ready to be matched.
 
     Attributes:
@@ -48,14 +48,14 @@ class Aligned:
     implausible: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     backward: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     duplicate: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    route: tuple[ClockMap, ...] = ()
+    clock_maps: tuple[ClockMap, ...] = ()
 
     def to_own_clock(self, t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Moments of the reference's clock on the stream's own, int64 of the same shape."""
-        return follow([step.inverse() for step in reversed(self.route)], t_ns)
+        return apply_clock_maps([step.inverse() for step in reversed(self.clock_maps)], t_ns)
 
     @cached_property
-    def heads(self) -> NDArray[np.int64]:
+    def group_starts(self) -> NDArray[np.int64]:
         """int64: positions in `t_ns` where an instant or a burst of rows begins.
 
         A radar writes the tracks of one sweep within a millisecond and is silent for fifty: its rate is that
@@ -73,7 +73,7 @@ class Aligned:
     @cached_property
     def period_ns(self) -> int:
         """Median distance of instants (or bursts); 0 with fewer than two."""
-        steps = np.diff(self.t_ns[self.heads])
+        steps = np.diff(self.t_ns[self.group_starts])
         return int(np.median(steps)) if len(steps) else 0
 
     @property
@@ -83,9 +83,9 @@ class Aligned:
         """
         last = int(self.t_ns[-1])
         if self.stream.kind == "audio":
-            timeline = self.stream.timeline
+            timeline = self.stream.audio_timeline
             end_ns = timeline.t_ns[-1:] + int(timeline.samples[-1]) * 10**9 // timeline.rate_hz
-            last = int(follow(self.route, end_ns)[0])
+            last = int(apply_clock_maps(self.clock_maps, end_ns)[0])
         if self.end_ns is not None:
             last = max(last, int(self.end_ns.max()))
         return int(self.t_ns[0]), last
@@ -96,7 +96,9 @@ class Aligned:
         return self.stream.name
 
 
-def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: float) -> Aligned:
+def align_stream(
+    stream: Stream, recording: Recording, target: Clock, *, max_backward: float
+) -> AlignedStream:
     """`stream` on the clock `target`, cleaned.
 
     Args:
@@ -109,11 +111,11 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
         ClockError: all stamps are implausible (wrong unit or epoch), or no map leads to `target`.
         DataError: no items, or more stamps out of order than `max_backward`.
     """
-    where = f"{recording.where}, stream '{stream.name}'"
-    stamps = stream.stamps
+    where = f"{recording.path}, stream '{stream.name}'"
+    stamps = stream.timestamps
     if not len(stamps):
-        raise DataError("has no items", where=where, mend="Remove the stream or correct its path.")
-    bad = stream.clock.implausible(stamps.t_ns)
+        raise DataError("has no items", where=where, hint="Remove the stream or correct its path.")
+    bad = stream.clock.find_implausible(stamps.t_ns)
     if bad.mean() > 0.5:
         stream.clock.check(stamps.t_ns, where=where, unit=stamps.unit)
     items = np.flatnonzero(~bad)
@@ -125,7 +127,7 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
         t_ns, items = t_ns[order], items[order]
         end_ns = None if end_ns is None else end_ns[order]
     elif np.any(np.diff(t_ns) < 0):
-        keep = longest_ascending(t_ns)
+        keep = longest_non_descending(t_ns)
         backward = np.delete(items, keep)
         if len(backward) > max(1, max_backward * len(items)):
             drops = np.diff(t_ns)
@@ -134,7 +136,7 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
                 f"{len(backward)} of {len(items)} stamps are out of order (worst: item {items[worst + 1]} lies "
                 f"{-drops[worst] / 1e6:.3f} ms before the one ahead of it)",
                 where=where,
-                mend="The stamps are not of one clock: repair them, or raise sync.max_backward.",
+                hint="The stamps are not of one clock: repair them, or raise sync.max_backward.",
             )
         t_ns, items = t_ns[keep], items[keep]
     # Two people may begin to speak at once: texts of one stamp are two texts.
@@ -142,21 +144,21 @@ def align(stream: Stream, recording: Recording, target: Clock, *, max_backward: 
     if len(duplicate) and stream.kind in _ONE_PER_STAMP:
         first = np.concatenate([[True], np.diff(t_ns) > 0])
         t_ns, items = t_ns[first], items[first]
-    route = _route(stream.clock, target, recording, t_ns, where=where)
-    end_ns = None if end_ns is None else follow(route, end_ns)
-    return Aligned(
-        stream, follow(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route
+    route = _find_clock_maps(stream.clock, target, recording, t_ns, where=where)
+    end_ns = None if end_ns is None else apply_clock_maps(route, end_ns)
+    return AlignedStream(
+        stream, apply_clock_maps(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route
     )
 
 
-def follow(route: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+def apply_clock_maps(route: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """`t_ns` carried over all maps of `route`, int64 of the same shape."""
     for step in route:
         t_ns = step.apply(t_ns)
     return t_ns
 
 
-def longest_ascending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+def longest_non_descending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions of a longest non-descending subsequence of `t_ns` (patience sorting, O(n log n)), ascending."""
     tails: list[int] = []  # smallest value that ends a subsequence of each length
     tail_at: list[int] = []
@@ -178,7 +180,7 @@ def longest_ascending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.array(kept[::-1], np.int64)
 
 
-def _route(
+def _find_clock_maps(
     source: Clock, target: Clock, recording: Recording, t_ns: NDArray[np.int64], *, where: str
 ) -> tuple[ClockMap, ...]:
     """The fewest maps that lead from one clock to the other. Clocks are never mixed without one."""
@@ -193,9 +195,9 @@ def _route(
                 seen.add(step.target)
                 routes.append((step.target, (*route, step)))
     if {source.domain, target.domain} <= _CALENDARS:
-        return (known_map(source.domain, target.domain, t_ns),)
+        return (leap_second_map(source.domain, target.domain, t_ns),)
     raise ClockError(
         f"is on clock '{source.name}' ({source.domain}) and the reference on '{target.name}' ({target.domain})",
         where=where,
-        mend=f'Add [[clock_maps]] source = "{source.name}", target = "{target.name}", offset or pairs.',
+        hint=f'Add [[clock_maps]] source = "{source.name}", target = "{target.name}", offset or pairs.',
     )

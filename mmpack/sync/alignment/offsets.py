@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.alignment.ticks import Ticks, consensus
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.alignment.ticks import Ticks, consensus_ticks
 
 # Medians of medians settle at once; a third round shows that they have.
 _ROUNDS = 3
 
 
-def learn_against(ticks_ns: NDArray[np.int64], stream: Aligned, period_ns: int) -> int:
+def learn_offset(ticks_ns: NDArray[np.int64], stream: AlignedStream, period_ns: int) -> int:
     """The robust median distance of `stream` after the nearest tick, in [−period/2, period/2).
 
     A stream that lies half a period off is nearest to the tick before as often as to the one after. Distances
@@ -27,11 +27,13 @@ def learn_against(ticks_ns: NDArray[np.int64], stream: Aligned, period_ns: int) 
     if not len(distance):
         return 0
     centre = int(np.sort(distance)[len(distance) // 2])
-    wrapped = _wrap(distance - centre, period_ns)
-    return int(_wrap(np.array([centre + int(np.median(wrapped))]), period_ns)[0])
+    wrapped = _wrap_to_period(distance - centre, period_ns)
+    return int(_wrap_to_period(np.array([centre + int(np.median(wrapped))]), period_ns)[0])
 
 
-def learn_group(group: Sequence[Aligned], given_ns: Sequence[int | None]) -> tuple[list[int], Ticks]:
+def learn_group_offsets(
+    group: Sequence[AlignedStream], explicit_ns: Sequence[int | None]
+) -> tuple[list[int], Ticks]:
     """Offsets of a group to its own consensus, and the consensus.
 
     Members whose offset is given keep it. If none is given the offsets are fixed by making their median zero,
@@ -45,24 +47,24 @@ def learn_group(group: Sequence[Aligned], given_ns: Sequence[int | None]) -> tup
         (offsets in ns, ticks).
     """
     period_ns = int(np.median([member.period_ns for member in group]))
-    anchored = [index for index, offset in enumerate(given_ns) if offset is not None]
+    anchored = [index for index, offset in enumerate(explicit_ns) if offset is not None]
     # The longest member has lost least, so it shows most events to start from.
     first = anchored[0] if anchored else max(range(len(group)), key=lambda index: len(group[index].t_ns))
-    origin = group[first].t_ns - (given_ns[first] or 0)
+    origin = group[first].t_ns - (explicit_ns[first] or 0)
     offsets = [
-        learn_against(origin, member, period_ns) if offset is None else offset
-        for member, offset in zip(group, given_ns, strict=True)
+        learn_offset(origin, member, period_ns) if offset is None else offset
+        for member, offset in zip(group, explicit_ns, strict=True)
     ]
     for _ in range(_ROUNDS):
         if not anchored:
             middle = sorted(offsets)
             shift = (middle[(len(middle) - 1) // 2] + middle[len(middle) // 2]) // 2
             offsets = [offset - shift for offset in offsets]
-        ticks = consensus(group, offsets)
+        ticks = consensus_ticks(group, offsets)
         for index, member in enumerate(group):
-            if given_ns[index] is None:
-                offsets[index] += learn_against(ticks.t_ns + offsets[index], member, period_ns)
-    return offsets, consensus(group, offsets)
+            if explicit_ns[index] is None:
+                offsets[index] += learn_offset(ticks.t_ns + offsets[index], member, period_ns)
+    return offsets, consensus_ticks(group, offsets)
 
 
 def nearest_index(sorted_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -75,6 +77,6 @@ def nearest_index(sorted_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDAr
     return np.where(t_ns - sorted_ns[left] <= sorted_ns[right] - t_ns, left, right)
 
 
-def _wrap(distance_ns: NDArray[np.int64], period_ns: int) -> NDArray[np.int64]:
+def _wrap_to_period(distance_ns: NDArray[np.int64], period_ns: int) -> NDArray[np.int64]:
     half = period_ns // 2
     return (distance_ns + half) % max(period_ns, 1) - half

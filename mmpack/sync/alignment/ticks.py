@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmpack.clock import pts_to_ns
 from mmpack.errors import ConfigError, DataError
-from mmpack.sync.alignment.align import Aligned
+from mmpack.sync.alignment.align import AlignedStream
 
 # A year at 3 Hz, 28 hours at 1 kHz; each tick takes some hundred bytes over all tables.
 MAX_TICKS = 10**8
@@ -35,19 +35,19 @@ class Ticks:
     period_ns: int
 
 
-def from_stream(stream: Aligned) -> Ticks:
+def ticks_from_stream(stream: AlignedStream) -> Ticks:
     """The stamps of one stream; rows of one moment or burst are one tick. Raises DataError with fewer than
     two.
     """
-    t_ns = stream.t_ns[stream.heads]
+    t_ns = stream.t_ns[stream.group_starts]
     if len(t_ns) < 2:
         raise DataError(
-            f"the reference '{stream.name}' has fewer than two stamps", mend="Choose another reference."
+            f"the reference '{stream.name}' has fewer than two stamps", hint="Choose another reference."
         )
     return Ticks(t_ns, f"stream {stream.name}", (stream.name,), stream.period_ns)
 
 
-def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
+def ticks_at_rate(rate_hz: Fraction, streams: Sequence[AlignedStream]) -> Ticks:
     """Ticks at a fixed rate over the time that all `streams` cover: start + k / rate, each rounded once.
 
     Raises:
@@ -60,19 +60,19 @@ def at_rate(rate_hz: Fraction, streams: Sequence[Aligned]) -> Ticks:
     count = int(Fraction(stop - start, 10**9) * rate_hz) + 1 if stop >= start else 0
     if count < 1:
         raise DataError(
-            "the streams share no time that a tick could lie in", mend="Check their clocks and units."
+            "the streams share no time that a tick could lie in", hint="Check their clocks and units."
         )
     if count > MAX_TICKS:
         raise ConfigError(
             f"a rate of {rate_hz} Hz makes {count:,} ticks, more than {MAX_TICKS:,}",
             where="sync.reference",
-            mend="Choose a lower rate.",
+            hint="Choose a lower rate.",
         )
     t_ns = pts_to_ns(np.arange(count, dtype=np.int64), 1 / rate_hz, start)
     return Ticks(t_ns, f"fixed rate of {rate_hz} Hz", (), period_ns)
 
 
-def _last_tick(stream: Aligned, period_ns: int) -> int:
+def _last_tick(stream: AlignedStream, period_ns: int) -> int:
     """The last moment a tick can be served: the last stamp, or for audio one tick period before the samples
     end.
     """
@@ -80,7 +80,7 @@ def _last_tick(stream: Aligned, period_ns: int) -> int:
     return last - period_ns if stream.stream.kind == "audio" else last
 
 
-def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:
+def consensus_ticks(group: Sequence[AlignedStream], offsets_ns: Sequence[int]) -> Ticks:
     """The consensus of a group: at each event the median of its members' stamps less their offsets.
 
     One bad member accuses itself and not the others: the median does not follow it. Stamps less their offsets
@@ -113,6 +113,6 @@ def consensus(group: Sequence[Aligned], offsets_ns: Sequence[int]) -> Ticks:
     high = table[np.arange(len(table)), seen // 2]
     t_ns = (low + (high - low) // 2)[2 * seen >= len(group)]
     if len(t_ns) < 2:
-        raise DataError("fewer than two moments that half of the group saw", mend="Choose another reference.")
+        raise DataError("fewer than two moments that half of the group saw", hint="Choose another reference.")
     names = tuple(member.name for member in group)
     return Ticks(t_ns, f"consensus of {', '.join(names)}", names, int(np.median(np.diff(t_ns))))

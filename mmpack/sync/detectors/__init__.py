@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.detectors.finding import _MIN_ITEMS, Finding
-from mmpack.sync.detectors.order import _set_aside
-from mmpack.sync.detectors.quality import _float_quantised, _frame_period, _receive_latency
-from mmpack.sync.detectors.spacing import _audio_gaps, _spacing
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.detectors.finding import MIN_ITEMS, Finding
+from mmpack.sync.detectors.order import detect_discarded
+from mmpack.sync.detectors.quality import (
+    detect_float_quantisation,
+    detect_frame_period,
+    detect_receive_latency,
+)
+from mmpack.sync.detectors.spacing import detect_audio_gaps, detect_spacing
 
 
-def detect_stream(stream: Aligned) -> Iterator[Finding]:
+def detect_stream(stream: AlignedStream) -> Iterator[Finding]:
     """What one stream's stamps show by themselves."""
-    yield from _set_aside(stream)
-    yield from _float_quantised(stream)
+    yield from detect_discarded(stream)
+    yield from detect_float_quantisation(stream)
     if stream.stream.kind == "audio":
-        yield from _audio_gaps(stream)
-    elif stream.stream.kind != "text" and len(stream.t_ns) >= _MIN_ITEMS:
-        yield from _spacing(stream)
-        yield from _receive_latency(stream)
-        yield from _frame_period(stream)
+        yield from detect_audio_gaps(stream)
+    elif stream.stream.kind != "text" and len(stream.t_ns) >= MIN_ITEMS:
+        yield from detect_spacing(stream)
+        yield from detect_receive_latency(stream)
+        yield from detect_frame_period(stream)

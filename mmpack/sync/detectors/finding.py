@@ -9,14 +9,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
+from mmpack.sync.alignment.align import AlignedStream
 
 Severity = Literal["info", "fault"]
 
 #: Places listed in one finding; the count is always complete.
-MAX_PLACES = 1000
+MAX_TIMES = 1000
 #: Fewer items than this have no period to speak of.
-_MIN_ITEMS = 8
+MIN_ITEMS = 8
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Finding:
     stream: str
     count: int
     text: str
-    places_ns: tuple[int, ...] = ()
+    times_ns: tuple[int, ...] = ()
 
 
-def _places(t_ns: Iterable[int] | NDArray[np.int64]) -> tuple[int, ...]:
-    return tuple(int(t) for t in list(t_ns)[:MAX_PLACES])
+def limit_times(t_ns: Iterable[int] | NDArray[np.int64]) -> tuple[int, ...]:
+    return tuple(int(t) for t in list(t_ns)[:MAX_TIMES])
 
 
-def stamps_of(stream: Aligned, items: NDArray[np.int64]) -> NDArray[np.int64]:
+def timestamps_of_items(stream: AlignedStream, items: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where items lie on the reference's clock; those set aside as doubles lie where their first copy does."""
     at = np.searchsorted(stream.items, items, side="right") - 1
     return stream.t_ns[np.clip(at, 0, len(stream.t_ns) - 1)]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.detectors.finding import Finding, _places, stamps_of
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.detectors.finding import Finding, limit_times, timestamps_of_items
 
 
-def _set_aside(stream: Aligned) -> Iterator[Finding]:
-    name, stamps = stream.name, stream.stream.stamps.t_ns
+def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
+    name, stamps = stream.name, stream.stream.timestamps.t_ns
     if len(stream.implausible):
         values = ", ".join(str(int(stamps[item])) for item in stream.implausible[:3])
         yield Finding(
@@ -30,16 +30,16 @@ def _set_aside(stream: Aligned) -> Iterator[Finding]:
             name,
             len(stream.backward),
             f"{len(stream.backward)} stamps out of order (first: item {stream.backward[0]}); set aside",
-            _places(near),
+            limit_times(near),
         )
     if len(stream.duplicate):
         # Several rows of one moment are how radars and CAN write; a camera has one picture at a time.
-        places = stamps_of(stream, stream.duplicate)
+        places = timestamps_of_items(stream, stream.duplicate)
         yield Finding(
             "duplicate",
             "fault",
             name,
             len(stream.duplicate),
             f"{len(stream.duplicate)} of {len(stamps)} stamps equal the one before (first: item {stream.duplicate[0]})",
-            _places(places),
+            limit_times(places),
         )

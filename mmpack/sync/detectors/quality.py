@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import DriftFit, fit_drift, format_ns, period_drift
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.detectors.finding import _MIN_ITEMS, Finding
-from mmpack.sync.detectors.spacing import _longest_step
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.detectors.finding import MIN_ITEMS, Finding
+from mmpack.sync.detectors.spacing import max_regular_step_ns
 
 # Stamps that went through float64 at 2**60 ns and above are multiples of 2**8; 2**6 at 2**58.
 _FLOAT_STEP_NS = 64
@@ -40,9 +40,9 @@ _STANDARD_RATES = tuple(
 _STANDARD_WITHIN = 400e-6
 
 
-def _float_quantised(stream: Aligned) -> Iterator[Finding]:
-    stamps = stream.stream.stamps
-    if len(stamps) < _MIN_ITEMS:
+def detect_float_quantisation(stream: AlignedStream) -> Iterator[Finding]:
+    stamps = stream.stream.timestamps
+    if len(stamps) < MIN_ITEMS:
         return
     step = int(np.gcd.reduce(stamps.t_ns))
     # Milliseconds are multiples of 64 ns too, but also of 1,000.
@@ -65,11 +65,11 @@ def _float_quantised(stream: Aligned) -> Iterator[Finding]:
         )
 
 
-def _receive_latency(stream: Aligned) -> Iterator[Finding]:
+def detect_receive_latency(stream: AlignedStream) -> Iterator[Finding]:
     """Delay over the lower envelope of a regular sensor whose stamps were taken on receipt."""
     if stream.stream.semantics != "receive":
         return
-    sent = _sent_ns(stream)
+    sent = _estimate_send_times(stream)
     fit = fit_drift(sent, stream.t_ns, method="envelope", min_span_ns=0)
     delay = stream.t_ns - sent - np.rint((sent - sent[0]) * fit.ppm * 1e-6).astype(np.int64)
     delay = delay - delay.min()
@@ -84,7 +84,7 @@ def _receive_latency(stream: Aligned) -> Iterator[Finding]:
     )
 
 
-def _sent_ns(stream: Aligned) -> NDArray[np.int64]:
+def _estimate_send_times(stream: AlignedStream) -> NDArray[np.int64]:
     """When items were sent, by their numbers and the usual step; a step too long for the stream's jitter is
     items lost.
 
@@ -93,16 +93,18 @@ def _sent_ns(stream: Aligned) -> NDArray[np.int64]:
     """
     steps = np.diff(stream.t_ns)
     period = max(int(np.median(steps)), 1)
-    counts = np.where(steps > _longest_step(steps, period), np.rint(steps / period), np.diff(stream.items))
+    counts = np.where(
+        steps > max_regular_step_ns(steps, period), np.rint(steps / period), np.diff(stream.items)
+    )
     return np.concatenate([[0], np.cumsum(counts.astype(np.int64))]) * period
 
 
-def _frame_period(stream: Aligned) -> Iterator[Finding]:
+def detect_frame_period(stream: AlignedStream) -> Iterator[Finding]:
     """A regular stream's period against its nominal one."""
     nominal = _nominal_period(stream)
     if nominal is None or stream.stream.kind not in ("camera", "event", "lidar"):
         return
-    fit = period_drift(stream.t_ns, nominal, resolution_ns=stream.stream.stamps.resolution_ns)
+    fit = period_drift(stream.t_ns, nominal, resolution_ns=stream.stream.timestamps.resolution_ns)
     if fit.refused and not stream.stream.nominal_period_ns:
         return  # nobody asked
     yield Finding(
@@ -114,7 +116,7 @@ def _frame_period(stream: Aligned) -> Iterator[Finding]:
     )
 
 
-def _nominal_period(stream: Aligned) -> Fraction | None:
+def _nominal_period(stream: AlignedStream) -> Fraction | None:
     if stream.stream.nominal_period_ns:
         return Fraction(stream.stream.nominal_period_ns)
     if not stream.period_ns:

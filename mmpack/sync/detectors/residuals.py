@@ -10,13 +10,13 @@ import numpy as np
 
 from mmpack.clock import fit_drift, format_ns
 from mmpack.sync.alignment.ticks import Ticks
-from mmpack.sync.detectors.finding import Finding, _places
+from mmpack.sync.detectors.finding import Finding, limit_times
 from mmpack.sync.detectors.quality import describe_drift
-from mmpack.sync.detectors.spacing import _runs
-from mmpack.sync.policies.match import Match, Status
+from mmpack.sync.detectors.spacing import true_ranges
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
 
 
-def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
+def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     """What shows only against the ticks: absence, edges, residuals out of tolerance, drift between clocks."""
     name, status = match.name, match.status
     first_ns, last_ns = match.stream.span_ns
@@ -30,8 +30,8 @@ def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
             f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: wrong unit, epoch or clock",
         )
         return
-    lost = np.isin(status, [Status.MISSING, Status.GAP, Status.STALE, Status.COVERAGE])
-    for start, stop in _runs(lost):
+    lost = np.isin(status, [MatchStatus.MISSING, MatchStatus.GAP, MatchStatus.STALE, MatchStatus.COVERAGE])
+    for start, stop in true_ranges(lost):
         if stop - start >= 2 and match.rule.required:
             yield Finding(
                 "missing_sensor",
@@ -39,9 +39,9 @@ def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
                 name,
                 stop - start,
                 f"nothing usable for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
-                _places(ticks.t_ns[start:stop]),
+                limit_times(ticks.t_ns[start:stop]),
             )
-    edges = np.flatnonzero(status == Status.EDGE)
+    edges = np.flatnonzero(status == MatchStatus.EDGE)
     if len(edges):
         head = int((edges < len(status) // 2).sum())
         yield Finding(
@@ -50,9 +50,9 @@ def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
             name,
             len(edges),
             f"{head} ticks at the start and {len(edges) - head} at the end have no neighbour",
-            _places(ticks.t_ns[edges]),
+            limit_times(ticks.t_ns[edges]),
         )
-    off = np.flatnonzero(status == Status.OUT_OF_TOLERANCE)
+    off = np.flatnonzero(status == MatchStatus.OUT_OF_TOLERANCE)
     if len(off):
         worst = off[np.argmax(np.abs(match.residual_ns[off]))]
         yield Finding(
@@ -61,16 +61,16 @@ def detect_match(match: Match, ticks: Ticks) -> Iterator[Finding]:
             name,
             len(off),
             f"{len(off)} items beyond {format_ns(match.rule.tolerance_ns)}, the worst {format_ns(int(match.residual_ns[worst]))}",
-            _places(ticks.t_ns[off]),
+            limit_times(ticks.t_ns[off]),
         )
-    yield from _clock_drift(match, ticks)
+    yield from _detect_clock_drift(match, ticks)
 
 
-def _clock_drift(match: Match, ticks: Ticks) -> Iterator[Finding]:
+def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     """A slope of the residuals: two clocks that were taken for one."""
     if match.rule.policy != "nearest" or match.name in ticks.members:
         return
-    good = match.found
+    good = match.has_item
     if good.sum() < 32:
         return
     x, residual = ticks.t_ns[good], match.residual_ns[good]
@@ -83,7 +83,7 @@ def _clock_drift(match: Match, ticks: Ticks) -> Iterator[Finding]:
         )
 
 
-def detect_wander(matches: Sequence[Match], ticks: Ticks) -> Iterator[Finding]:
+def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> Iterator[Finding]:
     """A reference whose own stamps wander: the streams fail together, by the same amount, so it is not they."""
     followers = [
         match for match in matches if match.rule.policy == "nearest" and match.name not in ticks.members
@@ -91,7 +91,7 @@ def detect_wander(matches: Sequence[Match], ticks: Ticks) -> Iterator[Finding]:
     followers = [match for match in followers if match.rule.required]
     if len(followers) < 3 or len(ticks.members) != 1:
         return
-    found = np.all([match.found for match in followers], axis=0)
+    found = np.all([match.has_item for match in followers], axis=0)
     residual = np.stack([match.residual_ns for match in followers])[:, found]
     if not residual.shape[1]:
         return
@@ -109,7 +109,7 @@ def detect_wander(matches: Sequence[Match], ticks: Ticks) -> Iterator[Finding]:
             f"the reference itself is what wanders, by up to {format_ns(int(np.abs(common).max()))} against all "
             f"{len(followers)} streams alike: {would_pass.sum()} of {fails.sum()} failing ticks would pass with their "
             f"consensus as the tick (reference = 'consensus:{members}')",
-            _places(ticks.t_ns[found][would_pass]),
+            limit_times(ticks.t_ns[found][would_pass]),
         )
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import format_ns
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.detectors.finding import _MIN_ITEMS, Finding, _places
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.detectors.finding import MIN_ITEMS, Finding, limit_times
 
 # A step this many times the period is a gap; one item lost gives 2.
 _GAP_FACTOR = 1.8
@@ -18,18 +18,18 @@ _NEAR_FACTOR = 0.2
 _BURST_LENGTH = 3
 
 
-def _spacing(stream: Aligned) -> Iterator[Finding]:
+def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
     """Gaps, bursts and near-duplicates, judged against the stream's own median step and its spread."""
     name, period = stream.name, stream.period_ns
-    t_ns, items = stream.t_ns[stream.heads], stream.items[stream.heads]
+    t_ns, items = stream.t_ns[stream.group_starts], stream.items[stream.group_starts]
     steps = np.diff(t_ns)
-    if len(steps) < _MIN_ITEMS:
+    if len(steps) < MIN_ITEMS:
         return
     # A step across an item that was set aside is not longer for that; across a burst's rows it is one step
     # all the same.
-    is_bursty = len(stream.heads) < len(np.unique(stream.t_ns))
+    is_bursty = len(stream.group_starts) < len(np.unique(stream.t_ns))
     skipped = np.ones(len(steps)) if is_bursty else np.maximum(np.diff(items), 1)
-    gaps = np.flatnonzero(steps / skipped > _longest_step(steps, period))
+    gaps = np.flatnonzero(steps / skipped > max_regular_step_ns(steps, period))
     if len(gaps):
         longest = int(steps[gaps].max())
         yield Finding(
@@ -38,10 +38,10 @@ def _spacing(stream: Aligned) -> Iterator[Finding]:
             name,
             len(gaps),
             f"{len(gaps)} gaps, the longest {format_ns(longest)} where {format_ns(period)} is usual",
-            _places(t_ns[gaps]),
+            limit_times(t_ns[gaps]),
         )
     close = (steps < _NEAR_FACTOR * period) & (_spread(steps, period) < 0.2 * period)
-    runs = _runs(close)
+    runs = true_ranges(close)
     bursts = [(start, stop) for start, stop in runs if stop - start >= _BURST_LENGTH]
     singles = [(start, stop) for start, stop in runs if stop - start < _BURST_LENGTH]
     if bursts:
@@ -51,7 +51,7 @@ def _spacing(stream: Aligned) -> Iterator[Finding]:
             name,
             len(bursts),
             f"{len(bursts)} bursts of items stamped together: they were buffered, the stamps are not capture times",
-            _places(t_ns[[start for start, _ in bursts]]),
+            limit_times(t_ns[[start for start, _ in bursts]]),
         )
     if singles:
         yield Finding(
@@ -60,17 +60,17 @@ def _spacing(stream: Aligned) -> Iterator[Finding]:
             name,
             len(singles),
             f"{len(singles)} items closer than {format_ns(int(_NEAR_FACTOR * period))} to the one before",
-            _places(t_ns[[start + 1 for start, _ in singles]]),
+            limit_times(t_ns[[start + 1 for start, _ in singles]]),
         )
 
 
-def _runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+def true_ranges(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """[start, stop) of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
-def _audio_gaps(stream: Aligned) -> Iterator[Finding]:
+def detect_audio_gaps(stream: AlignedStream) -> Iterator[Finding]:
     if len(stream.t_ns) > 1:
         yield Finding(
             "gap",
@@ -78,11 +78,11 @@ def _audio_gaps(stream: Aligned) -> Iterator[Finding]:
             stream.name,
             len(stream.t_ns) - 1,
             f"the samples have {len(stream.t_ns) - 1} holes",
-            _places(stream.t_ns[1:]),
+            limit_times(stream.t_ns[1:]),
         )
 
 
-def _longest_step(steps: NDArray[np.int64], period_ns: int) -> float:
+def max_regular_step_ns(steps: NDArray[np.int64], period_ns: int) -> float:
     """The longest step that is no gap: by the period, or by the steps' own spread where that is wider."""
     return max(_GAP_FACTOR * period_ns, period_ns + 10 * _spread(steps, period_ns))
 

@@ -7,18 +7,20 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.policies.exact import _exact
-from mmpack.sync.policies.hold import _hold
-from mmpack.sync.policies.interpolate import _interpolate
-from mmpack.sync.policies.match import Match
-from mmpack.sync.policies.nearest import _nearest
-from mmpack.sync.policies.overlap import _overlap
-from mmpack.sync.policies.rule import Rule
-from mmpack.sync.policies.window import _window
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.policies.exact import match_exact
+from mmpack.sync.policies.hold import match_hold
+from mmpack.sync.policies.interpolate import match_interpolate
+from mmpack.sync.policies.match import StreamMatch
+from mmpack.sync.policies.nearest import match_nearest
+from mmpack.sync.policies.overlap import match_overlap
+from mmpack.sync.policies.rule import MatchRule
+from mmpack.sync.policies.window import match_window
 
 
-def match(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+def match_stream(
+    stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
+) -> StreamMatch:
     """`stream` matched to the ticks by its rule's policy.
 
     Args:
@@ -27,14 +29,14 @@ def match(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_
         ticks_ns: int64, shape (T,), ascending.
         tick_period_ns: median distance of ticks.
     """
-    return _POLICIES[rule.policy](stream, rule, ticks_ns, tick_period_ns)
+    return POLICIES[rule.policy](stream, rule, ticks_ns, tick_period_ns)
 
 
-_POLICIES: dict[str, Callable[[Aligned, Rule, NDArray[np.int64], int], Match]] = {
-    "exact": _exact,
-    "nearest": _nearest,
-    "interpolate": _interpolate,
-    "hold": _hold,
-    "window": _window,
-    "overlap": _overlap,
+POLICIES: dict[str, Callable[[AlignedStream, MatchRule, NDArray[np.int64], int], StreamMatch]] = {
+    "exact": match_exact,
+    "nearest": match_nearest,
+    "interpolate": match_interpolate,
+    "hold": match_hold,
+    "window": match_window,
+    "overlap": match_overlap,
 }

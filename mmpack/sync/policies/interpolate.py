@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.policies.match import Match, Status
-from mmpack.sync.policies.rule import Rule
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.rule import MatchRule
 
 
-def _interpolate(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+def match_interpolate(
+    stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
+) -> StreamMatch:
     """The two neighbours of tick + offset, close enough together for a line between them to mean something."""
     wanted = ticks_ns + rule.offset_ns
     right = np.searchsorted(stream.t_ns, wanted, side="left")
@@ -19,9 +21,9 @@ def _interpolate(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_
     between = (left >= 0) & (right < len(stream.t_ns))
     low, high = np.maximum(left, 0), np.minimum(right, len(stream.t_ns) - 1)
     gap = stream.t_ns[high] - stream.t_ns[low]
-    status = np.where(gap > rule.limit_ns, Status.GAP, Status.OK)
-    status = np.where(between, status, Status.EDGE)
+    status = np.where(gap > rule.limit_ns, MatchStatus.GAP, MatchStatus.OK)
+    status = np.where(between, status, MatchStatus.EDGE)
     usable = between & (gap <= rule.limit_ns)
     count = np.where(usable, np.where(exact, 1, 2), 0)
     zero = np.zeros(len(wanted), np.int64)
-    return Match(stream, rule, low, count, stream.items, wanted, zero, status.astype(np.uint8), gap)
+    return StreamMatch(stream, rule, low, count, stream.items, wanted, zero, status.astype(np.uint8), gap)

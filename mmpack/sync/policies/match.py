@@ -10,11 +10,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.policies.rule import Rule
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.policies.rule import MatchRule
 
 
-class Status(IntEnum):
+class MatchStatus(IntEnum):
     """What became of one stream at one tick."""
 
     OK = 0
@@ -28,7 +28,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Match:
+class StreamMatch:
     """One stream against all T ticks.
 
     Attributes:
@@ -47,15 +47,15 @@ class Match:
             or missing time.
     """
 
-    stream: Aligned
-    rule: Rule
+    stream: AlignedStream
+    rule: MatchRule
     first: NDArray[np.int64]
     count: NDArray[np.int64]
     items: NDArray[np.int64]
     aligned_ns: NDArray[np.int64]
     residual_ns: NDArray[np.int64]
     status: NDArray[np.uint8]
-    measure_ns: NDArray[np.int64]
+    judged_ns: NDArray[np.int64]
 
     @property
     def name(self) -> str:
@@ -63,14 +63,14 @@ class Match:
         return self.stream.name
 
     @property
-    def found(self) -> NDArray[np.bool_]:
+    def has_item(self) -> NDArray[np.bool_]:
         """bool, shape (T,): ticks that have an item, good or bad, to measure a residual on."""
         return self.count > 0
 
 
-def _mark_edges(
-    status: NDArray[np.int64], absent: NDArray[np.bool_], stream: Aligned, wanted: NDArray[np.int64]
+def mark_edges(
+    status: NDArray[np.int64], absent: NDArray[np.bool_], stream: AlignedStream, ticks_ns: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Absent items before a stream begins or after it ends are edges, not losses."""
-    outside = (wanted < stream.t_ns[0]) | (wanted > stream.t_ns[-1])
-    return np.where(absent & outside, Status.EDGE, status)
+    outside = (ticks_ns < stream.t_ns[0]) | (ticks_ns > stream.t_ns[-1])
+    return np.where(absent & outside, MatchStatus.EDGE, status)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
+from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.alignment.offsets import nearest_index
-from mmpack.sync.policies.match import Match, Status, _mark_edges
-from mmpack.sync.policies.rule import Rule
+from mmpack.sync.policies.match import MatchStatus, StreamMatch, mark_edges
+from mmpack.sync.policies.rule import MatchRule
 
 
-def _nearest(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+def match_nearest(
+    stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
+) -> StreamMatch:
     """The nearest item, one-to-one: an item serves one tick only, the one it lies nearest to."""
     wanted = ticks_ns + rule.offset_ns
     found = nearest_index(stream.t_ns, wanted)
@@ -24,10 +26,10 @@ def _nearest(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_peri
     order = np.lexsort((np.arange(len(found)), distance, found))
     again = np.concatenate([[False], found[order][1:] == found[order][:-1]])
     taken[order[again]] = False
-    status = np.where(distance > rule.tolerance_ns, Status.OUT_OF_TOLERANCE, Status.OK)
-    status = np.where(taken, status, Status.MISSING)
-    status = _mark_edges(status, ~taken, stream, wanted)
-    return Match(
+    status = np.where(distance > rule.tolerance_ns, MatchStatus.OUT_OF_TOLERANCE, MatchStatus.OK)
+    status = np.where(taken, status, MatchStatus.MISSING)
+    status = mark_edges(status, ~taken, stream, wanted)
+    return StreamMatch(
         stream,
         rule,
         found,

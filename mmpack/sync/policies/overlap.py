@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.sync.alignment.align import Aligned
-from mmpack.sync.policies.match import Match, Status
-from mmpack.sync.policies.rule import Rule
+from mmpack.sync.alignment.align import AlignedStream
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.rule import MatchRule
 
 
-def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+def match_overlap(
+    stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
+) -> StreamMatch:
     """Texts whose [start, end) meets [tick − before, tick + after); with `once`, only in the first slice that
     they meet.
     """
@@ -31,11 +33,11 @@ def _overlap(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_peri
     ticks, numbers = ticks[order], numbers[order]
     first = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="left")
     count = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="right") - first
-    status = np.where(count > 0, Status.OK, Status.MISSING if rule.required else Status.EMPTY)
+    status = np.where(count > 0, MatchStatus.OK, MatchStatus.MISSING if rule.required else MatchStatus.EMPTY)
     aligned = ticks_ns.copy()
     has = count > 0
     aligned[has] = stream.t_ns[numbers[first[has]]]
     zero = np.zeros(len(ticks_ns), np.int64)
-    return Match(
+    return StreamMatch(
         stream, rule, first, count, stream.items[numbers], aligned, zero, status.astype(np.uint8), zero
     )

@@ -64,7 +64,7 @@ class StreamPolicy(Settings, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class Rule:
+class MatchRule:
     """A stream's settings, resolved: nothing is left to a default.
 
     Attributes:
@@ -92,12 +92,12 @@ class Rule:
 
 
 #: Two rates within this share of each other are the same rate.
-SAME_RATE = 0.02
+SAME_RATE_TOLERANCE = 0.02
 
 
-def resolve(
+def resolve_rule(
     stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int, learned_ns: int | None
-) -> Rule:
+) -> MatchRule:
     """The rule of one stream.
 
     Args:
@@ -113,29 +113,32 @@ def resolve(
     policy = settings.policy or DEFAULT_POLICY[stream.kind]
     _check(stream, policy)
     tolerance_ns, gap_ns, age_ns = (
-        _span(getattr(settings, key), stream, key) for key in ("tolerance", "max_gap", "max_age")
+        _parse_non_negative(getattr(settings, key), stream, key)
+        for key in ("tolerance", "max_gap", "max_age")
     )
-    before_ns = _duration(settings.before, stream, "before")
-    after_ns = _duration(settings.after, stream, "after") if settings.after else tick_period_ns
+    before_ns = _parse_duration(settings.before, stream, "before")
+    after_ns = _parse_duration(settings.after, stream, "after") if settings.after else tick_period_ns
     if policy in ("window", "overlap") and before_ns + after_ns <= 0:
         raise ConfigError(
             f"before + after is {format_ns(before_ns + after_ns)}: the window [t - before, t + after) is empty",
             where=f'sync.streams."{stream.name}"',
-            mend="Make before + after longer than 0.",
+            hint="Make before + after longer than 0.",
         )
     if tolerance_ns is None:
-        triggered = TRIGGERED_TOLERANCE_NS if same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+        triggered = (
+            TRIGGERED_TOLERANCE_NS if is_same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
+        )
         tolerance_ns = 0 if policy == "exact" else triggered
     if learned_ns is not None:
         offset_ns, source = learned_ns, "learned"
     elif settings.offset and settings.offset != "learn":
-        offset_ns, source = _duration(settings.offset, stream, "offset"), "given"
+        offset_ns, source = _parse_duration(settings.offset, stream, "offset"), "given"
     elif stream.nominal_offset_ns is not None and settings.offset != "learn":
         offset_ns, source = stream.nominal_offset_ns, "given"
     else:
         offset_ns, source = 0, "none"
     limit_ns = gap_ns if policy == "interpolate" else age_ns
-    return Rule(
+    return MatchRule(
         policy,
         tolerance_ns,
         offset_ns,
@@ -149,18 +152,18 @@ def resolve(
     )
 
 
-def same_rate(period_ns: int, other_ns: int) -> bool:
+def is_same_rate(period_ns: int, other_ns: int) -> bool:
     """Whether two periods differ by no more than the clocks' rates could."""
-    return period_ns > 0 and other_ns > 0 and abs(period_ns - other_ns) <= SAME_RATE * other_ns
+    return period_ns > 0 and other_ns > 0 and abs(period_ns - other_ns) <= SAME_RATE_TOLERANCE * other_ns
 
 
-def wants_learning(stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int) -> bool:
+def learns_offset(stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int) -> bool:
     """Whether the offset of `stream` is to be learned: asked for, or a camera or lidar at the tick's rate
     with none given.
     """
     if settings.offset:
         return settings.offset == "learn"
-    is_triggered = stream.kind in ("camera", "lidar") and same_rate(period_ns, tick_period_ns)
+    is_triggered = stream.kind in ("camera", "lidar") and is_same_rate(period_ns, tick_period_ns)
     return stream.nominal_offset_ns is None and is_triggered
 
 
@@ -168,40 +171,42 @@ def _check(stream: Stream, policy: Policy) -> None:
     where = f'sync.streams."{stream.name}"'
     if stream.kind == "audio" and policy not in ("window", "ignore"):
         raise ConfigError(
-            f"audio cannot be matched by '{policy}'", where=where, mend="Use policy = 'window'."
+            f"audio cannot be matched by '{policy}'", where=where, hint="Use policy = 'window'."
         )
     if stream.kind == "text" and policy not in ("overlap", "ignore"):
         raise ConfigError(
-            f"text cannot be matched by '{policy}'", where=where, mend="Use policy = 'overlap'."
+            f"text cannot be matched by '{policy}'", where=where, hint="Use policy = 'overlap'."
         )
     if stream.kind != "text" and policy == "overlap":
-        raise ConfigError("only text lasts for an interval", where=where, mend="Use 'window' or 'hold'.")
+        raise ConfigError("only text lasts for an interval", where=where, hint="Use 'window' or 'hold'.")
     if stream.kind in ("camera", "lidar", "radar", "event") and policy == "interpolate":
-        raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, mend="Use 'nearest'.")
+        raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, hint="Use 'nearest'.")
     if stream.kind == "camera" and policy == "hold":
-        raise ConfigError("a camera cannot be matched by 'hold'", where=where, mend="Use 'nearest'.")
+        raise ConfigError("a camera cannot be matched by 'hold'", where=where, hint="Use 'nearest'.")
     if policy == "window" and isinstance(stream.source, ImageFiles):
         raise ConfigError(
             "policy 'window' makes tubelets from video, and this camera is a folder of pictures",
             where=where,
-            mend="Use policy = 'nearest'.",
+            hint="Use policy = 'nearest'.",
         )
 
 
-def _span(text: str, stream: Stream, key: str) -> int | None:
+def _parse_non_negative(text: str, stream: Stream, key: str) -> int | None:
     """A duration that cannot be negative, in ns; None where it is not set."""
-    span_ns = _duration(text, stream, key) if text else None
+    span_ns = _parse_duration(text, stream, key) if text else None
     if span_ns is not None and span_ns < 0:
         raise ConfigError(
             f"{key} = '{text}' is negative",
             where=f'sync.streams."{stream.name}".{key}',
-            mend="Write 0 or more.",
+            hint="Write 0 or more.",
         )
     return span_ns
 
 
-def _duration(text: str, stream: Stream, key: str) -> int:
+def _parse_duration(text: str, stream: Stream, key: str) -> int:
     try:
         return parse_duration(text)
     except ConfigError as error:
-        raise ConfigError(error.what, where=f'sync.streams."{stream.name}".{key}', mend=error.mend) from None
+        raise ConfigError(
+            error.message, where=f'sync.streams."{stream.name}".{key}', hint=error.hint
+        ) from None

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import first_sample_at_or_after, samples_to_ns
-from mmpack.sync.alignment.align import Aligned, follow
-from mmpack.sync.policies.match import Match, Status
-from mmpack.sync.policies.rule import Rule
+from mmpack.sync.alignment.align import AlignedStream, apply_clock_maps
+from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.rule import MatchRule
 
 
-def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_period_ns: int) -> Match:
+def match_window(
+    stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
+) -> StreamMatch:
     """Everything in [tick + offset − before, tick + offset + after)."""
     wanted = ticks_ns + rule.offset_ns
     low, high = wanted - rule.before_ns, wanted + rule.after_ns
@@ -30,26 +32,28 @@ def _window(stream: Aligned, rule: Rule, ticks_ns: NDArray[np.int64], tick_perio
     trail = high - np.where(count > 0, stream.t_ns[np.maximum(stop - 1, 0)], low)
     gap = np.maximum(inner, np.maximum(lead, trail))
     limit = max(rule.limit_ns, 3 * stream.period_ns)
-    status = np.where(gap > limit, Status.COVERAGE, Status.OK)
+    status = np.where(gap > limit, MatchStatus.COVERAGE, MatchStatus.OK)
     outside = (high <= stream.t_ns[0]) | (low > stream.t_ns[-1])
-    status = np.where(outside, Status.EDGE, np.where(count == 0, Status.MISSING, status))
+    status = np.where(outside, MatchStatus.EDGE, np.where(count == 0, MatchStatus.MISSING, status))
     # A window that only reaches past the first or last row is at an edge; nothing was lost in it.
     cut = (
         (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
     )
-    status = np.where((status == Status.COVERAGE) & cut, Status.EDGE, status)
+    status = np.where((status == MatchStatus.COVERAGE) & cut, MatchStatus.EDGE, status)
     at = np.minimum(first, len(stream.t_ns) - 1)
     aligned = np.where(count > 0, stream.t_ns[at], low)
     zero = np.zeros(len(wanted), np.int64)
-    return Match(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
+    return StreamMatch(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
 
 
-def _audio_window(stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDArray[np.int64]) -> Match:
+def _audio_window(
+    stream: AlignedStream, rule: MatchRule, low: NDArray[np.int64], high: NDArray[np.int64]
+) -> StreamMatch:
     """Samples whose stamps lie in [low, high), within one segment; all of them have to be there.
 
     Samples are counted on the stream's own clock: that is the one their rate is true on.
     """
-    timeline = stream.stream.timeline
+    timeline = stream.stream.audio_timeline
     rate_hz, starts = timeline.rate_hz, timeline.t_ns
     asked = low
     low, high = stream.to_own_clock(low), stream.to_own_clock(high)
@@ -61,13 +65,13 @@ def _audio_window(stream: Aligned, rule: Rule, low: NDArray[np.int64], high: NDA
     first, stop = np.clip(begin, 0, held), np.clip(end, 0, held)
     count = stop - first
     lost = (end - begin) - count
-    status = np.where(lost > 0, Status.COVERAGE, Status.OK)
+    status = np.where(lost > 0, MatchStatus.COVERAGE, MatchStatus.OK)
     last_end = starts[-1] + samples_to_ns(int(timeline.samples[-1]), rate_hz, 0)
     outside = (low < starts[0]) | (high > last_end + 10**9 // rate_hz)
-    status = np.where((lost > 0) & outside, Status.EDGE, status)
-    usable = status == Status.OK
-    aligned = follow(stream.route, origin + samples_to_ns(first, rate_hz, 0))
-    return Match(
+    status = np.where((lost > 0) & outside, MatchStatus.EDGE, status)
+    usable = status == MatchStatus.OK
+    aligned = apply_clock_maps(stream.clock_maps, origin + samples_to_ns(first, rate_hz, 0))
+    return StreamMatch(
         stream,
         rule,
         timeline.first_sample[segment] + first,

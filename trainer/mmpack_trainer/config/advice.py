@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mmpack.mixture.phase_config import token_count
+from mmpack.mixture.phase_config import parse_token_count
 from mmpack.stream import Plan
-from mmpack_trainer.accounting import Batch, largest_divisor
+from mmpack_trainer.accounting import BatchSize, largest_divisor
 from mmpack_trainer.config.ranges import usual_warmup
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.flops import planned_steps
@@ -21,11 +21,11 @@ _PEAKS = (
 )
 #: A peak of fine-tuning small models, and the batch at which it stands still.
 _FINE_TUNING_LR = 5e-5
-_LARGE_BATCH = token_count("4M", where="")
+_LARGE_BATCH = parse_token_count("4M", where="")
 
 
 def advice(
-    config: TrainConfig, plan: Plan, batch: Batch, parameters: Parameters, memory: Memory, device: Device
+    config: TrainConfig, plan: Plan, batch: BatchSize, parameters: Parameters, memory: Memory, device: Device
 ) -> Iterator[str]:
     """Warnings of settings that passed all checks."""
     yield from _memory(config, batch, memory, device)
@@ -43,7 +43,7 @@ def usual_peaks(parameters: int) -> tuple[str, float, float] | None:
     return None
 
 
-def _memory(config: TrainConfig, batch: Batch, memory: Memory, device: Device) -> Iterator[str]:
+def _memory(config: TrainConfig, batch: BatchSize, memory: Memory, device: Device) -> Iterator[str]:
     if device.memory_bytes is None or memory.total <= ROOM * device.memory_bytes:
         return
     most = memory.most_rows(device.memory_bytes)
@@ -65,7 +65,7 @@ def _warmup(config: TrainConfig) -> Iterator[str]:
         yield f"warmup is {share:.2%} of {config.steps:,} steps; 1 to 5 % is usual, {low:,} to {high:,} steps"
 
 
-def _peak(config: TrainConfig, batch: Batch, parameters: Parameters) -> Iterator[str]:
+def _peak(config: TrainConfig, batch: BatchSize, parameters: Parameters) -> Iterator[str]:
     lr = config.optimizer.lr
     if lr <= _FINE_TUNING_LR and batch.tokens >= _LARGE_BATCH:
         yield (

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmpack.errors import ConfigError
-from mmpack.mixture.phase_config import token_count
-from mmpack.stream import Plan, load_plan, open_plan
-from mmpack_trainer.accounting import Batch, batch_of, solved
+from mmpack.mixture.phase_config import parse_token_count
+from mmpack.stream import Plan, load_plan_config, open_plan
+from mmpack_trainer.accounting import BatchSize, batch_of, solved
 from mmpack_trainer.config.advice import advice
 from mmpack_trainer.config.fp8 import check_fp8
 from mmpack_trainer.config.ranges import check_ranges
@@ -26,7 +26,7 @@ class Checked:
     """What the settings come to."""
 
     plan: Plan
-    batch: Batch
+    batch: BatchSize
     parameters: Parameters
     memory: Memory
     """Of each process, estimated."""
@@ -50,7 +50,7 @@ def check(config: TrainConfig, *, world: int, device: Device) -> Checked:
     check_ranges(config)
     _check_parallel(config, world)
     _check_device(config, device)
-    plan = open_plan(load_plan(config.data.plan))
+    plan = open_plan(load_plan_config(config.data.plan))
     _check_rows(config, plan)
     check_fp8(config, device, seq_len=plan.config.max_seq_len)
     batch = batch_of(
@@ -79,7 +79,7 @@ def _check_parallel(config: TrainConfig, world: int) -> None:
         raise ConfigError(
             f"tensor {tensor} × replicate {replicate} = {tensor * replicate} does not divide {world} processes",
             where="parallel",
-            mend=f"Start a multiple of {tensor * replicate} processes, or lower them.",
+            hint=f"Start a multiple of {tensor * replicate} processes, or lower them.",
         )
     for key, size in (("heads", model.heads), ("kv_heads", model.kv_heads), ("hidden_dim", model.hidden_dim)):
         _divides("tensor", tensor, size, f"model.{key}")
@@ -90,13 +90,13 @@ def _check_parallel(config: TrainConfig, world: int) -> None:
         raise ConfigError(
             f"{expert}, and the model has no experts",
             where="parallel.expert",
-            mend="Add [model.moe], or set it to 1.",
+            hint="Add [model.moe], or set it to 1.",
         )
     if world // replicate % expert:
         raise ConfigError(
             f"{expert} does not divide the {world // replicate} processes of a replica",
             where="parallel.expert",
-            mend=f"Start a multiple of {expert} processes in each replica, or lower it.",
+            hint=f"Start a multiple of {expert} processes in each replica, or lower it.",
         )
 
 
@@ -106,20 +106,20 @@ def _divides(key: str, degree: int, size: int, what: str) -> None:
         raise ConfigError(
             f"{degree} does not divide {what} = {size}",
             where=f"parallel.{key}",
-            mend=f"Divisors: {', '.join(fits)}.",
+            hint=f"Divisors: {', '.join(fits)}.",
         )
 
 
 def _check_device(config: TrainConfig, device: Device) -> None:
     if config.optimizer.bf16_states and not device.is_gpu:
         raise ConfigError(
-            "moments in bf16 need a GPU", where="optimizer.bf16_states", mend="Set it to false."
+            "moments in bf16 need a GPU", where="optimizer.bf16_states", hint="Set it to false."
         )
     if config.model.attention == "flex" and not device.is_gpu:
         raise ConfigError(
             "FlexAttention has no backward pass on a CPU",
             where="model.attention",
-            mend='Use "auto" or "sdpa".',
+            hint='Use "auto" or "sdpa".',
         )
 
 
@@ -129,27 +129,27 @@ def _check_rows(config: TrainConfig, plan: Plan) -> None:
         raise ConfigError(
             f"{tensor} does not divide the plan's max_seq_len = {places}",
             where="parallel.tensor",
-            mend=f"Set max_seq_len to {places - places % tensor}: tensor-parallel peers share a row's places.",
+            hint=f"Set max_seq_len to {places - places % tensor}: tensor-parallel peers share a row's places.",
         )
     stated, size = config.model.vocabulary, plan.layout.vocabulary.size
     if stated is not None and stated < size:
         raise ConfigError(
             f"{stated} ids are fewer than the {size} of the layout of {Path(config.data.plan).name}",
             where="model.vocabulary",
-            mend=f"Set it to {size}, or leave it out: the embedding has as many rows as the layout has ids.",
+            hint=f"Set it to {size}, or leave it out: the embedding has as many rows as the layout has ids.",
         )
 
 
-def _check_target(config: TrainConfig, batch: Batch) -> None:
+def _check_target(config: TrainConfig, batch: BatchSize) -> None:
     if config.target_tokens is None:
         return
-    target = token_count(config.target_tokens, where="target_tokens")
+    target = parse_token_count(config.target_tokens, where="target_tokens")
     wanted = solved(target, seq_len=batch.seq_len, micro_batch=batch.micro_batch, ranks=batch.ranks)
     if abs(batch.tokens - target) > _TARGET_SLACK * target and batch != wanted:
         raise ConfigError(
             f"{config.target_tokens} tokens are asked for, and the plan's global_batch makes {batch}",
             where="target_tokens",
-            mend=f"Set the plan's global_batch to {wanted.rows}: {wanted}.",
+            hint=f"Set the plan's global_batch to {wanted.rows}: {wanted}.",
         )
 
 
@@ -166,5 +166,5 @@ def _check_memory(config: TrainConfig, memory: Memory, world: int, device: Devic
         f"weights, gradients and moments take {in_bytes(memory.states)} of each process, and {device.name} has "
         f"{in_bytes(device.memory_bytes)}",
         where="memory",
-        mend=f"{mend[0].upper()}{mend[1:]}.",
+        hint=f"{mend[0].upper()}{mend[1:]}.",
     )

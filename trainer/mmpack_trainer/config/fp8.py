@@ -23,24 +23,24 @@ def check_fp8(config: TrainConfig, device: Device, *, seq_len: int) -> None:
         raise ConfigError(
             f"{device.name} has no float8 products: they need a GPU of compute capability 8.9 or later, as an L40S or H100",
             where="compute.fp8",
-            mend="Set it to false.",
+            hint="Set it to false.",
         )
     if find_spec("torchao") is None:
         raise ConfigError(
-            "torchao is not installed", where="compute.fp8", mend="pip install 'mmpack-trainer[fp8]'"
+            "torchao is not installed", where="compute.fp8", hint="pip install 'mmpack-trainer[fp8]'"
         )
     if config.compute.precision != "bfloat16":
         raise ConfigError(
             f"float8 products give bfloat16, and the precision is {config.compute.precision}",
             where="compute.fp8",
-            mend='Set compute.precision = "bfloat16".',
+            hint='Set compute.precision = "bfloat16".',
         )
     for name, size in _sizes(config, seq_len):
         if size % _MULTIPLE:
             raise ConfigError(
                 f"{_MULTIPLE} does not divide {name} = {size}",
                 where="compute.fp8",
-                mend="Change it, or set fp8 to false.",
+                hint="Change it, or set fp8 to false.",
             )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpack.errors import ConfigError
-from mmpack.settings import parse, read_toml
+from mmpack.settings import parse_settings, read_toml
 from mmpack_trainer.config.schema import TrainConfig
 
 #: Settings that are paths. In the file they start at the file; on the command line, where people write it.
@@ -35,7 +35,7 @@ def load_config(path: Path | str, overrides: Sequence[str] = ()) -> TrainConfig:
         if keys in _PATHS and isinstance(value, str):
             value = _absolute(Path.cwd(), value)
         _put(table, keys, value)
-    return parse(table, TrainConfig, where=str(path))
+    return parse_settings(table, TrainConfig, where=str(path))
 
 
 def _make_absolute(table: dict[str, Any], base: Path) -> None:
@@ -60,7 +60,7 @@ def _split(override: str) -> tuple[tuple[str, ...], Any]:
     keys = tuple(name.split("."))
     if not override.startswith("--") or not equals or not all(keys):
         raise ConfigError(
-            "is no setting", where=override, mend="Write --section.key=value, as in --optimizer.lr=3e-4."
+            "is no setting", where=override, hint="Write --section.key=value, as in --optimizer.lr=3e-4."
         )
     return keys, _value(text)
 

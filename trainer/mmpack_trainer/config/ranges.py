@@ -40,18 +40,18 @@ def _check_model(model: ModelConfig) -> None:
         raise ConfigError(
             f"{model.kv_heads} do not divide {model.heads} heads",
             where="model.kv_heads",
-            mend=f"Set it to {_divisors_near(model.heads, model.kv_heads)}.",
+            hint=f"Set it to {_divisors_near(model.heads, model.kv_heads)}.",
         )
     if model.head_dim is None and model.dim % model.heads:
         raise ConfigError(
             f"{model.heads} do not divide a width of {model.dim}",
             where="model.heads",
-            mend=f"Set it to {_divisors_near(model.dim, model.heads)}, or state head_dim.",
+            hint=f"Set it to {_divisors_near(model.dim, model.heads)}, or state head_dim.",
         )
     head = model.dim // model.heads if model.head_dim is None else model.head_dim
     if head < 2 or head % 2:
         raise ConfigError(
-            f"heads of width {head} cannot be rotated", where="model.head_dim", mend="Make it even."
+            f"heads of width {head} cannot be rotated", where="model.head_dim", hint="Make it even."
         )
     if model.moe is not None:
         _check_moe(model.moe, model.layers)
@@ -78,12 +78,12 @@ def _check_loss(config: TrainConfig) -> None:
         raise ConfigError(
             "the model has no contrastive head",
             where="loss.contrastive",
-            mend="Set model.contrastive_dim, or loss.contrastive = 0.",
+            hint="Set model.contrastive_dim, or loss.contrastive = 0.",
         )
     for key in ("aux", "z"):
         if getattr(loss, key) and model.moe is None:
             raise ConfigError(
-                "the model has no experts", where=f"loss.{key}", mend=f"Add [model.moe], or set {key} = 0."
+                "the model has no experts", where=f"loss.{key}", hint=f"Add [model.moe], or set {key} = 0."
             )
 
 
@@ -111,7 +111,7 @@ def _check_schedule(config: TrainConfig) -> None:
         raise ConfigError(
             f"{schedule.warmup_steps} steps of warmup leave none of {config.steps}",
             where="schedule.warmup_steps",
-            mend=f"1 to 5 % of the steps is usual: {low:,} to {high:,}.",
+            hint=f"1 to 5 % of the steps is usual: {low:,} to {high:,}.",
         )
 
 

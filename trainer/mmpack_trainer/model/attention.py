@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mmpack_trainer.model.masks import Backend, Dense, Documents
+from mmpack_trainer.model.masks import Backend, Dense, DocumentSpans
 from mmpack_trainer.titan import FlexAttention, Module
 
 # Letters of shapes are torchtitan's: B rows, L places, N heads, H width of a head.
@@ -35,7 +35,7 @@ class DocumentAttention(Module):
         k_BLNH: Tensor,  # noqa: N803
         v_BLNH: Tensor,  # noqa: N803
         *,
-        attention_masks: Documents,
+        attention_masks: DocumentSpans,
         scale: float | None,
         enable_gqa: bool,
     ) -> Tensor:

@@ -13,7 +13,7 @@ from torch import nn
 from mmpack.layout import Layout
 from mmpack_trainer.config.schema import LossConfig, ModelConfig
 from mmpack_trainer.model.attention import inner_attention
-from mmpack_trainer.model.decoder import Block, MultimodalDecoder
+from mmpack_trainer.model.decoder import DecoderBlock, MultimodalDecoder
 from mmpack_trainer.model.embedding import MultimodalEmbedding
 from mmpack_trainer.model.head import IdHead
 from mmpack_trainer.model.masks import Backend
@@ -147,11 +147,11 @@ def _embedding(model: ModelConfig, widths: Widths) -> MultimodalEmbedding.Config
 
 def _block(
     model: ModelConfig, number: int, max_seq_len: int, backend: Backend, seed: int, *, expert_parallel: bool
-) -> Block.Config:
+) -> DecoderBlock.Config:
     # What is added to the residual stream is scaled down by the number of additions (GPT-2).
     residual: Init = {"weight": partial(nn.init.normal_, std=DEVIATION / sqrt(2 * model.layers))}
     is_dense = model.moe is None or number < model.moe.dense_layers
-    config = Block.Config(
+    config = DecoderBlock.Config(
         attention=_attention(model, residual, max_seq_len, backend),
         attention_norm=_norm(model),
         ffn_norm=_norm(model),

@@ -13,7 +13,7 @@ from mmpack_trainer.model.moe import MultimodalMoE
 from mmpack_trainer.titan import Decoder, Linear, TransformerBlock, whole
 
 
-class Block(TransformerBlock):
+class DecoderBlock(TransformerBlock):
     """x + attention(norm(x)), then x + feed-forward(norm(x)), the feed-forward dense or of experts."""
 
     @dataclass(kw_only=True, slots=True)

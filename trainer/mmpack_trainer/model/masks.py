@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 
-from mmpack.masks import block_mask, check_spans, dense_mask
+from mmpack.masks import build_block_mask, check_spans, dense_mask
 
 Backend = Literal["flex", "sdpa", "dense"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Document:
+class DocumentSpan:
     """Places [start, stop) of a row; `mask`, bool (stop - start, stop - start), where causal is not all there is."""
 
     start: int
@@ -27,10 +27,10 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Documents:
+class DocumentSpans:
     """The documents of each row, in order and without gaps; pads lie behind them."""
 
-    rows: tuple[tuple[Document, ...], ...]
+    rows: tuple[tuple[DocumentSpan, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,7 @@ class Dense:
     valid: Tensor
 
 
-Mask = BlockMask | Documents | Dense
+Mask = BlockMask | DocumentSpans | Dense
 
 
 def attention_mask(
@@ -64,10 +64,10 @@ def attention_mask(
         DataError: spans that cannot be, as an image that crosses the end of a document.
     """
     if backend == "flex":
-        return block_mask(cu_seqlens, seq_len, image_spans=image_spans, device=device)
+        return build_block_mask(cu_seqlens, seq_len, image_spans=image_spans, device=device)
     images = image_spans if image_spans is not None else [None] * len(cu_seqlens)
     if backend == "sdpa":
-        return Documents(
+        return DocumentSpans(
             tuple(
                 _documents(ends, spans, seq_len, device)
                 for ends, spans in zip(cu_seqlens, images, strict=True)
@@ -84,7 +84,7 @@ def attention_mask(
 
 def _documents(
     ends: NDArray[np.int32], images: NDArray[np.int32] | None, seq_len: int, device: torch.device
-) -> tuple[Document, ...]:
+) -> tuple[DocumentSpan, ...]:
     spans = check_spans(ends, seq_len, images)
     found = []
     for start, stop in zip(spans.cu_seqlens[:-1].tolist(), spans.cu_seqlens[1:].tolist(), strict=True):
@@ -95,5 +95,5 @@ def _documents(
                 device
             )
         if stop > start:
-            found.append(Document(start, stop, mask))
+            found.append(DocumentSpan(start, stop, mask))
     return tuple(found)
