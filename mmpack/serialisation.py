@@ -28,7 +28,7 @@ def from_json(data: _Json) -> Any: ...
 @overload
 def from_json(data: _Json, kind: type[T]) -> T: ...
 def from_json(data: Any, kind: Any = Any) -> Any:
-    """JSON as `kind`. Raises one of `BAD_JSON`."""
+    """JSON as `kind`. Raises one of `JSON_ERRORS`."""
     return _decoder(kind).decode(data)
 
 

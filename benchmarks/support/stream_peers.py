@@ -125,7 +125,7 @@ class Mmpack(Loader):
 
     def prepare(self) -> None:
         import_module("benchmarks.support.stream_index").write_build(self.samples, self.home)
-        import_module("mmpack.plan.catalog").Catalog(str(self.home))  # derives its columns, once
+        import_module("mmpack.plan.catalog").IndexCatalog(str(self.home))  # derives its columns, once
 
     def open(self, workers: int) -> None:
         settings = import_module("mmpack.plan.plan_config").ReaderConfig

@@ -58,7 +58,7 @@ def scale_and_round(n: int, ratio: Fraction, start: int = 0) -> int:
 
 
 def scale_and_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Array:
-    """:func:`scale_round_int` of every element, exactly, for a positive ratio.
+    """:func:`scale_and_round` of every element, exactly, for a positive ratio.
 
     With n = h·q + r and 0 <= r < q, n·p/q rounds to h·p + (2·r·p + q) // (2·q). Only the quotient must not
     overflow, and its terms are at most 2·(q - 1)·p + q: that is checked. The products and sums around it may

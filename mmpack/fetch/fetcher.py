@@ -53,7 +53,7 @@ class RangeRead(NamedTuple):
     samples: tuple[PlannedSample, ...]
 
 
-_LOCATION_KEY = attrgetter("source", "shard", "offset_bytes")
+_LOCATION_KEY = attrgetter("shard_set", "shard", "offset_bytes")
 
 
 def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRead]:

@@ -1,6 +1,6 @@
 """Attention masks of packed rows, built from document spans.
 
-`block_mask` gives FlexAttention's BlockMask, `block_index` the same blocks in numpy without torch,
+`build_block_mask` gives FlexAttention's BlockMask, `build_block_index` the same blocks in numpy without torch,
 `dense_mask` the L x L reference. torch is imported when the first BlockMask is made.
 """
 

@@ -99,7 +99,7 @@ def build_block_index(
     block_size: int = 128,
     image_spans: ArrayLike | Sequence[ArrayLike | None] | None = None,
 ) -> BlockIndex:
-    """The index arrays of one row or a batch of rows, in numpy; :func:`mmpack.masks.block_mask` for torch.
+    """The index arrays of one row or a batch of rows, in numpy; :func:`mmpack.masks.build_block_mask` for torch.
 
     Args:
         cu_seqlens: (documents + 1,) integers, or a list of such arrays, one a row.

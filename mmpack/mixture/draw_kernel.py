@@ -15,7 +15,7 @@ ENOUGH, EXHAUSTED, END = 0, 1, 2
 
 @njit(cache=True)
 def _advance_quota(edges: Any, weights: Any, dataset: int, place: Any, tokens: int) -> Any:
-    """The place `tokens` further due: (segment, whole tokens, rest), as of `Course.place`."""
+    """The place `tokens` further due: (segment, whole tokens, rest), as of `QuotaCurve.place`."""
     segment, whole, rest = place
     need = rest + tokens * SCALE
     while segment < weights.shape[0]:

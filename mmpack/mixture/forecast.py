@@ -24,7 +24,7 @@ class ForecastWarning:
 
     Attributes:
         kind: "cap", a data set reaches its repeat cap and others take over; "data_end", all data sets of a phase have run
-            out before the phases are over; "repeated", a data set without a cap is seen more than `FADING_EPOCHS` times;
+            out before the phases are over; "repeated", a data set without a cap is seen more than `DIMINISHING_EPOCHS` times;
             "unseen", a data set gives nothing.
         dataset: its name; empty for "data_end".
         phase: in which phase; empty if in none.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-#: Rounding functions tried by :func:`rounded_bound`.
+#: Rounding functions tried by :func:`fekete_schepers_bound`.
 _FUNCTIONS = 24
 
 

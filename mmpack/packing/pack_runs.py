@@ -110,7 +110,7 @@ def pack_runs(
 def _checked(
     slices: NDArray[np.int64], offsets: NDArray[np.int64], overhead: ArrayLike, capacity: int
 ) -> NDArray[np.int64]:
-    """Overhead per chain, int64 (chains,); raises what :func:`cut_chains` says."""
+    """Overhead per chain, int64 (chains,); raises what :func:`pack_runs` says."""
     if not offsets.size or offsets[0] != 0 or offsets[-1] != slices.size or (np.diff(offsets) < 0).any():
         raise DataError(
             "chain_offsets do not ascend from 0 to the number of slices", hint="Give chains + 1 offsets."

@@ -55,13 +55,13 @@ def pack_window(
     none: so all rows are in use if there are chains enough, and nothing is passed over.
 
     Args:
-        slice_lengths, chain_offsets, overhead: as :func:`mmpack.packing.cut_chains` takes them; every chain fits a row.
+        slice_lengths, chain_offsets, overhead: as :func:`mmpack.packing.pack_runs` takes them; every chain fits a row.
         capacity: token places of a row.
         rows: how many there may be.
         seed: which of the documents of equal length go where.
 
     Raises:
-        DataError: as :func:`mmpack.packing.cut_chains`.
+        DataError: as :func:`mmpack.packing.pack_runs`.
     """
     before = np.concatenate(([0], np.cumsum(slice_lengths)))
     lengths = before[run_offsets[1:]] - before[run_offsets[:-1]] + overhead

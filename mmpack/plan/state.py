@@ -48,7 +48,7 @@ class StreamState(Settings, frozen=True, kw_only=True):
         row: rows that were handed out, over all ranks.
         ranks: that shared them; needed where `row` lies within a step.
         window: the window of `row`.
-        documents, tokens: its start, see :class:`Cursors`.
+        documents, tokens: its start, see :class:`WindowCursor`.
         parts: what the plan follows from, by name, in short.
     """
 

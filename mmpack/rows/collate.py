@@ -31,7 +31,7 @@ CONCATENATED = (
 )
 """Joined along their first axis, row after row."""
 PER_ROW = ("cu_seqlens", "image_spans")
-"""Kept a row each, in a list, as :func:`mmpack.masks.block_mask` takes them; their places count within the row."""
+"""Kept a row each, in a list, as :func:`mmpack.masks.build_block_mask` takes them; their places count within the row."""
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def collate(rows: Sequence[Row]) -> dict[str, Any]:
         rows: made under one layout, with one `max_seq_len`.
 
     Returns:
-        The arrays of the rows by name: those in `DENSE` stacked to (B, L), those in `PLACED` and `JOINED` joined, those in
-        `LISTED` as lists of B arrays. And which rows they are: `numbers`, int64 (B,), and `keys`, a list of B.
+        The arrays of the rows by name: those in `DENSE` stacked to (B, L), those in `INDEXED` and `CONCATENATED` joined, those in
+        `PER_ROW` as lists of B arrays. And which rows they are: `numbers`, int64 (B,), and `keys`, a list of B.
 
     Raises:
         DataError: no rows, or rows of different lengths.

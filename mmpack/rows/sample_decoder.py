@@ -187,7 +187,7 @@ class SampleDecoder:
 
         Args:
             planned: says its kind and places.
-            members: bytes by extension, as :func:`mmpack.shards.reader.sample_members` gives them.
+            members: bytes by extension, as :func:`mmpack.shards.reader.read_members` gives them.
             normaliser: of the build that it is from.
 
         Raises:

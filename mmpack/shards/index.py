@@ -113,7 +113,7 @@ class TarLocation:
 def build_index_table(
     rows: Sequence[IndexEntry], locations: Sequence[TarLocation], counts: Sequence[TokenCounts]
 ) -> pa.Table:
-    """Rows, their places and their token counts as a table of :data:`SCHEMA`."""
+    """Rows, their places and their token counts as a table of :data:`INDEX_SCHEMA`."""
     medias = [media_columns(row.metadata) for row in rows]
     columns = {
         "key": [row.key for row in rows],

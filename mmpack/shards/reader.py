@@ -32,7 +32,7 @@ class ShardSet:
 
     @cached_property
     def index(self) -> pa.Table:
-        """The index, a row per sample, columns as in `mmpack.shards.index.SCHEMA`. Raises StorageError,
+        """The index, a row per sample, columns as in `mmpack.shards.index.INDEX_SCHEMA`. Raises StorageError,
         IntegrityError.
         """
         table = index.read_parquet(self.store, index.INDEX_NAME)

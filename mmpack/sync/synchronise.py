@@ -175,7 +175,7 @@ def _match_passed_ticks(stream: AlignedStream, rule, ticks: Ticks, passed: NDArr
         aligned_ns=spread(part.aligned_ns, ticks.t_ns),
         residual_ns=spread(part.residual_ns, 0),
         status=spread(part.status, MatchStatus.EMPTY),
-        measure_ns=spread(part.judged_ns, 0),
+        judged_ns=spread(part.judged_ns, 0),
     )
 
 

@@ -279,4 +279,6 @@ def _check_description(row: dict[str, Any], description: SampleDescription) -> N
 
 def verification_to_json(verdict: VerificationReport) -> dict[str, Any]:
     """A verdict as plain JSON values."""
-    return msgspec.to_builtins(verdict) | {"ok": not verdict.problems}
+    values = msgspec.to_builtins(verdict)
+    values["faults"] = values.pop("problems")
+    return values | {"ok": not verdict.problems}

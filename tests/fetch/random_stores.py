@@ -123,7 +123,7 @@ class FakeRowFunction:
 
 @dataclass(frozen=True)
 class FakeRowSetup:
-    """What a worker is told: gives the `make` of its `MakeRows`."""
+    """What a worker is told: gives the `make` of its `FakeRowFunction`."""
 
     rows: FakeRowFunction
 
@@ -186,7 +186,7 @@ def assert_same(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[
 
 
 def expected(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[UnreadableSample]]]:
-    """What `MakeRows` makes of `rows(count)`."""
+    """What `FakeRowFunction` makes of `rows(count)`."""
     return [make_row(planned, patches) for planned in rows(count, start)]
 
 

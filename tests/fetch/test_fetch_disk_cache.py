@@ -75,7 +75,7 @@ def test_another_samples_bytes_are_no_hit(tmp_path: Path, made: RandomStore) -> 
     }
     assert len(names) == 6
     # What is no part of the bytes' identity: how the plan numbers it.
-    assert cache_entry_name("a", replace(one, source=7, number=9)) in names
+    assert cache_entry_name("a", replace(one, shard_set=7, number=9)) in names
 
 
 def test_the_least_recently_used_go_first(tmp_path: Path) -> None:

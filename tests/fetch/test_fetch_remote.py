@@ -162,7 +162,7 @@ def test_cached_objects_are_not_asked_for_again(made: RandomStore, proxy: Proxy,
 def test_local_and_remote_in_one_row(made: RandomStore, proxy: Proxy) -> None:
     stores = [ObjectStore("s3://shards/build", client_retries=0), LocalStore(made.folder)]
     both = Fetcher(stores, ReaderConfig())
-    found = both.fetch(make_planned_row(made.samples[0], replace(made.samples[1], source=1)))
+    found = both.fetch(make_planned_row(made.samples[0], replace(made.samples[1], shard_set=1)))
     assert found == {(0, 0): made.members[0], (1, 1): made.members[1]}
     both.close()
 

@@ -35,7 +35,7 @@ def make_small_index(folder: Path, *, scale: int = 1) -> Path:
 
 
 def plan_config(folder: Path, **settings: object) -> PlanConfig:
-    """A plan with three phases over :func:`made_index`; `settings` overrule."""
+    """A plan with three phases over :func:`make_small_index`; `settings` overrule."""
     caps = settings.pop("max_epochs", {})
     datasets = tuple(
         DatasetConfig(name=name, shards=str(folder), select=(name,), locality=8, max_epochs=caps.get(name))  # type: ignore[attr-defined]

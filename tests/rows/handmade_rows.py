@@ -126,7 +126,7 @@ def planned_row(
 
 
 def read_members(shards: ShardSet, planned: PlannedRow) -> dict[tuple[int, int], Any]:
-    """The bytes of every sample of a row, for `RowMaker.make`."""
+    """The bytes of every sample of a row, for `RowAssembler.make`."""
     found: MembersByKey = {
         (sample.shard_set, sample.number): shards.read(
             {name: getattr(sample, name) for name in ("key", "shard", "offset_bytes", "size_bytes", "crc32")}

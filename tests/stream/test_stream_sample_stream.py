@@ -299,7 +299,7 @@ def test_no_more_is_made_ahead_than_asked_for(build: Path) -> None:
 def test_samples_made_together_are_the_same(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to 32 at a time, across the ends of blocks and epochs."""
     one_by_one = list(opened(build, epochs=5, reader=threads(0)))
-    monkeypatch.setattr(samples_module, "_TOGETHER_S", 1e9)
+    monkeypatch.setattr(samples_module, "_BATCH_SECONDS", 1e9)
     for count in (0, 2):
         with opened(build, epochs=5, reader=threads(count)) as stream:
             assert list(islice(stream, len(one_by_one))) == one_by_one

@@ -101,7 +101,7 @@ class _TickColumns:
     """Facts of all T ticks, found for whole columns at once.
 
     Attributes:
-        run: int64, shape (T,), of :func:`run_numbers`.
+        run: int64, shape (T,), of :func:`number_runs`.
         residual_ns: int64, shape (T,): largest |residual| of the streams that are matched to one item.
         absent: by stream, bool, shape (T,): ticks at which it fails its rule.
     """

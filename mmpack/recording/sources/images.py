@@ -32,7 +32,7 @@ class ImageFiles:
         t_ns: int64, shape (n,).
         origin: where the stamps come from.
         stream: name for messages.
-        resolution_ns, unit: of the stamps, as in :class:`Stamps`.
+        resolution_ns, unit: of the stamps, as in :class:`Timestamps`.
     """
 
     folder: Path

@@ -34,7 +34,7 @@ class SliceContent:
     """The measured content of a slice.
 
     Attributes:
-        cameras, audio, numeric, texts: what :class:`mmpack.layout.SliceFacts` is made of.
+        cameras, audio, numeric, texts: what :class:`mmpack.layout.SliceMetadata` is made of.
         arrays: rows of each numeric stream, float64, shape (rows, columns).
         stamps_ns: of those rows, and of the frames of tubelets.
     """

@@ -30,7 +30,7 @@ _SQUARES = {EMPTY: ("· ", "grey50"), PARTIAL: ("▒▒", "dark_orange"), FULL: 
 
 
 def render_mask(row: RowView, *, block_size: int = 128) -> RenderableType:
-    """What :func:`mmpack.masks.draw_row` draws, for `rich.print`.
+    """What :func:`mmpack.masks.plot_mask` draws, for `rich.print`.
 
     A row of more than 32 blocks a side is shown in larger squares, and says so.
 

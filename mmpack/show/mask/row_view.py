@@ -124,7 +124,7 @@ def check_mask(row: RowView, index: BlockIndex) -> list[MaskCheck]:
 
     Args:
         row: what is checked against.
-        index: the blocks of that row, of :func:`mmpack.masks.block_index`.
+        index: the blocks of that row, of :func:`mmpack.masks.build_block_index`.
     """
     found: dict[tuple[int, int], MaskCheck] = {}
     for query, key in _check_positions(row):

@@ -52,7 +52,7 @@ class _RowHeader(msgspec.Struct, frozen=True, array_like=True):
     Fields:
         number, keys: of the row.
         faults: its unreadable samples.
-        arrays: dtype, shape and offset from the header's end of each, in the order of `ARRAYS`.
+        arrays: dtype, shape and offset from the header's end of each, in the order of `ROW_ARRAYS`.
     """
 
     number: int

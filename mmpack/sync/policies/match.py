@@ -42,7 +42,7 @@ class StreamMatch:
             where it has none.
         residual_ns: int64, shape (T,). aligned_ns − tick − offset; 0 where a value is computed for the tick
             itself.
-        status: uint8, shape (T,), of :class:`Status`.
+        status: uint8, shape (T,), of :class:`MatchStatus`.
         measure_ns: int64, shape (T,). What the status was judged by: |residual|, gap between neighbours, age,
             or missing time.
     """
