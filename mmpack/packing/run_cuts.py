@@ -83,7 +83,11 @@ class _Prefixes(NamedTuple):
 def _tokens(documents: Any, document: Any, end: Any) -> Any:
     """Length of a document if it ended before slice `end`."""
     begin = documents.begin[document]
-    return documents.before[end] - documents.before[begin] + documents.extra[documents.chain[document]]
+    return (
+        documents.token_offsets[end]
+        - documents.token_offsets[begin]
+        + documents.extra[documents.run[document]]
+    )
 
 
 @njit(cache=True)

@@ -280,5 +280,6 @@ def _check_description(row: dict[str, Any], description: SampleDescription) -> N
 def verification_to_json(verdict: VerificationReport) -> dict[str, Any]:
     """A verdict as plain JSON values."""
     values = msgspec.to_builtins(verdict)
-    values["faults"] = values.pop("problems")
-    return values | {"ok": not verdict.problems}
+    return {{"problems": "faults"}.get(key, key): value for key, value in values.items()} | {
+        "ok": not verdict.problems
+    }
