@@ -39,8 +39,8 @@ MAX_TRIES = 3
 _WORKER_SCRIPT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from mmpack.stream.workers.worker import serve
-serve(*map(int, sys.argv[2:]))
+from mmpack.stream.workers.worker import run_worker
+run_worker(*map(int, sys.argv[2:]))
 """
 
 
