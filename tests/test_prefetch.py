@@ -134,7 +134,7 @@ def test_close_while_another_thread_waits_for_a_result() -> None:
 def test_the_interpreter_exits_though_nobody_closed(end: str) -> None:
     code = f"""
 import time
-from mmpack.prefetch import Ahead
+from mmpack.prefetch import Prefetcher
 
 def endless():
     while True:
@@ -144,7 +144,7 @@ def make(item):
     time.sleep(0.05)
     return item
 
-ahead = Ahead(make, endless(), threads=3, depth=4)
+ahead = Prefetcher(make, endless(), threads=3, depth=4)
 next(ahead)
 {end}
 """

@@ -10,7 +10,7 @@ import typer
 from mmpack.cli import common
 from mmpack.show.console import make_console, print_json
 from mmpack.show.mixture_table import forecast_report, forecast_table, format_short_tokens
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 
 def mixture(
@@ -44,7 +44,7 @@ def mixture(
     if plot is not None:
         from mmpack.show.mixture_plot import plot_forecast
 
-        with storage_write_errors(plot):
+        with storage_errors(plot, "writing"):
             plot_forecast(seen, plot)
     if as_json:
         print_json(forecast_report(seen, caps, documents))

@@ -12,7 +12,7 @@ from mmpack.cli import common
 from mmpack.errors import DataError
 from mmpack.show.console import make_console, print_json
 from mmpack.show.packing_plot import plot_packing
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +69,7 @@ def pack(
     facts = _summarise(chains, planned, schedule, max_seq_len=max_seq_len, seconds=seconds)
     facts |= {"ranks": ranks, "global_batch": batch}
     if plot is not None:
-        with storage_write_errors(plot):
+        with storage_errors(plot, "writing"):
             plot_packing(planned, costs, plot, max_seq_len)
     if as_json:
         print_json(facts)

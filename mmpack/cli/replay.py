@@ -10,7 +10,7 @@ import typer
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -119,7 +119,7 @@ def _write_page(plan: Plan, found: Sequence[ReplayResult], out: Path, *, quiet: 
             hint="Choose one with --line or --key.",
         )
     page = planned_row_html(plan, rows.pop())
-    with storage_write_errors(out):
+    with storage_errors(out, "writing"):
         out.write_text(page, "utf-8")
     if not quiet:
         typer.echo(f"page: {out}")

@@ -9,7 +9,7 @@ import typer
 
 from mmpack.cli import common
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 
 def report(
@@ -32,7 +32,7 @@ def report(
     facts = build_report(shards)
     target = picture or (Path(out) / "report.png" if "://" not in out else None)
     if target is not None and facts["sync"]["recordings"]:
-        with storage_write_errors(target):
+        with storage_errors(target, "writing"):
             plot_build_sync(shards, facts, target)
     if as_json:
         print_json(facts)

@@ -10,7 +10,7 @@ import typer
 from mmpack.cli import common
 from mmpack.errors import ConfigError, IntegrityError
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 if TYPE_CHECKING:
     from mmpack.show.mask.row_view import RowView
@@ -53,7 +53,7 @@ def show_mask(
     if picture is not None:
         from mmpack.show.mask.mask_plot import plot_mask
 
-        with storage_write_errors(picture):
+        with storage_errors(picture, "writing"):
             plot_mask(view, picture, block_size=block_size)
     if as_json:
         kinds = index.kinds()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 
 def show_row(
@@ -28,6 +28,6 @@ def show_row(
 
     page = planned_row_html(open_plan(load_plan_config(plan)), row, images=images)
     path = out or Path(f"row-{row}.html")
-    with storage_write_errors(path):
+    with storage_errors(path, "writing"):
         path.write_text(page, "utf-8")
     typer.echo(f"page: {path}")

@@ -11,7 +11,7 @@ from mmpack.cli import common
 from mmpack.errors import QuarantineError
 from mmpack.serialisation import pretty_json
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 
 
 def sync(
@@ -53,7 +53,7 @@ def sync(
     if out is not None:
         from mmpack.show.sync_plot import plot_sync
 
-        with storage_write_errors(out):
+        with storage_errors(out, "writing"):
             out.mkdir(parents=True, exist_ok=True)
             (out / "report.json").write_bytes(pretty_json(report))
             write_parquet(results, out / "sync.parquet")

@@ -10,8 +10,8 @@ from typing import Protocol
 
 from mmpack.errors import StorageError
 
-# What the system answers where no second try is answered otherwise.
-_LASTING = {
+# Errors that the operating system gives again at every further try.
+_PERMANENT_ERRNOS = {
     errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
@@ -90,21 +90,35 @@ def check_name(name: str) -> str:
     return name
 
 
+_HINTS = {
+    errno.ENOSPC: "Free space and run the same command again: a build resumes.",
+    errno.EDQUOT: "Free space in your quota and run the same command again: a build resumes.",
+    errno.EACCES: "Check the permissions, or choose another path.",
+    errno.EROFS: "The file system is read-only: choose another path.",
+}
+
+
 @contextmanager
-def storage_errors(where: str, operation: str) -> Iterator[None]:
-    """Turns the system's refusals into one clear StorageError."""
+def storage_errors(where: str | Path, operation: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a StorageError.
+
+    Args:
+        where: path or URL that the error names.
+        operation: what the block does, for the message: "reading" or "writing".
+
+    Raises:
+        PermanentStorageError: the operating system gave an error that another try does not change.
+        StorageError: any other OSError.
+    """
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = {
-            28: "Free space and run the same command again: it resumes.",  # ENOSPC
-            122: "Free space in your quota and run the same command again: it resumes.",  # EDQUOT
-            13: "Choose a target that you may write.",  # EACCES
-            30: "The file system is read-only: choose another target.",  # EROFS
-        }.get(error.errno or 0, "")
-        kind = PermanentStorageError if error.errno in _LASTING else StorageError
-        raise kind(f"{operation} failed ({reason})", where=where, hint=hint) from None
+        type_ = PermanentStorageError if error.errno in _PERMANENT_ERRNOS else StorageError
+        raise type_(
+            f"{operation} failed ({error.strerror or error})",
+            where=str(where),
+            hint=_HINTS.get(error.errno or 0, ""),
+        ) from None
 
 
 def short_message(error: BaseException) -> str:
@@ -112,12 +126,3 @@ def short_message(error: BaseException) -> str:
     return (
         " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
     )
-
-
-@contextmanager
-def storage_write_errors(path: Path) -> Iterator[None]:
-    """Turns a refused write into a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot be written ({error.strerror or error})", where=str(path)) from None

@@ -385,7 +385,10 @@ def damaged_manifest(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple
 
 def page_without_a_folder(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
     page = tmp / "none" / "row.html"
-    return ("show-row", folder / "plan.toml", "--out", page), (str(page), "cannot be written")
+    return ("show-row", folder / "plan.toml", "--out", page), (
+        str(page),
+        "writing failed (No such file or directory)",
+    )
 
 
 def no_quarantine(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:

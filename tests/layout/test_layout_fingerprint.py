@@ -28,8 +28,8 @@ def test_it_is_sha256_and_the_same_in_another_process() -> None:
     here = fingerprint(BASE)
     assert re.fullmatch("[0-9a-f]{64}", here)
     program = (
-        "import json, sys; from mmpack.settings import parse; from mmpack.layout import Layout, LayoutConfig;"
-        "print(Layout(parse(json.loads(sys.argv[1]), LayoutConfig, where='x')).fingerprint)"
+        "import json, sys; from mmpack.settings import parse_settings; from mmpack.layout import Layout, LayoutConfig;"
+        "print(Layout(parse_settings(json.loads(sys.argv[1]), LayoutConfig, where='x')).fingerprint)"
     )
     there = subprocess.run(
         [sys.executable, "-c", program, json.dumps(BASE)], capture_output=True, text=True, check=True

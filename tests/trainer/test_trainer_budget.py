@@ -273,7 +273,7 @@ def test_a_budget_is_frozen_once(run: Path, tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     found = measured(write(tmp_path / "run", [500.0] * 40, devices=2))
     refuse_frozen(tmp_path / "run")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="writing failed"):
         freeze(tmp_path / "none", found, DEMAND, Rig(8, 2.0, 1.25), date="now", inputs={})
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.serialisation import pretty_json
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 from mmpack_trainer.budget import Bill, Demand, Rig, bill_at
 from mmpack_trainer.metrics import METRICS_NAME, read_metrics
 
@@ -122,7 +122,7 @@ def freeze(
     }
     path = folder / BUDGET_NAME
     aside = path.with_name(f".{BUDGET_NAME}.{os.getpid()}")
-    with storage_write_errors(path):
+    with storage_errors(path, "writing"):
         try:
             aside.write_bytes(pretty_json(value))
             aside.replace(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpack.errors import ConfigError
-from mmpack.storage.store import storage_write_errors
+from mmpack.storage.store import storage_errors
 from mmpack_trainer.entry import number, plain_console, run_app
 from mmpack_trainer.lr_range import LEAST_STEPS, read_off
 
@@ -56,7 +56,7 @@ def lr_range_command(
     is_first = number("RANK", 0) == 0
     console, record = plain_console(), Path(settings.out) / RECORD_NAME
     if is_first:
-        with storage_write_errors(record):
+        with storage_errors(record, "writing"):
             record.parent.mkdir(parents=True, exist_ok=True)
             record.write_bytes(b"")
 
@@ -78,7 +78,7 @@ def _keep(step: Step, path: Path) -> None:
     import msgspec
 
     line = {"step": step.number, "lr": step.lr, "loss": step.loss, "grad_norm": step.gradient_norm}
-    with storage_write_errors(path), path.open("ab") as file:
+    with storage_errors(path, "writing"), path.open("ab") as file:
         file.write(msgspec.json.encode(line) + b"\n")
 
 
@@ -87,7 +87,7 @@ def _draw(rates: list[float], losses: list[float], found: Found, path: Path, par
     from mmpack_trainer.lr_range_picture import draw_range
 
     usual = usual_peaks(parameters)
-    with storage_write_errors(path):
+    with storage_errors(path, "writing"):
         draw_range(rates, losses, found, path, usual=None if usual is None else usual[1:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.ingest.tasks.build_config import ShardsConfig
 from mmpack.ingest.tasks.encode_images import encode_image, encode_tubelet
 from mmpack.layout import SliceMetadata
-from mmpack.prefetch import read_ahead
+from mmpack.prefetch import Prefetcher
 from mmpack.recording import TABLE_KINDS, Frame, FrameSource, TableSource, TextSource
 from mmpack.samples.description import NUMERIC_MEMBER
 from mmpack.samples.npz import encode_npz
@@ -29,6 +30,9 @@ from mmpack.sync.synchronise import describe_failure
 MAX_STEP_PERIODS = 1.5
 #: Decoded frames held back at once: 256 of 1080p are 800 MB.
 MAX_BUFFERED_FRAMES = 256
+
+#: Encoded parts of a camera kept ready: enough to bridge a slow slice, few enough for 4K frames.
+PREFETCH_DEPTH = 8
 
 MAX_FLAC_CHANNELS = 8
 
@@ -73,15 +77,21 @@ def encode_slices(
     todo = np.flatnonzero(result.passed)[skip:]
     tables = _tick_columns(result)
     parts: dict[str, Iterator[SlicePart]] = {}
-    # By name, which is also the order of a sample's description.
-    for name, match in sorted(result.matches.items()):
-        pieces = _stream_parts(match, result, todo, config)
-        if pieces is not None:
-            is_camera = match.stream.stream.kind == "camera"
-            parts[name] = read_ahead(pieces) if threads and is_camera else pieces
-    for tick in todo.tolist():
-        pieces = {name: next(part) for name, part in parts.items()}
-        yield _sample(result, tables, tick, pieces)
+    with ExitStack() as prefetchers:
+        # By name, which is also the order of a sample's description.
+        for name, match in sorted(result.matches.items()):
+            pieces = _stream_parts(match, result, todo, config)
+            if pieces is None:
+                continue
+            if threads and match.stream.stream.kind == "camera":
+                # Decoders and encoders release the interpreter's lock, so one thread per camera uses as many cores.
+                prefetcher = Prefetcher(lambda part: part, pieces, threads=1, depth=PREFETCH_DEPTH)
+                parts[name] = prefetchers.enter_context(prefetcher)
+            else:
+                parts[name] = pieces
+        for tick in todo.tolist():
+            pieces = {name: next(part) for name, part in parts.items()}
+            yield _sample(result, tables, tick, pieces)
 
 
 def number_runs(result: SyncResult) -> NDArray[np.int64]:
