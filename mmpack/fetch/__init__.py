@@ -1,1 +1,1 @@
-"""Fetching: the bytes of planned samples."""
+"""Reads the bytes of planned samples from local folders and object stores."""

@@ -1,4 +1,4 @@
-"""The bytes of a planned row's samples: neighbours in one read, each sample checked."""
+"""Reads and checks the samples of planned rows; neighbouring samples of a shard share one read."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from mmpack.storage.retry import retry
 from mmpack.storage.store import PermanentStorageError, Store, check_name, storage_errors
 
 MAX_READ_BYTES = 8 << 20
-"""Samples are read together up to this size. More gains nothing: an object store serves several such requests at once
-faster than a single large one, and of local files this much still fits a processor's cache."""
+"""Largest size of a read that several samples share. Larger reads gain nothing: an object store serves several such
+requests at once faster than one large request, and a local read of this size still fits a processor's cache."""
 MAX_REQUESTS = 16
-"""Requests to object stores at a time."""
+"""Largest number of concurrent requests to object stores."""
 
 SampleKey: TypeAlias = tuple[int, int]
-"""(source, number) of a sample."""
+"""(index of the shard set in the plan, row number in the index of the shard set) of a sample."""
 SampleMembers: TypeAlias = dict[str, bytes]
-"""A sample's members by their extension."""
+"""The members of a sample by extension."""
 FetchedSamples: TypeAlias = dict[SampleKey, SampleMembers | MmpackError]
-"""What became of each sample of a row."""
+"""The members of each sample, or the error of a sample that cannot be read."""
 
 
 class RangeRead(NamedTuple):
-    """One stretch of one shard and the samples in it.
+    """One byte range of a shard and the samples in it.
 
     Attributes:
-        source, shard: where.
-        start, stop: bytes [start, stop).
-        samples: by their offset.
+        shard_set: index of the shard set in the plan.
+        shard: name of the shard.
+        start, stop: byte range [start, stop).
+        samples: samples in the range, ordered by offset.
     """
 
-    source: int
+    shard_set: int
     shard: str
     start: int
     stop: int
@@ -57,11 +58,11 @@ _LOCATION_KEY = attrgetter("shard_set", "shard", "offset_bytes")
 
 
 def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRead]:
-    """The reads that bring all `samples`, by source, shard and offset.
+    """Returns the reads that cover all `samples`, ordered by shard set, shard and offset.
 
     Args:
-        samples: each once, in any order.
-        gap_bytes: what may lie between two samples of one read.
+        samples: samples to read, without duplicates, in any order.
+        gap_bytes: largest number of unused bytes between two samples of one read.
     """
     samples = list(samples)
     if len(samples) == 1:
@@ -71,13 +72,13 @@ def plan_reads(samples: Iterable[PlannedSample], gap_bytes: int) -> list[RangeRe
     start = stop = 0
     for sample in sorted(samples, key=_LOCATION_KEY):
         end = sample.offset_bytes + sample.size_bytes
-        together = (
+        fits_group = (
             group
             and (sample.shard_set, sample.shard) == (group[0].shard_set, group[0].shard)
             and sample.offset_bytes - stop <= gap_bytes
             and max(end, stop) - start <= MAX_READ_BYTES
         )
-        if not together:
+        if not fits_group:
             if group:
                 reads.append(RangeRead(group[0].shard_set, group[0].shard, start, stop, tuple(group)))
             group, start, stop = [], sample.offset_bytes, end
@@ -94,22 +95,22 @@ def _single_read(sample: PlannedSample) -> RangeRead:
 
 
 class _ScratchBuffer(threading.local):
-    """Memory that a thread reads into again and again: the system would clear new memory page by page each time."""
+    """A reusable read buffer of each thread; the system would clear new memory page by page for every read."""
 
     def __init__(self) -> None:
-        # Not cleared: of this much only what is read into is ever there.
-        self.room = np.empty(MAX_READ_BYTES, np.uint8).data
+        # `np.empty` does not touch the memory: only the pages that are read into take physical memory.
+        self.memory = np.empty(MAX_READ_BYTES, np.uint8).data
 
 
 class Fetcher:
-    """Reads the samples of rows; may be used by several threads at once.
+    """A reader of the samples of rows. Several threads may use one fetcher at once.
 
     Args:
-        stores: of the plan's builds, by `PlannedSample.source`.
-        settings: `gap`, `retries`, `cache` and `cache_size` are used.
+        stores: stores of the plan's shard sets, indexed by `PlannedSample.shard_set`.
+        settings: reader settings, of which `gap`, `retries`, `cache` and `cache_size` are used.
 
     Raises:
-        ConfigError: a size that cannot be read.
+        ConfigError: `gap` or `cache_size` is not a valid size.
     """
 
     def __init__(self, stores: Sequence[Store], settings: ReaderConfig) -> None:
@@ -130,54 +131,55 @@ class Fetcher:
             self._requests = ThreadPoolExecutor(MAX_REQUESTS, thread_name_prefix="mmpack-fetch")
 
     def fetch(self, row: PlannedRow) -> FetchedSamples:
-        """The members of every sample of `row`, or why it cannot be read.
+        """Returns the members of every sample of `row`, or the error of a sample that cannot be read.
 
-        A sample's error is an IntegrityError (its bytes are not those that were written) or a StorageError (they
-        cannot be had). A sample that occurs twice in the row is read once.
+        The error of a sample is an IntegrityError (its bytes differ from those that were written) or a StorageError
+        (its bytes cannot be read). A sample that occurs twice in the row is read once.
 
         Raises:
-            ConfigError: an object store's settings are wrong.
+            ConfigError: the settings of an object store are wrong.
         """
-        wanted = {
+        samples = {
             (sample.shard_set, sample.number): sample
             for document in row.documents
             for sample in document.samples
         }
-        return self.read(wanted.values())
+        return self.read(samples.values())
 
     def read(self, samples: Iterable[PlannedSample]) -> FetchedSamples:
-        """The same of any samples, each of them once."""
-        found: FetchedSamples = {}
+        """Does the same as :meth:`fetch` for `samples`, which must not contain duplicates."""
+        fetched: FetchedSamples = {}
         missing: list[PlannedSample] = []
         for sample in samples:
             if not (0 <= sample.size_bytes <= MAX_SAMPLE_BYTES and sample.offset_bytes >= 0):
-                found[sample.shard_set, sample.number] = IntegrityError(
-                    f"the index claims {sample.size_bytes} bytes at {sample.offset_bytes}", where=sample.key
+                fetched[sample.shard_set, sample.number] = IntegrityError(
+                    f"the index claims an invalid range of {sample.size_bytes} bytes at offset {sample.offset_bytes}",
+                    where=sample.key,
                 )
-            elif self._cache is not None and (members := self._cached(self._cache, sample)) is not None:
-                found[sample.shard_set, sample.number] = members
+            elif self._cache is not None and (members := self._read_cached(self._cache, sample)) is not None:
+                fetched[sample.shard_set, sample.number] = members
             else:
                 missing.append(sample)
         local: list[RangeRead] = []
         remote: list[RangeRead] = []
         for read in plan_reads(missing, self._gap_bytes):
-            (local if isinstance(self._stores[read.source], LocalStore) else remote).append(read)
-        # Requests are under way while this thread reads local files.
-        answers = self._requests.map(self._fetch_range, remote) if self._requests and remote else ()
+            (local if isinstance(self._stores[read.shard_set], LocalStore) else remote).append(read)
+        # The requests run while this thread reads local files.
+        remote_results = self._requests.map(self._fetch_range, remote) if self._requests and remote else ()
         for read in local:
-            found |= self._fetch_range(read)
-        for outcome in answers:
-            found |= outcome
-        return found
+            fetched |= self._fetch_range(read)
+        for result in remote_results:
+            fetched |= result
+        return fetched
 
     def close(self) -> None:
-        """Ends waits between tries and closes files. Reads that are under way end by themselves."""
+        """Ends the waits between retries and closes files. Reads in progress finish by themselves."""
         self._stop.set()
         if self._requests is not None:
             self._requests.shutdown(wait=False, cancel_futures=True)
         self._files.close()
 
-    def _cached(self, cache: DiskCache, sample: PlannedSample) -> SampleMembers | None:
+    def _read_cached(self, cache: DiskCache, sample: PlannedSample) -> SampleMembers | None:
         name = cache_entry_name(self._stores[sample.shard_set].url, sample)
         data = cache.get(name, sample.size_bytes, sample.crc32)
         if data is None:
@@ -185,7 +187,9 @@ class Fetcher:
         try:
             return _split_members(data, sample)
         except IntegrityError:
-            return None  # no tar, as the shard holds no tar there: reading that says so
+            return (
+                None  # the shard has no valid members at this location either; reading it reports the error
+            )
 
     def _fetch_range(self, read: RangeRead) -> FetchedSamples:
         try:
@@ -195,53 +199,57 @@ class Fetcher:
         return dict(self._split_range(read, data))
 
     def _read_individually(self, read: RangeRead, error: StorageError) -> FetchedSamples:
-        """Of a read that failed, the samples that can be had by themselves; `error` for the others."""
-        whole: FetchedSamples = {(sample.shard_set, sample.number): error for sample in read.samples}
-        store = self._stores[read.source]
+        """Reads each sample of a failed read by itself. Samples that cannot be read get `error` or their own error."""
+        results: FetchedSamples = {(sample.shard_set, sample.number): error for sample in read.samples}
+        store = self._stores[read.shard_set]
         try:
             size_bytes = retry(lambda: store.size(read.shard), retries=self._retries, stop=self._stop)
         except StorageError:
-            return whole
+            return results
         for sample in read.samples:
             key = (sample.shard_set, sample.number)
             if sample.offset_bytes + sample.size_bytes > size_bytes:
-                whole[key] = _truncated_error(store, sample)
+                results[key] = _truncated_error(store, sample)
             elif len(read.samples) > 1:
-                alone = _single_read(sample)
+                single = _single_read(sample)
                 try:
-                    whole.update(self._split_range(alone, self._read(alone)))
-                except StorageError as own:
-                    whole[key] = own
-        return whole
+                    results.update(self._split_range(single, self._read(single)))
+                except StorageError as sample_error:
+                    results[key] = sample_error
+        return results
 
     def _read(self, read: RangeRead) -> bytes | memoryview:
-        """Bytes of the read, good until this thread's next one; fewer where a local file ends before. Raises
-        StorageError.
-        """
-        store = self._stores[read.source]
+        """Returns the bytes of a read, valid until the next read of this thread.
 
-        def once() -> bytes | memoryview:
+        There are fewer bytes than requested if a local file ends early.
+
+        Raises:
+            StorageError: the bytes cannot be read, after all retries.
+        """
+        store = self._stores[read.shard_set]
+
+        def read_once() -> bytes | memoryview:
             if isinstance(store, LocalStore):
                 return self._read_local(self._path(store, read.shard), read.start, read.stop)
             return store.read_range(read.shard, read.start, read.stop - read.start)
 
-        return retry(once, retries=self._retries, stop=self._stop)
+        return retry(read_once, retries=self._retries, stop=self._stop)
 
     def _read_local(self, path: str, start: int, stop: int) -> memoryview:
         try:
             size = stop - start
             if size > MAX_READ_BYTES:
-                # A single large sample: no more memory is asked for than there are bytes.
-                room = memoryview(bytearray(max(0, min(stop, self._files.size(path)) - start)))
+                # Only a single large sample is longer. No more memory is allocated than the file has bytes.
+                buffer = memoryview(bytearray(max(0, min(stop, self._files.size(path)) - start)))
             else:
-                room = self._scratch.room[:size]
-            return room[: self._files.read_into(path, start, room)]
+                buffer = self._scratch.memory[:size]
+            return buffer[: self._files.read_into(path, start, buffer)]
         except OSError:
             with storage_errors(path, "reading"):
                 raise
 
     def _path(self, store: LocalStore, shard: str) -> str:
-        # As text, and once for each shard: checking a name costs as much as reading a small sample.
+        # The path is cached as text for each shard, because checking a name costs as much as reading a small sample.
         path = self._paths.get((store.url, shard))
         if path is None:
             path = self._paths[store.url, shard] = f"{store.url}/{check_name(shard)}"
@@ -251,21 +259,21 @@ class Fetcher:
         self, read: RangeRead, data: bytes | memoryview
     ) -> Iterator[tuple[SampleKey, SampleMembers | MmpackError]]:
         view = memoryview(data)
-        store = self._stores[read.source]
+        store = self._stores[read.shard_set]
         for sample in read.samples:
             start = sample.offset_bytes - read.start
-            own = view[start : start + sample.size_bytes]
+            content = view[start : start + sample.size_bytes]
             key = (sample.shard_set, sample.number)
-            if len(own) != sample.size_bytes:
+            if len(content) != sample.size_bytes:
                 yield key, _truncated_error(store, sample)
                 continue
             try:
-                members = _split_members(own, sample)
+                members = _split_members(content, sample)
             except IntegrityError as error:
                 yield key, error
                 continue
             if self._cache is not None:
-                self._cache.put(cache_entry_name(store.url, sample), own)
+                self._cache.put(cache_entry_name(store.url, sample), content)
             yield key, members
 
 
@@ -275,4 +283,6 @@ def _split_members(data: bytes | memoryview, sample: PlannedSample) -> SampleMem
 
 def _truncated_error(store: Store, sample: PlannedSample) -> StorageError:
     stop = sample.offset_bytes + sample.size_bytes
-    return PermanentStorageError(f"ends before byte {stop}: truncated", where=f"{store.url}/{sample.shard}")
+    return PermanentStorageError(
+        f"the shard is truncated: it ends before byte {stop}", where=f"{store.url}/{sample.shard}"
+    )
