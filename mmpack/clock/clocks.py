@@ -43,7 +43,7 @@ class Domain:
     low_ns: int
     high_ns: int
     sentinels: tuple[int, ...]
-    about: str
+    description: str
 
 
 def _absolute_domain(name: str, epoch: datetime, about: str) -> Domain:

@@ -57,7 +57,7 @@ class DriftFit:
     residual_p99_ns: int
     span_ns: int
     n: int
-    refused: str
+    rejection_reason: str
 
 
 def fit_drift(
@@ -115,7 +115,7 @@ def fit_drift(
         residual_p99_ns=residual_ns,
         span_ns=span_ns,
         n=n,
-        refused=_refusal_reason(n, span_ns, min_span_ns, 2 * half_ppm),
+        rejection_reason=_refusal_reason(n, span_ns, min_span_ns, 2 * half_ppm),
     )
 
 
@@ -157,7 +157,7 @@ def period_drift(
     if unclear <= 0.01:
         return fit
     sentence = f"{unclear:.0%} of the steps are no whole number of periods of {format_ns(round(period))}"
-    return replace(fit, refused=fit.refused or sentence)
+    return replace(fit, rejection_reason=fit.rejection_reason or sentence)
 
 
 def fit_offset(x_ns: ArrayLike, y_ns: ArrayLike, method: Method) -> tuple[int, int]:
@@ -252,7 +252,7 @@ def _half_width(slope: _Estimator, u: _Floats, e: _Floats, drift: float) -> floa
     return _T_95 * math.sqrt(variance)
 
 
-def _refusal_reason(n: int, span_ns: int, min_span_ns: int, width_ppm: float) -> str:
+def _find_rejection_reason(n: int, span_ns: int, min_span_ns: int, width_ppm: float) -> str:
     if n < MIN_POINTS:
         return f"{n} points are fewer than {MIN_POINTS}"
     if span_ns < min_span_ns:

@@ -114,7 +114,7 @@ class ClockMap:
         fit = fit_drift(x_ns, y_ns, method=method, min_span_ns=min_span_ns)
         if fit.n == 0:
             raise ClockError("no pairs of stamps to fit", where=f"clock map {source} -> {target}")
-        if not fit.refused:
+        if not fit.rejection_reason:
             return cls(source, target, fit.x0_ns, fit.x0_ns + fit.offset_ns, fit.ppm, fit.residual_p99_ns)
         offset_ns, residual_ns = fit_offset(x_ns, y_ns, method)
-        return cls(source, target, fit.x0_ns, fit.x0_ns + offset_ns, 0.0, residual_ns, fit.refused)
+        return cls(source, target, fit.x0_ns, fit.x0_ns + offset_ns, 0.0, residual_ns, fit.rejection_reason)

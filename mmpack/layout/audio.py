@@ -57,6 +57,6 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
         """
         return self.num_frames(samples, rate_hz) * self.codebooks
 
-    def canonical(self) -> dict[str, object]:
+    def to_canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""
         return to_builtins(self)

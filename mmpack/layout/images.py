@@ -98,7 +98,7 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
             )
         return _resize_grid(height, width, self.token_side, self.min_tokens, self.max_tokens)
 
-    def canonical(self) -> dict[str, object]:
+    def to_canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""
         bounds = {"size": list(self.size)} if self.size else {"tokens": [self.min_tokens, self.max_tokens]}
         return {"patch_size": self.patch_size, "merge": self.merge, **bounds}

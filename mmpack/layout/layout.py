@@ -85,11 +85,11 @@ class Layout:
         decisive = {
             "version": LAYOUT_VERSION,
             "tokenizer": self.tokenizer.digest,
-            "vision": config.vision.canonical(),
-            "audio": config.audio.canonical(),
-            "time": config.time.canonical(),
+            "vision": config.vision.to_canonical(),
+            "audio": config.audio.to_canonical(),
+            "time": config.time.to_canonical(),
             "cameras": config.cameras,
-            "numeric": [stream.canonical() for stream in config.numeric],
+            "numeric": [stream.to_canonical() for stream in config.numeric],
         }
         return hashlib.sha256(canonical_json(decisive)).hexdigest()
 
@@ -130,7 +130,7 @@ class Layout:
 
     def count_tokens(self, metadata: SampleMetadata) -> TokenCounts:
         """Tokens of a sample by modality: the sum of its :meth:`segments`. Raises as they do."""
-        return TokenCounts.of(self.sample_segments(metadata))
+        return TokenCounts.from_segments(self.sample_segments(metadata))
 
     def count_tokens_many(self, metadata: Sequence[SampleMetadata]) -> list[TokenCounts]:
         """:meth:`count` of each, with all texts tokenized in batches."""

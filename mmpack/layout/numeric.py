@@ -137,7 +137,7 @@ class NumericLayout(Settings, frozen=True, kw_only=True):
             raise DataError(f"shape {array.shape} does not end in the width {self.width}", where=self.name)
         return array
 
-    def canonical(self) -> dict[str, object]:
+    def to_canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""
         what: dict[str, object] = {
             "name": self.name,

@@ -58,7 +58,7 @@ class TokenCounts:
         return self.text + self.vision + self.audio + self.numeric + self.action + self.special
 
     @classmethod
-    def of(cls, segments: Iterable[Segment]) -> TokenCounts:
+    def from_segments(cls, segments: Iterable[Segment]) -> TokenCounts:
         """The sum over `segments`."""
         sums = [0] * len(Modality)
         for segment in segments:

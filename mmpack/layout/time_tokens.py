@@ -61,7 +61,7 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
             for t in range(0, self.span_ns + 1, step)
         )
 
-    def index(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
+    def token_indices(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
         """Which token each time gets, int32, same shape: the nearest step, halves up, the last at most.
 
         Args:
@@ -80,6 +80,6 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
         clamped = np.minimum(times, self.span_ns).astype(np.int64)
         return ((2 * clamped + step) // (2 * step)).astype(np.int32)
 
-    def canonical(self) -> dict[str, object]:
+    def to_canonical(self) -> dict[str, object]:
         """What changes tokens, for the fingerprint."""
         return {"step_ns": self.step_ns, "span_ns": self.span_ns}

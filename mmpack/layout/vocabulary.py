@@ -117,7 +117,7 @@ class Vocabulary:
         Raises:
             DataError: a time is not an integer, or lies before the document's start.
         """
-        return self._time.index(relative_ns) + np.int32(self._first_time)
+        return self._time.token_indices(relative_ns) + np.int32(self._first_time)
 
     def audio_ids(self, codes: ArrayLike) -> NDArray[np.int32]:
         """Ids of codec codes (frames, codebooks) in reading order: shape (frames * codebooks,), int32.

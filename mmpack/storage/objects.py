@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmpack.errors import ConfigError, StorageError
-from mmpack.storage.store import PermanentStorageError, check_name, short_message, storage_errors
+from mmpack.storage.store import PermanentStorageError, check_name, shorten_message, storage_errors
 
 _LASTING_REMOTE = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError")
 
@@ -39,7 +39,7 @@ class ObjectStore:
             try:
                 self._opened = from_url(self.url, **options)
             except Exception as error:
-                raise ConfigError(f"cannot be opened ({short_message(error)})", where=self.url) from None
+                raise ConfigError(f"cannot be opened ({shorten_message(error)})", where=self.url) from None
         return self._opened
 
     @contextmanager
@@ -55,7 +55,7 @@ class ObjectStore:
                 own and type(error).__name__ in _LASTING_REMOTE
             )
             kind = PermanentStorageError if lasting else StorageError
-            raise kind(f"{operation} failed ({short_message(error)})", where=f"{self.url}/{name}") from None
+            raise kind(f"{operation} failed ({shorten_message(error)})", where=f"{self.url}/{name}") from None
 
     def exists(self, name: str) -> bool:
         """Whether the object is there."""
@@ -65,7 +65,7 @@ class ObjectStore:
             return False
         except Exception as error:
             raise StorageError(
-                f"reading failed ({short_message(error)})", where=f"{self.url}/{name}"
+                f"reading failed ({shorten_message(error)})", where=f"{self.url}/{name}"
             ) from None
         return True
 

@@ -121,7 +121,7 @@ def storage_errors(where: str | Path, operation: str) -> Iterator[None]:
         ) from None
 
 
-def short_message(error: BaseException) -> str:
+def shorten_message(error: BaseException) -> str:
     # obstore appends the whole chain of causes for its own debugging.
     return (
         " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__

@@ -38,7 +38,7 @@ def covers(fit: DriftFit, ppm: float) -> bool:
 def test_a_line_is_found_and_its_interval_is_the_resolution(method: str, start: int) -> None:
     x, y = series(60, 12.5, start)
     fit = fit_drift(x, y, method=method, resolution_ns=1000)  # type: ignore[arg-type]
-    assert fit.refused == ""
+    assert fit.rejection_reason == ""
     assert fit.ppm == pytest.approx(12.5, abs=1e-3)
     assert fit.ppm_high - fit.ppm_low == pytest.approx(2 * 1000 / fit.span_ns * 1e6, rel=1e-6)
     assert (fit.n, fit.x0_ns, fit.span_ns) == (x.size, start, int(x[-1] - x[0]))
@@ -126,25 +126,25 @@ def test_many_points_are_thinned_the_same_way_every_time() -> None:
 def test_refusals_say_why_and_keep_the_figures() -> None:
     x, y = series(10, 20.0)
     short = fit_drift(x, y)
-    assert "span of 9.95 s is shorter than 30 s" in short.refused
+    assert "span of 9.95 s is shorter than 30 s" in short.rejection_reason
     assert short.ppm == pytest.approx(20, abs=0.01)
-    assert fit_drift(x, y, min_span_ns=5 * S).refused == ""
+    assert fit_drift(x, y, min_span_ns=5 * S).rejection_reason == ""
 
     few = fit_drift(x[:15] * 20, y[:15] * 20)
-    assert few.refused == "15 points are fewer than 16"
+    assert few.rejection_reason == "15 points are fewer than 16"
     assert few.ppm == pytest.approx(20, abs=0.01)
     assert few.ppm_low == -np.inf
 
     x, y = series(60, 0.0)
     wild = fit_drift(x, y + lasting_jitter(np.random.default_rng(0), x.size, 9e6, 0.9))
-    assert "ppm is wider than 50 ppm" in wild.refused
+    assert "ppm is wider than 50 ppm" in wild.rejection_reason
     assert np.isfinite(wild.ppm)
 
 
 @pytest.mark.parametrize("x", [[], [5], [5] * 20])
 def test_no_span_no_drift(x: list[int]) -> None:
     fit = fit_drift(x, x)
-    assert "at one time" in fit.refused
+    assert "at one time" in fit.rejection_reason
     assert np.isnan(fit.ppm)
     assert (fit.offset_ns, fit.residual_p99_ns) == (0, 0)
 
@@ -186,7 +186,7 @@ def test_a_period_is_found_through_gaps_repeats_and_backward_stamps(
     t[700] += int(0.6 * period)
     t[300], t[301] = t[301], t[300]
     fit = period_drift(t, period)
-    assert fit.refused == ""
+    assert fit.rejection_reason == ""
     assert fit.ppm == pytest.approx(ppm, abs=0.5)
 
 
@@ -198,7 +198,7 @@ def test_drift_past_half_a_period_is_still_counted() -> None:
 def test_steps_that_cannot_be_counted_are_refused() -> None:
     rng = np.random.default_rng(0)
     t = np.cumsum(rng.integers(PERIOD // 10, 2 * PERIOD, 2000))
-    assert period_drift(t, PERIOD).refused != ""
+    assert period_drift(t, PERIOD).rejection_reason != ""
     alternating = np.cumsum(np.tile([PERIOD * 7 // 10, PERIOD * 13 // 10], 1000))
-    assert "no whole number of periods of 50 ms" in period_drift(alternating, PERIOD).refused
-    assert "at one time" in period_drift([], PERIOD).refused
+    assert "no whole number of periods of 50 ms" in period_drift(alternating, PERIOD).rejection_reason
+    assert "at one time" in period_drift([], PERIOD).rejection_reason

@@ -47,7 +47,7 @@ def test_one_limit_serves_all_values() -> None:
     one = NumericLayout(name="a", width=2, mode="discrete", low=-1, high=1)
     each = NumericLayout(name="a", width=2, mode="discrete", low=(-1, -1), high=(1, 1))
     assert one.limits() == each.limits() == ((-1.0, -1.0), (1.0, 1.0))
-    assert one.canonical() == each.canonical()
+    assert one.to_canonical() == each.to_canonical()
 
 
 def test_a_row_takes_one_place_or_one_per_value() -> None:

@@ -39,7 +39,7 @@ def test_each_name_is_its_own_exact_time(step_ns: int, steps: int) -> None:
 @given(st.lists(st.integers(0, 2**63 - 1), max_size=20), st.integers(1, 10**9), st.integers(0, 500))
 def test_a_time_gets_the_nearest_token_and_the_last_at_most(times: list[int], step: int, steps: int) -> None:
     layout = TimeLayout(step=f"{step}ns", span=f"{step * steps}ns")
-    got = layout.index(np.array(times, dtype=np.int64))
+    got = layout.token_indices(np.array(times, dtype=np.int64))
     assert got.dtype == np.int32
     for time, index in zip(times, got.tolist(), strict=True):
         assert index == min(steps, int(Fraction(time, step) + Fraction(1, 2)))
@@ -47,9 +47,9 @@ def test_a_time_gets_the_nearest_token_and_the_last_at_most(times: list[int], st
 
 def test_a_time_before_the_start_or_in_float_is_refused() -> None:
     with pytest.raises(DataError, match="-1 ns"):
-        TimeLayout().index([5, -1])
+        TimeLayout().token_indices([5, -1])
     with pytest.raises(DataError, match="float64"):
-        TimeLayout().index(0.5)
+        TimeLayout().token_indices(0.5)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def detect_frame_period(stream: AlignedStream) -> Iterator[Finding]:
     if nominal is None or stream.stream.kind not in ("camera", "event", "lidar"):
         return
     fit = period_drift(stream.t_ns, nominal, resolution_ns=stream.stream.timestamps.resolution_ns)
-    if fit.refused and not stream.stream.nominal_period_ns:
+    if fit.rejection_reason and not stream.stream.nominal_period_ns:
         return  # nobody asked
     yield Finding(
         "drift",
@@ -128,6 +128,6 @@ def _nominal_period(stream: AlignedStream) -> Fraction | None:
 
 def describe_drift(fit: DriftFit) -> str:
     """A drift in words: the figure with its 95 % interval, or why it is refused."""
-    if fit.refused:
-        return f"drift not told ({fit.refused})"
+    if fit.rejection_reason:
+        return f"drift not told ({fit.rejection_reason})"
     return f"{fit.ppm:+.2f} ppm [{fit.ppm_low:+.2f}, {fit.ppm_high:+.2f}] over {fit.span_ns / 1e9:.1f} s"

@@ -76,7 +76,7 @@ def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     x, residual = ticks.t_ns[good], match.residual_ns[good]
     fit = fit_drift(x, x + residual)
     moved_ns = abs(fit.ppm) * 1e-6 * fit.span_ns
-    is_sure = not fit.refused and (fit.ppm_low > 0 or fit.ppm_high < 0)
+    is_sure = not fit.rejection_reason and (fit.ppm_low > 0 or fit.ppm_high < 0)
     if is_sure and moved_ns > max(match.rule.tolerance_ns / 2, 5 * fit.residual_p99_ns):
         yield Finding(
             "drift", "fault", match.name, int(good.sum()), f"runs {describe_drift(fit)} against the reference"
