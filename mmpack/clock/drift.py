@@ -115,7 +115,7 @@ def fit_drift(
         residual_p99_ns=residual_ns,
         span_ns=span_ns,
         n=n,
-        rejection_reason=_refusal_reason(n, span_ns, min_span_ns, 2 * half_ppm),
+        rejection_reason=_find_rejection_reason(n, span_ns, min_span_ns, 2 * half_ppm),
     )
 
 
