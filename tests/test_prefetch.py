@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from mmpack.prefetch import Prefetcher
-from tests.fetch.random_stores import FakeRowFunction, assert_same, expected, rows
+from tests.fetch.random_stores import FakeRowFunction, assert_same_row, expected_rows, planned_rows
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,12 +25,12 @@ def ahead_threads() -> int:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_order_and_content(threads: int, depth: int) -> None:
-    made = FakeRowFunction(slow_s=0.005)
-    with Prefetcher(made.make, rows(40), threads=threads, depth=depth) as ahead:
+    made = FakeRowFunction(max_delay_s=0.005)
+    with Prefetcher(made.make, planned_rows(40), threads=threads, depth=depth) as ahead:
         got = list(ahead)
     assert len(got) == 40
-    for one, other in zip(got, expected(40), strict=True):
-        assert_same(one, other)
+    for one, other in zip(got, expected_rows(40), strict=True):
+        assert_same_row(one, other)
     assert ahead_threads() == 0
 
 
@@ -97,7 +97,7 @@ def test_no_items() -> None:
 
 
 def test_close_in_the_midst() -> None:
-    ahead = Prefetcher(FakeRowFunction(slow_s=0.02).make, rows(1 << 40), threads=3, depth=5)
+    ahead = Prefetcher(FakeRowFunction(max_delay_s=0.02).make, planned_rows(1 << 40), threads=3, depth=5)
     assert next(ahead)[0].number == 0
     ahead.close()
     assert ahead_threads() == 0
@@ -106,7 +106,7 @@ def test_close_in_the_midst() -> None:
 
 
 def test_a_forgotten_one_closes_itself() -> None:
-    ahead = Prefetcher(FakeRowFunction().make, rows(1 << 40), threads=2, depth=3)
+    ahead = Prefetcher(FakeRowFunction().make, planned_rows(1 << 40), threads=2, depth=3)
     next(ahead)
     del ahead
     gc.collect()

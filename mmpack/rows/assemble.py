@@ -121,20 +121,20 @@ class RowAssembler:
             except MmpackError as error:
                 sample.mark_unreadable(error)
             else:
-                sample.outline, last_ns = outline, outline.t_ns
+                sample.tokenised, last_ns = outline, outline.t_ns
 
     def _decode(self, samples: Sequence[RowSample]) -> NDArray[np.uint8]:
         """The patches of all samples, allocated once; those that fail on the way leave theirs unused."""
         count = 0
         for sample in samples:
-            if sample.outline is not None:
-                sample.patches = slice(count, count + sample.outline.patches)
-                count = sample.patches.stop
+            if sample.tokenised is not None:
+                sample.patch_slice = slice(count, count + sample.tokenised.num_patches)
+                count = sample.patch_slice.stop
         patches = np.empty((count, self._side, self._side, 3), np.uint8)
         for sample in samples:
-            if sample.outline is not None:
+            if sample.tokenised is not None:
                 try:
-                    sample.frames = self._reader.decode(sample.outline, patches[sample.patches])
+                    sample.frames = self._reader.decode(sample.tokenised, patches[sample.patch_slice])
                 except MmpackError as error:
                     sample.mark_unreadable(error)
         return patches
@@ -142,16 +142,16 @@ class RowAssembler:
     def _append_document(
         self, document: PlannedDocument, samples: Sequence[RowSample], builder: RowBuilder
     ) -> None:
-        if document.is_pair and samples[0].outline is not None:
+        if document.is_pair and samples[0].tokenised is not None:
             self._append_pair(document, samples, builder)
             return
         overhead = PAIR_OVERHEAD if document.is_pair else 0
-        groups = [list(group) for _, group in groupby(samples, key=lambda each: each.outline is None)]
+        groups = [list(group) for _, group in groupby(samples, key=lambda each: each.tokenised is None)]
         for number, group in enumerate(groups):
             is_first, is_last = number == 0, number == len(groups) - 1
             prefix = self._prefix if document.is_run and is_first else self._prefix[:0]
             suffix = self._suffix if document.is_run and is_last else self._suffix[:0]
-            if group[0].outline is None:
+            if group[0].tokenised is None:
                 size = sum(each.planned.tokens for each in group) + len(prefix) + len(suffix) + overhead
                 builder.end_document(size, False, document.dataset, group)
                 continue
@@ -184,7 +184,7 @@ class RowAssembler:
         builder: RowBuilder,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Ids of consecutive readable samples with what wraps them, and the slice of each place."""
-        outlines = [sample.outline for sample in samples if sample.outline is not None]
+        outlines = [sample.tokenised for sample in samples if sample.tokenised is not None]
         numbers = [-1] * len(outlines)
         if document.is_run:
             span_ns = self._layout.config.time.span_ns
@@ -206,9 +206,9 @@ class RowAssembler:
 
 def _drop_incomplete_pair(document: PlannedDocument, samples: Sequence[RowSample]) -> None:
     """A pair of which one sample cannot be read is left out as a whole."""
-    if document.is_pair and any(sample.outline is None for sample in samples):
+    if document.is_pair and any(sample.tokenised is None for sample in samples):
         for sample in samples:
-            sample.outline = None
+            sample.tokenised = None
 
 
 def _unreadable_sample(row: int, sample: RowSample) -> UnreadableSample:

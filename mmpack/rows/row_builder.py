@@ -32,14 +32,14 @@ class RowSample:
     """
 
     planned: PlannedSample
-    outline: TokenisedSample | None = None
+    tokenised: TokenisedSample | None = None
     reason: str = ""
-    patches: slice = field(default_factory=lambda: slice(0, 0))
+    patch_slice: slice = field(default_factory=lambda: slice(0, 0))
     frames: NDArray[np.float32] | None = None
 
     def mark_unreadable(self, error: MmpackError) -> None:
         """It cannot be read."""
-        self.outline, self.reason = None, " ".join(str(error).split())
+        self.tokenised, self.reason = None, " ".join(str(error).split())
 
 
 @dataclass(slots=True, eq=False)
@@ -143,8 +143,8 @@ def _numeric_arrays(
     found: list[NumericRows] = [
         each
         for sample in samples
-        if sample.outline is not None
-        for each in sample.outline.numbers
+        if sample.tokenised is not None
+        for each in sample.tokenised.numeric
         if each.is_action == is_action
     ]
     total = sum(len(each.values) for each in found)
@@ -159,7 +159,7 @@ def _numeric_arrays(
     start = 0
     for each in found:
         rows, width = slice(start, start + len(each.values)), each.values.shape[1]
-        values[rows, :width], mask[rows, :width], stream[rows] = each.values, each.mask, each.stream
+        values[rows, :width], mask[rows, :width], stream[rows] = each.values, each.mask, each.stream_index
         start = rows.stop
     return values, mask, stream
 
@@ -171,9 +171,9 @@ def _image_spans(
     grids = [
         (shown.grid.rows, shown.grid.cols)
         for sample in samples
-        if sample.outline is not None
-        for shown in sample.outline.images
-        for _ in range(shown.frames)
+        if sample.tokenised is not None
+        for shown in sample.tokenised.images
+        for _ in range(shown.num_frames)
     ]
     found = np.array(grids, np.int32).reshape(-1, 2)
     sizes = found.prod(axis=1)
@@ -183,7 +183,7 @@ def _image_spans(
 
 def _used_patches(samples: Sequence[RowSample], patches: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The patches of samples that are in the row; only where one failed to decode is anything copied."""
-    spans = [patches[sample.patches] for sample in samples]
+    spans = [patches[sample.patch_slice] for sample in samples]
     if sum(len(span) for span in spans) == len(patches):
         return patches
     return np.concatenate([patches[:0], *spans])

@@ -62,13 +62,13 @@ class PendingImage:
     extension: str
     data: bytes
     size: tuple[int, int]
-    frames: int
+    num_frames: int
     grid: PatchGrid
 
     @property
-    def patches(self) -> int:
+    def num_patches(self) -> int:
         """Places of all frames."""
-        return self.frames * self.grid.tokens
+        return self.num_frames * self.grid.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class PendingAudio:
 
     name: str
     data: bytes
-    samples: int
+    num_samples: int
     rate_hz: int
     positions: slice
 
@@ -90,7 +90,7 @@ class NumericRows:
     finite.
     """
 
-    stream: int
+    stream_index: int
     is_action: bool
     values: NDArray[np.float32]
     mask: NDArray[np.bool_]
@@ -111,12 +111,12 @@ class TokenisedSample:
     t_ns: int
     images: tuple[PendingImage, ...]
     audio: tuple[PendingAudio, ...]
-    numbers: tuple[NumericRows, ...]
+    numeric: tuple[NumericRows, ...]
 
     @property
-    def patches(self) -> int:
+    def num_patches(self) -> int:
         """Places of all pictures."""
-        return sum(each.patches for each in self.images)
+        return sum(each.num_patches for each in self.images)
 
 
 _CONTENT = ("text", "image", "audio", "numeric")
@@ -203,7 +203,7 @@ class SampleDecoder:
             raise IntegrityError(f"takes {len(laid.ids)} places, and the index has {planned.tokens}")
         return self._fill_template(laid, found, texts, normaliser)
 
-    def decode(self, outline: TokenisedSample, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def decode(self, tokenised: TokenisedSample, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Decodes a sample's media: patches into their place, codes of sounds into the outline's ids.
 
         Args:
@@ -217,22 +217,22 @@ class SampleDecoder:
             DataError: a member is damaged or not as described.
         """
         first = 0
-        for shown in outline.images:
-            place = patches[first : first + shown.patches]
+        for shown in tokenised.images:
+            place = patches[first : first + shown.num_patches]
             if shown.extension == "mp4":
-                frames = place.reshape(shown.frames, shown.grid.tokens, *place.shape[1:])
+                frames = place.reshape(shown.num_frames, shown.grid.tokens, *place.shape[1:])
                 decode_tubelet(shown.data, shown.size, shown.grid, frames, where=shown.name)
             else:
                 decode_image(shown.data, shown.extension, shown.size, shown.grid, place, where=shown.name)
-            first += shown.patches
-        return self._decode_audio(outline)
+            first += shown.num_patches
+        return self._decode_audio(tokenised)
 
     def _decode_audio(self, outline: TokenisedSample) -> NDArray[np.float32]:
         target, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
         kept = [np.empty((0, hop), np.float32)]
         for heard in outline.audio:
             samples, rate_hz = decode_audio(heard.data, where=heard.name)
-            if (len(samples), rate_hz) != (heard.samples, heard.rate_hz):
+            if (len(samples), rate_hz) != (heard.num_samples, heard.rate_hz):
                 raise IntegrityError(
                     f"its sound has {len(samples)} samples at {rate_hz} Hz, not as described"
                 )

@@ -17,7 +17,7 @@ from moto.server import ThreadedMotoServer
 
 
 @contextmanager
-def s3_server() -> Iterator[tuple[Any, tuple[str, int]]]:
+def run_s3_server() -> Iterator[tuple[Any, tuple[str, int]]]:
     """A server with the bucket `shards`: a client of it, and its address."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -43,9 +43,9 @@ def upload(client: Any, folder: Path, prefix: str) -> None:
 
 
 @contextmanager
-def run_proxy(behind: tuple[str, int]) -> Iterator[Proxy]:
+def run_proxy(upstream: tuple[str, int]) -> Iterator[Proxy]:
     """A proxy of the server at `behind`, which clients opened within take for the store."""
-    proxy = Proxy(behind)
+    proxy = Proxy(upstream)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     with pytest.MonkeyPatch.context() as patch:
@@ -74,17 +74,17 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, behind: tuple[str, int]) -> None:
+    def __init__(self, upstream: tuple[str, int]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.behind = behind
-        self.spoils = 0
-        self.down = False
-        self.slow_s = 0.0
+        self.upstream = upstream
+        self.fail_every = 0
+        self.is_down = False
+        self.delay_s = 0.0
         self.clear()
 
     def clear(self) -> None:
         self.ranges: list[str] = []
-        self.spoiled = self.at_once = self.under_way = 0
+        self.num_failed = self.max_concurrent = self.num_active = 0
         self.lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -99,17 +99,17 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server
         with proxy.lock:
             proxy.ranges.append(self.headers.get("Range", ""))
-            spoil = bool(proxy.spoils) and len(proxy.ranges) % proxy.spoils == 0
-            way = 1 if proxy.down else proxy.spoiled % 3 if spoil else None
-            proxy.spoiled += spoil
-            proxy.under_way += 1
-            proxy.at_once = max(proxy.at_once, proxy.under_way)
-        time.sleep(proxy.slow_s)
+            spoil = bool(proxy.fail_every) and len(proxy.ranges) % proxy.fail_every == 0
+            way = 1 if proxy.is_down else proxy.num_failed % 3 if spoil else None
+            proxy.num_failed += spoil
+            proxy.num_active += 1
+            proxy.max_concurrent = max(proxy.max_concurrent, proxy.num_active)
+        time.sleep(proxy.delay_s)
         try:
             self._pass_on(way)
         finally:
             with proxy.lock:
-                proxy.under_way -= 1
+                proxy.num_active -= 1
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        server = http.client.HTTPConnection(*self.server.behind, timeout=20)
+        server = http.client.HTTPConnection(*self.server.upstream, timeout=20)
         server.request(self.command, self.path, headers=dict(self.headers))
         answer = server.getresponse()
         body = answer.read()

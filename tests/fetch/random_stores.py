@@ -28,10 +28,10 @@ class RandomStore:
 
 
 def make_store(
-    root: Path, *, shards: int = 2, per_shard: int = 12, size: int = 3000, source: int = 0
+    root: Path, *, shards: int = 2, per_shard: int = 12, size: int = 3000, shard_set: int = 0
 ) -> RandomStore:
     """Tars of samples with two members each."""
-    random = np.random.default_rng(source)
+    random = np.random.default_rng(shard_set)
     made = RandomStore(root)
     (root / "shards").mkdir(parents=True)
     for shard in range(shards):
@@ -39,7 +39,7 @@ def make_store(
         data = b""
         for _ in range(per_shard):
             number = len(made.samples)
-            key = f"sample-{source}-{number:05d}"
+            key = f"sample-{shard_set}-{number:05d}"
             members = {
                 "bin": random.bytes(size + number),
                 "json": b'{"n":%d}' % number,
@@ -50,7 +50,7 @@ def make_store(
             )
             made.samples.append(
                 PlannedSample(
-                    shard_set=source,
+                    shard_set=shard_set,
                     number=number,
                     key=key,
                     kind="text",
@@ -73,7 +73,7 @@ def make_planned_row(*samples: PlannedSample, number: int = 0) -> PlannedRow:
     return PlannedRow(number, tuple(PlannedDocument(0, (sample,), sample.tokens) for sample in samples))
 
 
-def rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
+def planned_rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
     """Planned rows, each of one sample that is nowhere."""
     for number in range(start, start + count):
         yield make_planned_row(
@@ -96,26 +96,26 @@ class FakeRowFunction:
     """
 
     patches: int = 4
-    slow_s: float = 0.0
+    max_delay_s: float = 0.0
     fails_at: int = -1
     dies_at: int = -1
-    deaths: int = 0
-    victims: str = ""
-    pids: str = ""
+    max_deaths: int = 0
+    deaths_path: str = ""
+    pids_folder: str = ""
 
     def __call__(self) -> FakeRowFunction:
-        if self.pids:
-            (Path(self.pids) / str(os.getpid())).touch()
+        if self.pids_folder:
+            (Path(self.pids_folder) / str(os.getpid())).touch()
         return self
 
     def make(self, planned: PlannedRow) -> tuple[Row, list[UnreadableSample]]:
         """A row and one fault."""
-        if self.slow_s:
-            time.sleep(self.slow_s * np.random.default_rng(~planned.number % 1000).random())
+        if self.max_delay_s:
+            time.sleep(self.max_delay_s * np.random.default_rng(~planned.number % 1000).random())
         if planned.number == self.fails_at:
             raise DataError("a fault", where=f"row {planned.number}", hint="None.")
-        if planned.number == self.dies_at and os.path.getsize(self.victims) < self.deaths:
-            with open(self.victims, "ab") as file:
+        if planned.number == self.dies_at and os.path.getsize(self.deaths_path) < self.max_deaths:
+            with open(self.deaths_path, "ab") as file:
                 file.write(b"x")
             os.kill(os.getpid(), 9)
         return make_row(planned, self.patches)
@@ -175,7 +175,7 @@ def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[UnreadableSam
     return row, [fault]
 
 
-def assert_same(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[UnreadableSample]]) -> None:
+def assert_same_row(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[UnreadableSample]]) -> None:
     """Equal in every array, dtype and shape, and in their faults."""
     assert one[1] == other[1]
     assert (one[0].number, one[0].keys) == (other[0].number, other[0].keys)
@@ -185,17 +185,17 @@ def assert_same(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[
         np.testing.assert_array_equal(array, again, err_msg=name)
 
 
-def expected(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[UnreadableSample]]]:
+def expected_rows(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[UnreadableSample]]]:
     """What `FakeRowFunction` makes of `rows(count)`."""
-    return [make_row(planned, patches) for planned in rows(count, start)]
+    return [make_row(planned, patches) for planned in planned_rows(count, start)]
 
 
-def descriptors() -> int:
+def count_open_descriptors() -> int:
     """Open descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
-def memfds(pid: int | str = "self") -> int:
+def count_row_memfds(pid: int | str = "self") -> int:
     """Descriptors and mappings of anonymous files that rows travel in."""
     found = sum("memfd:mmpack" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
     for handle in Path(f"/proc/{pid}/fd").iterdir():

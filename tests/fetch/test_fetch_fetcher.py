@@ -19,7 +19,7 @@ from mmpack.storage.local import LocalStore
 from mmpack.storage.open_files import OpenFiles
 from mmpack.storage.retry import retry
 from mmpack.storage.store import PermanentStorageError
-from tests.fetch.random_stores import RandomStore, descriptors, make_planned_row, make_store
+from tests.fetch.random_stores import RandomStore, count_open_descriptors, make_planned_row, make_store
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -41,7 +41,7 @@ def test_every_sample_is_what_was_written(tmp_path: Path, made: RandomStore) -> 
 
 
 def test_samples_of_several_stores(tmp_path: Path) -> None:
-    builds = [make_store(tmp_path / str(source), source=source) for source in range(3)]
+    builds = [make_store(tmp_path / str(source), shard_set=source) for source in range(3)]
     stores = [LocalStore(tmp_path / str(source)) for source in range(3)]
     chosen = [build.samples[5] for build in builds] + [builds[1].samples[6]]
     found = Fetcher(stores, ReaderConfig()).fetch(make_planned_row(*chosen))
@@ -174,15 +174,15 @@ def test_threads_share_one_fetcher(tmp_path: Path) -> None:
                 wrong.append(found)
 
     threads = [threading.Thread(target=read) for _ in range(4)]
-    before = descriptors()
+    before = count_open_descriptors()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert descriptors() <= before + 2
+    assert count_open_descriptors() <= before + 2
     shared.close()
-    assert descriptors() == before
+    assert count_open_descriptors() == before
 
 
 def test_a_file_larger_than_one_call_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from mmpack.plan.plan_config import ReaderConfig
 from mmpack.storage.local import LocalStore
 from mmpack.storage.objects import ObjectStore
 from mmpack.storage.store import PermanentStorageError
-from tests.fetch.flaky_store import Proxy, run_proxy, s3_server, upload
+from tests.fetch.flaky_store import Proxy, run_proxy, run_s3_server, upload
 from tests.fetch.random_stores import RandomStore, make_planned_row, make_store
 
 pytestmark = pytest.mark.timeout(60)
@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RandomStore:
 @pytest.fixture(scope="module")
 def s3(made: RandomStore) -> Iterator[tuple[Any, tuple[str, int]]]:
     """An S3 server that holds the store as s3://shards/build, and its address."""
-    with s3_server() as (client, address):
+    with run_s3_server() as (client, address):
         upload(client, made.folder, "build")
         yield client, address
 
@@ -53,12 +53,12 @@ def whole(made: RandomStore) -> dict:
 
 
 def test_neighbours_in_one_request_and_several_in_flight(made: RandomStore, proxy: Proxy) -> None:
-    proxy.slow_s = 0.2
+    proxy.delay_s = 0.2
     row = make_planned_row(*made.samples[::-1], *made.samples)
     remote = fetcher(retries=0)
     assert remote.fetch(row) == whole(made)
     assert len(proxy.ranges) == 4  # one a shard
-    assert proxy.at_once >= 2
+    assert proxy.max_concurrent >= 2
     remote.close()
 
 
@@ -75,21 +75,21 @@ def test_large_reads_are_split(made: RandomStore, proxy: Proxy, monkeypatch: pyt
 
 
 def test_one_request_in_ten_fails_and_no_sample_is_lost(made: RandomStore, proxy: Proxy) -> None:
-    proxy.spoils = 10
+    proxy.fail_every = 10
     remote = fetcher(retries=4, gap="0B")
     for number in range(12):
         some = made.samples[number::2]
         assert remote.fetch(make_planned_row(*some)) == {
             (0, each.number): made.members[each.number] for each in some
         }
-    assert proxy.spoiled >= 10
+    assert proxy.num_failed >= 10
     assert len(proxy.ranges) < 400
     remote.close()
 
 
 def test_retries_are_what_brings_them(made: RandomStore, proxy: Proxy) -> None:
     """The same without retries loses samples, and names the shard."""
-    proxy.spoils = 2
+    proxy.fail_every = 2
     remote = fetcher(retries=0, gap="0B")
     found = remote.fetch(make_planned_row(*made.samples[::2]))
     errors = [each for each in found.values() if isinstance(each, StorageError)]
@@ -99,7 +99,7 @@ def test_retries_are_what_brings_them(made: RandomStore, proxy: Proxy) -> None:
 
 
 def test_a_store_that_is_away(made: RandomStore, proxy: Proxy) -> None:
-    proxy.down = True
+    proxy.is_down = True
     remote = fetcher(retries=1)
     began = time.monotonic()
     found = remote.fetch(make_planned_row(*made.samples))
@@ -108,7 +108,7 @@ def test_a_store_that_is_away(made: RandomStore, proxy: Proxy) -> None:
     # Neither sample by sample nor for ever: two tries of each read, two of asking whether the store is there.
     assert len(proxy.ranges) <= 4 * 4
     assert time.monotonic() - began < 20
-    proxy.down = False
+    proxy.is_down = False
     assert remote.fetch(make_planned_row(*made.samples)) == whole(made)
     remote.close()
 
@@ -168,7 +168,7 @@ def test_local_and_remote_in_one_row(made: RandomStore, proxy: Proxy) -> None:
 
 
 def test_closing_ends_the_waits(made: RandomStore, proxy: Proxy) -> None:
-    proxy.down = True
+    proxy.is_down = True
     remote = fetcher(retries=100)
     thread = threading.Thread(target=remote.fetch, args=(make_planned_row(*made.samples[:2]),))
     thread.start()

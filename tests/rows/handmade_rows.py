@@ -16,11 +16,11 @@ from mmpack.settings import load_settings, parse_settings
 from tests.ingest.build_inputs import make_inputs
 from tools.make_recording import make_recording
 
-NAMES = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
+CAMERAS = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
 _LAYOUT: dict[str, Any] = {
     "vision": {"patch_size": 8, "merge": 2, "max_tokens": 6},
     "audio": {"codebooks": 2, "codebook_size": 64},
-    "cameras": list(NAMES),
+    "cameras": list(CAMERAS),
     "numeric": [
         {"name": "imu", "width": 6},
         {"name": "can", "width": 2, "mode": "discrete", "bins": 32, "low": [0.0, -1.0], "high": [40.0, 1.0]},
@@ -64,7 +64,7 @@ def build_tubelets(root: Path) -> ShardSet:
 def build_cameras(root: Path, real_data: Path) -> ShardSet:
     """A build of the real keyframes, three seconds apart, under the standard vision layout."""
     tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
-    for number, camera in enumerate(NAMES):
+    for number, camera in enumerate(CAMERAS):
         (root / camera).mkdir()
         pictures = sorted((real_data / "nuscenes_drivelm" / "samples" / camera.upper()).glob("*.jpg"))
         for count, path in enumerate(pictures):
@@ -95,25 +95,25 @@ def make_assembler(shards: ShardSet, max_seq_len: int, rows: RowsConfig | None =
     return RowAssembler(open_layout(shards), max_seq_len, [shards.manifest.numeric], rows or RowsConfig())
 
 
-def planned_sample(row: Mapping[str, Any], number: int, source: int = 0) -> PlannedSample:
+def plan_sample(row: Mapping[str, Any], number: int, shard_set: int = 0) -> PlannedSample:
     """Row `number` of an index as a planned sample."""
     same = ("key", "kind", "shard", "offset_bytes", "size_bytes", "crc32", "tokens", "tokens_text")
-    return PlannedSample(shard_set=source, number=number, **{name: row[name] for name in same})
+    return PlannedSample(shard_set=shard_set, number=number, **{name: row[name] for name in same})
 
 
-def planned_document(
-    shards: ShardSet, numbers: Iterable[int], *, dataset: int = 0, pair: bool = False, source: int = 0
+def plan_document(
+    shards: ShardSet, numbers: Iterable[int], *, dataset: int = 0, is_pair: bool = False, shard_set: int = 0
 ) -> PlannedDocument:
     """Rows `numbers` of the index as one document: consecutive slices, or one stand-alone sample."""
     samples = tuple(
-        planned_sample(shards.index.slice(number, 1).to_pylist()[0], number, source) for number in numbers
+        plan_sample(shards.index.slice(number, 1).to_pylist()[0], number, shard_set) for number in numbers
     )
     tokens = sum(sample.tokens for sample in samples)
     overhead = open_layout(shards).document_overhead if samples[0].kind == "slice" else 0
-    return PlannedDocument(dataset, samples, tokens + overhead, pair)
+    return PlannedDocument(dataset, samples, tokens + overhead, is_pair)
 
 
-def planned_row(
+def plan_row(
     shards: ShardSet, documents: Iterable[tuple[Sequence[int], bool] | Sequence[int]], number: int = 0
 ) -> PlannedRow:
     """A row by hand: of each document the rows of the index, or (rows of the index, whether it is a pair)."""
@@ -121,7 +121,7 @@ def planned_row(
     for dataset, document in enumerate(documents):
         pair = isinstance(document[-1], bool)
         numbers: Any = document[0] if pair else document
-        found.append(planned_document(shards, numbers, dataset=dataset % 3, pair=pair and bool(document[1])))
+        found.append(plan_document(shards, numbers, dataset=dataset % 3, is_pair=pair and bool(document[1])))
     return PlannedRow(number, tuple(found))
 
 

@@ -22,7 +22,7 @@ from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.decode.numeric import Normaliser
 from mmpack.rows.row import Row
 from mmpack.rows.sample_decoder import SampleDecoder
-from tests.rows.handmade_rows import make_assembler, open_layout, planned_row, read_members
+from tests.rows.handmade_rows import make_assembler, open_layout, plan_row, read_members
 from tests.rows.row_checks import check_row_arrays
 
 MAX_SEQ_LEN = 1024
@@ -44,7 +44,7 @@ class Bench:
 
     def row(self, documents: Sequence[Any], broken: Sequence[int] = ()) -> tuple[Row, list[Any], PlannedRow]:
         """A row of documents, as `planned_row` takes them, in which index rows `broken` cannot be read."""
-        planned = planned_row(self.shards, documents, number=11)
+        planned = plan_row(self.shards, documents, number=11)
         members = read_members(self.shards, planned)
         for number in broken:
             members[0, number] = StorageError("gone", where="shard")
@@ -110,10 +110,10 @@ def test_a_row_holds_what_its_samples_hold(bench: Bench, data: st.DataObject) ->
     codes, texts, found = [], [], {"patches": [], "values": [], "actions": [], "audio_frames": []}
     for sample in [sample for document in planned.documents for sample in document.samples]:
         outline = reader.tokenise(sample, members[0, sample.number], normaliser)
-        patches = np.empty((outline.patches, side, side, 3), np.uint8)
+        patches = np.empty((outline.num_patches, side, side, 3), np.uint8)
         found["audio_frames"].append(reader.decode(outline, patches))
         found["patches"].append(patches)
-        for each in outline.numbers:
+        for each in outline.numeric:
             found["actions" if each.is_action else "values"].append(each.values)
         modality = bench.layout.vocabulary.modality(outline.ids)
         codes += outline.ids[modality == Modality.AUDIO].tolist()
@@ -170,7 +170,7 @@ def test_a_run_parts_at_its_unreadable_slices(bench: Bench, broken: tuple[bool, 
 
 def test_a_sample_that_fails_while_decoding_leaves_no_patches(bench: Bench) -> None:
     numbers = bench.slices[:4]
-    planned = planned_row(bench.shards, [numbers])
+    planned = plan_row(bench.shards, [numbers])
     members = read_members(bench.shards, planned)
     whole, _ = bench.maker.assemble(planned, members)
     jpeg = members[0, numbers[1]]["cam_front.jpg"]
@@ -188,7 +188,7 @@ def test_a_sample_that_fails_while_decoding_leaves_no_patches(bench: Bench) -> N
 @pytest.mark.parametrize("stage", ["read", "decode"])
 def test_a_pair_is_left_out_as_a_whole(bench: Bench, at: int, stage: str) -> None:
     numbers = bench.slices[4:7]
-    planned = planned_row(bench.shards, [(numbers, True), (bench.numbers("speech")[:1], True)])
+    planned = plan_row(bench.shards, [(numbers, True), (bench.numbers("speech")[:1], True)])
     members = read_members(bench.shards, planned)
     if stage == "read":
         members[0, numbers[at]] = IntegrityError("crc", where="x")
@@ -217,7 +217,7 @@ def test_texts_of_a_pair_read_as_they_were_written(bench: Bench) -> None:
 
 
 def test_the_same_row_is_the_same_to_the_bit_in_any_thread(bench: Bench) -> None:
-    planned = planned_row(
+    planned = plan_row(
         bench.shards,
         [bench.slices[:5], (bench.slices[5:8], True), *([number] for number in bench.alone[-8:])],
     )
@@ -252,7 +252,7 @@ def test_a_slice_before_the_one_before_it_is_unreadable(bench: Bench) -> None:
 
 def test_faults_say_where_and_why_in_one_line(bench: Bench) -> None:
     number = bench.numbers("text")[0]
-    planned = planned_row(bench.shards, [[number]], number=42)
+    planned = plan_row(bench.shards, [[number]], number=42)
     _, (fault,) = bench.maker.assemble(
         planned, {(0, number): IntegrityError("two\nlines", where="a.tar", hint="Go.")}
     )
@@ -263,10 +263,10 @@ def test_faults_say_where_and_why_in_one_line(bench: Bench) -> None:
 
 
 def test_a_plan_that_does_not_fit_is_an_error(bench: Bench) -> None:
-    planned = planned_row(bench.shards, [bench.slices])
+    planned = plan_row(bench.shards, [bench.slices])
     with pytest.raises(DataError, match="in a row of"):
         bench.maker.assemble(planned, read_members(bench.shards, planned))
-    document = planned_row(bench.shards, [bench.slices[:2]]).documents[0]
+    document = plan_row(bench.shards, [bench.slices[:2]]).documents[0]
     wrong = PlannedRow(0, (replace(document, tokens=document.tokens + 1),))
     with pytest.raises(DataError, match="not"):
         bench.maker.assemble(wrong, read_members(bench.shards, wrong))
@@ -280,7 +280,7 @@ def test_an_empty_row_is_pads(bench: Bench) -> None:
 
 
 def test_sound_is_left_out_unless_it_is_asked_for(bench: Bench, mixed_shards: ShardSet) -> None:
-    planned = planned_row(mixed_shards, [bench.slices[:1]])
+    planned = plan_row(mixed_shards, [bench.slices[:1]])
     row, _ = make_assembler(mixed_shards, MAX_SEQ_LEN).assemble(planned, read_members(mixed_shards, planned))
     check_row_arrays(row, bench.layout)
     assert row.audio_frames.shape == (0, 320)
@@ -288,7 +288,7 @@ def test_sound_is_left_out_unless_it_is_asked_for(bench: Bench, mixed_shards: Sh
 
 
 def test_rows_of_tubelets(tubelet_shards: ShardSet) -> None:
-    planned = planned_row(tubelet_shards, [range(4), (range(4, 6), True)])
+    planned = plan_row(tubelet_shards, [range(4), (range(4, 6), True)])
     row, faults = make_assembler(tubelet_shards, 2048).assemble(
         planned, read_members(tubelet_shards, planned)
     )
@@ -303,7 +303,7 @@ def test_rows_of_tubelets(tubelet_shards: ShardSet) -> None:
 
 
 def test_rows_of_six_real_cameras(camera_shards: ShardSet) -> None:
-    planned = planned_row(camera_shards, [[0, 1, 2], [3, 4]])
+    planned = plan_row(camera_shards, [[0, 1, 2], [3, 4]])
     row, faults = make_assembler(camera_shards, 8192).assemble(planned, read_members(camera_shards, planned))
     check_row_arrays(row, open_layout(camera_shards))
     assert faults == []

@@ -19,7 +19,7 @@ from mmpack.plan.planned import PlannedSample
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.rows.sample_decoder import SampleDecoder, TokenisedSample
 from mmpack.samples.npz import decode_npz, encode_npz
-from tests.rows.handmade_rows import open_layout, planned_sample
+from tests.rows.handmade_rows import open_layout, plan_sample
 
 KINDS = ("slice", "text", "image_text", "speech")
 
@@ -35,7 +35,7 @@ class Bench:
 
     def sample(self, kind: str, at: int = 0) -> tuple[PlannedSample, dict[str, bytes]]:
         number = [number for number, row in enumerate(self.rows) if row["kind"] == kind][at]
-        return planned_sample(self.rows[number], number), self.shards.read(self.rows[number])
+        return plan_sample(self.rows[number], number), self.shards.read(self.rows[number])
 
     def outline(self, planned: PlannedSample, members: dict[str, bytes]) -> TokenisedSample:
         return self.reader.tokenise(planned, members, self.normaliser)
@@ -43,7 +43,7 @@ class Bench:
     def read(self, planned: PlannedSample, members: dict[str, bytes]) -> tuple[TokenisedSample, Any, Any]:
         outline = self.outline(planned, members)
         side = self.layout.config.vision.token_side
-        patches = np.zeros((outline.patches, side, side, 3), np.uint8)
+        patches = np.zeros((outline.num_patches, side, side, 3), np.uint8)
         return outline, patches, self.reader.decode(outline, patches)
 
 
@@ -88,9 +88,9 @@ def test_numbers_are_normalised_and_binned(bench: Bench) -> None:
     planned, members = bench.sample("slice", 2)
     arrays = decode_npz(members["numeric.npz"], where="")
     outline = bench.outline(planned, members)
-    names = [bench.layout.config.numeric[each.stream].name for each in outline.numbers]
+    names = [bench.layout.config.numeric[each.stream_index].name for each in outline.numeric]
     assert names == ["imu", "action"]
-    for each, name in zip(outline.numbers, names, strict=True):
+    for each, name in zip(outline.numeric, names, strict=True):
         facts = bench.shards.manifest.numeric[name]
         deviation = np.where(np.array(facts["std"]) > 0, facts["std"], 1.0)
         expected = (arrays[name] - facts["mean"]) / deviation
@@ -114,9 +114,9 @@ def test_values_that_are_not_finite_are_masked_where_they_are_vectors(bench: Ben
     arrays = decode_npz(members["numeric.npz"], where="")
     arrays["imu"][0, 1], arrays["imu"][1, 2], arrays["imu"][2, 3] = np.nan, np.inf, 1e300
     outline = bench.outline(planned, members | {"numeric.npz": encode_npz(arrays)})
-    mask = outline.numbers[0].mask
+    mask = outline.numeric[0].mask
     assert np.argwhere(~mask).tolist() == [[0, 1], [1, 2], [2, 3]]
-    assert (outline.numbers[0].values[~mask] == 0).all()
+    assert (outline.numeric[0].values[~mask] == 0).all()
 
 
 def test_nan_in_bins_makes_a_sample_unreadable_and_infinity_takes_the_outer_bin(bench: Bench) -> None:
@@ -198,10 +198,10 @@ def test_tubelets_hold_every_frame(tubelet_shards: ShardSet) -> None:
     for at in range(len(bench.rows)):
         planned, members = bench.sample("slice", at)
         outline, patches, _ = bench.read(planned, members)
-        assert [shown.frames for shown in outline.images] == [
+        assert [shown.num_frames for shown in outline.images] == [
             camera["frames"] for camera in bench.rows[planned.number]["cameras"]
         ]
-        longest = max(longest, *(shown.frames for shown in outline.images))
+        longest = max(longest, *(shown.num_frames for shown in outline.images))
         assert len(patches) == bench.rows[planned.number]["tokens_vision"]
         assert all(patch.any() for patch in patches)
     assert longest > 1

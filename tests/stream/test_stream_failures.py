@@ -16,7 +16,7 @@ import pytest
 from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
 from tests.conftest import ROOT
-from tests.fetch.flaky_store import Proxy, run_proxy, s3_server, upload
+from tests.fetch.flaky_store import Proxy, run_proxy, run_s3_server, upload
 from tests.ingest.build_inputs import children, wait_gone
 from tests.small_disk import mount_small_disk
 from tests.stream.damaged_runs import IntactRun, assert_equal, assert_masked, of_shard, read_rows
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def s3(intact_run: IntactRun) -> Iterator[tuple[Any, tuple[str, int]]]:
     """A server that holds the build as s3://shards/sound."""
-    with s3_server() as (client, address):
+    with run_s3_server() as (client, address):
         upload(client, intact_run.folder / "out", "sound")
         yield client, address
 
@@ -52,10 +52,10 @@ def test_a_store_that_fails_one_read_in_ten(
 ) -> None:
     stream = RowStream.open(remote / "plan.toml", reader={"workers": workers, "retries": 6})
     proxy.clear()
-    proxy.spoils = 10
+    proxy.fail_every = 10
     with stream:
         assert_equal(list(stream), intact_run.rows)
-    assert proxy.spoiled >= 3
+    assert proxy.num_failed >= 3
     assert stream.quarantine.count == 0
     assert not (remote / "quarantine.jsonl").exists()
 
@@ -76,7 +76,7 @@ def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None
     began = time.monotonic()
     with stream:
         next(stream)
-        proxy.down = True
+        proxy.is_down = True
         with pytest.raises(QuarantineError, match=r"6 samples cannot be read.*503"):
             list(stream)
     assert time.monotonic() - began < 20

@@ -19,7 +19,7 @@ from mmpack.layout import Layout, Modality
 from mmpack.masks import check_spans
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.stream.tars import pack_rows
-from tests.fetch.flaky_store import Proxy, run_proxy, s3_server, upload
+from tests.fetch.flaky_store import Proxy, run_proxy, run_s3_server, upload
 from tests.rows.row_checks import check_row_arrays
 from tests.stream.tar_files import (
     CAPACITY,
@@ -304,7 +304,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, tuple[s
     for number in range(3):
         pictures = [(f"{number}-{count:03d}.png", png(count, (200, 300))) for count in range(16)]
         write_tar(folder / f"{number}.tar{'.gz' * (number == 1)}", pictures)
-    with s3_server() as (client, address):
+    with run_s3_server() as (client, address):
         upload(client, folder, "foreign")
         yield folder, address
 
@@ -320,7 +320,7 @@ def test_tars_in_an_object_store_through_a_bad_network(
 ) -> None:
     names = ["0.tar", "1.tar.gz", "2.tar", "3.tar"]
     expected = read_tar_rows([s3[0] / name for name in names], tmp_path / "local.jsonl", pool=4)
-    proxy.spoils = 3
+    proxy.fail_every = 3
     urls = [f"s3://shards/foreign/{name}" for name in names]
     with open_tar_stream(urls, tmp_path / "q.jsonl", pool=4) as stream:
         rows = [next(stream) for _ in range(4)]
@@ -329,7 +329,7 @@ def test_tars_in_an_object_store_through_a_bad_network(
         stream.load_state_dict(state)
         rows += stream
     assert_same_rows(rows, expected)
-    assert proxy.spoiled > 0
+    assert proxy.num_failed > 0
     assert [each.shard for each in read_recorded_reasons(tmp_path / "q.jsonl")] == ["3.tar"]
 
 

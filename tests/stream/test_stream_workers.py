@@ -22,11 +22,11 @@ from mmpack.stream.workers.transport import ALIGN_BYTES, pack_row, unpack_row
 from tests.fetch.random_stores import (
     FakeRowFunction,
     FakeRowSetup,
-    assert_same,
-    descriptors,
-    expected,
-    memfds,
-    rows,
+    assert_same_row,
+    count_open_descriptors,
+    count_row_memfds,
+    expected_rows,
+    planned_rows,
 )
 from tests.ingest.build_inputs import wait_gone
 
@@ -43,10 +43,10 @@ def joined(buffers: list[bytes | memoryview]) -> np.ndarray:
 
 
 def test_a_row_survives_its_encoding() -> None:
-    for one in expected(3):
+    for one in expected_rows(3):
         data = joined(pack_row(*one))
         other = unpack_row(data)
-        assert_same(one, other)
+        assert_same_row(one, other)
         base = data.ctypes.data
         for name, array in other[0].arrays().items():
             assert (array.ctypes.data - base) % ALIGN_BYTES == 0 or not array.size, name
@@ -55,14 +55,14 @@ def test_a_row_survives_its_encoding() -> None:
 
 
 def test_views_that_are_not_contiguous_are_sent_right() -> None:
-    row, faults = expected(1)[0]
+    row, faults = expected_rows(1)[0]
     wide = np.arange(200, dtype=np.int32)
     changed = type(row)(**{**row.arrays(), "number": 0, "keys": row.keys, "input_ids": wide[::2]})
-    assert_same((changed, faults), unpack_row(joined(pack_row(changed, faults))))
+    assert_same_row((changed, faults), unpack_row(joined(pack_row(changed, faults))))
 
 
 def test_what_is_no_row_is_refused() -> None:
-    data = joined(pack_row(*expected(1)[0]))
+    data = joined(pack_row(*expected_rows(1)[0]))
     for end in (0, 5, 40, 300, len(data) // 2):
         with pytest.raises(IntegrityError, match="no row"):
             unpack_row(data[:end])
@@ -71,40 +71,40 @@ def test_what_is_no_row_is_refused() -> None:
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 3), (2, 2)])
 def test_order_and_content(workers: int, threads: int) -> None:
     gc.collect()
-    before = descriptors()
-    setup = FakeRowSetup(FakeRowFunction(slow_s=0.01, patches=9))
-    with ProcessPrefetcher(setup, rows(30), workers=workers, threads=threads, depth=5) as ahead:
-        for one, other in zip(ahead, expected(30, patches=9), strict=True):
-            assert_same(one, other)
+    before = count_open_descriptors()
+    setup = FakeRowSetup(FakeRowFunction(max_delay_s=0.01, patches=9))
+    with ProcessPrefetcher(setup, planned_rows(30), workers=workers, threads=threads, depth=5) as ahead:
+        for one, other in zip(ahead, expected_rows(30, patches=9), strict=True):
+            assert_same_row(one, other)
             one[0].patches[:1] = 7  # a consumer may write into it
             assert (one[0].patches[0] == 7).all()
     del one
     gc.collect()
-    assert descriptors() <= before
-    assert memfds() == 0
+    assert count_open_descriptors() <= before
+    assert count_row_memfds() == 0
 
 
 def test_a_rows_memory_is_freed_with_its_last_array() -> None:
     with ProcessPrefetcher(
-        FakeRowSetup(FakeRowFunction(patches=100)), rows(6), workers=1, threads=1, depth=2
+        FakeRowSetup(FakeRowFunction(patches=100)), planned_rows(6), workers=1, threads=1, depth=2
     ) as ahead:
         patches = [row.patches for row, _ in ahead]
         gc.collect()
-        assert memfds() == 6  # mapped once each, and no descriptor is kept for them
-        again = expected(6, patches=100)
+        assert count_row_memfds() == 6  # mapped once each, and no descriptor is kept for them
+        again = expected_rows(6, patches=100)
         for array, (row, _) in zip(patches, again, strict=True):
             np.testing.assert_array_equal(array, row.patches)
         del patches[1:], array
         gc.collect()
-        assert memfds() == 1
+        assert count_row_memfds() == 1
         del patches
         gc.collect()
-        assert memfds() == 0
+        assert count_row_memfds() == 0
 
 
 def test_an_error_in_its_place() -> None:
     with ProcessPrefetcher(
-        FakeRowSetup(FakeRowFunction(fails_at=5)), rows(9), workers=2, threads=1, depth=4
+        FakeRowSetup(FakeRowFunction(fails_at=5)), planned_rows(9), workers=2, threads=1, depth=4
     ) as ahead:
         assert [next(ahead)[0].number for _ in range(5)] == [0, 1, 2, 3, 4]
         with pytest.raises(DataError, match="a fault") as caught:
@@ -128,13 +128,13 @@ class Wrong:
 
 
 def test_other_errors_are_said_in_one_line() -> None:
-    with ProcessPrefetcher(Broken(), rows(2), workers=1, threads=2, depth=2) as ahead:  # pyright: ignore[reportArgumentType]
+    with ProcessPrefetcher(Broken(), planned_rows(2), workers=1, threads=2, depth=2) as ahead:  # pyright: ignore[reportArgumentType]
         for _ in range(2):
             with pytest.raises(MmpackError, match="unexpected ZeroDivisionError: setup") as caught:
                 next(ahead)
             assert caught.value.where == "setting up a worker"
     with (
-        ProcessPrefetcher(Wrong(), rows(1), workers=1, threads=1, depth=2) as ahead,
+        ProcessPrefetcher(Wrong(), planned_rows(1), workers=1, threads=1, depth=2) as ahead,
         pytest.raises(MmpackError, match="unexpected KeyError"),
     ):
         next(ahead)
@@ -142,7 +142,7 @@ def test_other_errors_are_said_in_one_line() -> None:
 
 def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """kill -9 of a random worker, again and again: the same rows in the same order."""
-    setup = FakeRowSetup(FakeRowFunction(slow_s=0.03, patches=50, pids=str(tmp_path)))
+    setup = FakeRowSetup(FakeRowFunction(max_delay_s=0.03, patches=50, pids_folder=str(tmp_path)))
     stop = threading.Event()
     killed: list[int] = []
 
@@ -155,10 +155,10 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
                     os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
-    with ProcessPrefetcher(setup, rows(60), workers=2, threads=2, depth=8) as ahead:
+    with ProcessPrefetcher(setup, planned_rows(60), workers=2, threads=2, depth=8) as ahead:
         killer.start()
-        for one, other in zip(ahead, expected(60, patches=50), strict=True):
-            assert_same(one, other)
+        for one, other in zip(ahead, expected_rows(60, patches=50), strict=True):
+            assert_same_row(one, other)
             time.sleep(0.02)
     stop.set()
     killer.join()
@@ -169,8 +169,8 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
 def test_a_row_that_kills_its_worker_twice_is_made_at_last(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
-    setup = FakeRowSetup(FakeRowFunction(dies_at=2, deaths=2, victims=str(victims)))
-    with ProcessPrefetcher(setup, rows(6), workers=1, threads=2, depth=3) as ahead:
+    setup = FakeRowSetup(FakeRowFunction(dies_at=2, max_deaths=2, deaths_path=str(victims)))
+    with ProcessPrefetcher(setup, planned_rows(6), workers=1, threads=2, depth=3) as ahead:
         assert [row.number for row, _ in ahead] == list(range(6))
     assert victims.read_bytes() == b"xx"
 
@@ -178,8 +178,8 @@ def test_a_row_that_kills_its_worker_twice_is_made_at_last(tmp_path: Path) -> No
 def test_a_row_that_kills_every_worker_is_an_error_in_its_place(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
-    setup = FakeRowSetup(FakeRowFunction(dies_at=2, deaths=100, victims=str(victims)))
-    with ProcessPrefetcher(setup, rows(5), workers=1, threads=1, depth=3) as ahead:
+    setup = FakeRowSetup(FakeRowFunction(dies_at=2, max_deaths=100, deaths_path=str(victims)))
+    with ProcessPrefetcher(setup, planned_rows(5), workers=1, threads=1, depth=3) as ahead:
         assert [next(ahead)[0].number for _ in range(2)] == [0, 1]
         with pytest.raises(MmpackError, match="3 workers died of it") as caught:
             next(ahead)
@@ -190,10 +190,10 @@ def test_a_row_that_kills_every_worker_is_an_error_in_its_place(tmp_path: Path) 
 
 def test_close_in_the_midst_and_forgetting(tmp_path: Path) -> None:
     gc.collect()
-    before = descriptors()
+    before = count_open_descriptors()
     for forget in (False, True):
-        setup = FakeRowSetup(FakeRowFunction(slow_s=20, pids=str(tmp_path)))
-        ahead = ProcessPrefetcher(setup, rows(1 << 40), workers=2, threads=1, depth=3)
+        setup = FakeRowSetup(FakeRowFunction(max_delay_s=20, pids_folder=str(tmp_path)))
+        ahead = ProcessPrefetcher(setup, planned_rows(1 << 40), workers=2, threads=1, depth=3)
         until = time.monotonic() + 20
         while len(os.listdir(tmp_path)) < 2 and time.monotonic() < until:
             time.sleep(0.01)
@@ -209,16 +209,17 @@ def test_close_in_the_midst_and_forgetting(tmp_path: Path) -> None:
         assert wait_gone(pids, within_s=5) == []
         for path in list(tmp_path.iterdir()):
             path.unlink()
-    assert descriptors() <= before
+    assert count_open_descriptors() <= before
 
 
 _PARENT = """
 import sys
 sys.path[:0] = {path!r}
-from tests.fetch.random_stores import MakeRows, Setup, rows
-from mmpack.stream.workers.pool import ProcessAhead
-ahead = ProcessAhead(
-    Setup(MakeRows(patches=3000, slow_s=0.01, pids=sys.argv[1])), rows(1 << 40), workers=2, threads=2, depth=6
+from tests.fetch.random_stores import FakeRowFunction, FakeRowSetup, planned_rows
+from mmpack.stream.workers.pool import ProcessPrefetcher
+ahead = ProcessPrefetcher(
+    FakeRowSetup(FakeRowFunction(patches=3000, max_delay_s=0.01, pids_folder=sys.argv[1])),
+    planned_rows(1 << 40), workers=2, threads=2, depth=6,
 )
 kept = [next(ahead) for _ in range(10)]
 print("ready", flush=True)

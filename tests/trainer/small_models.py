@@ -17,7 +17,7 @@ from mmpack_trainer.model.build import decoder_config
 from mmpack_trainer.model.decoder import MultimodalDecoder
 from mmpack_trainer.model.masks import Backend
 from mmpack_trainer.parallel import build, start
-from tests.rows.handmade_rows import make_assembler, open_layout, planned_row, read_members
+from tests.rows.handmade_rows import make_assembler, open_layout, plan_row, read_members
 
 SEQ_LEN = 176
 MOE = MoeConfig(experts=4, top_k=2, hidden_dim=32, shared_experts=1)
@@ -69,7 +69,7 @@ def make_row(
     shards: ShardSet, documents: Sequence[DocumentRows], number: int = 0, *, seq_len: int = SEQ_LEN
 ) -> Row:
     """A row of these documents."""
-    planned = planned_row(shards, documents, number)
+    planned = plan_row(shards, documents, number)
     row, faults = make_assembler(shards, seq_len).assemble(planned, read_members(shards, planned))
     assert not faults
     return row
