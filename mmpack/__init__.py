@@ -1,7 +1,7 @@
-"""mmpack: raw multi-sensor recordings to time-synchronised shards, and from them packed multimodal training
-rows.
+"""mmpack: builds time-synchronised shards from raw multi-sensor recordings, and packed multimodal training rows
+from the shards.
 
-The public names and packages below are imported when they are first used: `import mmpack` alone costs next to nothing.
+The public names and packages below are imported when they are first used, so `import mmpack` alone is fast.
 """
 
 from __future__ import annotations

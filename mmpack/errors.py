@@ -1,19 +1,19 @@
-"""What can go wrong, said once and clearly.
+"""The error classes of mmpack.
 
-Every error of mmpack carries three things: *what* is wrong, *where* (file, stream, key), and the *mend*. The
-CLI prints them in one line and exits non-zero; a library user catches :class:`MmpackError`.
+Every error carries a *message* (what is wrong), a *location* (`where`: file, stream or key) and a *hint* (what to do).
+The command line prints them in one line and exits with a non-zero code. Library users catch :class:`MmpackError`.
 """
 
 from __future__ import annotations
 
 
 class MmpackError(Exception):
-    """Base of all errors raised on purpose.
+    """The base class of all errors that mmpack raises on purpose.
 
     Args:
-        what: the fault, in one sentence without a full stop.
-        where: file, stream, key or place it was seen at; empty if there is none.
-        mend: what the user can do about it; empty if nothing helps.
+        message: what is wrong, in one sentence without a full stop.
+        where: file, stream, key or position that the error is about; empty if there is none.
+        hint: what the user can do about the error; empty if nothing helps.
     """
 
     def __init__(self, message: str, *, where: str = "", hint: str = "") -> None:
@@ -27,7 +27,7 @@ class MmpackError(Exception):
         return f"{text}. {self.hint}" if self.hint else text
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Errors travel between worker processes; keyword-only arguments need this to survive pickling.
+        # Errors are sent between worker processes, and the default pickling loses keyword-only arguments.
         return _unpickle_error, (type(self), self.message, self.where, self.hint)
 
 
@@ -36,28 +36,28 @@ def _unpickle_error(type_: type[MmpackError], message: str, where: str, hint: st
 
 
 class ConfigError(MmpackError):
-    """A setting is unknown, of the wrong type, or contradicts another."""
+    """A setting that is unknown, has the wrong type or contradicts another setting."""
 
 
 class DataError(MmpackError):
-    """A recording or sample cannot be read, or what it holds cannot be true."""
+    """A recording or sample that cannot be read, or whose content cannot be true."""
 
 
 class ClockError(DataError):
-    """Stamps are implausible on their clock, or two clocks would be mixed without a map."""
+    """Timestamps that are implausible on their clock, or two clocks without a map between them."""
 
 
 class QuarantineError(MmpackError):
-    """More was set aside than the run allows."""
+    """More quarantined slices or samples than the settings allow."""
 
 
 class StorageError(MmpackError):
-    """The target or source storage refused a read or write (full disk, no permission, missing object)."""
+    """A failed read or write of a file or object (full disk, no permission, missing object)."""
 
 
 class IntegrityError(MmpackError):
-    """Bytes on storage differ from what the index or manifest says."""
+    """Stored bytes that differ from what the index or manifest says."""
 
 
 class MissingDependencyError(MmpackError):
-    """An optional package is needed; the mend is the pip line that installs it."""
+    """An optional package that is not installed; the hint is the pip command that installs it."""

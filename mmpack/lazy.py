@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are first used."""
+"""Lazy import of the public names of a package: each is imported when it is first used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ def make_lazy_getattr(namespace: dict[str, Any], modules: Mapping[str, str]) -> 
     """Returns the `__getattr__` of a package.
 
     Args:
-        namespace: `globals()` of the package; a name is stored there once it was imported.
-        modules: module that defines each public name. A name that equals its module's last part stands for the module
-            itself. Otherwise no submodule of the package may have the name of an entry: importing the submodule
-            would replace the entry.
+        namespace: `globals()` of the package; a name is stored there after its import.
+        modules: public name to the module that defines it. A name that maps to the submodule of the same name stands
+            for the submodule itself. No other name may equal the name of a submodule, because importing the
+            submodule would replace the entry.
     """
 
     def load(name: str) -> Any:
@@ -31,6 +31,6 @@ def make_lazy_getattr(namespace: dict[str, Any], modules: Mapping[str, str]) -> 
 
 
 def make_dir(public: Iterable[str]) -> Callable[[], list[str]]:
-    """Returns the `__dir__` of a package: its public names, whether they were imported yet or not."""
+    """Returns the `__dir__` of a package, which lists the public names, imported or not."""
     names = sorted(public)
     return lambda: list(names)

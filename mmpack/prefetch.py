@@ -1,4 +1,4 @@
-"""Making things ahead of time in threads: in order, a bounded number, and never left hanging."""
+"""An ordered, bounded prefetcher over threads."""
 
 from __future__ import annotations
 
@@ -13,12 +13,62 @@ from typing import Generic, Self, TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: What closing waits at most for things in the making; their threads end by themselves after.
+#: Longest time that closing waits for results in progress; their threads end by themselves afterwards.
 JOIN_TIMEOUT_S = 10.0
 
 
+class Closeable(ABC):
+    """A context manager that closes itself at the end of its `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases the threads, processes and files."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Prefetcher(Closeable, Generic[T, R]):
+    """An iterator over `function(item)` for every item, in the order of `items`, computed ahead of time in threads.
+
+    An exception of `function` is raised at the position of its result, and the iteration may continue after it. An
+    exception of `items` is raised at its position and ends the iteration. A consumer that stops early calls
+    :meth:`close` or drops its reference. At the exit of the interpreter, an open prefetcher is closed.
+
+    Args:
+        function: computes a result; several threads may call it at the same time.
+        items: iterator of items; any of the threads may advance it, one at a time.
+        threads: number of threads; with 0, each result is computed when the consumer asks for it.
+        depth: largest number of results that are finished or in progress ahead of the consumer.
+    """
+
+    def __init__(self, function: Callable[[T], R], items: Iterator[T], *, threads: int, depth: int) -> None:
+        self._queue = _PrefetchQueue(function, items, depth)
+        # Daemon threads, because the interpreter waits for all other threads before it runs the exit functions.
+        self._threads = [
+            threading.Thread(target=self._queue.run_worker, name=f"mmpack-prefetch-{index}", daemon=True)
+            for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._finalizer = weakref.finalize(self, _close, self._queue, self._threads)
+
+    def __iter__(self) -> Iterator[R]:
+        return self
+
+    def __next__(self) -> R:
+        return self._queue.get() if self._threads else self._queue.compute_next()
+
+    def close(self) -> None:
+        """Ends the iteration and its threads. Waits for results in progress, at most `JOIN_TIMEOUT_S`."""
+        self._finalizer()
+
+
 class _Slot(Generic[R]):
-    """The place of one result."""
+    """An entry of the queue: one result, or the exception raised instead of it."""
 
     __slots__ = ("done", "error", "result")
 
@@ -29,14 +79,18 @@ class _Slot(Generic[R]):
 
 
 class _PrefetchQueue(Generic[T, R]):
-    """What threads and consumer share. It does not know the consumer, which so can be forgotten and closed."""
+    """The state that the threads and the consumer share.
 
-    def __init__(self, make: Callable[[T], R], items: Iterator[T], depth: int) -> None:
-        self._make = make
+    The queue holds no reference to the :class:`Prefetcher`, so that a prefetcher without references is garbage
+    collected, and thereby closed, while its threads are running.
+    """
+
+    def __init__(self, function: Callable[[T], R], items: Iterator[T], depth: int) -> None:
+        self._function = function
         self._items = items
         self._depth = depth
-        self._pulling = threading.Lock()
-        # A re-entrant lock: a garbage collection may close the line in a thread that holds it.
+        self._items_lock = threading.Lock()
+        # A re-entrant lock, because a garbage collection may close the queue in a thread that holds the lock.
         self._changed = threading.Condition(threading.RLock())
         self._slots: deque[_Slot[R]] = deque()
         self._exhausted = False
@@ -46,14 +100,18 @@ class _PrefetchQueue(Generic[T, R]):
         while (pulled := self._pull()) is not None:
             slot, item = pulled
             try:
-                self._finish_slot(slot, result=self._make(item))
+                self._finish_slot(slot, result=self._function(item))
             except BaseException as error:
                 self._finish_slot(slot, error=error)
-            del pulled, slot, item  # nothing is kept while waiting for room
+            # A thread that waits for a free slot must not keep the last item alive.
+            del pulled, slot, item
 
     def _pull(self) -> tuple[_Slot[R], T] | None:
-        """The next item and its place; None at the end. One thread at a time: items and places are in one order."""
-        with self._pulling:
+        """Returns the next item and its slot, or None at the end.
+
+        Only one thread at a time pulls, so that items and slots have the same order.
+        """
+        with self._items_lock:
             with self._changed:
                 while len(self._slots) >= self._depth and not self._closed:
                     self._changed.wait()
@@ -88,6 +146,7 @@ class _PrefetchQueue(Generic[T, R]):
             self._changed.notify_all()
 
     def get(self) -> R:
+        """Waits for the next result and returns it. Raises StopIteration at the end and after closing."""
         with self._changed:
             while not (self._slots[0].done if self._slots else self._exhausted) and not self._closed:
                 self._changed.wait()
@@ -99,11 +158,11 @@ class _PrefetchQueue(Generic[T, R]):
             raise slot.error
         return slot.result  # pyright: ignore[reportReturnType]
 
-    def make_next(self) -> R:
-        """The next result, made here and now."""
+    def compute_next(self) -> R:
+        """Computes the next result in the calling thread. Raises StopIteration at the end and after closing."""
         if self._closed:
             raise StopIteration
-        return self._make(next(self._items))
+        return self._function(next(self._items))
 
     def close(self) -> None:
         with self._changed:
@@ -112,65 +171,12 @@ class _PrefetchQueue(Generic[T, R]):
             self._changed.notify_all()
 
 
-class Prefetcher(Generic[T, R]):
-    """Iterates over `make(item)` for every item, in the order of `items`, made ahead in threads.
-
-    What `make` raises is raised in its result's place; iterating may go on behind it. What `items` raises ends it.
-    A consumer that stops early calls :meth:`close`, or just forgets it; at the interpreter's exit it is closed too.
-
-    Args:
-        make: called in any of the threads, by several at a time.
-        items: advanced in any of the threads, by one at a time.
-        threads: how many; 0: each result is made when it is asked for.
-        depth: at most so many items are made or in the making ahead of the consumer.
-    """
-
-    def __init__(self, function: Callable[[T], R], items: Iterator[T], *, threads: int, depth: int) -> None:
-        self._line = _PrefetchQueue(function, items, depth)
-        # Daemons: the interpreter waits for others before it tells anybody that it is about to exit.
-        self._threads = [
-            threading.Thread(target=self._line.run_worker, name=f"mmpack-ahead-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
-        self._closing = weakref.finalize(self, _close, self._line, self._threads)
-
-    def __iter__(self) -> Iterator[R]:
-        return self
-
-    def __next__(self) -> R:
-        return self._line.get() if self._threads else self._line.make_next()
-
-    def close(self) -> None:
-        """Ends the iteration and its threads. Waits for what is in the making, but not for ever."""
-        self._closing()
-
-    def __enter__(self) -> Prefetcher[T, R]:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _close(line: _PrefetchQueue, threads: list[threading.Thread]) -> None:
-    line.close()
-    if threading.current_thread() in threads:  # a garbage collection in the midst of one
+def _close(queue: _PrefetchQueue, threads: list[threading.Thread]) -> None:
+    queue.close()
+    if (
+        threading.current_thread() in threads
+    ):  # a garbage collection in one of the threads, which cannot join itself
         return
-    until = time.monotonic() + JOIN_TIMEOUT_S
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
     for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
-
-
-class Closeable(ABC):
-    """Closes itself at the end of a `with`."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,4 +1,4 @@
-"""Samples that cannot be read: what is known of each, and the file that records them."""
+"""Unreadable samples: the record of each, the JSONL file of all, and the limit that stops a run."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mmpack.settings import Settings
 from mmpack.storage.store import storage_errors
 
 MAX_QUARANTINE_BYTES = 64 << 20
-"""A file of more was not written by runs that stop after `max_corrupt`."""
+"""Largest quarantine file that is read. Runs that stop after `max_corrupt` samples write much smaller files."""
 MAX_TEXT_CHARS = 1000
-"""Characters that are recorded of a key, shard or reason."""
+"""Largest number of characters recorded of a key, shard or reason."""
 
 
 class UnreadableSample(Settings, frozen=True, kw_only=True):
-    """One unreadable sample.
+    """A sample that cannot be read or decoded.
 
     Fields:
-        row: number of the row it belongs to.
-        key: of the sample.
-        shard: path or URL of its shard.
-        offset_bytes, size_bytes: its members there.
+        row: number of the row that the sample belongs to.
+        key: key of the sample.
+        shard: path or URL of the shard.
+        offset_bytes, size_bytes: byte range of the sample's members in the shard.
         reason: what is wrong, in one line.
     """
 
@@ -43,8 +43,8 @@ class QuarantineRecord(UnreadableSample, frozen=True, kw_only=True):
     """A line of a quarantine file.
 
     Fields:
-        rank: that met it.
-        date: when, ISO 8601 in UTC.
+        rank: rank that found the sample unreadable.
+        date: time of the record, ISO 8601 in UTC.
     """
 
     rank: int
@@ -52,20 +52,22 @@ class QuarantineRecord(UnreadableSample, frozen=True, kw_only=True):
 
 
 class Quarantine:
-    """Records unreadable samples, and stops the run when there are too many.
+    """The record of unreadable samples, which stops the run when there are too many.
 
-    The file may be shared by all ranks: a line is one write at its end. It is made when there is something to write.
+    All ranks may share the file, because each line is appended by one write call. The file is created when the first
+    sample is recorded.
 
     Args:
-        path: of the file.
-        rank: of this process.
-        max_corrupt: faults that a run puts up with; 0: the first one stops it.
+        path: path of the quarantine file.
+        rank: rank of this process.
+        max_corrupt: largest number of unreadable samples; one more stops the run. 0 stops it at the first.
 
     Raises:
-        ConfigError: it could not be written. That is looked at now: the first fault may be hours away.
+        ConfigError: the file cannot be written. This is checked at the start, because the first unreadable sample
+            may be hours away.
 
     Attributes:
-        count: faults of this run so far.
+        count: number of unreadable samples of this run so far.
     """
 
     def __init__(self, path: Path, rank: int, max_corrupt: int) -> None:
@@ -75,10 +77,10 @@ class Quarantine:
         self.count = 0
 
     def record(self, sample: UnreadableSample) -> None:
-        """Records `fault`.
+        """Appends `sample` to the file.
 
         Raises:
-            QuarantineError: there are more than `max_corrupt` in this run.
+            QuarantineError: this run has more than `max_corrupt` unreadable samples.
             StorageError: the file cannot be written.
         """
         self.count += 1
@@ -105,31 +107,31 @@ class Quarantine:
             raise QuarantineError(
                 f"{self.count} samples cannot be read, the last one '{sample.key}': {sample.reason}",
                 where=str(self._path),
-                hint="Mend the shards (mmpack verify names what is wrong), or raise reader.max_corrupt.",
+                hint="Repair the shards (mmpack verify lists what is wrong), or raise reader.max_corrupt.",
             )
 
 
 def _require_writable(path: Path) -> Path:
-    """`path` if it is, or could be made, a file that this process may write; nothing is made."""
+    """Returns `path` if this process may write it as a file. Creates nothing."""
     folder = path
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     is_file = folder == path and path.is_file()
     if not (is_file or (folder != path and folder.is_dir())) or not os.access(folder, os.W_OK):
         raise ConfigError(
-            "is no file that can be written",
+            "is not a file that can be written",
             where=f"reader.quarantine: {path}",
-            hint="Name one that you may write.",
+            hint="Set reader.quarantine to a file that you may write.",
         )
     return path
 
 
 def read_quarantine(path: Path) -> list[QuarantineRecord]:
-    """All lines of a quarantine file, in their order.
+    """Reads all records of a quarantine file, in the order of its lines.
 
     Raises:
-        DataError: a line is none that mmpack wrote, with its number; or the file is too large.
-        StorageError: it cannot be read.
+        DataError: a line is not a record of mmpack (the error names the line number), or the file is too large.
+        StorageError: the file cannot be read.
     """
     with storage_errors(str(path), "reading"), path.open("rb") as file:
         data = file.read(MAX_QUARANTINE_BYTES + 1)
@@ -137,14 +139,14 @@ def read_quarantine(path: Path) -> list[QuarantineRecord]:
         raise DataError(
             f"larger than {MAX_QUARANTINE_BYTES} bytes, so not a quarantine file", where=str(path)
         )
-    faults: list[QuarantineRecord] = []
+    records: list[QuarantineRecord] = []
     for number, line in enumerate(data.splitlines(), start=1):
         if not line:
             continue
         try:
-            faults.append(from_json(line, QuarantineRecord))
+            records.append(from_json(line, QuarantineRecord))
         except JSON_ERRORS as error:
             raise DataError(
-                f"not a recorded fault ({error})", where=f"{path}, line {number}", hint="Remove that line."
+                f"not a quarantine record ({error})", where=f"{path}, line {number}", hint="Remove this line."
             ) from None
-    return faults
+    return records

@@ -1,7 +1,8 @@
-"""Bytes and plain values as values of a type, by msgspec; nothing else here asks it for that.
+"""Typed values from and to JSON, MessagePack and plain Python values, by msgspec.
 
-At a type's first use msgspec looks into its fields. Two threads that do so at once crash the process (msgspec 0.22, when the
-interpreter changes threads halfway), so a first use is one thread's alone.
+All of mmpack converts to types through this module. At the first use of a type, msgspec inspects its fields. Two threads
+that do so at the same time crash the process (msgspec 0.22, if the interpreter switches threads in between), so the
+first use of a type is under a lock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ T = TypeVar("T")
 _Json = bytes | bytearray | memoryview | msgspec.Raw | str
 
 JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What :func:`from_json` raises."""
+"""Errors that :func:`from_json` raises."""
+
+#: An integer of the format. JSON has integers of any length; numpy and Arrow have 64 bits.
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+#: A number of things, 0 to 2^63 - 1.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _decoder_lock = threading.Lock()
@@ -26,60 +32,69 @@ _decoder_lock = threading.Lock()
 @overload
 def from_json(data: _Json) -> Any: ...
 @overload
-def from_json(data: _Json, kind: type[T]) -> T: ...
-def from_json(data: Any, kind: Any = Any) -> Any:
-    """JSON as `kind`. Raises one of `JSON_ERRORS`."""
-    return _decoder(kind).decode(data)
+def from_json(data: _Json, type_: type[T]) -> T: ...
+def from_json(data: Any, type_: Any = Any) -> Any:
+    """Decodes JSON to a value of `type_`. Raises one of `JSON_ERRORS`."""
+    return _get_decoder(type_).decode(data)
 
 
-def from_msgpack(data: bytes | bytearray | memoryview, kind: type[T]) -> T:
-    """MessagePack as `kind`. Raises msgspec.DecodeError."""
-    _decoder(kind)
-    return msgspec.msgpack.decode(data, type=kind)
+def from_msgpack(data: bytes | bytearray | memoryview, type_: type[T]) -> T:
+    """Decodes MessagePack to a value of `type_`. Raises msgspec.DecodeError."""
+    _get_decoder(type_)
+    return msgspec.msgpack.decode(data, type=type_)
 
 
-def from_builtins(value: Any, kind: type[T], *, strict: bool = True) -> T:
-    """Dicts, lists and scalars as `kind`; not strict: also numbers from text. Raises msgspec.ValidationError."""
-    _decoder(kind)
-    return msgspec.convert(value, kind, strict=strict)
+def from_builtins(value: Any, type_: type[T], *, strict: bool = True) -> T:
+    """Converts dicts, lists and scalars to a value of `type_`.
+
+    Args:
+        value: plain Python values.
+        type_: type of the result.
+        strict: if False, numbers are also read from text.
+
+    Raises:
+        msgspec.ValidationError: the value does not match the type.
+    """
+    _get_decoder(type_)
+    return msgspec.convert(value, type_, strict=strict)
 
 
-def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
-    found = _decoders.get(kind)
-    if found is None:
+def _get_decoder(type_: Any) -> msgspec.json.Decoder[Any]:
+    decoder = _decoders.get(type_)
+    if decoder is None:
         with _decoder_lock:
-            found = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
-    return found
+            decoder = _decoders.setdefault(type_, msgspec.json.Decoder(type_))
+    return decoder
 
 
-T = TypeVar("T")
+def decode_untrusted(data: bytes | msgspec.Raw, type_: type[T], *, noun: str, where: str) -> T:
+    """Decodes JSON to a value of `type_`.
 
-#: Every number of the format. JSON has integers of any length, and neither numpy nor Arrow does.
-Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-#: A number of things.
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    Args:
+        data: JSON text.
+        type_: type of the result.
+        noun: name of the data, for the message.
+        where: file or URL of the data, for the message.
 
-
-def decode_untrusted(data: bytes | msgspec.Raw, kind: type[T], *, noun: str, where: str) -> T:
-    """`data` as `kind`. Raises IntegrityError that says `what` is damaged: bad JSON, or other types."""
+    Raises:
+        IntegrityError: the data is not valid JSON or has other types.
+    """
     try:
-        return from_json(data, kind)
+        return from_json(data, type_)
     except JSON_ERRORS as error:
         raise IntegrityError(f"{noun} is damaged ({error})", where=where) from None
 
 
 def to_builtins(settings: msgspec.Struct) -> dict[str, Any]:
-    """`settings` as plain JSON-ready dicts, every default written out."""
+    """Converts `settings` to plain values for JSON, with every default written out."""
     return msgspec.to_builtins(settings)
 
 
 def canonical_json(value: Any) -> bytes:
-    """JSON with sorted keys and no spaces: equal values give equal bytes, so it can be hashed."""
+    """Encodes `value` as JSON with sorted keys and no spaces: equal values give equal bytes, so they can be hashed."""
     return msgspec.json.encode(value, order="deterministic")
 
 
 def pretty_json(value: Any) -> bytes:
-    """JSON for files that people look into."""
-    import msgspec
-
+    """Encodes `value` as indented JSON, for files that people read."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

@@ -1,5 +1,5 @@
-"""TOML tables to typed, validated settings: one dataclass per table, unknown keys refused with the nearest
-valid one.
+"""TOML tables as typed, validated settings: one class per table; an unknown key raises an error that suggests
+the closest valid key.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from mmpack.serialisation import from_builtins
 
 T = TypeVar("T")
 
-# A configuration is written by hand. The bound keeps a wrong path (a tar, a video) from being read whole.
+# A configuration is written by hand. The limit avoids reading a large file (a tar, a video) given by mistake.
 MAX_CONFIG_BYTES = 4 << 20
 _SIZE = re.compile(r"\s*(\d+)\s*([kKMGT]?)(i?)B\s*")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every table of settings: immutable, keyword-only, no unknown keys."""
+    """The base class of every table of settings: immutable, keyword-only, no unknown keys."""
 
 
 def suggest(word: str, allowed: typing.Iterable[str]) -> str:
-    """A phrase naming the known word closest to `word`, or all of them if none is close."""
+    """Returns a sentence that names the allowed word closest to `word`, or all allowed words if none is close."""
     names = sorted(allowed)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"
-    return f"Known: {', '.join(names)}." if names else "Nothing is known here."
+    return f"Known: {', '.join(names)}." if names else "No name is allowed here."
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The TOML file at `path` as plain dicts.
+    """Reads the TOML file at `path` to plain dicts.
 
     Raises:
-        ConfigError: missing, unreadable, too large, or not TOML; names the file and, for a syntax error, the
-            line.
+        ConfigError: the file is missing, unreadable, too large or not TOML; the error names the file and, for a
+            syntax error, the line.
     """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
@@ -60,69 +60,69 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
 
 
-def parse_settings(table: dict[str, Any], kind: type[T], *, where: str) -> T:
-    """`table` checked against the settings class `kind`.
+def parse_settings(table: dict[str, Any], type_: type[T], *, where: str) -> T:
+    """Converts `table` to the settings class `type_`.
 
     Args:
         table: plain dicts, lists and scalars, as TOML gives them.
-        kind: a :class:`Settings` class.
+        type_: a :class:`Settings` class.
         where: file name for messages.
 
     Raises:
-        ConfigError: an unknown key (with the nearest valid one), a word that is none of those allowed (with
-            them), a wrong type or an invalid value, with its place.
+        ConfigError: an unknown key (the hint suggests the closest valid key), a word that is not allowed (the hint
+            lists the allowed words), a wrong type or an invalid value; the error names the key.
     """
-    _check_unknown_keys(table, kind, where=where, path="")
+    _check_unknown_keys(table, type_, where=where, path="")
     try:
-        return from_builtins(table, kind)
+        return from_builtins(table, type_)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$.")
-        spot = f"{where} [{place.rstrip('`')}]" if place else where
-        raise ConfigError(message.replace("`", "'"), where=spot) from None
+        message, _, key = str(error).partition(" - at `$.")
+        location = f"{where} [{key.rstrip('`')}]" if key else where
+        raise ConfigError(message.replace("`", "'"), where=location) from None
 
 
-def load_settings(path: Path, kind: type[T]) -> T:
-    """The settings file at `path` as `kind`. Raises ConfigError."""
-    return parse_settings(read_toml(path), kind, where=str(path))
+def load_settings(path: Path, type_: type[T]) -> T:
+    """Reads the settings file at `path` to the settings class `type_`. Raises ConfigError."""
+    return parse_settings(read_toml(path), type_, where=str(path))
 
 
 def parse_size(text: str, *, where: str) -> int:
-    """`"64kB"` as bytes: units of 1,000, or of 1,024 with an i. Raises ConfigError."""
+    """Converts a size such as `"64kB"` to bytes: units of 1,000, or of 1,024 with an i. Raises ConfigError."""
     match = _SIZE.fullmatch(text)
     if match is None:
         raise ConfigError(
-            f"'{text}' is no size", where=where, hint="Write a number with a unit, as in '512MB'."
+            f"'{text}' is not a size", where=where, hint="Write a number with a unit, as in '512MB'."
         )
     return int(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " ")
 
 
-def _check_unknown_keys(value: Any, kind: Any, *, where: str, path: str) -> None:
-    """Walks `value` beside its declared type for unknown keys and words.
+def _check_unknown_keys(value: Any, type_: Any, *, where: str, path: str) -> None:
+    """Walks through `value` and its declared type. Raises ConfigError for an unknown key or word.
 
-    msgspec would refuse them too, but cannot say which key or word was meant.
+    msgspec rejects them too, but without a suggestion of the closest valid key or word.
     """
-    for candidate in _struct_types(kind):
+    for candidate in _struct_types(type_):
         if isinstance(value, dict):
             hints = typing.get_type_hints(candidate)
             names = {field.encode_name: field.name for field in msgspec.structs.fields(candidate)}
             for key, inner in value.items():
-                spot = f"{path}.{key}" if path else key
+                inner_path = f"{path}.{key}" if path else key
                 if key not in names:
-                    raise ConfigError(f"unknown key '{spot}'", where=where, hint=suggest(key, names))
-                _check_unknown_keys(inner, hints[names[key]], where=where, path=spot)
+                    raise ConfigError(f"unknown key '{inner_path}'", where=where, hint=suggest(key, names))
+                _check_unknown_keys(inner, hints[names[key]], where=where, path=inner_path)
         return
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    origin, args = typing.get_origin(type_), typing.get_args(type_)
     if origin is typing.Literal:
         if isinstance(value, str) and value not in args:
             raise ConfigError(
-                f"'{value}' is no value of '{path}'", where=where, hint=_suggest_choice(value, args)
+                f"'{value}' is not a valid value of '{path}'", where=where, hint=_suggest_choice(value, args)
             )
     elif origin is dict and isinstance(value, dict):
         for key, inner in value.items():
             _check_unknown_keys(inner, args[1], where=where, path=f"{path}.{key}")
     elif origin in (list, tuple) and isinstance(value, list) and args:
-        for number, inner in enumerate(value):
-            _check_unknown_keys(inner, args[0], where=where, path=f"{path}[{number}]")
+        for index, inner in enumerate(value):
+            _check_unknown_keys(inner, args[0], where=where, path=f"{path}[{index}]")
     elif origin in (typing.Union, types.UnionType):
         for option in args:
             is_open = typing.get_origin(option) is typing.Literal and str in args
@@ -131,11 +131,13 @@ def _check_unknown_keys(value: Any, kind: Any, *, where: str, path: str) -> None
 
 
 def _suggest_choice(word: str, allowed: tuple[str, ...]) -> str:
-    listed = f"One of: {', '.join(allowed)}."
+    choices = f"One of: {', '.join(allowed)}."
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
-    return f"Did you mean '{close[0]}'? {listed}" if close else listed
+    return f"Did you mean '{close[0]}'? {choices}" if close else choices
 
 
-def _struct_types(kind: Any) -> list[type[msgspec.Struct]]:
-    options = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+def _struct_types(type_: Any) -> list[type[msgspec.Struct]]:
+    options = (
+        typing.get_args(type_) if typing.get_origin(type_) in (typing.Union, types.UnionType) else (type_,)
+    )
     return [option for option in options if isinstance(option, type) and issubclass(option, msgspec.Struct)]

@@ -1,4 +1,4 @@
-"""Storage: named files in a folder or an object store, each visible only when whole."""
+"""Storage: named files in a folder or an object store, each visible only when it is complete."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _REMOTE = ("s3://", "gs://", "gcs://", "az://", "azure://", "abfs://")
 
 
 def open_store(url: str, *, client_retries: int | None = None) -> Store:
-    """The store at `url`: a local path, or s3://, gs://, az:// with credentials and endpoint from the
-    environment.
+    """Opens the store at `url`.
 
     Args:
-        url: where.
-        client_retries: times that an object store's client itself tries a request again; None: its default.
+        url: a local path, or an s3://, gs:// or az:// URL with credentials and endpoint from the environment.
+        client_retries: number of times that the client of an object store repeats a failed request; None for the
+            client's default.
 
     Raises:
-        ConfigError: a URL of no known kind.
+        ConfigError: the URL has an unknown scheme.
     """
     if url.startswith(_REMOTE):
         return ObjectStore(url, client_retries=client_retries)

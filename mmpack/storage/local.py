@@ -1,4 +1,4 @@
-"""A folder."""
+"""A store in a local folder."""
 
 from __future__ import annotations
 
@@ -14,39 +14,48 @@ from pathlib import Path
 from mmpack.errors import StorageError
 from mmpack.storage.store import PermanentStorageError, check_name, storage_errors
 
-_LOCK_PATIENCE_S = 10.0
+_LOCK_TIMEOUT_S = 10.0
 
 
 class LocalStore:
-    """A folder."""
+    """A store in a local folder.
+
+    Args:
+        root: the folder; it is created by the first write.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
 
     def path(self, name: str) -> Path:
-        """The local path of `name`."""
+        """Returns the local path of `name`."""
         return self.root / check_name(name)
 
     def exists(self, name: str) -> bool:
-        """Whether `name` is there."""
+        """Returns True if the file `name` exists."""
         return self.path(name).is_file()
 
     def size(self, name: str) -> int:
-        """Bytes of `name`."""
+        """Returns the size of `name` in bytes. Raises StorageError."""
         with storage_errors(str(self.path(name)), "reading"):
             return self.path(name).stat().st_size
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """All of `name`, at most `limit` bytes."""
+        """Returns all of `name`. Raises StorageError if it is larger than `limit` bytes or cannot be read."""
         path = self.path(name)
         if self.size(name) > limit:
-            raise StorageError(f"larger than the {limit} bytes expected at most", where=str(path))
+            raise StorageError(f"larger than the limit of {limit} bytes", where=str(path))
         with storage_errors(str(path), "reading"):
             return path.read_bytes()
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on."""
+        """Returns `size` bytes, starting at `offset`.
+
+        Raises:
+            PermanentStorageError: the file ends earlier.
+            StorageError: the file cannot be read.
+        """
         path = self.path(name)
         with storage_errors(str(path), "reading"):
             handle = os.open(path, os.O_RDONLY)
@@ -59,43 +68,43 @@ class LocalStore:
         return data
 
     def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
-        """All of `name`, piece by piece."""
+        """Yields all of `name` in chunks of at most `chunk_bytes`. Raises StorageError."""
         path = self.path(name)
         with storage_errors(str(path), "reading"), path.open("rb") as file:
             while data := file.read(chunk_bytes):
                 yield data
 
     def write(self, name: str, data: bytes) -> None:
-        """`name` with these bytes: written aside, fsynced, renamed."""
+        """Writes `name`: a temporary file is written, fsynced and renamed. Raises StorageError."""
         path = self.path(name)
         with storage_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._write_and_publish(path, data)
             except FileNotFoundError:
-                # Another rank finished the build at this moment and removed the scratch folder.
+                # Another rank has just finished the build and removed the scratch folder.
                 self._write_and_publish(path, data)
 
     def _write_and_publish(self, path: Path, data: bytes) -> None:
-        # All unfinished files lie in one folder, which the end of a build removes: a killed run leaves
+        # All unfinished files are in one folder, which is removed at the end of a build: a killed build leaves
         # nothing elsewhere.
         folder = self.root / "_build" / "scratch"
         folder.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(dir=folder)
+        handle, scratch = tempfile.mkstemp(dir=folder)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
+            os.chmod(scratch, 0o644)
+            os.replace(scratch, path)
             sync_folder(path.parent)
         except BaseException:
-            Path(aside).unlink(missing_ok=True)
+            Path(scratch).unlink(missing_ok=True)
             raise
 
     def publish(self, scratch: Path, name: str) -> None:
-        """Renames the fsynced `scratch`, which lies on the same file system."""
+        """Renames the fsynced file `scratch` on the same file system to `name`. Raises StorageError."""
         path = self.path(name)
         with storage_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +112,7 @@ class LocalStore:
             sync_folder(path.parent)
 
     def scratch_folder(self, task: str) -> Path:
-        """A folder below the target, so that publishing is a rename."""
+        """Creates an empty folder inside the store, so that publishing is a rename. Raises StorageError."""
         folder = self.path(f"_build/scratch/{task}")
         with storage_errors(str(folder), "writing"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +121,11 @@ class LocalStore:
 
     @contextmanager
     def lock_task(self, task: str) -> Iterator[None]:
-        """A lock on the task's folder, which the system takes back when the process ends, however it ends."""
+        """Locks the folder of the task. The operating system releases the lock when the process ends in any way.
+
+        Raises:
+            StorageError: another process holds the lock.
+        """
         folder = self.path(f"_build/tasks/{task}")
         with storage_errors(str(folder), "writing"):
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,12 +137,12 @@ class LocalStore:
             os.close(handle)
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
-        """Every file below the folder, sorted."""
-        found = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
-        yield from sorted(name for name in found if name.startswith(prefix))
+        """Yields the name of every file that begins with `prefix`, sorted."""
+        names = (path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
+        yield from sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
-        """Removes a file or a folder."""
+        """Removes a file or a folder, if it exists."""
         path = self.path(name)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -138,22 +151,22 @@ class LocalStore:
 
 
 def _lock(handle: int, *, where: str) -> None:
-    # Workers of a killed build notice its end within moments; whoever holds the lock for longer is at work.
-    until = time.monotonic() + _LOCK_PATIENCE_S
+    # The workers of a killed build end within seconds. A process that holds the lock for longer is still working.
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise StorageError(
-                    "another build is at work on it", where=where, hint="Wait for it to end, or stop it."
+                    "another build is writing this task", where=where, hint="Wait for its end, or stop it."
                 ) from None
             time.sleep(0.05)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
+    """Flushes `folder` to disk, so that a rename in it survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""S3, GCS and Azure through obstore."""
+"""A store in S3, GCS or Azure, through obstore."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from typing import Any
 from mmpack.errors import ConfigError, StorageError
 from mmpack.storage.store import PermanentStorageError, check_name, shorten_message, storage_errors
 
-_LASTING_REMOTE = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError")
+# Classes of obstore's errors that a request raises again at every further try.
+_PERMANENT_ERRORS = ("PermissionDeniedError", "UnauthenticatedError", "InvalidPathError", "NotSupportedError")
 
 
 class ObjectStore:
-    """A bucket and prefix in S3, GCS, Azure or any store that speaks their protocol (through obstore)."""
+    """A store in a bucket and prefix of S3, GCS, Azure or any service with one of their protocols.
+
+    Args:
+        url: URL of bucket and prefix.
+        client_retries: number of times that the client repeats a failed request; None for the client's default.
+    """
 
     def __init__(self, url: str, *, client_retries: int | None = None) -> None:
         self.url = url.rstrip("/")
@@ -32,7 +38,7 @@ class ObjectStore:
 
             options: dict[str, Any] = {}
             if self.url.startswith("s3://"):
-                # An endpoint of one's own (AWS_ENDPOINT_URL) may be plain http on a private network.
+                # A custom endpoint (AWS_ENDPOINT_URL) on a private network may use http without TLS.
                 options["client_options"] = {"allow_http": True}
             if self._client_retries is not None:
                 options["retry_config"] = {"max_retries": self._client_retries}
@@ -47,18 +53,20 @@ class ObjectStore:
         try:
             yield
         except Exception as error:
-            # The client's errors are its own, or FileNotFoundError and other kinds of OSError and ValueError.
-            own = type(error).__module__.startswith("obstore")
-            if not own and not isinstance(error, (OSError, ValueError)):
+            # obstore raises its own exceptions, and FileNotFoundError, other kinds of OSError and ValueError.
+            is_obstore_error = type(error).__module__.startswith("obstore")
+            if not is_obstore_error and not isinstance(error, (OSError, ValueError)):
                 raise
-            lasting = isinstance(error, (FileNotFoundError, PermissionError)) or (
-                own and type(error).__name__ in _LASTING_REMOTE
+            is_permanent = isinstance(error, (FileNotFoundError, PermissionError)) or (
+                is_obstore_error and type(error).__name__ in _PERMANENT_ERRORS
             )
-            kind = PermanentStorageError if lasting else StorageError
-            raise kind(f"{operation} failed ({shorten_message(error)})", where=f"{self.url}/{name}") from None
+            type_ = PermanentStorageError if is_permanent else StorageError
+            raise type_(
+                f"{operation} failed ({shorten_message(error)})", where=f"{self.url}/{name}"
+            ) from None
 
     def exists(self, name: str) -> bool:
-        """Whether the object is there."""
+        """Returns True if the object exists. Raises StorageError."""
         try:
             self._store.head(check_name(name))
         except FileNotFoundError:
@@ -70,19 +78,24 @@ class ObjectStore:
         return True
 
     def size(self, name: str) -> int:
-        """Bytes of the object."""
+        """Returns the size of the object in bytes. Raises StorageError."""
         with self._errors(name, "reading"):
             return int(self._store.head(check_name(name))["size"])
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """All of the object, at most `limit` bytes."""
+        """Returns all of the object. Raises StorageError if it is larger than `limit` bytes or cannot be read."""
         if self.size(name) > limit:
-            raise StorageError(f"larger than the {limit} bytes expected at most", where=f"{self.url}/{name}")
+            raise StorageError(f"larger than the limit of {limit} bytes", where=f"{self.url}/{name}")
         with self._errors(name, "reading"):
             return bytes(self._store.get(check_name(name)).bytes())
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on, in one range request."""
+        """Returns `size` bytes, starting at `offset`, by one range request.
+
+        Raises:
+            PermanentStorageError: the object ends earlier.
+            StorageError: the object cannot be read.
+        """
         if not size:
             return b""
         with self._errors(name, "reading"):
@@ -94,24 +107,24 @@ class ObjectStore:
         return data
 
     def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
-        """All of the object, piece by piece."""
+        """Yields all of the object in chunks of at least `chunk_bytes`; the last may be smaller. Raises StorageError."""
         with self._errors(name, "reading"):
-            for piece in self._store.get(check_name(name)).stream(min_chunk_size=chunk_bytes):
-                yield bytes(piece)
+            for chunk in self._store.get(check_name(name)).stream(min_chunk_size=chunk_bytes):
+                yield bytes(chunk)
 
     def write(self, name: str, data: bytes) -> None:
-        """The object with these bytes."""
+        """Writes the object, which appears when the upload is complete. Raises StorageError."""
         with self._errors(name, "writing"):
             self._store.put(check_name(name), data)
 
     def publish(self, scratch: Path, name: str) -> None:
-        """Uploads `scratch`; the object appears when the upload is complete."""
+        """Uploads `scratch` and removes it; the object appears when the upload is complete. Raises StorageError."""
         with self._errors(name, "writing"):
             self._store.put(check_name(name), scratch)
         scratch.unlink()
 
     def scratch_folder(self, task: str) -> Path:
-        """A folder for temporary files of this machine, named after the target and the task."""
+        """Creates an empty temporary folder on this machine, named after store and task. Raises StorageError."""
         label = hashlib.sha256(f"{self.url}/{task}".encode()).hexdigest()[:16]
         home = Path(tempfile.gettempdir()) / f"mmpack-{os.getuid()}"
         folder = home / label
@@ -119,24 +132,26 @@ class ObjectStore:
             home.mkdir(mode=0o700, exist_ok=True)
             if home.is_symlink() or home.stat().st_uid != os.getuid():
                 raise StorageError(
-                    "belongs to somebody else", where=str(home), hint="Set TMPDIR to a folder of yours."
+                    "the folder belongs to another user",
+                    where=str(home),
+                    hint="Set TMPDIR to a folder that you own.",
                 )
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         return folder
 
     def lock_task(self, task: str) -> AbstractContextManager[None]:
-        """Object stores have no locks: two builds of one target write the same bytes twice."""
+        """Does nothing: object stores have no locks. Two builds of one target write the same bytes twice."""
         return nullcontext()
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
-        """Every object below the prefix, sorted."""
+        """Yields the name of every object that begins with `prefix`, sorted. Raises StorageError."""
         with self._errors(prefix, "listing"):
-            listed = [item["path"] for batch in self._store.list() for item in batch]
-        yield from sorted(name for name in listed if name.startswith(prefix))
+            names = [item["path"] for batch in self._store.list() for item in batch]
+        yield from sorted(name for name in names if name.startswith(prefix))
 
     def delete(self, name: str) -> None:
-        """Removes the object, or all that lie below that name."""
+        """Removes the object, or all objects in the folder `name`. Raises StorageError."""
         with self._errors(name, "deleting"):
-            below = list(self.list_names(f"{name}/"))
-            self._store.delete([*below] if below else check_name(name))
+            children = list(self.list_names(f"{name}/"))
+            self._store.delete([*children] if children else check_name(name))

@@ -1,4 +1,4 @@
-"""Open local files, shared by threads: the most recently used stay open."""
+"""A cache of open local files for several threads: the most recently used files stay open."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import os
 import threading
 from collections import OrderedDict
 
-#: Far below the 1,024 that a process may have open by default.
+#: Largest number of cached files, far below the 1,024 files that a process may have open by default.
 MAX_OPEN = 128
-# One call reads no more than 2 GiB less a page, whatever it is asked for.
+# Linux reads at most this many bytes (2 GiB less one page) per call, see preadv(2).
 _MAX_CALL_BYTES = 0x7FFF_F000
 
 
 class _OpenFile:
-    __slots__ = ("handle", "kept", "users")
+    __slots__ = ("handle", "is_cached", "users")
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
         self.users = 0
-        self.kept = True
+        self.is_cached = True
 
 
 class OpenFiles:
-    """Descriptors of files that are read again and again.
+    """A cache of descriptors of files that are read again and again.
 
     Args:
-        limit: files that stay open; those in use at this moment may be more.
+        limit: largest number of cached files. Files in use stay open in addition.
     """
 
     def __init__(self, limit: int = MAX_OPEN) -> None:
@@ -34,14 +34,21 @@ class OpenFiles:
         self._files: OrderedDict[str, _OpenFile] = OrderedDict()
 
     def read_into(self, path: str, start: int, buffer: memoryview) -> int:
-        """Fills `room` with the file's bytes from `start` on; how many there were. Raises OSError."""
+        """Fills `buffer` with the bytes of the file, starting at `start`.
+
+        Returns:
+            Number of bytes read; less than the size of the buffer if the file ends earlier.
+
+        Raises:
+            OSError: the file cannot be opened or read.
+        """
         file = self._acquire(path)
         try:
             filled = os.preadv(file.handle, [buffer[:_MAX_CALL_BYTES]], start)
-            got = filled
-            while got and filled < len(buffer):
-                got = os.preadv(file.handle, [buffer[filled : filled + _MAX_CALL_BYTES]], start + filled)
-                filled += got
+            num_read = filled
+            while num_read and filled < len(buffer):
+                num_read = os.preadv(file.handle, [buffer[filled : filled + _MAX_CALL_BYTES]], start + filled)
+                filled += num_read
             return filled
         except OSError:
             self._invalidate(path, file)
@@ -50,7 +57,7 @@ class OpenFiles:
             self._release(file)
 
     def size(self, path: str) -> int:
-        """Bytes of the file. Raises OSError."""
+        """Returns the size of the file in bytes. Raises OSError."""
         file = self._acquire(path)
         try:
             return os.fstat(file.handle).st_size
@@ -61,13 +68,13 @@ class OpenFiles:
             self._release(file)
 
     def close(self) -> None:
-        """Closes what is not in use, and the rest when it no longer is."""
+        """Closes every unused file now, and the other files at the end of their use."""
         with self._lock:
             for path in list(self._files):
                 self._evict(path)
 
     def _invalidate(self, path: str, file: _OpenFile) -> None:
-        # A handle may be what is wrong (a network file system's goes stale): the next try opens anew.
+        # The handle itself may be invalid (stale on a network file system), so the next try opens the file again.
         with self._lock:
             if self._files.get(path) is file:
                 self._evict(path)
@@ -90,10 +97,10 @@ class OpenFiles:
 
     def _evict(self, path: str) -> None:
         file = self._files.pop(path)
-        file.kept = False
+        file.is_cached = False
         _close_unused(file)
 
 
 def _close_unused(file: _OpenFile) -> None:
-    if not file.kept and not file.users:
+    if not file.is_cached and not file.users:
         os.close(file.handle)

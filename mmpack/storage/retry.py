@@ -1,4 +1,4 @@
-"""Trying a failed read again, as long as that may help."""
+"""Retries of failed reads, with exponential back-off."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ T = TypeVar("T")
 INITIAL_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 5.0
 
-# A generator of its own: the training's seeded one must not depend on how often a read failed.
+# A separate generator, so that the seeded generator of the training does not depend on failed reads.
 _random = random.Random()
 
 
 def retry(read: Callable[[], T], *, retries: int, stop: threading.Event) -> T:
-    """What `read` returns, called again up to `retries` times while it raises StorageError.
+    """Calls `read` until it succeeds and returns its result.
 
-    Between the calls it waits twice as long each time, less up to half of it at random, so that ranks that
-    were refused together do not come back together.
+    The wait doubles from call to call, up to `MAX_BACKOFF_S`, and is shortened by a random part of up to a half, so
+    that ranks that failed at the same time do not retry at the same time.
 
     Args:
-        read: the read.
-        retries: calls after the first.
-        stop: when set, there is no further wait and no further call.
+        read: the read, which raises StorageError if it fails.
+        retries: largest number of calls after the first.
+        stop: event that ends the waiting; afterwards there is no further call.
 
     Raises:
-        LastingStorageError: at once, since the same would come again.
-        StorageError: of the last call.
+        PermanentStorageError: at once, because another call would raise it again.
+        StorageError: the error of the last call.
     """
-    for tries in range(retries):
+    for attempt in range(retries):
         try:
             return read()
         except PermanentStorageError:
             raise
         except StorageError:
-            wait_s = min(INITIAL_BACKOFF_S * 2**tries, MAX_BACKOFF_S) * _random.uniform(0.5, 1.0)
+            wait_s = min(INITIAL_BACKOFF_S * 2**attempt, MAX_BACKOFF_S) * _random.uniform(0.5, 1.0)
             if stop.wait(wait_s):
                 raise
     return read()

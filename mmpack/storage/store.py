@@ -1,4 +1,4 @@
-"""Store protocol, storage errors, name checks."""
+"""The protocol of a store, storage errors and the check of names."""
 
 from __future__ import annotations
 
@@ -23,69 +23,76 @@ _PERMANENT_ERRNOS = {
 
 
 class PermanentStorageError(StorageError):
-    """A refusal that trying again does not change: no such file, no permission, a file that ends too early."""
+    """A storage error that another try does not change: no such file, no permission, a truncated file."""
 
 
 class Store(Protocol):
-    """A place for named files; names are relative, with '/' between parts."""
+    """A folder or bucket of named files; names are relative paths with '/' between their parts."""
 
     url: str
 
     def exists(self, name: str) -> bool:
-        """Whether `name` is there."""
+        """Returns True if `name` exists."""
         ...
 
     def size(self, name: str) -> int:
-        """Bytes of `name`. Raises StorageError if it is not there."""
+        """Returns the size of `name` in bytes. Raises StorageError if `name` does not exist."""
         ...
 
     def read(self, name: str, *, limit: int) -> bytes:
-        """All of `name`. Raises StorageError if it is not there or larger than `limit` bytes."""
+        """Returns all of `name`. Raises StorageError if `name` does not exist or is larger than `limit` bytes."""
         ...
 
     def read_range(self, name: str, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on. Raises StorageError if there are fewer."""
+        """Returns `size` bytes, starting at `offset`. Raises StorageError if there are fewer."""
         ...
 
     def read_chunks(self, name: str, chunk_bytes: int = 8 << 20) -> Iterator[bytes]:
-        """All of `name`, piece by piece. Raises StorageError."""
+        """Yields all of `name` in chunks of about `chunk_bytes`. Raises StorageError."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """`name` with these bytes, whole or not at all. Raises StorageError."""
+        """Writes `name`, which appears only when it is complete. Raises StorageError."""
         ...
 
     def publish(self, scratch: Path, name: str) -> None:
-        """The finished local file `scratch` as `name`, whole or not at all; `scratch` is gone after. Raises
-        StorageError.
+        """Moves the finished local file `scratch` to `name`, which appears only when it is complete.
+
+        Raises:
+            StorageError: `name` cannot be written.
         """
         ...
 
     def scratch_folder(self, task: str) -> Path:
-        """A local folder to write a task's unfinished files in, emptied of what a killed run left. Raises
-        StorageError.
+        """Creates the empty local folder for the unfinished files of a task.
+
+        Files that a killed run left in the folder are removed.
+
+        Raises:
+            StorageError: the folder cannot be created.
         """
         ...
 
     def lock_task(self, task: str) -> AbstractContextManager[None]:
-        """Holds a task for this process. Raises StorageError if another one has it, where the store can tell."""
+        """Locks a task for this process. Raises StorageError if another process holds the lock, where locks exist."""
         ...
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
-        """Every name that begins with `prefix`, sorted."""
+        """Yields every name that begins with `prefix`, sorted."""
         ...
 
     def delete(self, name: str) -> None:
-        """Removes `name` if it is there."""
+        """Removes the file `name`, or every file in the folder `name`, if there is any."""
         ...
 
 
 def check_name(name: str) -> str:
-    """`name` if it stays inside its store. Raises LastingStorageError for absolute names and '..'."""
+    """Returns `name` if it stays inside its store. Raises PermanentStorageError for absolute names and '..'."""
     parts = PurePosixPath(name)
     if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
         raise PermanentStorageError(
-            f"the name '{name}' leaves its folder", hint="The manifest or index was tampered with."
+            f"the name '{name}' leaves its folder",
+            hint="Do not trust these shards: their manifest or index was changed.",
         )
     return name
 
@@ -122,7 +129,8 @@ def storage_errors(where: str | Path, operation: str) -> Iterator[None]:
 
 
 def shorten_message(error: BaseException) -> str:
-    # obstore appends the whole chain of causes for its own debugging.
+    """Returns the message of `error` in one line of at most 300 characters."""
+    # After "Debug source", obstore appends the causes of the error for its own debugging.
     return (
         " ".join(str(error).partition("Debug source")[0].split())[:300].rstrip(": ") or type(error).__name__
     )

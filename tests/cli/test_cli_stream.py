@@ -171,7 +171,7 @@ def test_mixture_is_the_librarys(plan: Path) -> None:
     facts = told("mixture", plan)
     opened = open_plan(load_plan_config(plan))
     seen = forecast_mixture(opened.schedule, [each.tokens for each in opened.datasets], [2.0, 2.0])
-    expected = mixture_facts(seen, [2.0, 2.0], [each.documents for each in opened.datasets])
+    expected = mixture_facts(seen, [2.0, 2.0], [each.num_documents for each in opened.datasets])
     assert facts == json.loads(json.dumps(expected))
     assert facts["datasets"]["rest"]["epoch_documents"] == 40 + 12 + 5
     assert facts["datasets"]["drive"]["epochs"] == pytest.approx(2, rel=0.02)
@@ -398,7 +398,7 @@ def no_quarantine(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[st
 def quarantine_that_is_no_json(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
     return ("replay", folder / "plan.toml", folder / "plan.toml"), (
         "plan.toml, line 1",
-        "not a recorded fault",
+        "not a quarantine record",
     )
 
 
@@ -454,7 +454,7 @@ def test_one_clear_line(folder: Path, tmp_path: Path, refused: Refused) -> None:
 
 def test_a_refusal_of_the_installed_command(folder: Path, tmp_path: Path) -> None:
     done = run([MMPACK, "replay", str(folder / "plan.toml"), str(tmp_path / "none.toml")])
-    assert "plan.toml, line 1: not a recorded fault" in line_of(done)
+    assert "plan.toml, line 1: not a quarantine record" in line_of(done)
 
 
 @pytest.mark.parametrize(

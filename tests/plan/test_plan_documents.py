@@ -98,8 +98,8 @@ def test_units_are_the_longest_runs_that_fit(
         list(zip(units.start.tolist(), units.stop.tolist(), units.tokens.tolist(), strict=True)) == expected
     )
     assert units.total_tokens == sum(tokens for _, _, tokens in expected)
-    assert units.samples == sum(stop - start for start, stop, _ in expected)
-    assert units.samples + units.num_excluded_slices == len(sources[0].tokens)
+    assert units.num_samples == sum(stop - start for start, stop, _ in expected)
+    assert units.num_samples + units.num_excluded_slices == len(sources[0].tokens)
     assert len(catalog) == sum(len(source.tokens) for source in sources)
 
 
@@ -198,7 +198,7 @@ def test_something_else_where_the_cache_would_be(
     shutil.rmtree(first)
     first.write_bytes(b"in the way")
     assert len(IndexCatalog(str(folder))) == 49
-    assert "cannot be renewed" in caplog.text
+    assert "cannot be replaced" in caplog.text
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
 
