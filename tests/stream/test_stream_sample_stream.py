@@ -263,7 +263,7 @@ def test_errors_of_the_decoder(build: Path, tmp_path: Path) -> None:
 
 
 def ahead() -> int:
-    return sum(thread.name.startswith("mmpack-ahead") for thread in threading.enumerate())
+    return sum(thread.name.startswith("mmpack-prefetch") for thread in threading.enumerate())
 
 
 def test_threads_end_when_a_stream_is_closed_or_forgotten(build: Path) -> None:
