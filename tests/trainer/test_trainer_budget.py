@@ -34,7 +34,7 @@ from mmpack_trainer.budget import (
 )
 from mmpack_trainer.budget_cli import app
 from mmpack_trainer.budget_frozen import BUDGET_NAME, freeze, measured, refuse_frozen
-from mmpack_trainer.budget_seed import SLIPS, columns
+from mmpack_trainer.budget_naive import CORRECTIONS, example_columns
 from mmpack_trainer.config.load import load_config
 from mmpack_trainer.config.schema import ModelConfig, MoeConfig
 from mmpack_trainer.flops import Rates, Work, planned_work
@@ -158,7 +158,7 @@ def test_utilisations_to_plan_with_and_alerts_under_them() -> None:
 
 
 def test_the_examples_figures_are_reproduced_and_put_right() -> None:
-    printed, summed, trained, reached = columns()
+    printed, summed, trained, reached = example_columns()
     assert printed.flops_per_s == 256e15  # 256 × 2000 TFLOP/s at 50 %
     assert printed.flops_per_token == 5e9
     assert printed.flops == 2.5e22
@@ -170,15 +170,15 @@ def test_the_examples_figures_are_reproduced_and_put_right() -> None:
     assert trained.days == pytest.approx(6.78, abs=0.005)
     assert reached.flops_per_s == pytest.approx(256 * 989.4e12 * 0.29)
     assert reached.days == pytest.approx(1.5e23 / (256 * 989.4e12 * 0.29) / 86_400)
-    assert len(SLIPS) == 4
+    assert len(CORRECTIONS) == 4
 
 
-def test_the_seed_convention_shows_both_and_names_each_slip(recipe: Recipe) -> None:
-    text = told(*recipe("10b_moe"), "--convention", "seed")
+def test_the_naive_convention_shows_both_and_names_each_correction(recipe: Recipe) -> None:
+    text = told(*recipe("10b_moe"), "--convention", "naive")
     for figure in ("97,600", "11.3", "2.5e+22", "5e+22", "2.26", "1.5e+23", "6.78"):
         assert f" {figure} " in text
-    assert text.count("slip: ") == len(SLIPS)
-    assert "slip:" not in told(*recipe("10b_moe"))
+    assert text.count("correction: ") == len(CORRECTIONS)
+    assert "correction:" not in told(*recipe("10b_moe"))
 
 
 def test_the_1b_recipe_costs_what_its_figures_make(recipe: Recipe) -> None:

@@ -92,7 +92,10 @@ def test_a_value_with_a_line_break_sets_no_further_key(run: Path) -> None:
         ("--model.layrs=3", r"unknown key 'model.layrs'. Did you mean 'layers'\?"),
         ("--shedule.kind=wsd", r"unknown key 'shedule'. Did you mean 'schedule'\?"),
         ("--model.moe.expert=4", r"unknown key 'model.moe.expert'. Did you mean 'experts'\?"),
-        ("--schedule.kind=cosin", r"'cosin' is not a valid value of 'schedule.kind'. Did you mean 'cosine'\?"),
+        (
+            "--schedule.kind=cosin",
+            r"'cosin' is not a valid value of 'schedule.kind'. Did you mean 'cosine'\?",
+        ),
         ("--model.dim=64.5", r"\[model.dim\]: Expected 'int', got 'float'"),
         ("--optimizer.lr=fast", r"\[optimizer.lr\]: Expected 'float', got 'str'"),
         ("--steps.more=1", r"--steps.more: 'steps' is a value, not a table"),

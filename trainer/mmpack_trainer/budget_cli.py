@@ -37,7 +37,7 @@ class Convention(StrEnum):
     """How FLOP are counted."""
 
     right = "right"
-    seed = "seed"
+    naive = "naive"
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -53,7 +53,7 @@ def budget_command(
     price: Annotated[float, typer.Option(min=0.0, help="Of a GPU hour.")] = 2.5,
     buffer: Annotated[float, typer.Option(min=1.0, help="Factor for restarts and maintenance.")] = 1.25,
     convention: Annotated[
-        Convention, typer.Option(help="seed: also the example that counts 2 · N, and what is wrong with it.")
+        Convention, typer.Option(help="naive: also print an example that counts 2 · N, and its corrections.")
     ] = Convention.right,
     measured: Annotated[
         Path | None,
@@ -85,8 +85,8 @@ def budget_command(
     screen = make_console()
     screen.print(_demand_table(asked, f"{recipe.name}: {config.steps:,} steps"))
     _show_bills(screen, asked, rig, gpu=gpu, peak=peak, mfu=mfu, found=found)
-    if convention is Convention.seed:
-        _show_seed(screen)
+    if convention is Convention.naive:
+        _print_naive_example(screen)
     if measured is not None and found is not None:
         date = datetime.now(UTC).isoformat(timespec="seconds")
         counts = {"parameters": asked.parameters.total, "active_parameters": asked.parameters.active}
@@ -229,16 +229,16 @@ def _peak(config: TrainConfig, gpu: str, *, needed: bool) -> float | None:
     )
 
 
-def _show_seed(console: Console) -> None:
+def _print_naive_example(console: Console) -> None:
     from rich.table import Table
 
-    from mmpack_trainer.budget_seed import SLIPS, columns
+    from mmpack_trainer.budget_naive import CORRECTIONS, example_columns
 
-    found = columns()
+    found = example_columns()
     table = Table(
         "",
         *(each.title for each in found),
-        title="The seed's example: 256 × H100, 2.5B active parameters, 10T tokens",
+        title="A naive estimate: 256 × H100, 2.5B active parameters, 10T tokens",
     )
     for name, attribute, form in (
         ("FLOP a token", "flops_per_token", ".3g"),
@@ -250,8 +250,8 @@ def _show_seed(console: Console) -> None:
     ):
         table.add_row(name, *(format(getattr(each, attribute), form) for each in found))
     console.print(table)
-    for slip in SLIPS:
-        console.print(f"slip: {slip}")
+    for correction in CORRECTIONS:
+        console.print(f"correction: {correction}")
 
 
 def main() -> None:

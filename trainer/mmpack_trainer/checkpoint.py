@@ -1,7 +1,8 @@
 """Checkpoints of a run: model and optimizer as distributed checkpoints, and beside them where the run is.
 
-    out/checkpoints/step-00000500/    files of torch.distributed.checkpoint, readable on any number of ranks
-                                  run.json    step, row state, loss, the model's settings
+    out/checkpoints/step-00000500/
+        *.distcp, .metadata    files of torch.distributed.checkpoint, readable on any number of ranks
+        run.json               step, row state, loss, the settings of the model
 
 A checkpoint is written under another name and renamed when it is whole and on disk.
 """

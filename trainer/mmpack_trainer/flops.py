@@ -74,8 +74,8 @@ def planned_work(plan: Plan, step: int) -> Work:
         DataError: the plan ends before it.
     """
     first, seq_len = step * plan.config.global_batch, plan.config.max_seq_len
-    window = plan.window(first // plan.window_rows)
-    slot = first % plan.window_rows
+    window = plan.window(first // plan.rows_per_window)
+    slot = first % plan.rows_per_window
     offsets = window.offsets[slot : slot + plan.config.global_batch + 1]
     lengths = window.tokens[offsets[0] : offsets[-1]]
     rows = len(offsets) - 1
