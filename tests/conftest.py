@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Settings and fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.stream.damaged_runs import IntactRun
 
 ROOT = Path(__file__).parents[1]
-VARIABLE = "MMPACK_REAL_DATA"
+REAL_DATA_VARIABLE = "MMPACK_REAL_DATA"
 
 settings.register_profile("mmpack", deadline=None)
 settings.load_profile("mmpack")
@@ -23,7 +23,7 @@ settings.load_profile("mmpack")
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests neither use nor leave anything in the user's cache folder."""
+    """Sets the cache folder of all tests to a temporary folder, so that the user's cache folder stays unchanged."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMPACK_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -31,17 +31,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real recordings. Skips the test where there is none."""
-    folder = Path(os.environ.get(VARIABLE) or ROOT / ".." / "shared" / "data").resolve()
+    """The folder of real recordings. Skips the test if there is none."""
+    folder = Path(os.environ.get(REAL_DATA_VARIABLE) or ROOT / ".." / "shared" / "data").resolve()
     if not folder.is_dir():
-        pytest.skip(f"no real recordings at {folder}: set {VARIABLE} to their folder")
+        pytest.skip(f"no real recordings at {folder}: set {REAL_DATA_VARIABLE} to their folder")
     return folder
 
 
 @pytest.fixture(scope="session")
 def mixed_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """A drive of six cameras, sound, discrete and continuous streams and subtitles; texts, captions,
-    speech.
+    """Shards of a drive (six cameras, audio, discrete and continuous streams, subtitles), of texts, captioned
+    images and speech.
     """
     from tests.rows.handmade_rows import build_mixed
 
@@ -50,7 +50,7 @@ def mixed_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture(scope="session")
 def tubelet_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """A drive whose cameras are tubelets."""
+    """Shards of a drive whose cameras give tubelets."""
     from tests.rows.handmade_rows import build_tubelets
 
     return build_tubelets(tmp_path_factory.mktemp("tubelets"))
@@ -58,7 +58,7 @@ def tubelet_shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
 
 @pytest.fixture(scope="session")
 def camera_shards(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> ShardSet:
-    """Slices of six real 1600 x 900 pictures."""
+    """Shards of slices of six real 1600 x 900 images."""
     from tests.rows.handmade_rows import build_cameras
 
     return build_cameras(tmp_path_factory.mktemp("cameras"), real_data)
@@ -66,7 +66,7 @@ def camera_shards(tmp_path_factory: pytest.TempPathFactory, real_data: Path) -> 
 
 @pytest.fixture(scope="session")
 def intact_run(tmp_path_factory: pytest.TempPathFactory) -> IntactRun:
-    """A run without faults, to be compared with."""
+    """A run without faults, as a reference."""
     from tests.stream.damaged_runs import make_intact_run
 
-    return make_intact_run(tmp_path_factory.mktemp("sound"), tmp_path_factory.mktemp("inputs"))
+    return make_intact_run(tmp_path_factory.mktemp("intact"), tmp_path_factory.mktemp("inputs"))

@@ -1,4 +1,4 @@
-"""Disks that are full soon."""
+"""Small file systems, for tests of full disks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 
 @contextmanager
 def mount_small_disk(size: str, folder: Path) -> Iterator[Path]:
-    """A file system of `size`, as `300k`, below `folder`. Skips the test where none can be mounted."""
+    """Mounts a file system of `size` (such as `300k`) inside `folder`. Skips the test if mounting is not allowed."""
     disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(
+    done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True, check=False
     )
-    if mounted.returncode:
+    if done.returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
         yield disk

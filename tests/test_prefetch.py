@@ -1,4 +1,4 @@
-"""Rows made ahead in threads: in order, bounded, and never hanging."""
+"""The prefetcher: order of results, bounded depth, errors, and closing without a hang."""
 
 from __future__ import annotations
 
@@ -18,120 +18,120 @@ from tests.fetch.random_stores import FakeRowFunction, assert_same_row, expected
 pytestmark = pytest.mark.timeout(60)
 
 
-def ahead_threads() -> int:
-    return sum(thread.name.startswith("mmpack-ahead") for thread in threading.enumerate())
+def count_prefetch_threads() -> int:
+    return sum(thread.name.startswith("mmpack-prefetch") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("depth", [1, 2, 5])
-def test_order_and_content(threads: int, depth: int) -> None:
-    made = FakeRowFunction(max_delay_s=0.005)
-    with Prefetcher(made.make, planned_rows(40), threads=threads, depth=depth) as ahead:
-        got = list(ahead)
-    assert len(got) == 40
-    for one, other in zip(got, expected_rows(40), strict=True):
+def test_results_come_in_the_order_of_the_items(threads: int, depth: int) -> None:
+    row_function = FakeRowFunction(max_delay_s=0.005)
+    with Prefetcher(row_function.make, planned_rows(40), threads=threads, depth=depth) as prefetcher:
+        rows = list(prefetcher)
+    assert len(rows) == 40
+    for one, other in zip(rows, expected_rows(40), strict=True):
         assert_same_row(one, other)
-    assert ahead_threads() == 0
+    assert count_prefetch_threads() == 0
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8])
-def test_never_further_ahead_than_depth(depth: int) -> None:
-    """Neither items taken nor results made run ahead of the consumer, however slow it is."""
+def test_at_most_depth_results_are_ahead_of_the_consumer(depth: int) -> None:
+    """The limit holds for taken items and for finished results, however slow the consumer is."""
     consumed = 0
-    furthest = 0
-    begun = 0
+    max_ahead = 0
+    started = 0
     lock = threading.Lock()
 
-    def make(number: int) -> int:
-        nonlocal furthest, begun
+    def compute(item: int) -> int:
+        nonlocal max_ahead, started
         with lock:
-            begun += 1
-            furthest = max(furthest, begun - consumed)
-        return number
+            started += 1
+            max_ahead = max(max_ahead, started - consumed)
+        return item
 
-    with Prefetcher(make, iter(range(60)), threads=3, depth=depth) as ahead:
-        for number in range(60):
+    with Prefetcher(compute, iter(range(60)), threads=3, depth=depth) as prefetcher:
+        for item in range(60):
             time.sleep(0.002)
             with lock:
-                # The one that is handed over now is no longer ahead.
+                # The result that is taken now no longer counts.
                 consumed += 1
-            assert next(ahead) == number
-    assert 1 <= furthest <= depth + 1
-    assert furthest >= min(depth, 2)
+            assert next(prefetcher) == item
+    assert 1 <= max_ahead <= depth + 1
+    assert max_ahead >= min(depth, 2)
 
 
-def test_an_error_in_its_place() -> None:
-    def make(number: int) -> int:
+def test_an_error_is_raised_at_the_position_of_its_result() -> None:
+    def compute(item: int) -> int:
         time.sleep(random.random() * 0.003)
-        if number % 5 == 3:
-            raise ValueError(f"number {number}")
-        return number
+        if item % 5 == 3:
+            raise ValueError(f"item {item}")
+        return item
 
-    with Prefetcher(make, iter(range(20)), threads=3, depth=6) as ahead:
-        for number in range(20):
-            if number % 5 == 3:
-                with pytest.raises(ValueError, match=f"^number {number}$"):
-                    next(ahead)
+    with Prefetcher(compute, iter(range(20)), threads=3, depth=6) as prefetcher:
+        for item in range(20):
+            if item % 5 == 3:
+                with pytest.raises(ValueError, match=f"^item {item}$"):
+                    next(prefetcher)
             else:
-                assert next(ahead) == number
+                assert next(prefetcher) == item
         with pytest.raises(StopIteration):
-            next(ahead)
+            next(prefetcher)
 
 
-def test_an_error_of_the_items_ends_it_in_its_place() -> None:
+def test_an_error_of_the_items_ends_the_iteration_at_its_position() -> None:
     def items() -> Iterator[int]:
         yield from range(7)
         raise KeyError("plan")
 
-    ahead = Prefetcher(lambda number: number, items(), threads=3, depth=4)
-    assert [next(ahead) for _ in range(7)] == list(range(7))
+    prefetcher = Prefetcher(lambda item: item, items(), threads=3, depth=4)
+    assert [next(prefetcher) for _ in range(7)] == list(range(7))
     with pytest.raises(KeyError, match="plan"):
-        next(ahead)
-    assert list(ahead) == []
-    ahead.close()
+        next(prefetcher)
+    assert list(prefetcher) == []
+    prefetcher.close()
 
 
-def test_no_items() -> None:
-    with Prefetcher(lambda number: number, iter(()), threads=2, depth=2) as ahead:
-        assert list(ahead) == []
+def test_no_items_give_no_results() -> None:
+    with Prefetcher(lambda item: item, iter(()), threads=2, depth=2) as prefetcher:
+        assert list(prefetcher) == []
 
 
-def test_close_in_the_midst() -> None:
-    ahead = Prefetcher(FakeRowFunction(max_delay_s=0.02).make, planned_rows(1 << 40), threads=3, depth=5)
-    assert next(ahead)[0].number == 0
-    ahead.close()
-    assert ahead_threads() == 0
-    assert list(ahead) == []
-    ahead.close()
+def test_close_before_the_end_stops_the_threads() -> None:
+    prefetcher = Prefetcher(FakeRowFunction(max_delay_s=0.02).make, planned_rows(1 << 40), threads=3, depth=5)
+    assert next(prefetcher)[0].number == 0
+    prefetcher.close()
+    assert count_prefetch_threads() == 0
+    assert list(prefetcher) == []
+    prefetcher.close()
 
 
-def test_a_forgotten_one_closes_itself() -> None:
-    ahead = Prefetcher(FakeRowFunction().make, planned_rows(1 << 40), threads=2, depth=3)
-    next(ahead)
-    del ahead
+def test_an_unreferenced_prefetcher_closes_itself() -> None:
+    prefetcher = Prefetcher(FakeRowFunction().make, planned_rows(1 << 40), threads=2, depth=3)
+    next(prefetcher)
+    del prefetcher
     gc.collect()
-    until = time.monotonic() + 10
-    while ahead_threads() and time.monotonic() < until:
+    deadline = time.monotonic() + 10
+    while count_prefetch_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert ahead_threads() == 0
+    assert count_prefetch_threads() == 0
 
 
 def test_close_while_another_thread_waits_for_a_result() -> None:
     release = threading.Event()
-    ahead = Prefetcher(lambda _: release.wait(20), iter(range(3)), threads=1, depth=1)
-    got: list[object] = []
-    consumer = threading.Thread(target=lambda: got.extend(ahead))
+    prefetcher = Prefetcher(lambda _: release.wait(20), iter(range(3)), threads=1, depth=1)
+    results: list[object] = []
+    consumer = threading.Thread(target=lambda: results.extend(prefetcher))
     consumer.start()
     time.sleep(0.05)
     threading.Timer(0.1, release.set).start()
-    ahead.close()
+    prefetcher.close()
     consumer.join(10)
     assert not consumer.is_alive()
-    assert got == []
+    assert results == []
 
 
 @pytest.mark.parametrize("end", ["", "raise SystemExit(3)", "raise RuntimeError('consumer')"])
-def test_the_interpreter_exits_though_nobody_closed(end: str) -> None:
+def test_the_interpreter_exits_with_an_open_prefetcher(end: str) -> None:
     code = f"""
 import time
 from mmpack.prefetch import Prefetcher
@@ -140,12 +140,12 @@ def endless():
     while True:
         yield 0
 
-def make(item):
+def compute(item):
     time.sleep(0.05)
     return item
 
-ahead = Prefetcher(make, endless(), threads=3, depth=4)
-next(ahead)
+prefetcher = Prefetcher(compute, endless(), threads=3, depth=4)
+next(prefetcher)
 {end}
 """
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Unreadable samples on record, and the run that stops when there are too many."""
+"""The quarantine: the record of unreadable samples, and the limit that stops a run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mmpack.quarantine import Quarantine, UnreadableSample, read_quarantine
 pytestmark = pytest.mark.timeout(60)
 
 
-def fault(number: int, reason: str = "its bytes differ") -> UnreadableSample:
+def unreadable_sample(row: int, reason: str = "its bytes differ") -> UnreadableSample:
     return UnreadableSample(
-        row=number,
-        key=f"key-{number}",
+        row=row,
+        key=f"key-{row}",
         shard="s3://b/x.tar",
         offset_bytes=512,
         size_bytes=1024,
@@ -28,63 +28,63 @@ def fault(number: int, reason: str = "its bytes differ") -> UnreadableSample:
     )
 
 
-def test_lines_come_back_as_they_were(tmp_path: Path) -> None:
+def test_records_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "quarantine.jsonl"
     quarantine = Quarantine(path, rank=3, max_corrupt=5)
     assert not path.parent.exists()
-    for number in range(4):
-        quarantine.record(fault(number, 'a "reason"\nof two lines, ü'))
+    for row in range(4):
+        quarantine.record(unreadable_sample(row, 'a "reason"\nof two lines, ü'))
     assert quarantine.count == 4
-    found = read_quarantine(path)
-    assert [(each.row, each.key, each.rank, each.reason) for each in found] == [
-        (number, f"key-{number}", 3, 'a "reason"\nof two lines, ü') for number in range(4)
+    records = read_quarantine(path)
+    assert [(record.row, record.key, record.rank, record.reason) for record in records] == [
+        (row, f"key-{row}", 3, 'a "reason"\nof two lines, ü') for row in range(4)
     ]
-    assert (found[0].shard, found[0].offset_bytes, found[0].size_bytes) == ("s3://b/x.tar", 512, 1024)
-    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(found[0].date)
+    assert (records[0].shard, records[0].offset_bytes, records[0].size_bytes) == ("s3://b/x.tar", 512, 1024)
+    age = datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(records[0].date)
     assert abs(age.total_seconds()) < 60
     assert all(json.loads(line)["rank"] == 3 for line in path.read_text().splitlines())
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 4])
-def test_one_too_many_stops_the_run(tmp_path: Path, allowed: int) -> None:
+def test_one_sample_above_the_limit_stops_the_run(tmp_path: Path, allowed: int) -> None:
     path = tmp_path / "quarantine.jsonl"
     quarantine = Quarantine(path, rank=0, max_corrupt=allowed)
-    for number in range(allowed):
-        quarantine.record(fault(number))
+    for row in range(allowed):
+        quarantine.record(unreadable_sample(row))
     with pytest.raises(QuarantineError, match=f"{allowed + 1} samples cannot be read") as caught:
-        quarantine.record(fault(99))
+        quarantine.record(unreadable_sample(99))
     assert str(path) in str(caught.value)
     assert "max_corrupt" in caught.value.hint
     assert "key-99" in str(caught.value)
     assert len(read_quarantine(path)) == allowed + 1
-    # The next run starts from none, and adds to the file.
+    # The next run counts from zero and appends to the file.
     if allowed:
-        Quarantine(path, rank=0, max_corrupt=allowed).record(fault(100))
+        Quarantine(path, rank=0, max_corrupt=allowed).record(unreadable_sample(100))
         assert len(read_quarantine(path)) == allowed + 2
 
 
-def _add(path: Path, rank: int) -> None:
+def _record_100_samples(path: Path, rank: int) -> None:
     quarantine = Quarantine(path, rank, 1000)
-    for number in range(100):
-        quarantine.record(fault(number, "x" * 900))
+    for row in range(100):
+        quarantine.record(unreadable_sample(row, "x" * 900))
 
 
-def test_ranks_write_one_file(tmp_path: Path) -> None:
+def test_all_ranks_write_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "quarantine.jsonl"
     context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=_add, args=(path, rank)) for rank in range(3)]
+    ranks = [context.Process(target=_record_100_samples, args=(path, rank)) for rank in range(3)]
     for process in ranks:
         process.start()
     for process in ranks:
         process.join()
-    found = read_quarantine(path)
+    records = read_quarantine(path)
     for rank in range(3):
-        assert [each.row for each in found if each.rank == rank] == list(range(100))
+        assert [record.row for record in records if record.rank == rank] == list(range(100))
 
 
 def test_a_long_reason_is_shortened(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path / "q", 0, 9)
-    quarantine.record(fault(0, "y" * 1_000_000))
+    quarantine.record(unreadable_sample(0, "y" * 1_000_000))
     assert (tmp_path / "q").stat().st_size < 4096
     assert read_quarantine(tmp_path / "q")[0].reason.startswith("yyy")
 
@@ -92,17 +92,17 @@ def test_a_long_reason_is_shortened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", [b"{", b"[]", b'{"row": 1}', b"\xff\xfe", b"[" * 100_000, b'{"row":"1"}', b"null"]
 )
-def test_lines_that_are_none_of_ours(tmp_path: Path, line: bytes) -> None:
+def test_a_line_that_is_not_a_record_is_an_error(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "q"
-    Quarantine(path, 0, 9).record(fault(0))
+    Quarantine(path, 0, 9).record(unreadable_sample(0))
     with path.open("ab") as file:
         file.write(line + b"\n")
-    with pytest.raises(DataError, match="not a recorded fault") as caught:
+    with pytest.raises(DataError, match="not a quarantine record") as caught:
         read_quarantine(path)
     assert caught.value.where == f"{path}, line 2"
 
 
-def test_a_file_that_is_too_large_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_or_missing_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="No such file"):
         read_quarantine(tmp_path / "none")
     monkeypatch.setattr(module, "MAX_QUARANTINE_BYTES", 100)
@@ -111,7 +111,7 @@ def test_a_file_that_is_too_large_or_missing(tmp_path: Path, monkeypatch: pytest
         read_quarantine(tmp_path / "large")
 
 
-def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]
@@ -119,13 +119,13 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
         pytest.skip("mounting a small tmpfs needs root")
     try:
         with pytest.raises(StorageError, match="No space left on device"):
-            _add(disk / "q", rank=0)
+            _record_100_samples(disk / "q", rank=0)
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("name", [".", "file/below.jsonl"])
-def test_a_quarantine_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path, name: str) -> None:
+def test_a_file_that_cannot_be_written_is_an_error_before_the_run(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"reader\.quarantine"):
         Quarantine(tmp_path / name, 0, 10)

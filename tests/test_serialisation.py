@@ -1,4 +1,4 @@
-"""Values of a type from bytes: in many threads at once, from the first use on."""
+"""Typed values from JSON, MessagePack and plain values, also if several threads use a type for the first time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mmpack.serialisation import from_builtins, from_json, from_msgpack
 
-# Structs nobody has used yet, a set for each round; in a process of its own, since what is looked for is its crash.
+# Each round uses new structs. The script runs in a separate process, because the error is a crash of the process.
 _RACE = """
 import sys, threading
 from typing import Annotated, Any, Optional
@@ -22,46 +22,46 @@ write = {"json": msgspec.json.encode, "msgpack": msgspec.msgpack.encode, "builti
 sys.setswitchinterval(1e-6)
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
-def kind(number):
+def make_type(number):
     inner = msgspec.defstruct("Inner", [("a", Count), ("b", Optional[list[Count]], None)], tag=number)
     fields = [("x", dict[str, inner]), ("y", Annotated[list[inner], msgspec.Meta(max_length=5)])]
     return msgspec.defstruct("Outer", fields)
 
-def use(start, kind, data, found):
-    start.wait()
-    found.append(read(data, kind))
+def use(barrier, type_, data, values):
+    barrier.wait()
+    values.append(read(data, type_))
 
 for number in range(600):
-    kinds, found, start = kind(number), [], threading.Barrier(4)
+    type_, values, barrier = make_type(number), [], threading.Barrier(4)
     data = write({"x": {"k": {"type": number, "a": 1}}, "y": []})
-    threads = [threading.Thread(target=use, args=(start, kinds, data, found)) for _ in range(4)]
+    threads = [threading.Thread(target=use, args=(barrier, type_, data, values)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 4 and all(each == found[0] for each in found), found
+    assert len(values) == 4 and all(value == values[0] for value in values), values
 """
 
 
-@pytest.mark.parametrize("kind", ["json", "msgpack", "builtins"])
-def test_threads_may_use_a_type_for_the_first_time_at_once(kind: str) -> None:
+@pytest.mark.parametrize("format_", ["json", "msgpack", "builtins"])
+def test_several_threads_may_use_a_type_for_the_first_time(format_: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _RACE, kind], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", _RACE, format_], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-class _Kind(msgspec.Struct):
+class _Example(msgspec.Struct):
     number: int
 
 
-def test_every_format_gives_the_type_or_says_why_not() -> None:
+def test_every_format_gives_a_typed_value_or_an_error() -> None:
     assert from_json(b'{"number": 3}') == {"number": 3}
-    assert from_json(b'{"number": 3}', _Kind) == _Kind(3)
-    assert from_json(msgspec.Raw(b'{"number": 3}'), _Kind) == _Kind(3)
-    assert from_msgpack(msgspec.msgpack.encode({"number": 3}), _Kind) == _Kind(3)
-    assert from_builtins({"number": "3"}, _Kind, strict=False) == _Kind(3)
+    assert from_json(b'{"number": 3}', _Example) == _Example(3)
+    assert from_json(msgspec.Raw(b'{"number": 3}'), _Example) == _Example(3)
+    assert from_msgpack(msgspec.msgpack.encode({"number": 3}), _Example) == _Example(3)
+    assert from_builtins({"number": "3"}, _Example, strict=False) == _Example(3)
     with pytest.raises(msgspec.ValidationError, match="Expected `int`"):
-        from_builtins({"number": "3"}, _Kind)
+        from_builtins({"number": "3"}, _Example)
     with pytest.raises(msgspec.DecodeError):
-        from_json(b"{", _Kind)
+        from_json(b"{", _Example)
