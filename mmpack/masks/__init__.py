@@ -1,7 +1,7 @@
 """Attention masks of packed rows, built from document spans.
 
-`build_block_mask` gives FlexAttention's BlockMask, `build_block_index` the same blocks in numpy without torch,
-`dense_mask` the L x L reference. torch is imported when the first BlockMask is made.
+`build_block_mask` returns the BlockMask of FlexAttention, `build_block_index` returns the same blocks as numpy arrays without
+torch, and `dense_mask` returns the L x L reference. torch is imported by the first call of `build_block_mask`.
 """
 
 from __future__ import annotations

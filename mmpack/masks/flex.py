@@ -1,4 +1,4 @@
-"""FlexAttention's BlockMask from document spans. The only file of this package that uses torch."""
+"""Construction of the BlockMask of FlexAttention from document spans; the only file of this package that uses torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
 MaskMod = Callable[["Tensor", "Tensor", "Tensor", "Tensor"], "Tensor"]
-"""(batch, head, query, key) -> bool, as FlexAttention evaluates it inside partial blocks."""
+"""A function (batch, head, query, key) -> bool that FlexAttention evaluates inside partial blocks."""
 
 
 def build_block_mask(
@@ -28,35 +28,35 @@ def build_block_mask(
     image_spans: ArrayLike | Sequence[ArrayLike | None] | None = None,
     device: torch.device | str = "cpu",
 ) -> BlockMask:
-    """The BlockMask of one row or a batch of rows, built from its spans in time that no L x L enters.
+    """Builds the BlockMask of one row or a batch of rows from spans, without the L x L mask.
 
-    Causal within each document; with `image_spans` also both ways inside each image. Pads attend nowhere and
-    nothing attends to them. All eight index tensors equal those of torch's `create_block_mask` with the same
-    `mask_mod`. With one row it serves any batch, as torch's with B=None does; it serves any number of heads.
-    (`BlockMask.to` would leave behind what the mask function holds: give the device here.)
+    Attention is causal within each document, and with `image_spans` also bidirectional within each image. Padding attends
+    to nothing, and nothing attends to padding. All eight index tensors equal those of torch's `create_block_mask` with the
+    same `mask_mod`. The mask of one row serves any batch size, as that of `create_block_mask` with B=None does, and any
+    number of heads. (`BlockMask.to` does not move the tensors that the mask function uses, so give the device here.)
 
     Args:
-        cu_seqlens: (documents + 1,) integers from 0, or a list of such arrays, one a row.
-        seq_len: places of each row, pads included; need not be a multiple of block_size.
-        block_size: places a side of a block, of queries and keys alike.
-        image_spans: (images, 2) integers, [start, stop) of places, or for a batch a list of such arrays
-            (None for a row without). An empty array gives the same `mask_mod` as a full one, so that a
-            compiled model is not compiled again for rows without pictures.
-        device: where the tensors go.
+        cu_seqlens: (documents + 1,) integers from 0, or a list of such arrays, one per row.
+        seq_len: number of positions of each row, padding included; it need not be a multiple of `block_size`.
+        block_size: number of positions per side of a block, for queries and keys alike.
+        image_spans: (images, 2) integers, half-open ranges [start, stop) of positions, or for a batch a list of such arrays
+            (None for a row without images). An empty array gives the same `mask_mod` as a non-empty one, so a compiled
+            model is not compiled again for rows without images.
+        device: device of the tensors.
 
     Raises:
-        DataError: spans that cannot be, as :func:`mmpack.masks.check_spans`.
+        DataError: the spans are invalid, see :func:`mmpack.masks.check_spans`.
         MissingDependencyError: torch is not installed.
     """
-    torch, make = _torch()
+    torch, block_mask_type = _import_torch()
     index = build_block_index(cu_seqlens, seq_len, block_size=block_size, image_spans=image_spans)
-    # Each array becomes a tensor with a storage of its own. Views of one storage would be moved in one copy, but
-    # give a compiler of dynamic shapes an offset for each to reason about; torch 2.13 trips over that on CPU.
+    # Each array becomes a tensor with its own storage. Views of one storage could be moved in one copy, but then a compiler
+    # with dynamic shapes has to reason about an offset per view, and torch 2.13 fails at that on a CPU.
     tensors = {name: torch.from_numpy(getattr(index, name)).to(device) for name in (*FIELDS, "first", "stop")}
     first, stop = tensors.pop("first"), tensors.pop("stop")
     if len(first) == 1:
         first, stop = first[0], stop[0]
-    return make(
+    return block_mask_type(
         (seq_len, seq_len),
         **tensors,
         BLOCK_SIZE=(block_size, block_size),
@@ -65,24 +65,24 @@ def build_block_mask(
 
 
 @cache
-def _torch() -> tuple[Any, type[BlockMask]]:
+def _import_torch() -> tuple[Any, type[BlockMask]]:
     try:
         import torch
         from torch.nn.attention.flex_attention import BlockMask
     except ImportError:
         raise MissingDependencyError(
-            "a BlockMask is made of torch tensors, and torch is not installed",
-            hint="pip install 'mmpack[torch]'",
+            "a BlockMask consists of torch tensors, and torch is not installed",
+            hint="Run: pip install 'mmpack[torch]'",
         ) from None
     return torch, BlockMask
 
 
 def _make_mask_mod(first: Tensor, stop: Tensor | None) -> MaskMod:
-    """The function inside partial blocks. A query's keys are one interval, so it is two comparisons.
+    """Returns the mask function of partial blocks: two comparisons, because the keys of a query are one interval.
 
     Args:
-        first: (seq_len,) for one row, whatever the batch; (rows, seq_len) for a batch.
-        stop: likewise, or None if it is always the query's own place + 1.
+        first: first key of each query; (seq_len,) for one row that serves any batch size, (rows, seq_len) for a batch.
+        stop: key after the last key of each query, with the shape of `first`; None if it is always query + 1.
     """
     if stop is None:
         if first.ndim == 1:

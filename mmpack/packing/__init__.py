@@ -1,10 +1,10 @@
-"""Lengths to rows: arrays in, arrays out.
+"""Packing of items of different lengths into rows of fixed length: arrays in, arrays out.
 
     packing = pack(lengths, 8192)
     print(packing)
     packing.row(0)
 
-numba is imported when a function first needs it; what it compiles is cached on disk.
+numba is imported by the first call that needs it; the functions that it compiles are cached on disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Best fit decreasing over the histogram of lengths.
 
-Rows with the same content are one *run* (content, how many rows). A length is placed into whole runs at a
-time, so the plan costs what the distinct lengths cost, not what the items cost. The number of rows is that of
-best fit decreasing item by item: which of several equally full rows takes an item makes no difference to it.
+Rows with the same content form one *group* (content, number of rows). A length is placed into whole groups at a time, so
+the cost of planning depends on the number of distinct lengths, not on the number of items. The number of rows is the same
+as that of best fit decreasing item by item, because it does not matter which of several equally full rows takes an item.
 """
 
 from __future__ import annotations
@@ -17,97 +17,100 @@ from mmpack.packing import bitset
 
 @njit(cache=True)
 def grow_array(array: Any, size: int) -> Any:
-    """`array` itself if it has `size` places, else a copy with at least twice as many."""
+    """Returns `array` itself if it has at least `size` elements, else a copy with at least twice as many elements."""
     if size <= array.size:
         return array
-    wider = np.empty(max(size, 2 * array.size), array.dtype)
-    wider[: array.size] = array
-    return wider
+    larger = np.empty(max(size, 2 * array.size), array.dtype)
+    larger[: array.size] = array
+    return larger
 
 
 @njit(cache=True, nogil=True)
 def best_fit(counts: Any, capacity: int) -> Any:
-    """Plan of best fit decreasing.
+    """Plans rows by best fit decreasing.
 
     Args:
-        counts: int64 (m,), how many items have length v, for v < m <= capacity + 1; lengths of 0 are ignored.
-        capacity: token places of a row.
+        counts: int64 (m,), `counts[v]` is the number of items of length v, for v < m <= capacity + 1; lengths of 0 are
+            ignored.
+        capacity: number of positions of a row.
 
     Returns:
-        (run_rows, run_start, part_length, part_count), all int64: run i stands for `run_rows[i]` equal rows,
-        each holding `part_count[p]` items of `part_length[p]` for p in [run_start[i], run_start[i + 1]).
+        (group_rows, group_start, part_length, part_count), all int64: group g stands for `group_rows[g]` equal rows, each
+        of which holds `part_count[p]` items of length `part_length[p]` for p in [group_start[g], group_start[g + 1]).
     """
-    holes = bitset.make_bitset(capacity + 1)
-    first = np.full(capacity + 1, -1, np.int64)  # by hole size: the first run in the list of runs with it
-    # A run: its rows, the next run with the same hole, and its last part. A part points to the part before
-    # it, so runs that were split share what they have in common.
-    rows, follower, last = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
-    length, count, before = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
-    runs = 0
+    gaps = bitset.make_bitset(capacity + 1)
+    first_group = np.full(
+        capacity + 1, -1, np.int64
+    )  # by gap: the first group in the list of groups with this gap
+    # A group has a number of rows, the next group with the same gap, and a last part. Each part refers to the part
+    # before it, so groups that were split share their common parts.
+    rows, next_group, last_part = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
+    length, count, previous_part = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
+    groups = 0
     parts = 0
     for v in range(counts.size - 1, 0, -1):
         left = counts[v]
         while left > 0:
-            hole = bitset.next_member(holes, v)
-            opened = hole < 0
-            if opened:
-                hole = capacity
-            each = hole // v
-            run = runs if opened else first[hole]
-            if each <= left:
-                taken = left // each if opened else min(rows[run], left // each)
-            else:  # the last of this length do not fill a row up
-                taken, each = 1, left
-            left -= taken * each
-            whole = not opened and taken == rows[run]
-            if whole:
-                first[hole] = follower[run]
-                if first[hole] < 0:
-                    bitset.remove(holes, hole)
-            elif not opened:
-                rows[run] -= taken
-            target = run if whole else runs
-            if not whole:
-                rows, follower, last = (
-                    grow_array(rows, runs + 1),
-                    grow_array(follower, runs + 1),
-                    grow_array(last, runs + 1),
+            gap = bitset.next_member(gaps, v)
+            is_new = gap < 0
+            if is_new:
+                gap = capacity
+            per_row = gap // v
+            group = groups if is_new else first_group[gap]
+            if per_row <= left:
+                filled_rows = left // per_row if is_new else min(rows[group], left // per_row)
+            else:  # the remaining items of this length are too few to use the whole gap of a row
+                filled_rows, per_row = 1, left
+            left -= filled_rows * per_row
+            uses_whole_group = not is_new and filled_rows == rows[group]
+            if uses_whole_group:
+                first_group[gap] = next_group[group]
+                if first_group[gap] < 0:
+                    bitset.remove(gaps, gap)
+            elif not is_new:
+                rows[group] -= filled_rows
+            target = group if uses_whole_group else groups
+            if not uses_whole_group:
+                rows, next_group, last_part = (
+                    grow_array(rows, groups + 1),
+                    grow_array(next_group, groups + 1),
+                    grow_array(last_part, groups + 1),
                 )
-                runs += 1
-            length, count, before = (
+                groups += 1
+            length, count, previous_part = (
                 grow_array(length, parts + 1),
                 grow_array(count, parts + 1),
-                grow_array(before, parts + 1),
+                grow_array(previous_part, parts + 1),
             )
-            length[parts], count[parts], before[parts] = v, each, -1 if opened else last[run]
-            rows[target], last[target] = taken, parts
+            length[parts], count[parts], previous_part[parts] = v, per_row, -1 if is_new else last_part[group]
+            rows[target], last_part[target] = filled_rows, parts
             parts += 1
-            hole -= each * v
-            follower[target] = first[hole]
-            first[hole] = target
-            bitset.add(holes, hole)
-    return _expand_groups(rows[:runs], last, length, count, before)
+            gap -= per_row * v
+            next_group[target] = first_group[gap]
+            first_group[gap] = target
+            bitset.add(gaps, gap)
+    return _expand_groups(rows[:groups], last_part, length, count, previous_part)
 
 
 @njit(cache=True, nogil=True)
-def _expand_groups(rows: Any, last: Any, length: Any, count: Any, before: Any) -> Any:
-    """The plan with every run's parts side by side, longest first."""
+def _expand_groups(rows: Any, last_part: Any, length: Any, count: Any, previous_part: Any) -> Any:
+    """Returns the plan with the parts of each group in consecutive elements, longest first."""
     start = np.zeros(rows.size + 1, np.int64)
-    for run in range(rows.size):
+    for group in range(rows.size):
         size = 0
-        part = last[run]
+        part = last_part[group]
         while part >= 0:
             size += 1
-            part = before[part]
-        start[run + 1] = start[run] + size
+            part = previous_part[part]
+        start[group + 1] = start[group] + size
     part_length = np.empty(start[-1], np.int64)
     part_count = np.empty(start[-1], np.int64)
-    for run in range(rows.size):
-        place = start[run + 1]
-        part = last[run]
+    for group in range(rows.size):
+        index = start[group + 1]
+        part = last_part[group]
         while part >= 0:
-            place -= 1
-            part_length[place] = length[part]
-            part_count[place] = count[part]
-            part = before[part]
+            index -= 1
+            part_length[index] = length[part]
+            part_count[index] = count[part]
+            part = previous_part[part]
     return rows.copy(), start, part_length, part_count

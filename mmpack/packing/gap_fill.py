@@ -1,4 +1,4 @@
-"""More documents into the holes of rows."""
+"""Adds documents to the gaps of rows that are already packed."""
 
 from __future__ import annotations
 
@@ -9,54 +9,55 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def fill_gaps(offsets: Any, ids: Any, lengths: Any, more: Any, capacity: int, rows: int) -> Any:
-    """Best fit, in the order given, up to the first that fits nowhere.
+def fill_gaps(offsets: Any, ids: Any, lengths: Any, new_lengths: Any, capacity: int, max_rows: int) -> Any:
+    """Adds documents by best fit, in their order, and stops at the first one that fits no row.
 
     Args:
-        offsets, ids: int64, rows of documents as in :class:`mmpack.packing.Packing`; at most `rows` of them.
-        lengths: int64, of the documents there are.
-        more: int64, of those to add.
-        capacity: token places of a row.
-        rows: how many there may be; those beyond the given ones are empty.
+        offsets: int64, offsets of the packed rows as in :class:`mmpack.packing.Packing`; at most `max_rows` rows.
+        ids: int64, document indices of the packed rows as in :class:`mmpack.packing.Packing`.
+        lengths: int64, lengths of the packed documents.
+        new_lengths: int64, lengths of the documents to add.
+        capacity: number of positions of a row.
+        max_rows: largest number of rows; rows after the packed ones start empty.
 
     Returns:
-        (offsets, ids, added): the rows with `added` documents more, numbered on from `lengths.size`.
+        (offsets, ids, added): the rows with `added` more documents, whose indices start at `lengths.size`.
     """
-    given = offsets.size - 1
-    hole = np.full(rows, capacity, np.int64)
-    for row in range(given):
-        for place in range(offsets[row], offsets[row + 1]):
-            hole[row] -= lengths[ids[place]]
-    row_of = np.empty(more.size, np.int64)
+    packed_rows = offsets.size - 1
+    gap = np.full(max_rows, capacity, np.int64)
+    for row in range(packed_rows):
+        for i in range(offsets[row], offsets[row + 1]):
+            gap[row] -= lengths[ids[i]]
+    new_row = np.empty(new_lengths.size, np.int64)
     added = 0
-    while added < more.size:
+    while added < new_lengths.size:
         best = -1
-        for row in range(rows):
-            if hole[row] >= more[added] and (best < 0 or hole[row] < hole[best]):
+        for row in range(max_rows):
+            if gap[row] >= new_lengths[added] and (best < 0 or gap[row] < gap[best]):
                 best = row
         if best < 0:
             break
-        hole[best] -= more[added]
-        row_of[added] = best
+        gap[best] -= new_lengths[added]
+        new_row[added] = best
         added += 1
-    size = np.zeros(rows, np.int64)
-    for row in range(given):
+    size = np.zeros(max_rows, np.int64)
+    for row in range(packed_rows):
         size[row] = offsets[row + 1] - offsets[row]
     for i in range(added):
-        size[row_of[i]] += 1
-    used = rows
-    while used > given and size[used - 1] == 0:
-        used -= 1
-    result = np.zeros(used + 1, np.int64)
-    for row in range(used):
-        result[row + 1] = result[row] + size[row]
-    found = np.empty(ids.size + added, np.int64)
-    at = result[:-1].copy()
-    for row in range(given):
-        for place in range(offsets[row], offsets[row + 1]):
-            found[at[row]] = ids[place]
-            at[row] += 1
+        size[new_row[i]] += 1
+    rows = max_rows
+    while rows > packed_rows and size[rows - 1] == 0:
+        rows -= 1
+    new_offsets = np.zeros(rows + 1, np.int64)
+    for row in range(rows):
+        new_offsets[row + 1] = new_offsets[row] + size[row]
+    new_ids = np.empty(ids.size + added, np.int64)
+    end = new_offsets[:-1].copy()
+    for row in range(packed_rows):
+        for i in range(offsets[row], offsets[row + 1]):
+            new_ids[end[row]] = ids[i]
+            end[row] += 1
     for i in range(added):
-        found[at[row_of[i]]] = lengths.size + i
-        at[row_of[i]] += 1
-    return result, found, added
+        new_ids[end[new_row[i]]] = lengths.size + i
+        end[new_row[i]] += 1
+    return new_offsets, new_ids, added

@@ -1,4 +1,4 @@
-"""The lengths that wait in a stream, and the next row out of them."""
+"""The waiting lengths of a stream, and the next row made from them."""
 
 from __future__ import annotations
 
@@ -13,53 +13,62 @@ from mmpack.packing.exact_fit import add_length, complete_row, remove_length
 
 
 class LengthPool:
-    """Lengths in [0, capacity], each as often as it was added."""
+    """A multiset of lengths in [0, capacity].
+
+    Args:
+        capacity: number of positions of a row.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self._left = np.zeros(capacity + 1, np.int64)
-        self._have = bitset.make_bitset(capacity + 1)
+        self._remaining = np.zeros(capacity + 1, np.int64)
+        self._available = bitset.make_bitset(capacity + 1)
         self._row = np.empty(16, np.int64)
         self._items = 0
 
     def add(self, length: int) -> None:
-        """Put a length in."""
-        _add(self._left, self._have, length)
+        """Adds a length."""
+        _add(self._remaining, self._available, length)
         self._items += 1
 
-    def next_row(self, head: int, limit: int) -> list[int]:
-        """Take out a row with `head` in it: its lengths. All that are 0 go along."""
+    def next_row(self, head: int, max_steps: int) -> list[int]:
+        """Removes the lengths of a row that contains `head`, and returns them; all lengths of 0 are among them.
+
+        Args:
+            head: a length in the pool.
+            max_steps: largest number of search steps.
+        """
         if self._items > self._row.size:
             self._row = np.empty(2 * self._items, np.int64)
-        size = _next_row(self._left, self._have, self._row, head, limit)
+        size = _next_row(self._remaining, self._available, self._row, head, max_steps)
         self._items -= size
         return self._row[:size].tolist()
 
 
 @njit(cache=True)
-def _add(remaining: Any, have: Any, length: int) -> None:
+def _add(remaining: Any, available: Any, length: int) -> None:
     if length > 0:
-        add_length(remaining, have, length)
+        add_length(remaining, available, length)
     else:
         remaining[0] += 1
 
 
 @njit(cache=True, nogil=True)
-def _next_row(remaining: Any, have: Any, row: NDArray[np.int64], head: int, limit: int) -> int:
-    """Write the lengths of the next row to `row`; returns how many."""
+def _next_row(remaining: Any, available: Any, row: NDArray[np.int64], head: int, max_steps: int) -> int:
+    """Writes the lengths of the next row to `row` and returns their number."""
     size = 0
-    hole = remaining.size - 1
+    gap = remaining.size - 1
     if head > 0:
-        remove_length(remaining, have, head)
+        remove_length(remaining, available, head)
         row[0] = head
-        size, hole = 1, hole - head
-    # Two or three items that complete the row exactly are preferred to one that is longer. That is right beside a
-    # long item; beside a short one it would leave the long items, which are hardest to place, to the end.
-    longest = bitset.previous_member(have, hole)
+        size, gap = 1, gap - head
+    # complete_row prefers two or three items that fill the gap exactly to one longer item. That is right for a long head.
+    # For a short head it would leave the long items, which are the hardest to place, to the end.
+    longest = bitset.previous_member(available, gap)
     if longest > head:
-        remove_length(remaining, have, longest)
+        remove_length(remaining, available, longest)
         row[size] = longest
-        size, hole = size + 1, hole - longest
-    hole, size, _ = complete_row(remaining, have, hole, row, size, limit)
+        size, gap = size + 1, gap - longest
+    gap, size, _ = complete_row(remaining, available, gap, row, size, max_steps)
     while remaining[0] > 0:
         remaining[0] -= 1
         row[size] = 0

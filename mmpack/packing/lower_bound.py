@@ -1,34 +1,34 @@
-"""How few rows any packing can have."""
+"""Lower bounds on the number of rows of a packing."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Rounding functions tried by :func:`fekete_schepers_bound`.
-_FUNCTIONS = 24
+#: Number of rounding functions that :func:`fekete_schepers_bound` tries.
+_NUM_FUNCTIONS = 24
 
 
 def lower_bound(counts: NDArray[np.int64], capacity: int) -> int:
-    """Rows that no packing can do without: the larger of the two bounds below.
+    """Returns the number of rows that every packing needs: the larger of the two bounds below.
 
     Args:
-        counts: int64 (m,), how many items have length v, for v < m <= capacity + 1.
-        capacity: token places of a row.
+        counts: int64 (m,), `counts[v]` is the number of items of length v, for v < m <= capacity + 1.
+        capacity: number of positions of a row.
 
     Returns:
-        Rows; 0 if no item has tokens.
+        Number of rows; 0 if no item has tokens.
     """
     return max(martello_toth_bound(counts, capacity), fekete_schepers_bound(counts, capacity))
 
 
 def martello_toth_bound(counts: NDArray[np.int64], capacity: int) -> int:
-    """Martello and Toth's bound L2.
+    """Computes the bound L2 of Martello and Toth.
 
-    For a threshold k: items longer than capacity - k share a row with none of k or more, items longer than half a
-    row share it with no such other, and what items in [k, capacity / 2] do not fit beside the latter needs rows of
-    its own. The bound is the largest over all k. (S. Martello and P. Toth, Lower bounds and reduction procedures
-    for the bin packing problem, Discrete Applied Mathematics 28, 1990.)
+    For a threshold k: an item longer than capacity - k shares no row with an item of length k or more; two items longer
+    than half a row share no row; and the tokens of items with lengths in [k, capacity / 2] that do not fit next to items
+    longer than half a row need additional rows. The bound is the maximum over all k. (S. Martello and
+    P. Toth, Lower bounds and reduction procedures for the bin packing problem, Discrete Applied Mathematics 28, 1990.)
     """
     full = np.zeros(capacity + 1, np.int64)
     full[1 : counts.size] = counts[1:]
@@ -39,25 +39,25 @@ def martello_toth_bound(counts: NDArray[np.int64], capacity: int) -> int:
         return int(items[-1])
     k = np.arange(1, half + 1)
     middle = items[capacity - k] - items[half]
-    room = middle * capacity - (tokens[capacity - k] - tokens[half])
-    short = tokens[half] - tokens[k - 1]
-    return int(items[-1] - items[half]) + max(0, int(-((room - short) // capacity).min()))
+    free = middle * capacity - (tokens[capacity - k] - tokens[half])
+    short_tokens = tokens[half] - tokens[k - 1]
+    return int(items[-1] - items[half]) + max(0, int(-((free - short_tokens) // capacity).min()))
 
 
 def fekete_schepers_bound(counts: NDArray[np.int64], capacity: int) -> int:
-    """Fekete and Schepers' bound: sees that of items longer than a fifth of a row only four fit.
+    """Computes the bound of Fekete and Schepers, which uses for example that only four items longer than 1/5 row fit a row.
 
-    For k = 1, 2, …: an item of share x of a row counts x if (k + 1)·x is whole, else floor((k + 1)·x) / k. Items of a
-    row never count more than 1 together. (S. P. Fekete and J. Schepers, New classes of fast lower bounds for bin
-    packing problems, Mathematical Programming 91, 2001, function u^(k).)
+    For k = 1, 2, …, 24: an item that takes the share x of a row counts x if (k + 1)·x is an integer, else
+    floor((k + 1)·x) / k. The items of one row never count more than 1 together. (S. P. Fekete and
+    J. Schepers, New classes of fast lower bounds for bin packing problems, Mathematical Programming 91, 2001, function u^(k).)
     """
     lengths = np.flatnonzero(counts)
     lengths = lengths[lengths > 0]
-    many = counts[lengths]
+    multiplicity = counts[lengths]
     best = 0
-    for k in range(1, _FUNCTIONS + 1):
-        whole, rest = np.divmod((k + 1) * lengths, capacity)
-        # In units of 1 / (k (k + 1)).
-        units = int((many * whole * np.where(rest == 0, k, k + 1)).sum())
+    for k in range(1, _NUM_FUNCTIONS + 1):
+        quotient, rest = np.divmod((k + 1) * lengths, capacity)
+        # Integers in units of 1 / (k (k + 1)) make the sum exact.
+        units = int((multiplicity * quotient * np.where(rest == 0, k, k + 1)).sum())
         best = max(best, -(-units // (k * (k + 1))))
     return best

@@ -1,4 +1,4 @@
-"""Chains of indivisible slices: documents cut between slices, and rows of them."""
+"""Packing of runs of slices: runs are cut into documents between slices, and the documents are packed into rows."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from mmpack.packing.packing import Packing
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPacking:
-    """Chains cut to documents, and the documents dealt to rows.
+    """The documents that runs were cut into, and the rows that contain the documents.
 
     Attributes:
-        start, stop: int64 (documents,), document d is the slices `start[d]` to `stop[d] - 1`; documents are
-            numbered in the order of their slices, and every slice is in exactly one.
-        chain: int64 (documents,), the chain it is a run of.
-        lengths: int64 (documents,), tokens, overhead included.
-        packing: the documents in rows. Its lower bound holds however the chains are cut: tokens and the least overhead
-            over capacity.
-        forced_cuts: cuts without which a document would be longer than a row.
-        cuts: all cuts; those beyond the forced ones complete rows.
+        start, stop: int64 (documents,), document d consists of the slices `start[d]` to `stop[d] - 1`; documents are
+            in the order of their slices, and every slice is in exactly one document.
+        run: int64 (documents,), index of the run that contains the document.
+        lengths: int64 (documents,), tokens of each document, overhead included.
+        packing: the documents in rows. Its lower bound holds for any cuts: (tokens + smallest possible overhead) /
+            capacity, rounded up.
+        forced_cuts: number of cuts that are necessary because a document would be longer than a row.
+        cuts: number of all cuts; the other cuts complete rows.
     """
 
     start: NDArray[np.int64]
@@ -46,102 +46,98 @@ def pack_runs(
     seed: int = 0,
     effort: int = DEFAULT_EFFORT,
 ) -> RunPacking:
-    """Cut chains to documents and pack these.
+    """Cuts runs into documents and packs the documents.
 
-    Chains longer than a row are cut into the fewest documents, each as long as fits. If whole documents do not reach
-    `fill`, rows are completed with cuts: a row that whole documents leave a hole in gets the first slices of another
-    document, or hands the last slices of its longest back. A hole is left alone as long as the rows before it, taken
-    together, still reach `fill`. The cuts are kept only if they save rows.
+    Runs longer than a row are cut into the smallest number of documents, each as long as possible. If these documents do
+    not reach `fill`, rows are completed with more cuts: a row that they leave with free space gets the first slices of
+    another document, or returns the last slices of its longest document. Free space is accepted as long as all rows so far
+    together still reach `fill`. The additional cuts are used only if they save rows.
 
     Args:
-        slice_lengths: integers (slices,) > 0, tokens of each slice, chain after chain.
-        chain_offsets: integers (chains + 1,), ascending from 0 to slices: chain c is the slices `chain_offsets[c]` to
-            `chain_offsets[c + 1] - 1`. A stand-alone item is a chain of one slice.
-        capacity: token places of a row.
-        overhead: tokens every document has beside its slices: one integer, or one per chain.
-        fill: the fill up to which cuts are spent, in [0, 1]: less leaves small holes and makes fewer cuts, 0 only the
-            forced ones.
-        seed: which of the documents of equal length go where.
-        effort: search steps, as in :func:`mmpack.packing.pack`.
+        slice_lengths: integers (slices,) > 0, tokens of each slice, run after run.
+        run_offsets: integers (runs + 1,), ascending from 0 to slices: run r consists of the slices `run_offsets[r]` to
+            `run_offsets[r + 1] - 1`. A stand-alone item is a run of one slice.
+        capacity: number of positions of a row.
+        overhead: tokens that every document has in addition to its slices: one integer, or one per run.
+        fill: the fill up to which rows are completed with cuts, in [0, 1]: a smaller value leaves small gaps and makes
+            fewer cuts; 0 makes only the forced cuts.
+        seed: seed of the choice among documents of equal length.
+        effort: largest number of search steps, as in :func:`mmpack.packing.pack`.
 
     Raises:
-        DataError: a slice with its chain's overhead is longer than a row, or not longer than 0 (the first is named);
-            or the arrays do not fit together.
+        DataError: a slice with the overhead of its run is longer than a row, or a slice is not longer than 0 (the message
+            names the first one); or the arrays are not consistent.
         ConfigError: a setting is out of range.
     """
     check_capacity(capacity)
     check_range("seed", seed, 0, (1 << 63) - 1)
     check_range("effort", effort, 0, (1 << 62) - 1)
     if not 0 <= fill <= 1:
-        raise ConfigError(f"fill is {fill}", hint="Give a share from 0 to 1.")
+        raise ConfigError(f"fill is {fill}", hint="Use a share from 0 to 1.")
     slices = as_lengths(slice_lengths, "slice_lengths").astype(np.int64, copy=False)
-    offsets = as_lengths(run_offsets, "chain_offsets").astype(np.int64, copy=False)
-    extra = _checked(slices, offsets, overhead, capacity)
+    offsets = as_lengths(run_offsets, "run_offsets").astype(np.int64, copy=False)
+    extra = _check_inputs(slices, offsets, overhead, capacity)
 
     from mmpack.packing.run_cuts import cut_to_complete, cut_to_fit
     from mmpack.packing.shuffle import permutation
 
-    before = np.concatenate(([0], np.cumsum(slices)))  # tokens before each slice
-    start, stop, chain = cut_to_fit(before, offsets, extra, capacity)
-    chains = int(np.count_nonzero(np.diff(offsets)))
-    forced = start.size - chains
-    lengths = before[stop] - before[start] + extra[chain]
-    # However chains are cut, there are no fewer documents than these, so no less overhead.
-    least = -(-int(lengths.sum()) // capacity)
-    packing = replace(pack(lengths, capacity, seed=seed, effort=effort), lower_bound=least)
-    best = RunPacking(start, stop, chain, lengths, packing, forced, forced)
-    if packing.fill >= fill or packing.rows == least or slices.size == start.size:
-        return best
-    mixed = permutation(start.size, seed)
-    start, stop, chain, row = cut_to_complete(
-        before, extra, start[mixed], stop[mixed], chain[mixed], capacity, (1 - fill) * capacity, effort
+    token_offsets = np.concatenate(([0], np.cumsum(slices)))
+    start, stop, run = cut_to_fit(token_offsets, offsets, extra, capacity)
+    runs = int(np.count_nonzero(np.diff(offsets)))
+    forced = start.size - runs
+    lengths = token_offsets[stop] - token_offsets[start] + extra[run]
+    # No other cuts give fewer documents, so no other cuts give less overhead.
+    min_rows = -(-int(lengths.sum()) // capacity)
+    packing = replace(pack(lengths, capacity, seed=seed, effort=effort), lower_bound=min_rows)
+    uncompleted = RunPacking(start, stop, run, lengths, packing, forced, forced)
+    if packing.fill >= fill or packing.rows == min_rows or slices.size == start.size:
+        return uncompleted
+    order = permutation(start.size, seed)
+    start, stop, run, row = cut_to_complete(
+        token_offsets, extra, start[order], stop[order], run[order], capacity, (1 - fill) * capacity, effort
     )
     rows = int(row.max()) + 1
     if rows >= packing.rows:
-        return best
+        return uncompleted
     order = np.argsort(start)
-    start, stop, chain, row = start[order], stop[order], chain[order], row[order]
-    lengths = before[stop] - before[start] + extra[chain]
-    places = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows))))
-    packed = Packing(np.argsort(row, kind="stable"), places, capacity, int(lengths.sum()), least)
-    return RunPacking(start, stop, chain, lengths, packed, forced, start.size - chains)
+    start, stop, run, row = start[order], stop[order], run[order], row[order]
+    lengths = token_offsets[stop] - token_offsets[start] + extra[run]
+    row_offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows))))
+    packing = Packing(np.argsort(row, kind="stable"), row_offsets, capacity, int(lengths.sum()), min_rows)
+    return RunPacking(start, stop, run, lengths, packing, forced, start.size - runs)
 
 
-def _checked(
+def _check_inputs(
     slices: NDArray[np.int64], offsets: NDArray[np.int64], overhead: ArrayLike, capacity: int
 ) -> NDArray[np.int64]:
-    """Overhead per chain, int64 (chains,); raises what :func:`pack_runs` says."""
+    """Returns the overhead of each run, int64 (runs,); raises the DataError of :func:`pack_runs`."""
     if not offsets.size or offsets[0] != 0 or offsets[-1] != slices.size or (np.diff(offsets) < 0).any():
         raise DataError(
-            "chain_offsets do not ascend from 0 to the number of slices", hint="Give chains + 1 offsets."
+            "run_offsets do not ascend from 0 to the number of slices", hint="Give runs + 1 offsets."
         )
-    chains = offsets.size - 1
+    runs = offsets.size - 1
     extra = np.asarray(overhead)
     if extra.ndim == 0:
-        extra = np.full(chains, extra)
+        extra = np.full(runs, extra)
     extra = as_lengths(extra, "overhead").astype(np.int64, copy=False)
-    if extra.size != chains:
-        raise DataError(
-            f"{extra.size} overheads for {chains} chains", hint="Give one integer, or one per chain."
-        )
+    if extra.size != runs:
+        raise DataError(f"{extra.size} overheads for {runs} runs", hint="Give one integer, or one per run.")
     if (extra < 0).any():
-        raise DataError("overhead is negative", where=f"chain {int((extra < 0).argmax())}")
-    # Slices alone first: a sum with overhead could overflow.
-    wrong = np.flatnonzero((slices <= 0) | (slices > capacity))
-    if not wrong.size and (extra > capacity).any():
-        raise length_error(
-            f"overhead of chain {int((extra > capacity).argmax())}", int(extra.max()), capacity
-        )
-    if not wrong.size:
-        chain = np.repeat(np.arange(chains), np.diff(offsets))
-        wrong = np.flatnonzero(slices + extra[chain] > capacity)
-    if wrong.size:
-        first = int(wrong[0])
-        chain_of = int(np.searchsorted(offsets, first, side="right")) - 1
-        where = f"slice {first} (chain {chain_of}, overhead {int(extra[chain_of])})"
+        raise DataError("overhead is negative", where=f"run {int((extra < 0).argmax())}")
+    # Slices are checked without overhead first, because the sum with the overhead could overflow.
+    invalid = np.flatnonzero((slices <= 0) | (slices > capacity))
+    if not invalid.size and (extra > capacity).any():
+        raise length_error(f"overhead of run {int((extra > capacity).argmax())}", int(extra.max()), capacity)
+    if not invalid.size:
+        run = np.repeat(np.arange(runs), np.diff(offsets))
+        invalid = np.flatnonzero(slices + extra[run] > capacity)
+    if invalid.size:
+        first = int(invalid[0])
+        run_index = int(np.searchsorted(offsets, first, side="right")) - 1
+        where = f"slice {first} (run {run_index}, overhead {int(extra[run_index])})"
         length = int(slices[first])
         if length == 0:
-            raise DataError("length is 0", where=where, hint="A slice has at least one token.")
-        with_extra = min(length, capacity + 1) + int(extra[chain_of])
+            raise DataError("length is 0", where=where, hint="Give every slice at least one token.")
+        with_extra = min(length, capacity + 1) + int(extra[run_index])
         raise length_error(where, length if length < 0 or length > capacity else with_extra, capacity)
     return extra

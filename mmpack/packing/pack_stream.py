@@ -1,4 +1,4 @@
-"""Lengths that come one by one: rows out of a bounded pool."""
+"""Packing of items that arrive one by one, with a bounded pool of waiting items."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmpack.packing.pack import check_capacity, check_range, length_error
 
 T = TypeVar("T")
 
-#: Search steps per row. A pool has few lengths, so a row seldom takes a tenth of it.
-_ROW_STEPS = 20_000
+#: Largest number of search steps per row. A pool has few lengths, so a row seldom needs a tenth of them.
+_MAX_ROW_STEPS = 20_000
 
 
 class PackStream(Generic[T]):
-    """An iterator of rows (lists of items) over an iterator of items; made by :func:`pack_stream`."""
+    """An iterator of rows (lists of items) over an iterator of items; :func:`pack_stream` creates it."""
 
     def __init__(
         self,
@@ -35,77 +35,79 @@ class PackStream(Generic[T]):
         self._items = iter(items)
         self._length = length
         self._capacity = capacity
-        self._size = pool
-        self._taken = 0
+        self._max_waiting = pool
+        self._num_read = 0
         self._pool = LengthPool(capacity)
-        self._waiting: OrderedDict[int, tuple[T, int]] = OrderedDict()  # by number, oldest first
-        self._same: defaultdict[int, deque[int]] = defaultdict(deque)  # by length: numbers, oldest first
+        self._waiting: OrderedDict[int, tuple[T, int]] = OrderedDict()  # by item number, oldest first
+        self._numbers_by_length: defaultdict[int, deque[int]] = defaultdict(deque)  # oldest first
 
     def __iter__(self) -> Iterator[list[T]]:
         return self
 
     def __next__(self) -> list[T]:
-        while len(self._waiting) < self._size:
+        while len(self._waiting) < self._max_waiting:
             try:
                 item = next(self._items)
             except StopIteration:
                 break
-            self._put(item)
+            self._add(item)
         if not self._waiting:
             raise StopIteration
         oldest = self._waiting[next(iter(self._waiting))][1]
-        return [self._out(length) for length in self._pool.next_row(oldest, _ROW_STEPS)]
+        return [self._remove_oldest(length) for length in self._pool.next_row(oldest, _MAX_ROW_STEPS)]
 
-    def _put(self, item: T) -> None:
+    def _add(self, item: T) -> None:
         length = self._length(item)
         if not isinstance(length, int | np.integer):
-            raise DataError(f"length is {length!r}, not an integer", where=f"item {self._taken}")
+            raise DataError(f"length is {length!r}, not an integer", where=f"item {self._num_read}")
         if not 0 <= length <= self._capacity:
-            raise length_error(f"item {self._taken}", int(length), self._capacity)
+            raise length_error(f"item {self._num_read}", int(length), self._capacity)
         self._pool.add(int(length))
-        self._same[int(length)].append(self._taken)
-        self._waiting[self._taken] = item, int(length)
-        self._taken += 1
+        self._numbers_by_length[int(length)].append(self._num_read)
+        self._waiting[self._num_read] = item, int(length)
+        self._num_read += 1
 
-    def _out(self, length: int) -> T:
-        numbers = self._same[length]
+    def _remove_oldest(self, length: int) -> T:
+        numbers = self._numbers_by_length[length]
         number = numbers.popleft()
         if not numbers:
-            del self._same[length]
+            del self._numbers_by_length[length]
         return self._waiting.pop(number)[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on from here.
+        """Returns the state that is needed to resume the stream at this point.
 
         Returns:
-            `capacity`, `pool`; `taken`, how many items were read; `waiting`, those of them that are in no row yet, oldest
-            first. The items themselves are in it: it can be saved as they can.
+            `capacity` and `pool`; `taken`: number of items that were read; `waiting`: those of them that are in no row yet,
+            oldest first. The state contains the items themselves, so it can be saved if the items can be saved.
         """
         return {
             "capacity": self._capacity,
-            "pool": self._size,
-            "taken": self._taken,
+            "pool": self._max_waiting,
+            "taken": self._num_read,
             "waiting": [item for item, _ in self._waiting.values()],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state: the rows to come are those that would have come.
+        """Resumes from a saved state: the next rows are the rows that would have followed it.
 
-        The stream must be new, and its items must start with number `state["taken"]`, the first that was not read.
+        The stream must be new, and its items must start with item number `state["taken"]` (counted from 0), the first item
+        that was not read.
 
         Raises:
-            DataError: the stream has read items, or the state is from another capacity or pool.
+            DataError: the stream has read items, or the state has another capacity or pool.
         """
-        if self._taken:
-            raise DataError("the stream has read items already", hint="Load a state into a new stream.")
-        for name, own in (("capacity", self._capacity), ("pool", self._size)):
-            if state[name] != own:
+        if self._num_read:
+            raise DataError("the stream has already read items", hint="Load the state into a new stream.")
+        for name, current in (("capacity", self._capacity), ("pool", self._max_waiting)):
+            if state[name] != current:
                 raise DataError(
-                    f"the state has {name} {state[name]}, the stream {own}", hint=f"Use the same {name}."
+                    f"the state has {name} {state[name]}, the stream has {current}",
+                    hint=f"Use the same {name}.",
                 )
-        self._taken = state["taken"] - len(state["waiting"])
+        self._num_read = state["taken"] - len(state["waiting"])
         for item in state["waiting"]:
-            self._put(item)
+            self._add(item)
 
 
 def pack_stream(
@@ -115,26 +117,26 @@ def pack_stream(
     pool: int = 1000,
     length: Callable[[T], int] = len,  # type: ignore[assignment]
 ) -> PackStream[T]:
-    """Pack items as they come.
+    """Packs items in the order in which they arrive.
 
-    At most `pool` items wait. Every row has the oldest of them, so an item waits for at most `pool` rows. If that is
-    short, the longest item that fits joins it; then the row is completed as in :func:`mmpack.packing.pack`. Of
-    items of equal length the oldest goes first. Nothing is random.
+    At most `pool` items wait. Every row contains the oldest waiting item, so an item waits for at most `pool` rows. If items
+    longer than the oldest one fit into the rest of the row, the longest of them is added; then the row is completed as in
+    :func:`mmpack.packing.pack`. Of items of equal length the oldest is taken first. Nothing is random.
 
-    A pool should hold several rows: with few items in it, rows stay less full.
+    A pool should hold the items of several rows: rows are less full if the pool is small.
 
     Args:
-        items: read one by one, never more than `pool` ahead of the rows.
-        capacity: token places of a row.
-        pool: items that may wait.
-        length: tokens of an item, 0 to `capacity`.
+        items: items, read one by one; at most `pool` items are read that are not in a row yet.
+        capacity: number of positions of a row.
+        pool: largest number of waiting items.
+        length: function that returns the number of tokens of an item, 0 to `capacity`.
 
     Returns:
-        An iterator of rows, each a list of items; see :meth:`PackStream.state_dict` for saving it in mid-stream.
+        An iterator of rows, each a list of items; :meth:`PackStream.state_dict` saves it in mid-stream.
 
     Raises:
-        DataError: while iterating: a length is not an integer, negative, or longer than a row; the item is named by
-            its number.
+        DataError: while iterating, a length is not an integer, is negative, or is longer than a row; the message names the
+            number of the item, counted from 0.
         ConfigError: capacity or pool is out of range.
     """
     return PackStream(items, capacity, pool=pool, length=length)

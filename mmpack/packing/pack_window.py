@@ -1,4 +1,4 @@
-"""A fixed number of rows out of a series of documents: as many of them, in their order, as fit."""
+"""Packing of the longest possible prefix of a series of runs into a fixed number of rows."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from mmpack.packing.pack_runs import pack_runs
 
-#: Search steps per document: a few times what usual mixes take, and never more than some microseconds.
-_STEPS = 64
+#: Largest number of search steps per run: a few times what usual mixtures need, and at most some microseconds.
+_MAX_STEPS_PER_RUN = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowPacking:
-    """The first chains of a series, cut to documents, in rows.
+    """The first runs of a series, cut into documents and packed into rows.
 
     Attributes:
-        chains: how many of the series are in it.
-        start, stop: int64 (documents,), document d is the slices `start[d]` to `stop[d] - 1`.
-        chain: int64 (documents,).
-        lengths: int64 (documents,), places, overhead included.
-        ids, offsets: row r holds the documents `ids[offsets[r]:offsets[r + 1]]`; int64.
+        num_runs: number of runs that are packed.
+        start, stop: int64 (documents,), document d consists of the slices `start[d]` to `stop[d] - 1`.
+        run: int64 (documents,), index of the run that contains the document.
+        lengths: int64 (documents,), positions of each document, overhead included.
+        ids, offsets: int64, row r holds the documents `ids[offsets[r]:offsets[r + 1]]`.
     """
 
     num_runs: int
@@ -35,7 +35,7 @@ class WindowPacking:
 
     @property
     def rows(self) -> int:
-        """How many there are."""
+        """The number of rows."""
         return self.offsets.size - 1
 
 
@@ -48,47 +48,50 @@ def pack_window(
     *,
     seed: int = 0,
 ) -> WindowPacking:
-    """Fill at most `rows` rows with a prefix of a series of chains.
+    """Fills at most `rows` rows with a prefix of a series of runs.
 
-    The longest prefix whose tokens fit is packed; if it takes more rows, as many of its last chains are left out as
-    the rows beyond hold. Then the chains behind it go into the holes that are left, best fit, up to the first that fits
-    none: so all rows are in use if there are chains enough, and nothing is passed over.
+    The longest prefix whose tokens fit `rows` rows is packed. If the packing has too many rows, the last runs of the prefix
+    are removed, as many as the surplus rows hold, and the shorter prefix is packed. Then the runs that follow the prefix
+    are added to the free space by best fit, up to the first run that fits no row. So all rows are used if there are enough
+    runs, and no run is skipped.
 
     Args:
-        slice_lengths, chain_offsets, overhead: as :func:`mmpack.packing.pack_runs` takes them; every chain fits a row.
-        capacity: token places of a row.
-        rows: how many there may be.
-        seed: which of the documents of equal length go where.
+        slice_lengths, run_offsets, overhead: as in :func:`mmpack.packing.pack_runs`; every run fits into a row.
+        capacity: number of positions of a row.
+        rows: largest number of rows.
+        seed: seed of the choice among documents of equal length.
 
     Raises:
-        DataError: as :func:`mmpack.packing.pack_runs`.
+        DataError: an input is invalid, as in :func:`mmpack.packing.pack_runs`.
     """
-    before = np.concatenate(([0], np.cumsum(slice_lengths)))
-    lengths = before[run_offsets[1:]] - before[run_offsets[:-1]] + overhead
+    token_offsets = np.concatenate(([0], np.cumsum(slice_lengths)))
+    lengths = token_offsets[run_offsets[1:]] - token_offsets[run_offsets[:-1]] + overhead
     total = np.cumsum(lengths)
-    taken = int(np.searchsorted(total, rows * capacity, side="right"))
-    least = 0
+    num_runs = int(np.searchsorted(total, rows * capacity, side="right"))
+    surplus = 0
     while True:
         cut = pack_runs(
-            slice_lengths[: run_offsets[taken]],
-            run_offsets[: taken + 1],
+            slice_lengths[: run_offsets[num_runs]],
+            run_offsets[: num_runs + 1],
             capacity,
-            overhead=overhead[:taken],
+            overhead=overhead[:num_runs],
             seed=seed,
-            effort=_STEPS * max(taken, 64),
+            effort=_MAX_STEPS_PER_RUN * max(num_runs, 64),
         )
-        packed = cut.packing
-        if packed.rows <= rows:
+        packing = cut.packing
+        if packing.rows <= rows:
             break
-        used = np.sort(np.add.reduceat(cut.lengths[packed.ids], packed.offsets[:-1]))
-        least = max(2 * least, int(used[: packed.rows - rows].sum()))
-        taken = int(np.searchsorted(total, total[taken - 1] - least, side="right"))
+        row_tokens = np.sort(np.add.reduceat(cut.lengths[packing.ids], packing.offsets[:-1]))
+        surplus = max(2 * surplus, int(row_tokens[: packing.rows - rows].sum()))
+        num_runs = int(np.searchsorted(total, total[num_runs - 1] - surplus, side="right"))
     from mmpack.packing.gap_fill import fill_gaps
 
-    offsets, ids, more = fill_gaps(packed.offsets, packed.ids, cut.lengths, lengths[taken:], capacity, rows)
-    added = np.arange(taken, taken + more)
+    offsets, ids, num_added = fill_gaps(
+        packing.offsets, packing.ids, cut.lengths, lengths[num_runs:], capacity, rows
+    )
+    added = np.arange(num_runs, num_runs + num_added)
     return WindowPacking(
-        taken + more,
+        num_runs + num_added,
         np.concatenate((cut.start, run_offsets[added])),
         np.concatenate((cut.stop, run_offsets[added + 1])),
         np.concatenate((cut.run, added)),

@@ -1,4 +1,4 @@
-"""Where chains are cut: to fit a row, and to complete one."""
+"""The cuts of runs: forced cuts, so that documents fit a row, and further cuts that complete rows."""
 
 from __future__ import annotations
 
@@ -11,41 +11,42 @@ from mmpack.packing import bitset
 from mmpack.packing.best_fit import grow_array
 from mmpack.packing.exact_fit import add_length, complete_row, remove_length
 
-#: Cuts looked at per hole, longest run first.
-_CUTS = 64
-#: Search steps to complete a row beside one cut.
-_STEPS = 4096
+#: Largest number of cuts that are tried per gap, longest part first.
+_MAX_CUTS = 64
+#: Largest number of search steps to complete a row after one tried cut.
+_MAX_STEPS = 4096
 
 
 @njit(cache=True, nogil=True)
-def cut_to_fit(token_offsets: Any, offsets: Any, extra: Any, capacity: int) -> Any:
-    """Each chain in the fewest documents of at most `capacity`, each as long as fits.
+def cut_to_fit(token_offsets: Any, run_offsets: Any, extra: Any, capacity: int) -> Any:
+    """Cuts each run into the smallest number of documents of at most `capacity` tokens, each as long as possible.
 
     Args:
-        before: int64 (slices + 1,), tokens before each slice.
-        offsets: int64 (chains + 1,).
-        extra: int64 (chains,), overhead of each document; every slice fits with it.
+        token_offsets: int64 (slices + 1,), number of tokens before each slice, and of all slices.
+        run_offsets: int64 (runs + 1,), run r consists of the slices `run_offsets[r]` to `run_offsets[r + 1] - 1`.
+        extra: int64 (runs,), overhead of each document of a run; every slice fits a row together with it.
+        capacity: number of positions of a row.
 
     Returns:
-        (start, stop, chain), int64 (documents,).
+        (start, stop, run), int64 (documents,): first slice, end slice and run of each document.
     """
-    start, stop, chain = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
+    start, stop, run = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.int64)
     documents = 0
-    for c in range(extra.size):
-        first = offsets[c]
-        while first < offsets[c + 1]:
-            room = token_offsets[first] + capacity - extra[c]
-            behind = min(np.searchsorted(token_offsets, room, side="right") - 1, offsets[c + 1])
+    for r in range(extra.size):
+        first = run_offsets[r]
+        while first < run_offsets[r + 1]:
+            max_offset = token_offsets[first] + capacity - extra[r]
+            end = min(np.searchsorted(token_offsets, max_offset, side="right") - 1, run_offsets[r + 1])
             start, stop = grow_array(start, documents + 1), grow_array(stop, documents + 1)
-            chain = grow_array(chain, documents + 1)
-            start[documents], stop[documents], chain[documents] = first, behind, c
+            run = grow_array(run, documents + 1)
+            start[documents], stop[documents], run[documents] = first, end, r
             documents += 1
-            first = behind
-    return start[:documents].copy(), stop[:documents].copy(), chain[:documents].copy()
+            first = end
+    return start[:documents].copy(), stop[:documents].copy(), run[:documents].copy()
 
 
 class _Documents(NamedTuple):
-    """All documents, by number: their slices, their chain, and the row they are in or -1."""
+    """All documents by index: first slice, end slice, run, and row (-1 before the document is packed)."""
 
     begin: Any
     end: Any
@@ -56,32 +57,38 @@ class _Documents(NamedTuple):
 
 
 class _UnpackedDocuments(NamedTuple):
-    """Documents in no row: how many and which (a list, linked both ways) of each length."""
+    """The documents that are in no row yet.
 
-    left: Any
-    have: Any
+    `remaining` is their number by length, `available` the set of lengths with documents. The documents of each length form
+    a doubly linked list: `first` (by length), `next` and `previous` (by document); -1 ends a list.
+    """
+
+    remaining: Any
+    available: Any
     first: Any
-    follower: Any
-    leader: Any
+    next: Any
+    previous: Any
 
 
 class _Prefixes(NamedTuple):
-    """Runs that start a document and do not end it, listed by their length as a document.
+    """The proper prefixes of documents: the first slices of a document, listed by their length as a document.
 
-    They are struck off when they are met: the document may have been used or cut since.
+    `available` is the set of lengths with prefixes. The prefixes of each length form a linked list: `first` (by length),
+    `next` (by prefix). `document` and `end` are the document and the end slice of each prefix, `num_prefixes[0]` is the
+    number of prefixes. A prefix whose document was packed or cut is removed only when a search meets it.
     """
 
-    have: Any
+    available: Any
     first: Any
-    follower: Any
+    next: Any
     document: Any
     end: Any
-    known: Any
+    num_prefixes: Any
 
 
 @njit(cache=True)
-def _tokens(documents: Any, document: Any, end: Any) -> Any:
-    """Length of a document if it ended before slice `end`."""
+def _document_length(documents: Any, document: Any, end: Any) -> Any:
+    """Returns the length of a document if it ended before slice `end`, overhead included."""
     begin = documents.begin[document]
     return (
         documents.token_offsets[end]
@@ -91,95 +98,110 @@ def _tokens(documents: Any, document: Any, end: Any) -> Any:
 
 
 @njit(cache=True)
-def _add_waiting(documents: Any, waiting: Any, runs: Any, document: int) -> None:
-    """Let a document wait, and make its runs known as long as there is room for them."""
-    length = _tokens(documents, document, documents.end[document])
-    add_length(waiting.left, waiting.have, length)
-    waiting.leader[document] = -1
-    waiting.follower[document] = waiting.first[length]
-    if waiting.first[length] >= 0:
-        waiting.leader[waiting.first[length]] = document
-    waiting.first[length] = document
+def _add_unpacked(documents: Any, unpacked: Any, prefixes: Any, document: int) -> None:
+    """Adds a document to the unpacked documents, and its prefixes to the prefixes while the arrays have space."""
+    length = _document_length(documents, document, documents.end[document])
+    add_length(unpacked.remaining, unpacked.available, length)
+    unpacked.previous[document] = -1
+    unpacked.next[document] = unpacked.first[length]
+    if unpacked.first[length] >= 0:
+        unpacked.previous[unpacked.first[length]] = document
+    unpacked.first[length] = document
     for end in range(documents.begin[document] + 1, documents.end[document]):
-        known = runs.known[0]
-        if known == runs.end.size:
+        prefix = prefixes.num_prefixes[0]
+        if prefix == prefixes.end.size:
             return
-        part = _tokens(documents, document, end)
-        runs.document[known], runs.end[known] = document, end
-        runs.follower[known] = runs.first[part]
-        runs.first[part] = known
-        bitset.add(runs.have, part)
-        runs.known[0] += 1
+        prefix_length = _document_length(documents, document, end)
+        prefixes.document[prefix], prefixes.end[prefix] = document, end
+        prefixes.next[prefix] = prefixes.first[prefix_length]
+        prefixes.first[prefix_length] = prefix
+        bitset.add(prefixes.available, prefix_length)
+        prefixes.num_prefixes[0] += 1
 
 
 @njit(cache=True)
-def _remove_waiting(waiting: Any, length: int, document: int) -> None:
-    """Take a document off the list of its length; the count is the caller's."""
-    leader, follower = waiting.leader[document], waiting.follower[document]
-    if leader < 0:
-        waiting.first[length] = follower
+def _unlink_unpacked(unpacked: Any, length: int, document: int) -> None:
+    """Removes a document from the list of its length; the caller updates `remaining`."""
+    previous_document, next_document = unpacked.previous[document], unpacked.next[document]
+    if previous_document < 0:
+        unpacked.first[length] = next_document
     else:
-        waiting.follower[leader] = follower
-    if follower >= 0:
-        waiting.leader[follower] = leader
+        unpacked.next[previous_document] = next_document
+    if next_document >= 0:
+        unpacked.previous[next_document] = previous_document
 
 
 @njit(cache=True)
-def _gap_after(waiting: Any, gap: int, row: Any) -> Any:
-    """(hole, steps): the hole that completing would leave; takes nothing."""
-    after, size, steps = complete_row(waiting.left, waiting.have, gap, row, 0, _STEPS)
-    for place in range(size):
-        add_length(waiting.left, waiting.have, row[place])
-    return after, steps + 1
+def _gap_after(unpacked: Any, gap: int, row: Any) -> Any:
+    """Returns (gap, steps): the gap that complete_row would leave; no document is taken."""
+    gap_left, size, steps = complete_row(unpacked.remaining, unpacked.available, gap, row, 0, _MAX_STEPS)
+    for index in range(size):
+        add_length(unpacked.remaining, unpacked.available, row[index])
+    return gap_left, steps + 1
 
 
 @njit(cache=True)
 def _best_prefix(
-    documents: Any, waiting: Any, runs: Any, gap: int, best: int, capacity_left: float, row: Any
+    documents: Any, unpacked: Any, prefixes: Any, gap: int, best: int, allowed_gap: float, row: Any
 ) -> Any:
-    """(hole left, run, steps): the run of a waiting document that helps most, the longest that fits first.
+    """Searches the prefix of an unpacked document that leaves the smallest gap, longest prefixes first.
 
-    The run is -1 if none halves the hole `best` that whole documents leave: what less is not worth a cut.
+    Args:
+        documents, unpacked, prefixes: all documents and their state.
+        gap: number of positions that the prefix and further whole documents may fill.
+        best: gap that whole documents alone leave.
+        allowed_gap: gap at which the search stops.
+        row: int64, scratch array for the lengths of a row.
+
+    Returns:
+        (gap left, prefix, steps). The prefix is -1 if none leaves less than half of `best`: a smaller gain is not worth a
+        cut.
     """
     chosen = -1
     tries = steps = 0
-    part = bitset.previous_member(runs.have, gap)
-    while part > 0 and best > capacity_left and tries < _CUTS:
-        run = runs.first[part]
-        while run >= 0 and (
-            documents.row[runs.document[run]] >= 0 or documents.end[runs.document[run]] <= runs.end[run]
+    length = bitset.previous_member(prefixes.available, gap)
+    while length > 0 and best > allowed_gap and tries < _MAX_CUTS:
+        prefix = prefixes.first[length]
+        while prefix >= 0 and (
+            documents.row[prefixes.document[prefix]] >= 0
+            or documents.end[prefixes.document[prefix]] <= prefixes.end[prefix]
         ):
-            run = runs.follower[run]
-        runs.first[part] = run
-        if run < 0:
-            bitset.remove(runs.have, part)
+            prefix = prefixes.next[prefix]
+        prefixes.first[length] = prefix
+        if prefix < 0:
+            bitset.remove(prefixes.available, length)
         else:
-            whole = _tokens(documents, runs.document[run], documents.end[runs.document[run]])
-            remove_length(waiting.left, waiting.have, whole)
-            after, taken = _gap_after(waiting, gap - part, row)
-            add_length(waiting.left, waiting.have, whole)
+            document = prefixes.document[prefix]
+            full_length = _document_length(documents, document, documents.end[document])
+            remove_length(unpacked.remaining, unpacked.available, full_length)
+            gap_left, used_steps = _gap_after(unpacked, gap - length, row)
+            add_length(unpacked.remaining, unpacked.available, full_length)
             tries += 1
-            steps += taken
-            if 2 * after < best:
-                best, chosen = after, run
-        part = bitset.previous_member(runs.have, part - 1)
+            steps += used_steps
+            if 2 * gap_left < best:
+                best, chosen = gap_left, prefix
+        length = bitset.previous_member(prefixes.available, length - 1)
     return best, chosen, steps
 
 
 @njit(cache=True)
 def _best_truncation(
-    documents: Any, waiting: Any, head: int, capacity: int, best: int, capacity_left: float, row: Any
+    documents: Any, unpacked: Any, head: int, capacity: int, best: int, allowed_gap: float, row: Any
 ) -> Any:
-    """(end, steps): where the row's head is best cut, the longest run kept first; -1 if that does not halve `best`."""
+    """Searches the end slice at which the head of a row is best cut, longest parts first.
+
+    Returns:
+        (end, steps). The end is -1 if no cut leaves less than half of the gap `best`.
+    """
     chosen = -1
     tries = steps = 0
     end = documents.end[head] - 1
-    while end > documents.begin[head] and best > capacity_left and tries < _CUTS:
-        after, taken = _gap_after(waiting, capacity - _tokens(documents, head, end), row)
+    while end > documents.begin[head] and best > allowed_gap and tries < _MAX_CUTS:
+        gap_left, used_steps = _gap_after(unpacked, capacity - _document_length(documents, head, end), row)
         tries += 1
-        steps += taken
-        if 2 * after < best:
-            best, chosen = after, end
+        steps += used_steps
+        if 2 * gap_left < best:
+            best, chosen = gap_left, end
         end -= 1
     return chosen, steps
 
@@ -193,78 +215,104 @@ def cut_to_complete(
     run: Any,
     capacity: int,
     allowance: float,
-    limit: int,
+    max_steps: int,
 ) -> Any:
-    """Rows headed by the longest document left, completed by whole ones and, where these leave a hole, by a cut.
+    """Packs documents into rows and cuts documents where whole ones leave a gap.
+
+    Each row starts with the longest document left (its head) and is completed with whole documents. If they leave too large
+    a gap, either a prefix of another document is added or the head is cut.
 
     Args:
-        before: int64 (slices + 1,), tokens before each slice.
-        extra: int64 (chains,), overhead of each document.
-        start, stop, chain: int64 (documents,), none longer than `capacity`.
-        allowance: token places per row that may stay empty, on average over the rows so far.
-        limit: search steps; without any left nothing more is cut.
+        token_offsets: int64 (slices + 1,), number of tokens before each slice, and of all slices.
+        extra: int64 (runs,), overhead of each document of a run.
+        start, stop, run: int64 (documents,), first slice, end slice and run of each document; none is longer than
+            `capacity`.
+        capacity: number of positions of a row.
+        allowance: number of positions per row that may stay empty, on average over the rows so far.
+        max_steps: largest number of search steps; after them no document is cut.
 
     Returns:
-        (start, stop, chain, row), int64, of all documents after the cuts.
+        (start, stop, run, row), int64, for all documents after the cuts.
     """
-    number = start.size
+    num_documents = start.size
     slices = token_offsets.size - 1
-    # A cut makes one document more, and there cannot be more documents than slices.
+    # Each cut adds one document, and there cannot be more documents than slices.
     begin, end, owner = np.empty(slices, np.int64), np.empty(slices, np.int64), np.empty(slices, np.int64)
-    begin[:number], end[:number], owner[:number] = start, stop, run
+    begin[:num_documents], end[:num_documents], owner[:num_documents] = start, stop, run
     documents = _Documents(begin, end, owner, np.full(slices, -1, np.int64), token_offsets, extra)
-    left, by_length = np.zeros(capacity + 1, np.int64), np.full(capacity + 1, -1, np.int64)
-    links, back = np.empty(slices, np.int64), np.empty(slices, np.int64)
-    waiting = _UnpackedDocuments(left, bitset.make_bitset(capacity + 1), by_length, links, back)
-    first, room_for = np.full(capacity + 1, -1, np.int64), 2 * slices
-    follower, of, to = (
-        np.empty(room_for, np.int64),
-        np.empty(room_for, np.int64),
-        np.empty(room_for, np.int64),
+    unpacked = _UnpackedDocuments(
+        np.zeros(capacity + 1, np.int64),
+        bitset.make_bitset(capacity + 1),
+        np.full(capacity + 1, -1, np.int64),
+        np.empty(slices, np.int64),
+        np.empty(slices, np.int64),
     )
-    runs = _Prefixes(bitset.make_bitset(capacity + 1), first, follower, of, to, np.zeros(1, np.int64))
-    for document in range(number - 1, -1, -1):
-        _add_waiting(documents, waiting, runs, document)
+    max_prefixes = 2 * slices
+    prefixes = _Prefixes(
+        bitset.make_bitset(capacity + 1),
+        np.full(capacity + 1, -1, np.int64),
+        np.empty(max_prefixes, np.int64),
+        np.empty(max_prefixes, np.int64),
+        np.empty(max_prefixes, np.int64),
+        np.zeros(1, np.int64),
+    )
+    for document in range(num_documents - 1, -1, -1):
+        _add_unpacked(documents, unpacked, prefixes, document)
     row = np.empty(min(capacity, slices), np.int64)
     rows = empty = 0
-    longest = bitset.previous_member(waiting.have, capacity)
+    longest = bitset.previous_member(unpacked.available, capacity)
     while longest > 0:
-        head = waiting.first[longest]
-        remove_length(waiting.left, waiting.have, longest)
-        _remove_waiting(waiting, longest, head)
+        head = unpacked.first[longest]
+        remove_length(unpacked.remaining, unpacked.available, longest)
+        _unlink_unpacked(unpacked, longest, head)
         documents.row[head] = rows
-        hole = capacity - longest
-        after, size, steps = complete_row(waiting.left, waiting.have, hole, row, 0, max(0, limit))
-        limit -= steps
-        room = allowance * (rows + 1) - empty
-        if after > room and limit > 0:
-            for place in range(size):
-                add_length(waiting.left, waiting.have, row[place])
-            best, prefix, steps = _best_prefix(documents, waiting, runs, hole, after, room, row)
-            kept, more = _best_truncation(documents, waiting, head, capacity, best, room, row)
-            limit -= steps + more
-            cut, at = -1, -1
-            if kept >= 0:
-                cut, at = head, kept
-                hole = capacity - _tokens(documents, head, kept)
+        gap = capacity - longest
+        gap_left, size, steps = complete_row(
+            unpacked.remaining, unpacked.available, gap, row, 0, max(0, max_steps)
+        )
+        max_steps -= steps
+        allowed_gap = allowance * (rows + 1) - empty
+        if gap_left > allowed_gap and max_steps > 0:
+            for index in range(size):
+                add_length(unpacked.remaining, unpacked.available, row[index])
+            best, prefix, prefix_steps = _best_prefix(
+                documents, unpacked, prefixes, gap, gap_left, allowed_gap, row
+            )
+            head_end, head_steps = _best_truncation(
+                documents, unpacked, head, capacity, best, allowed_gap, row
+            )
+            max_steps -= prefix_steps + head_steps
+            cut_document, cut_slice = -1, -1
+            if head_end >= 0:
+                cut_document, cut_slice = head, head_end
+                gap = capacity - _document_length(documents, head, head_end)
             elif prefix >= 0:
-                cut, at = runs.document[prefix], runs.end[prefix]
-                whole = _tokens(documents, cut, end[cut])
-                remove_length(waiting.left, waiting.have, whole)
-                _remove_waiting(waiting, whole, cut)
-                documents.row[cut] = rows
-                hole -= _tokens(documents, cut, at)
-            after, size, _ = complete_row(waiting.left, waiting.have, hole, row, 0, _STEPS)
-            if cut >= 0:
-                begin[number], end[number], owner[number] = at, end[cut], owner[cut]
-                end[cut] = at
-                _add_waiting(documents, waiting, runs, number)
-                number += 1
-        for place in range(size):
-            document = waiting.first[row[place]]
-            _remove_waiting(waiting, row[place], document)
+                cut_document, cut_slice = prefixes.document[prefix], prefixes.end[prefix]
+                full_length = _document_length(documents, cut_document, end[cut_document])
+                remove_length(unpacked.remaining, unpacked.available, full_length)
+                _unlink_unpacked(unpacked, full_length, cut_document)
+                documents.row[cut_document] = rows
+                gap -= _document_length(documents, cut_document, cut_slice)
+            gap_left, size, _ = complete_row(unpacked.remaining, unpacked.available, gap, row, 0, _MAX_STEPS)
+            if cut_document >= 0:
+                begin[num_documents], end[num_documents], owner[num_documents] = (
+                    cut_slice,
+                    end[cut_document],
+                    owner[cut_document],
+                )
+                end[cut_document] = cut_slice
+                _add_unpacked(documents, unpacked, prefixes, num_documents)
+                num_documents += 1
+        for index in range(size):
+            document = unpacked.first[row[index]]
+            _unlink_unpacked(unpacked, row[index], document)
             documents.row[document] = rows
-        empty += after
+        empty += gap_left
         rows += 1
-        longest = bitset.previous_member(waiting.have, capacity)
-    return begin[:number].copy(), end[:number].copy(), owner[:number].copy(), documents.row[:number].copy()
+        longest = bitset.previous_member(unpacked.available, capacity)
+    return (
+        begin[:num_documents].copy(),
+        end[:num_documents].copy(),
+        owner[:num_documents].copy(),
+        documents.row[:num_documents].copy(),
+    )

@@ -1,7 +1,6 @@
-"""Random orders that are the same in every version of every library.
+"""Random permutations that are the same in every version of every library.
 
-numpy says of its generators that their streams may change from release to release (NEP 19). Which documents meet in
-a row must not.
+The random streams of numpy may change from release to release (NEP 19), but the documents of a row must not change.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from mmpack.packing.histogram import splitmix64
 
 
 def permutation(n: int, seed: int) -> NDArray[np.int64]:
-    """0, ..., n - 1 in a random order: int64 (n,).
+    """Returns the integers 0, ..., n - 1 in a random order: int64 (n,).
 
     Args:
-        n: how many.
-        seed: in [0, 2**64).
+        n: number of integers.
+        seed: integer in [0, 2**64).
     """
     return _shuffle(n, np.uint64(seed))
 
 
 @njit(cache=True, nogil=True)
 def _shuffle(n: int, seed: Any) -> Any:
-    """Durstenfeld's shuffle (Communications of the ACM 7, 1964), its numbers by splitmix64."""
-    found = np.arange(n)
+    """Shuffles 0, ..., n - 1 by Durstenfeld's method (Communications of the ACM 7, 1964) with splitmix64."""
+    order = np.arange(n)
     state = seed
     for last in range(n - 1, 0, -1):
         state += np.uint64(0x9E3779B97F4A7C15)
-        # The remainder favours low places by less than n / 2**64.
+        # The remainder favours small values by less than n / 2**64.
         chosen = np.int64(splitmix64(state) % np.uint64(last + 1))
-        found[last], found[chosen] = found[chosen], found[last]
-    return found
+        order[last], order[chosen] = order[chosen], order[last]
+    return order

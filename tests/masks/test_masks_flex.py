@@ -1,4 +1,4 @@
-"""BlockMask against torch's own: index tensors, mask function, and what attention makes of them."""
+"""Comparison of the BlockMask with that of torch: index tensors, mask function, and the results of attention."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention 
 sizes = st.sampled_from([32, 64, 128])
 
 
-def same_tensors(ours: object, theirs: object) -> None:
+def check_same_tensors(mask: object, expected: object) -> None:
     for name in FIELDS:
-        mine, other = getattr(ours, name), getattr(theirs, name)
-        assert mine.dtype == other.dtype, name
-        assert torch.equal(mine, other), name
+        tensor, expected_tensor = getattr(mask, name), getattr(expected, name)
+        assert tensor.dtype == expected_tensor.dtype, name
+        assert torch.equal(tensor, expected_tensor), name
 
 
-def reference(
+def torch_block_mask(
     row: RandomRow, block_size: int, images: list[tuple[int, int]] | None, batch: int | None = None
 ):
-    """torch's BlockMask of the dense mask, which knows nothing of intervals."""
+    """Returns the BlockMask that torch builds from the dense mask, without key intervals."""
     dense = torch.from_numpy(dense_mask(row.ends, row.seq_len, image_spans=images))
     return create_block_mask(
         lambda b, h, query, key: dense[query, key],
@@ -47,28 +47,28 @@ def reference(
 
 
 @settings(max_examples=1000)
-@given(random_rows(longest=900), sizes)
-def test_causal_equals_torch(row: RandomRow, block_size: int) -> None:
-    ours = build_block_mask(row.ends, row.seq_len, block_size=block_size)
-    theirs = reference(row, block_size, None)
-    same_tensors(ours, theirs)
-    assert ours.seq_lengths == theirs.seq_lengths
-    assert ours.BLOCK_SIZE == theirs.BLOCK_SIZE
-    assert ours.shape == theirs.shape
+@given(random_rows(max_seq_len=900), sizes)
+def test_causal_mask_equals_that_of_torch(row: RandomRow, block_size: int) -> None:
+    mask = build_block_mask(row.ends, row.seq_len, block_size=block_size)
+    expected = torch_block_mask(row, block_size, None)
+    check_same_tensors(mask, expected)
+    assert mask.seq_lengths == expected.seq_lengths
+    assert mask.BLOCK_SIZE == expected.BLOCK_SIZE
+    assert mask.shape == expected.shape
 
 
 @settings(max_examples=1000)
-@given(random_rows(longest=900), sizes)
-def test_both_ways_inside_images_equals_torch(row: RandomRow, block_size: int) -> None:
-    ours = build_block_mask(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
-    same_tensors(ours, reference(row, block_size, row.images))
+@given(random_rows(max_seq_len=900), sizes)
+def test_mask_with_bidirectional_images_equals_that_of_torch(row: RandomRow, block_size: int) -> None:
+    mask = build_block_mask(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
+    check_same_tensors(mask, torch_block_mask(row, block_size, row.images))
 
 
-@given(random_rows(longest=300), random_rows(longest=300), st.booleans())
-def test_a_batch_equals_torch(one: RandomRow, other: RandomRow, with_images: bool) -> None:
+@given(random_rows(max_seq_len=300), random_rows(max_seq_len=300), st.booleans())
+def test_mask_of_a_batch_equals_that_of_torch(one: RandomRow, other: RandomRow, with_images: bool) -> None:
     seq_len = max(one.seq_len, other.seq_len)
     images = [one.images, other.images] if with_images else None
-    ours = build_block_mask([one.ends, other.ends], seq_len, block_size=32, image_spans=images)
+    mask = build_block_mask([one.ends, other.ends], seq_len, block_size=32, image_spans=images)
     masks = np.stack(
         [
             dense_mask(row.ends, seq_len, image_spans=row.images if with_images else None)
@@ -76,52 +76,52 @@ def test_a_batch_equals_torch(one: RandomRow, other: RandomRow, with_images: boo
         ]
     )
     dense = torch.from_numpy(masks)
-    theirs = create_block_mask(
+    expected = create_block_mask(
         lambda b, h, query, key: dense[b, query, key], 2, None, seq_len, seq_len, "cpu", BLOCK_SIZE=32
     )
-    same_tensors(ours, theirs)
+    check_same_tensors(mask, expected)
 
 
-@given(random_rows(longest=200), st.booleans())
-def test_the_mask_function_is_right_at_every_place(row: RandomRow, with_images: bool) -> None:
+@given(random_rows(max_seq_len=200), st.booleans())
+def test_mask_function_equals_the_dense_mask_at_every_position(row: RandomRow, with_images: bool) -> None:
     images = row.images if with_images else None
     mask_mod = build_block_mask(row.ends, row.seq_len, image_spans=images).mask_mod
-    places = torch.arange(row.seq_len)
+    positions = torch.arange(row.seq_len)
     zero = torch.zeros((), dtype=torch.int64)
-    found = mask_mod(zero, zero, places[:, None], places[None, :])
-    assert np.array_equal(found.numpy(), dense_mask(row.ends, row.seq_len, image_spans=images))
+    result = mask_mod(zero, zero, positions[:, None], positions[None, :])
+    assert np.array_equal(result.numpy(), dense_mask(row.ends, row.seq_len, image_spans=images))
 
 
 @settings(max_examples=60)
-@given(random_rows(longest=200), st.booleans(), st.integers(1, 3))
+@given(random_rows(max_seq_len=200), st.booleans(), st.integers(1, 3))
 def test_attention_equals_sdpa_with_the_dense_mask(row: RandomRow, with_images: bool, batch: int) -> None:
     images = row.images if with_images else None
     torch.manual_seed(row.seq_len)
     query, key, value = torch.randn(3, batch, 2, row.seq_len, 16, dtype=torch.float64)
-    # One row's mask serves every batch.
+    # The mask of one row serves every batch size.
     mask = build_block_mask(row.ends, row.seq_len, block_size=32, image_spans=images)
-    found = flex_attention(query, key, value, block_mask=mask)
-    assert isinstance(found, torch.Tensor)
+    result = flex_attention(query, key, value, block_mask=mask)
+    assert isinstance(result, torch.Tensor)
     dense = torch.from_numpy(dense_mask(row.ends, row.seq_len, image_spans=images))
     valid = row.ends[-1]
     expected = torch.nn.functional.scaled_dot_product_attention(
         query[:, :, :valid], key[:, :, :valid], value[:, :, :valid], attn_mask=dense[:valid, :valid]
     )
-    torch.testing.assert_close(found[:, :, :valid], expected)
-    assert not found[:, :, valid:].any()
+    torch.testing.assert_close(result[:, :, :valid], expected)
+    assert not result[:, :, valid:].any()
 
 
-def test_attention_of_a_batch_keeps_each_row_to_its_own_mask() -> None:
+def test_attention_of_a_batch_uses_the_mask_of_each_row() -> None:
     ends, images = [[0, 40, 100], [0, 70]], [[(10, 30)], [(0, 5), (60, 70)]]
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 1, 100, 8, dtype=torch.float64)
     mask = build_block_mask(ends, 100, block_size=32, image_spans=images)
-    found = flex_attention(query, key, value, block_mask=mask)
+    result = flex_attention(query, key, value, block_mask=mask)
     for row in range(2):
-        alone = build_block_mask(ends[row], 100, block_size=32, image_spans=images[row])
+        single = build_block_mask(ends[row], 100, block_size=32, image_spans=images[row])
         part = slice(row, row + 1)
         torch.testing.assert_close(
-            found[part], flex_attention(query[part], key[part], value[part], block_mask=alone)
+            result[part], flex_attention(query[part], key[part], value[part], block_mask=single)
         )
 
 
@@ -129,7 +129,7 @@ def test_attention_of_a_batch_keeps_each_row_to_its_own_mask() -> None:
 @pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="torch compiles with a C++ compiler"
 )
-def test_compiled_attention_is_compiled_once_a_length_and_is_right() -> None:
+def test_compiled_attention_is_right_and_compiled_once_per_length() -> None:
     counter = CompileCounterWithBackend("inductor")
     attention = torch.compile(flex_attention, backend=counter)
     torch.manual_seed(0)
@@ -140,13 +140,13 @@ def test_compiled_attention_is_compiled_once_a_length_and_is_right() -> None:
             query, key, value = torch.randn(3, 1, 2, seq_len, 64)
             mask = build_block_mask(ends, seq_len, image_spans=images)
             with torch.no_grad():
-                found = attention(query, key, value, block_mask=mask)
+                result = attention(query, key, value, block_mask=mask)
             expected = flex_attention(query, key, value, block_mask=mask)
-            torch.testing.assert_close(found, expected)
+            torch.testing.assert_close(result, expected)
             assert counter.frame_count == compiled
 
 
-def test_a_changed_document_changes_no_other() -> None:
+def test_changing_one_document_does_not_change_the_others() -> None:
     ends, images = [0, 50, 120, 180], [(60, 90)]
     mask = build_block_mask(ends, 200, block_size=32, image_spans=images)
     torch.manual_seed(0)
@@ -161,21 +161,21 @@ def test_a_changed_document_changes_no_other() -> None:
     assert not torch.equal(before[:, :, 50:120], after[:, :, 50:120])
 
 
-def test_a_tensor_is_taken_as_cu_seqlens() -> None:
+def test_cu_seqlens_may_be_a_tensor() -> None:
     ends = torch.tensor([0, 40, 90], dtype=torch.int32)
-    same_tensors(build_block_mask(ends, 100), build_block_mask([0, 40, 90], 100))
+    check_same_tensors(build_block_mask(ends, 100), build_block_mask([0, 40, 90], 100))
 
 
-def test_torch_stays_out_until_a_mask_is_made() -> None:
+def test_import_of_masks_does_not_import_torch() -> None:
     code = "import sys, mmpack.masks; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_torch_the_pip_line_is_named(tmp_path) -> None:
+def test_error_without_torch_names_the_pip_command(tmp_path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nimport mmpack.masks as m\n"
-    code += "print(m.block_index([0, 3], 4).first.tolist())\nm.block_mask([0, 3], 4)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "[[0, 0, 0, 4]]"
-    assert MissingDependencyError.__name__ in done.stderr
-    assert "pip install 'mmpack[torch]'" in done.stderr
+    code += "print(m.build_block_index([0, 3], 4).first.tolist())\nm.build_block_mask([0, 3], 4)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.stdout.strip() == "[[0, 0, 0, 4]]"
+    assert MissingDependencyError.__name__ in process.stderr
+    assert "pip install 'mmpack[torch]'" in process.stderr

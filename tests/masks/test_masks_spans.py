@@ -1,4 +1,4 @@
-"""cu_seqlens, positions, documents, the dense reference, and what is refused."""
+"""Tests of cu_seqlens, position ids, document ids, the dense mask, and the errors for invalid spans."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmpack.masks import check_spans, cu_seqlens, dense_mask, document_ids, posi
 from tests.masks.random_rows import RandomRow, random_rows
 
 
-def test_a_small_row_by_hand() -> None:
+def test_arrays_of_a_small_row_equal_handwritten_ones() -> None:
     ends = cu_seqlens([3, 0, 2])
     assert ends.tolist() == [0, 3, 3, 5]
     assert ends.dtype == np.int32
@@ -33,17 +33,17 @@ def test_a_small_row_by_hand() -> None:
 
 
 @given(st.lists(st.integers(0, 50), max_size=20), st.integers(0, 30))
-def test_positions_and_documents_follow_the_lengths(lengths: list[int], pads: int) -> None:
-    seq_len = sum(lengths) + pads + 1
+def test_position_ids_and_document_ids_follow_from_the_lengths(lengths: list[int], padding: int) -> None:
+    seq_len = sum(lengths) + padding + 1
     ends = cu_seqlens(lengths)
-    expected = [number for number, length in enumerate(lengths) for _ in range(length)]
-    assert document_ids(ends, seq_len).tolist() == expected + [-1] * (pads + 1)
-    positions = [place for length in lengths for place in range(length)]
-    assert position_ids(ends, seq_len).tolist() == positions + [0] * (pads + 1)
+    expected = [document for document, length in enumerate(lengths) for _ in range(length)]
+    assert document_ids(ends, seq_len).tolist() == expected + [-1] * (padding + 1)
+    positions = [position for length in lengths for position in range(length)]
+    assert position_ids(ends, seq_len).tolist() == positions + [0] * (padding + 1)
 
 
-@given(random_rows(longest=60))
-def test_dense_mask_is_what_its_words_say(row: RandomRow) -> None:
+@given(random_rows(max_seq_len=60))
+def test_dense_mask_equals_its_definition(row: RandomRow) -> None:
     mask = dense_mask(row.ends, row.seq_len, image_spans=row.images)
     document = document_ids(row.ends, row.seq_len)
     for query in range(row.seq_len):
@@ -53,46 +53,46 @@ def test_dense_mask_is_what_its_words_say(row: RandomRow) -> None:
             assert mask[query, key] == (same and (key <= query or inside))
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint16])
-def test_any_integers_are_taken(kind: type) -> None:
-    ends = np.array([0, 4, 9], kind)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint16])
+def test_all_integer_types_are_accepted(dtype: type) -> None:
+    ends = np.array([0, 4, 9], dtype)
     assert document_ids(ends, 10).tolist() == [0] * 4 + [1] * 5 + [-1]
     assert document_ids(ends[::2], 10).tolist() == [0] * 9 + [-1]
 
 
-def test_no_documents_is_a_row_of_pads() -> None:
+def test_a_row_without_documents_is_padding() -> None:
     assert cu_seqlens([]).tolist() == [0]
     assert document_ids([0], 3).tolist() == [-1, -1, -1]
 
 
-REFUSED: list[tuple[Any, int, Any, str]] = [
+INVALID_SPANS: list[tuple[Any, int, Any, str]] = [
     ([], 8, None, r"documents \+ 1"),
     ([[0, 8]], 8, None, r"documents \+ 1"),
     ([0.0, 8.0], 8, None, "float64"),
     (["0", "8"], 8, None, "integers"),
     ([1, 8], 8, None, "starts with 1"),
     ([0, 5, 4, 8], 8, None, r"cu_seqlens\[2\]: descends from 5 to 4"),
-    ([0, 5, 9], 8, None, "end at 9, the row at 8"),
-    ([0], 0, None, "a row of 0 places"),
+    ([0, 5, 9], 8, None, "end at position 9, but the row ends at 8"),
+    ([0], 0, None, "a row cannot have 0 positions"),
     ([0, 8], 8, [1, 2, 3], r"\(images, 2\)"),
     ([0, 8], 8, [[1.0, 2.0]], "float64"),
-    ([0, 8], 8, [(2, 2)], "no places"),
+    ([0, 8], 8, [(2, 2)], "no positions"),
     ([0, 8], 8, [(2, 5), (4, 6)], r"image_spans\[1\].*at 5"),
     ([0, 8], 8, [(4, 6), (2, 3)], r"image_spans\[1\]"),
-    ([0, 6], 8, [(4, 7)], "outside the documents, places 0 to 5"),
+    ([0, 6], 8, [(4, 7)], "outside the documents, positions 0 to 5"),
     ([0, 6], 8, [(-1, 3)], "outside"),
     ([0, 3, 6], 8, [(0, 1), (2, 4)], "crosses the end of document 0 at 3"),
     ([0, 3, 3, 6], 8, [(1, 2), (3, 7)], "outside"),
 ]
 
 
-@pytest.mark.parametrize(("ends", "seq_len", "images", "message"), REFUSED)
-def test_impossible_spans_are_refused(ends: Any, seq_len: int, images: Any, message: str) -> None:
+@pytest.mark.parametrize(("ends", "seq_len", "images", "message"), INVALID_SPANS)
+def test_invalid_spans_raise_data_errors(ends: Any, seq_len: int, images: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         check_spans(ends, seq_len, images)
 
 
 @pytest.mark.parametrize("lengths", [[3, -1], [2**31], [2**30, 2**30], [2**62, 2**62], [[1, 2]], [1.5]])
-def test_impossible_lengths_are_refused(lengths: Any) -> None:
+def test_invalid_lengths_raise_data_errors(lengths: Any) -> None:
     with pytest.raises(DataError, match="lengths"):
         cu_seqlens(lengths)

@@ -1,4 +1,4 @@
-"""Plain, slow ways to what the package computes fast, and checks all packings pass."""
+"""Simple, slow reference implementations, and checks that every packing must pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmpack.packing import Packing
 
 
 def check_packing(packing: Packing, lengths: NDArray[np.integer]) -> None:
-    """Every item in exactly one row, no row empty or over capacity, numbers true."""
+    """Checks that every item is in exactly one row, that no row is empty or over capacity, and that all counts are right."""
     assert packing.ids.dtype == packing.offsets.dtype == np.int64
     assert sorted(packing.ids.tolist()) == list(range(len(lengths)))
     assert packing.offsets[0] == 0
@@ -25,30 +25,30 @@ def check_packing(packing: Packing, lengths: NDArray[np.integer]) -> None:
 
 
 def best_fit_decreasing(lengths: list[int], capacity: int) -> int:
-    """Rows of the textbook's best fit decreasing."""
-    holes: list[int] = []
+    """Returns the number of rows of the textbook version of best fit decreasing."""
+    gaps: list[int] = []
     for length in sorted(lengths, reverse=True):
-        fitting = [hole for hole in holes if hole >= length]
+        fitting = [gap for gap in gaps if gap >= length]
         if fitting:
-            holes.remove(min(fitting))
-        holes.append((min(fitting) if fitting else capacity) - length)
-    return len(holes)
+            gaps.remove(min(fitting))
+        gaps.append((min(fitting) if fitting else capacity) - length)
+    return len(gaps)
 
 
-def fewest_rows(lengths: list[int], capacity: int) -> int:
-    """Rows of an optimal packing, by trying; for a few items."""
+def count_optimal_rows(lengths: list[int], capacity: int) -> int:
+    """Returns the number of rows of an optimal packing by exhaustive search; for a few items only."""
 
     @cache
-    def fewest(left: tuple[int, ...]) -> int:
+    def optimal(left: tuple[int, ...]) -> int:
         if not left:
             return 0
         head, others = left[0], left[1:]
         best = len(left)
         for chosen in range(1 << len(others)):
-            beside = [other for bit, other in enumerate(others) if chosen >> bit & 1]
-            if head + sum(beside) <= capacity:
+            same_row = [other for bit, other in enumerate(others) if chosen >> bit & 1]
+            if head + sum(same_row) <= capacity:
                 rest = tuple(other for bit, other in enumerate(others) if not chosen >> bit & 1)
-                best = min(best, 1 + fewest(rest))
+                best = min(best, 1 + optimal(rest))
         return best
 
-    return fewest(tuple(sorted((length for length in lengths if length), reverse=True)))
+    return optimal(tuple(sorted((length for length in lengths if length), reverse=True)))

@@ -14,33 +14,37 @@ STEPS = st.sampled_from(["like", "given"])
 
 
 @given(COSTS, st.integers(1, 4), st.integers(1, 4), STEPS, st.integers(0, 99))
-def test_every_row_is_dealt_once_or_left(costs, ranks, share, steps, seed):
-    dealt = balance_rows(costs, global_batch=ranks * share, ranks=ranks, steps=steps, seed=seed)
-    assert dealt.rows.shape == (len(costs) // (ranks * share), ranks, share)
-    assert sorted([*dealt.rows.ravel().tolist(), *dealt.unscheduled_rows.tolist()]) == list(range(len(costs)))
-    assert dealt.unscheduled_rows.size < ranks * share
-    np.testing.assert_allclose(dealt.cost, np.array(costs)[dealt.rows].sum(axis=2) if costs else dealt.cost)
-    assert ((dealt.utilisation >= 0) & (dealt.utilisation <= 1 + 1e-9)).all()
-    assert 0 <= dealt.efficiency <= 1 + 1e-9
+def test_every_row_is_scheduled_once_or_unscheduled(costs, ranks, share, steps, seed):
+    schedule = balance_rows(costs, global_batch=ranks * share, ranks=ranks, steps=steps, seed=seed)
+    assert schedule.rows.shape == (len(costs) // (ranks * share), ranks, share)
+    assert sorted([*schedule.rows.ravel().tolist(), *schedule.unscheduled_rows.tolist()]) == list(
+        range(len(costs))
+    )
+    assert schedule.unscheduled_rows.size < ranks * share
+    np.testing.assert_allclose(
+        schedule.cost, np.array(costs)[schedule.rows].sum(axis=2) if costs else schedule.cost
+    )
+    assert ((schedule.utilisation >= 0) & (schedule.utilisation <= 1 + 1e-9)).all()
+    assert 0 <= schedule.efficiency <= 1 + 1e-9
 
 
 @given(COSTS, STEPS, st.integers(0, 99))
 def test_rows_of_a_step_do_not_depend_on_the_number_of_ranks(costs, steps, seed):
-    dealt = [
+    schedules = [
         balance_rows(costs, global_batch=12, ranks=ranks, steps=steps, seed=seed)
         for ranks in (1, 2, 3, 4, 6, 12)
     ]
-    for other in dealt[1:]:
-        assert (np.sort(other.rows.reshape(-1, 12)) == np.sort(dealt[0].rows.reshape(-1, 12))).all()
-        assert (other.unscheduled_rows == dealt[0].unscheduled_rows).all()
+    for other in schedules[1:]:
+        assert (np.sort(other.rows.reshape(-1, 12)) == np.sort(schedules[0].rows.reshape(-1, 12))).all()
+        assert (other.unscheduled_rows == schedules[0].unscheduled_rows).all()
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=12, max_size=48), st.sampled_from([2, 3, 4, 6]))
-def test_a_rank_does_the_costliest_row_first_and_no_swap_helps(costs, ranks):
-    dealt = balance_rows(costs, global_batch=12, ranks=ranks, steps="given")
-    values = np.array(costs)[dealt.rows]
+def test_each_rank_starts_with_its_most_expensive_row_and_no_swap_lowers_the_load(costs, ranks):
+    schedule = balance_rows(costs, global_batch=12, ranks=ranks, steps="given")
+    values = np.array(costs)[schedule.rows]
     assert (np.diff(values, axis=2) <= 0).all()
-    for step, load in zip(values, dealt.cost, strict=True):
+    for step, load in zip(values, schedule.cost, strict=True):
         busy = load.argmax()
         for rank in range(ranks):
             moved = step[busy][:, None] - step[rank][None, :]
@@ -48,18 +52,18 @@ def test_a_rank_does_the_costliest_row_first_and_no_swap_helps(costs, ranks):
             assert (after >= load[busy] * (1 - 1e-9)).all()
 
 
-def test_like_steps_hold_neighbours_in_cost_and_are_shuffled():
+def test_steps_of_similar_cost_are_shuffled():
     costs = np.random.default_rng(0).permutation(np.arange(640.0))
-    dealt = balance_rows(costs, global_batch=8, ranks=8, seed=1)
-    spread = np.ptp(dealt.cost, axis=1)
+    schedule = balance_rows(costs, global_batch=8, ranks=8, seed=1)
+    spread = np.ptp(schedule.cost, axis=1)
     assert (spread == 7).all()
-    assert (np.diff(dealt.cost[:, 0]) < 0).any()
-    assert (np.bincount(dealt.cost.argmax(axis=1), minlength=8) < 40).all()
-    assert (balance_rows(costs, global_batch=8, ranks=8, seed=2).rows != dealt.rows).any()
-    assert (balance_rows(costs, global_batch=8, ranks=8, seed=1).rows == dealt.rows).all()
+    assert (np.diff(schedule.cost[:, 0]) < 0).any()
+    assert (np.bincount(schedule.cost.argmax(axis=1), minlength=8) < 40).all()
+    assert (balance_rows(costs, global_batch=8, ranks=8, seed=2).rows != schedule.rows).any()
+    assert (balance_rows(costs, global_batch=8, ranks=8, seed=1).rows == schedule.rows).all()
 
 
-def test_cost_of_rows():
+def test_row_costs_are_sums_over_documents():
     lengths = np.array([3, 1, 2, 4])
     packing = pack(lengths, 5)
     expected = [
@@ -72,7 +76,7 @@ def test_cost_of_rows():
 
 
 @pytest.mark.parametrize("ranks", [8, 64])
-def test_utilisation_of_long_texts(ranks):
+def test_utilisation_of_long_texts_reaches_the_target(ranks):
     lengths, capacity = long_texts()
     packing = pack(lengths, capacity, level=True)
     assert packing.fill > 0.997
@@ -87,7 +91,7 @@ def test_utilisation_of_long_texts(ranks):
     )
 
 
-def test_what_cannot_be_is_named():
+def test_invalid_costs_and_settings_raise_errors_that_name_them():
     with pytest.raises(ConfigError, match="3 ranks cannot share 8 rows"):
         balance_rows([1.0], global_batch=8, ranks=3)
     with pytest.raises(ConfigError, match="steps"):

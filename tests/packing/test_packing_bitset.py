@@ -13,17 +13,17 @@ SIZES = st.sampled_from([1, 2, 63, 64, 65, 4_095, 4_096, 4_097, 10_000, 300_000]
         lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size - 1), max_size=30), st.data())
     )
 )
-def test_neighbours_are_those_of_a_sorted_list(case):
+def test_next_and_previous_member_equal_those_of_a_python_set(case):
     size, values, data = case
-    found = bitset.make_bitset(size)
+    bits = bitset.make_bitset(size)
     members = set()
     for value in values:
         if data.draw(st.booleans()):
-            bitset.add(found, value)
+            bitset.add(bits, value)
             members.add(value)
         else:
-            bitset.remove(found, value)
+            bitset.remove(bits, value)
             members.discard(value)
     for value in [*values, 0, size - 1, data.draw(st.integers(0, size - 1))]:
-        assert bitset.next_member(found, value) == min((m for m in members if m >= value), default=-1)
-        assert bitset.previous_member(found, value) == max((m for m in members if m <= value), default=-1)
+        assert bitset.next_member(bits, value) == min((m for m in members if m >= value), default=-1)
+        assert bitset.previous_member(bits, value) == max((m for m in members if m <= value), default=-1)
