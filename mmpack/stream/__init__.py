@@ -1,12 +1,12 @@
-"""The training stream: mixed, packed, balanced rows, the same on any number of ranks and workers, after any restart.
+"""The training stream: mixed, packed and balanced rows, the same on any number of ranks and after any restart.
 
     with RowStream.open("plan.toml", rank=0, ranks=8) as stream:
         for row in stream:
             ...
 
-`mmpack.plan` says which documents go to which row; `mmpack.stream.workers` gets their bytes; `mmpack.rows.decode`
-and `mmpack.rows.assemble` make rows of them. `mmpack.stream.torch` has tensors and torchdata's StatefulDataLoader.
-`SampleStream` gives the samples of a build one by one, for those who make something else of them.
+`mmpack.plan` decides which documents form which row, `mmpack.fetch` reads their bytes, and `mmpack.rows` decodes and
+assembles them. `mmpack.stream.workers` runs this in worker processes. `mmpack.stream.torch` provides tensors and
+torchdata's StatefulDataLoader. `SampleStream` yields the samples of a shard set one by one, without rows.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Where the time of a row goes."""
+"""CPU time of the stages of a row: planning, reading and decoding."""
 
 from __future__ import annotations
 
@@ -11,40 +11,44 @@ from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
 
 
 def profile_rows(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
-    """CPU milliseconds of one thread for planning, reading and decoding a row: means over some rows.
+    """Measures the mean CPU time of one thread for planning, reading and decoding a row, in milliseconds.
 
     Args:
-        plan: of the rows.
-        rows: how many are made; the first of them once more before, which is not counted.
-        first_step: where they begin.
+        plan: plan of the rows.
+        rows: number of rows to measure. The first row is built once before, without being measured.
+        first_step: step whose first row is measured first.
+
+    Returns:
+        Milliseconds by stage: `plan`, `read` and `decode`.
 
     Raises:
-        DataError: the run ends before the last of them.
+        DataError: the plan ends before the last of these rows.
     """
     first = first_step * plan.config.global_batch
-    spent = {"plan": rows * _window_s(plan) / plan.window_rows, "read": 0.0, "decode": 0.0}
-    making = RowPipeline(RowPipelineSpec.from_plan(plan, replace(plan.config.reader, workers=0)))
+    spent = {"plan": rows * _window_s(plan) / plan.rows_per_window, "read": 0.0, "decode": 0.0}
+    pipeline = RowPipeline(RowPipelineSpec.from_plan(plan, replace(plan.config.reader, workers=0)))
     try:
-        for count, number in enumerate([first, *range(first, first + rows)]):
+        for index, row_number in enumerate([first, *range(first, first + rows)]):
             start = time.thread_time()
-            planned = plan.row(number)
+            planned = plan.row(row_number)
             planned_at = time.thread_time()
-            found = making.fetcher.fetch(planned)
+            members = pipeline.fetcher.fetch(planned)
             read_at = time.thread_time()
-            making.maker.assemble(planned, found)
-            if count:
+            pipeline.assembler.assemble(planned, members)
+            if index:
                 spent["plan"] += planned_at - start
                 spent["read"] += read_at - planned_at
                 spent["decode"] += time.thread_time() - read_at
     finally:
-        making.close()
+        pipeline.close()
     return {name: 1e3 * seconds / rows for name, seconds in spent.items()}
 
 
 def _window_s(plan: Plan) -> float:
-    """CPU seconds that planning a window takes."""
+    """Returns the CPU seconds that planning a window takes."""
     seconds = 0.0
-    for _ in range(2):  # the first time it is compiled, or read from numba's cache
+    # The first pass includes compilation, or reading numba's cache. The second one is measured.
+    for _ in range(2):
         fresh = Plan(plan.config, plan.catalogs, plan.datasets, plan.layout, ledger=False)
         start = time.thread_time()
         fresh.window(0)

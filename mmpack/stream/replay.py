@@ -1,4 +1,4 @@
-"""Recorded faults tried again: the very rows they were met in, made once more from the plan."""
+"""Replay of a quarantine file: the recorded rows are built again, to see which samples are still unreadable."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ReplayOutcome: TypeAlias = Literal["readable", "same", "other", "absent"]
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What has become of a recorded fault.
+    """The result of reading a recorded unreadable sample again.
 
     Attributes:
-        fault: as it was recorded.
-        outcome: `readable`: the sample can be read now. `same`, `other`: it cannot, for the recorded reason or for
-            another. `absent`: the row has no such sample under this plan.
-        reason: what is wrong now; empty if nothing is.
+        sample: the record in the quarantine file.
+        outcome: `readable`: the sample can be read now. `same` or `other`: the sample is still unreadable, for the
+            recorded reason or for another one. `absent`: this plan has no such sample in the recorded row.
+        reason: current reason why the sample is unreadable or absent; empty if it is readable.
     """
 
     sample: QuarantineRecord
@@ -33,30 +33,32 @@ class ReplayResult:
 
 
 def replay_quarantine(plan: Plan, records: Sequence[QuarantineRecord]) -> list[ReplayResult]:
-    """Makes the rows of recorded faults again, each once, out of the shards alone: no cache hides their damage.
+    """Builds each row that has a recorded unreadable sample once more.
+
+    The disk cache is not used, because it could hide damage of the shards.
 
     Args:
-        plan: of the run that recorded them.
-        faults: a sample that is recorded several times in one row is tried once, and the last record counts.
+        plan: plan of the training run that wrote the records.
+        records: lines of the quarantine file. If a sample is recorded several times in one row, the last record counts.
 
     Returns:
-        Of each sample what became of it, by row and in the order of the record.
+        One result per sample, sorted by row, within a row in the order of the first records.
 
     Raises:
-        ConfigError, MissingDependencyError: rows of this plan cannot be made.
+        ConfigError, MissingDependencyError: rows of this plan cannot be built.
     """
     by_row: dict[int, dict[str, QuarantineRecord]] = {}
-    for fault in records:
-        by_row.setdefault(fault.row, {})[fault.key] = fault
-    making = RowPipelineSpec.from_plan(plan, replace(plan.config.reader, cache=""))()
+    for record in records:
+        by_row.setdefault(record.row, {})[record.key] = record
+    pipeline = RowPipelineSpec.from_plan(plan, replace(plan.config.reader, cache=""))()
     try:
         return [
-            found
+            result
             for row in sorted(by_row)
-            for found in _replay_row(plan, making, row, list(by_row[row].values()))
+            for result in _replay_row(plan, pipeline, row, list(by_row[row].values()))
         ]
     finally:
-        making.close()
+        pipeline.close()
 
 
 def _replay_row(
@@ -65,20 +67,22 @@ def _replay_row(
     try:
         planned = plan.row(row)
     except DataError as error:
-        return [ReplayResult(fault, "absent", " ".join(error.message.split())) for fault in records]
-    held = {sample.key[:MAX_TEXT_CHARS] for document in planned.documents for sample in document.samples}
-    here = [fault for fault in records if fault.key in held]
-    wrong: dict[str, str] = {}
-    if here:
-        _, met = pipeline(planned)
-        wrong = {fault.key[:MAX_TEXT_CHARS]: fault.reason[:MAX_TEXT_CHARS] for fault in met}
-    found: list[ReplayResult] = []
-    for fault in records:
-        if fault.key not in held:
-            reason = f"row {row} of this plan does not hold it: the fault is of another plan, seed or build"
-            found.append(ReplayResult(fault, "absent", reason))
-        elif (reason := wrong.get(fault.key)) is None:
-            found.append(ReplayResult(fault, "readable"))
+        return [ReplayResult(record, "absent", " ".join(error.message.split())) for record in records]
+    # Records hold shortened keys and reasons, so both are compared in that form.
+    planned_keys = {
+        sample.key[:MAX_TEXT_CHARS] for document in planned.documents for sample in document.samples
+    }
+    reasons: dict[str, str] = {}
+    if any(record.key in planned_keys for record in records):
+        _, unreadable = pipeline(planned)
+        reasons = {sample.key[:MAX_TEXT_CHARS]: sample.reason[:MAX_TEXT_CHARS] for sample in unreadable}
+    results: list[ReplayResult] = []
+    for record in records:
+        if record.key not in planned_keys:
+            reason = f"row {row} of this plan does not contain this sample: the record belongs to another plan, seed or build"
+            results.append(ReplayResult(record, "absent", reason))
+        elif (reason := reasons.get(record.key)) is None:
+            results.append(ReplayResult(record, "readable"))
         else:
-            found.append(ReplayResult(fault, "same" if reason == fault.reason else "other", reason))
-    return found
+            results.append(ReplayResult(record, "same" if reason == record.reason else "other", reason))
+    return results

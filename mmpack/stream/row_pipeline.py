@@ -1,4 +1,4 @@
-"""From a planned row to a row: read, then decode. What threads and worker processes run."""
+"""The row pipeline: fetches the bytes of a planned row and assembles it. Threads and worker processes run it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ from mmpack.storage import open_store
 
 @dataclass(frozen=True)
 class RowPipelineSpec:
-    """All that making rows needs, as plain data: it travels to worker processes, and calling it gives what makes them.
+    """The settings of a row pipeline as plain data that can be sent to worker processes; calling it opens the pipeline.
 
     Attributes:
-        urls: of the builds, by `PlannedSample.source`.
-        statistics: of their numeric streams, from their manifests.
-        layout, rows, reader: settings.
-        max_seq_len: token places of a row.
+        urls: URLs of the shard sets, by `PlannedSample.shard_set`.
+        statistics: statistics of the numeric streams of each shard set, from its manifest.
+        layout: token layout settings.
+        rows: `[rows]` settings.
+        reader: `[reader]` settings.
+        max_seq_len: positions of a row.
     """
 
     urls: tuple[str, ...]
@@ -35,7 +37,7 @@ class RowPipelineSpec:
 
     @classmethod
     def from_plan(cls, plan: Plan, reader: ReaderConfig) -> RowPipelineSpec:
-        """For the rows of a plan."""
+        """Returns the spec for the rows of `plan`, read with the settings `reader`."""
         return cls(
             tuple(catalog.store.url for catalog in plan.catalogs),
             tuple(catalog.manifest.numeric for catalog in plan.catalogs),
@@ -50,24 +52,25 @@ class RowPipelineSpec:
 
 
 class RowPipeline:
-    """Makes rows; may be used by several threads at once.
+    """A function from a planned row to its row and unreadable samples; several threads may call it at once.
 
     Args:
-        spec: what is needed.
+        spec: settings of the pipeline.
 
     Raises:
         ConfigError, MissingDependencyError: the codec or tokenizer cannot be opened.
     """
 
     def __init__(self, spec: RowPipelineSpec) -> None:
-        # `reader.retries` is all there is: a client that tries again by itself would multiply it, and take minutes.
+        # Only the fetcher retries, `reader.retries` times. Retries of the store's client would multiply them and
+        # could take minutes.
         stores = [open_store(url, client_retries=0) for url in spec.urls]
         self.fetcher = Fetcher(stores, spec.reader)
-        self.maker = RowAssembler(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
+        self.assembler = RowAssembler(Layout(spec.layout), spec.max_seq_len, list(spec.statistics), spec.rows)
 
     def __call__(self, planned: PlannedRow) -> tuple[Row, list[UnreadableSample]]:
-        return self.maker.assemble(planned, self.fetcher.fetch(planned))
+        return self.assembler.assemble(planned, self.fetcher.fetch(planned))
 
     def close(self) -> None:
-        """Frees what reading holds open."""
+        """Closes open files and ends waits between retries."""
         self.fetcher.close()

@@ -1,4 +1,4 @@
-"""What a training loop iterates: the rows of one rank, in order, from any point of the run on."""
+"""The rows of one rank for a training loop: in order, and resumable at any row."""
 
 from __future__ import annotations
 
@@ -23,23 +23,28 @@ from mmpack.stream.workers.pool import ProcessPrefetcher
 
 
 class RowStream(Closeable):
-    """An iterator over a rank's rows.
+    """An iterator over the rows of one rank.
 
-    Rows of a step come one after the other; a rank has `global_batch // ranks` of them. Ranks are data-parallel
-    ranks: tensor- and expert-parallel peers ask for the same rank and get the same rows.
+    The rows of a step follow each other; a rank has `global_batch // ranks` of them. Ranks are data-parallel ranks:
+    tensor- and expert-parallel peers use the same rank and get the same rows.
 
-    The state is that of the rows handed out, wherever reading ahead is by then. It is equal on all ranks that are in
-    step with each other, and a few hundred bytes. On another number of ranks a run goes on from the end of any step.
+    The state covers the rows that were handed out, however far prefetching is ahead. It takes a few hundred bytes and is
+    equal on all ranks that have handed out the same number of rows. A state taken at the end of a step can be resumed on
+    another number of ranks.
 
-    It has one consumer: what iterates it, and asks for its state, is one thread.
+    A stream has one consumer: a single thread iterates it and asks for its state.
 
     Args:
-        plan: which rows there are.
-        rank, ranks: this process's share.
-        reader: how media are read, in place of the plan's own settings. Rows do not depend on it.
+        plan: plan of the training run.
+        rank: data-parallel rank of this process, from 0.
+        ranks: number of data-parallel ranks.
+        reader: `[reader]` settings that replace those of the plan. The rows do not depend on them.
 
     Raises:
-        ConfigError: the ranks cannot share a step's rows.
+        ConfigError: the rows of a step cannot be divided equally among the ranks.
+
+    Attributes:
+        quarantine: record of the unreadable samples.
     """
 
     def __init__(
@@ -58,25 +63,26 @@ class RowStream(Closeable):
     def open(
         cls, path: str | Path, *, rank: int = 0, ranks: int = 1, reader: Mapping[str, Any] | None = None
     ) -> Self:
-        """The stream of a PLAN.toml.
+        """Opens the stream of a PLAN.toml.
 
         Args:
-            path: of the file.
-            rank, ranks: this process's share.
-            reader: settings that overrule those of its `[reader]` table, as `{"workers": 2}`.
+            path: path of the file.
+            rank: data-parallel rank of this process, from 0.
+            ranks: number of data-parallel ranks.
+            reader: settings that override those of the `[reader]` table, as `{"workers": 2}`.
 
         Raises:
-            ConfigError: a setting is wrong, or the builds do not fit each other.
-            IntegrityError, StorageError, DataError: a build cannot be read or planned.
+            ConfigError: a setting is wrong, or the shard sets do not fit together.
+            IntegrityError, StorageError, DataError: a shard set cannot be read or planned.
         """
         config = load_plan_config(path)
-        own = config.reader
+        reader_config = config.reader
         if reader:
             try:
-                own = from_builtins(msgspec.to_builtins(own) | dict(reader), ReaderConfig)
+                reader_config = from_builtins(msgspec.to_builtins(reader_config) | dict(reader), ReaderConfig)
             except msgspec.ValidationError as error:
                 raise ConfigError(str(error), where="reader") from None
-        return cls(open_plan(config), rank=rank, ranks=ranks, reader=own)
+        return cls(open_plan(config), rank=rank, ranks=ranks, reader=reader_config)
 
     @classmethod
     def from_webdataset(
@@ -92,10 +98,10 @@ class RowStream(Closeable):
         rows: RowsConfig | None = None,
         reader: ReaderConfig | None = None,
     ) -> TarStream:
-        """Rows of stand-alone samples in tars that have no index of mmpack's, as `"s3://bucket/train-{000..255}.tar"`.
+        """Opens a stream over tars of stand-alone samples without an index, as `"s3://bucket/train-{000..255}.tar"`.
 
-        They are packed as they come, so there is no plan: no shuffle, mixture or balance. See :class:`TarStream` for
-        arguments and errors.
+        The samples are packed in the order of the tars. There is no plan, so there is no shuffling, mixing or balancing.
+        See :class:`TarStream` for the arguments and errors.
         """
         return TarStream(
             urls,
@@ -116,51 +122,53 @@ class RowStream(Closeable):
         if self._rows is None:
             self._rows = self._start()
         try:
-            row, faults = next(self._rows)
-            # Counted once they are handed out, not when they are met: reading ahead is no part of the run.
-            for fault in faults:
-                self.quarantine.record(fault)
+            row, unreadable = next(self._rows)
+            # Unreadable samples count when their row is handed out, not when it is prefetched.
+            for sample in unreadable:
+                self.quarantine.record(sample)
         except StopIteration:
             raise
         except BaseException:
-            # The row was not handed out: whoever goes on, here or from the state, goes on with it.
+            # The row was not handed out, so iterating again, or resuming from the state, starts with this row.
             self.close()
             raise
         self._row += self.ranks
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run is: plain numbers and strings, less than a kilobyte, equal on all ranks."""
+        """Returns the state to resume from: plain numbers and strings, less than a kilobyte, equal on all ranks."""
         return msgspec.to_builtins(self.plan.state(self._row, self.ranks))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind the rows that were handed out when `state` was taken.
+        """Resumes after the rows that were handed out when `state` was taken.
 
         Raises:
-            ConfigError: it belongs to another plan (says what differs), or lies within a step of another number of
-                ranks.
-            DataError: it is damaged.
+            ConfigError: the state belongs to another plan (the message names what differs), or it was taken within a step
+                on another number of ranks.
+            DataError: the state is damaged.
         """
-        found = read_state(state)
+        saved = read_state(state)
         batch = self.plan.config.global_batch
-        if not found.ranks or found.row % batch % found.ranks:
-            raise DataError(f"{found.ranks} ranks do not have {found.row} rows together", where="state")
-        if found.row % batch and found.ranks != self.ranks:
-            step = found.row // batch
-            raise ConfigError(
-                f"the state lies within step {step}, of {found.ranks} ranks, and there are {self.ranks} now",
-                where="state",
-                hint=f"Resume from a state at the end of a step, or on {found.ranks} ranks.",
+        if not saved.ranks or saved.row % batch % saved.ranks:
+            raise DataError(
+                f"{saved.ranks} ranks cannot have handed out {saved.row} rows together", where="state"
             )
-        self.plan.load_state(found)
+        if saved.row % batch and saved.ranks != self.ranks:
+            step = saved.row // batch
+            raise ConfigError(
+                f"the state was taken within step {step} on {saved.ranks} ranks, but there are {self.ranks} ranks now",
+                where="state",
+                hint=f"Resume from a state at the end of a step, or on {saved.ranks} ranks.",
+            )
+        self.plan.load_state(saved)
         self.close()
-        self._row = found.row
+        self._row = saved.row
 
     def seek(self, step: int) -> None:
-        """Goes on with the first row of a step; what comes before it in the run is planned, if it was not yet.
+        """Continues with the first row of `step`; windows before it that were not planned yet are planned.
 
         Raises:
-            DataError: the run ends before that step.
+            DataError: the plan ends before that step.
         """
         first = step * self.plan.config.global_batch
         self.plan.step_rows(step, self.rank, self.ranks)
@@ -168,7 +176,7 @@ class RowStream(Closeable):
         self._row = first
 
     def close(self) -> None:
-        """Ends reading ahead, its threads and processes."""
+        """Ends prefetching with its threads and processes; iterating again starts them anew."""
         if self._rows is not None:
             self._rows.close()
             self._rows = None
@@ -193,7 +201,10 @@ class RowStream(Closeable):
 
 
 def _rank_rows(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow]:
-    """A rank's rows from where the run is. No method: who reads ahead holds it, and must not hold the stream."""
+    """Yields the planned rows of a rank after `row` handed-out rows of all ranks.
+
+    It is not a method, because the prefetcher holds this generator and must not keep an abandoned stream alive.
+    """
     batch = plan.config.global_batch
     done = row % batch // ranks
     for step in plan.steps(row // batch):
@@ -203,5 +214,9 @@ def _rank_rows(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedR
 
 
 def load_plan_config(path: str | Path) -> PlanConfig:
-    """A PLAN.toml, its paths made absolute from where it lies: what is recorded holds elsewhere too. Raises ConfigError."""
+    """Loads a PLAN.toml and resolves relative paths against its folder, so that they hold in any working directory.
+
+    Raises:
+        ConfigError: the file or a setting is invalid.
+    """
     return load_settings(Path(path), PlanConfig).resolve_paths(Path(path).absolute().parent)

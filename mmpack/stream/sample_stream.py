@@ -1,4 +1,4 @@
-"""The samples of a build one by one, in a seeded order, each through the caller's own decoder."""
+"""The samples of a shard set one by one, in a seeded order, each decoded by a function of the caller."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from mmpack.storage.store import Store
 T = TypeVar("T")
 
 STATE_VERSION = 1
-#: Samples are made together as long as they take less than this: handing them over then costs next to nothing.
+#: Target duration of a batch. Handing a batch of this duration from thread to thread costs little in comparison.
 _BATCH_SECONDS = 0.001
 _MAX_BATCH = 32
-#: Places that are looked up at a time.
+#: Number of order positions that are looked up in the index at a time.
 _LOOKUP_BATCH = 1024
 
 
 class SampleState(Settings, frozen=True, kw_only=True):
-    """What a checkpoint holds of a stream of samples.
+    """The part of a checkpoint that describes a sample stream.
 
     Fields:
-        version: of this table.
-        place: places that were handed out, over all ranks and epochs.
-        parts: what the order follows from, by name.
+        version: version of this table.
+        place: number of samples that were handed out, over all ranks and epochs.
+        parts: values that decide the order, by name.
     """
 
     version: int
@@ -52,38 +52,40 @@ class SampleState(Settings, frozen=True, kw_only=True):
 
 
 class SampleStream(Closeable, Generic[T]):
-    """An iterator over a rank's share of a build's samples, decoded.
+    """An iterator over the decoded samples of one rank.
 
-    An epoch has every sample once, in an order of its own. Its places are dealt to the ranks in turn: rank r has
-    those that leave r when divided by `ranks`. So the order is the same on any number of ranks and threads, and the
-    state, which is the number of places that all ranks have been given, is good for any other number of them.
+    An epoch contains every sample of the shard set once, in an order of its own. Order positions are given to the ranks
+    in turn: rank r gets the positions p with p % ranks == r. So the order is the same on any number of ranks and threads,
+    and the state, the number of samples that all ranks have handed out, can be resumed on any number of ranks.
 
-    Members are read ahead, neighbours in one read, and decoded in threads of this process: decoders let others run
-    meanwhile, and nothing has to be sent from process to process.
+    Members are prefetched, neighbouring samples in one read, and decoded in threads of this process: decoders release the
+    interpreter lock, and results need not be sent between processes.
 
-    A sample that cannot be read, or of which `decode` raises an MmpackError, keeps its place: `instead` says what
-    stands there, and it is recorded in `reader.quarantine`, up to `reader.max_corrupt` of them. Without `instead`
-    the error is raised, and the sample stays the next one.
+    A sample is unreadable if its members cannot be read or if `decode` raises an MmpackError. With `fallback`, the
+    stream yields the value of `fallback` at this position and records the sample in `reader.quarantine`; more than
+    `reader.max_corrupt` such samples stop the stream. Without `fallback` the error is raised, and iterating again tries
+    the same sample again.
 
     Args:
-        url: folder or object store URL of a finished build.
-        decode: from a sample's key and its members, bytes by extension, to what is handed out. Called in several
-            threads at a time. What else it raises than an MmpackError is raised at the sample's place.
-        seed: of the order.
-        rank, ranks: this process's share.
-        locality: neighbours of the index that stay neighbours in the order, so that one read serves several.
-        epochs: how often all is read; None: for ever.
-        instead: what stands for a sample that cannot be read, from its key and the error.
-        reader: how it is read; `workers` has to be 0.
+        url: folder or object store URL of a finished shard set.
+        decode: function from the key of a sample and its members (bytes by extension) to the value to yield. Several
+            threads call it at the same time. Errors other than MmpackError are always raised at the sample's position.
+        seed: seed of the order.
+        rank: data-parallel rank of this process, from 0.
+        ranks: number of data-parallel ranks.
+        locality: number of neighbours of the index that stay neighbours in the order, so that one read serves several.
+        epochs: number of epochs; None: without end.
+        fallback: function from the key of an unreadable sample and its error to the value to yield.
+        reader: `[reader]` settings; `workers` must be 0.
 
     Raises:
         ConfigError: a setting is out of range.
-        DataError: the build has no samples.
-        IntegrityError, StorageError: it is not finished, damaged, or cannot be read.
+        DataError: the shard set has no samples.
+        IntegrityError, StorageError: the shard set is not finished, damaged or cannot be read.
 
     Attributes:
-        samples: of an epoch, over all ranks.
-        quarantine: what could not be read.
+        samples: number of samples of an epoch, over all ranks.
+        quarantine: record of the unreadable samples.
     """
 
     def __init__(
@@ -96,14 +98,17 @@ class SampleStream(Closeable, Generic[T]):
         ranks: int = 1,
         locality: int = 32,
         epochs: int | None = None,
-        instead: Callable[[str, MmpackError], T] | None = None,
+        fallback: Callable[[str, MmpackError], T] | None = None,
         reader: ReaderConfig | None = None,
     ) -> None:
         if not 0 <= rank < ranks:
-            raise ConfigError(f"rank {rank} of {ranks} ranks", where="rank")
+            raise ConfigError(
+                f"rank {rank} is not one of {ranks} ranks", where="rank", hint="Count ranks from 0."
+            )
         if locality < 1 or (epochs is not None and epochs < 0):
             raise ConfigError(
-                "a locality of at least 1 and epochs of at least 0 are needed", where="locality"
+                f"locality must be at least 1 and epochs at least 0, not {locality} and {epochs}",
+                where="locality",
             )
         self.reader = reader or ReaderConfig()
         if self.reader.workers:
@@ -115,9 +120,9 @@ class SampleStream(Closeable, Generic[T]):
         self._catalog = IndexCatalog(url)
         self.samples = len(self._catalog)
         if not self.samples:
-            raise DataError("has no samples", where=self._catalog.store.url)
+            raise DataError("the shard set has no samples", where=self._catalog.store.url)
         self.rank, self.ranks = rank, ranks
-        self._decode, self._instead = decode, instead
+        self._decode, self._fallback = decode, fallback
         self._order = _SampleOrder(self._catalog, min(locality, self.samples), seed)
         self._parts = {
             "index": self._catalog.digest[:16],
@@ -128,7 +133,7 @@ class SampleStream(Closeable, Generic[T]):
         self._position = 0
         self._results: Prefetcher[list[PlannedSample], list[T | _UnreadableItem]] | None = None
         self._pipeline: _SamplePipeline[T] | None = None
-        # Made and not yet handed out, the next one last.
+        # Values that were decoded but not handed out yet. The next one is the last element.
         self._ready: list[T | _UnreadableItem] = []
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
@@ -138,40 +143,46 @@ class SampleStream(Closeable, Generic[T]):
     def __next__(self) -> T:
         if not self._ready:
             self._ready = self._next_batch()
-        found = self._ready.pop()
-        if isinstance(found, _UnreadableItem):
+        value = self._ready.pop()
+        if isinstance(value, _UnreadableItem):
             try:
-                found = self._skip_unreadable(found)
+                value = self._replace_unreadable(value)
             except BaseException:
                 self.close()
                 raise
         self._position += self.ranks
-        return found
+        return value
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is: plain numbers and strings, about a hundred bytes, equal on all ranks in step."""
-        place = self._position if self._end is None else min(self._position, self._end)
-        return msgspec.to_builtins(SampleState(version=STATE_VERSION, place=place, parts=self._parts))
+        """Returns the state to resume from: plain numbers and strings, about a hundred bytes.
+
+        It is equal on all ranks that have handed out the same number of samples.
+        """
+        position = self._position if self._end is None else min(self._position, self._end)
+        return msgspec.to_builtins(SampleState(version=STATE_VERSION, place=position, parts=self._parts))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind the samples that were handed out when `state` was taken, on any number of ranks.
+        """Resumes after the samples that were handed out when `state` was taken, on any number of ranks.
 
         Raises:
-            ConfigError: it belongs to another build, seed or locality (says what differs).
-            DataError: it is damaged.
+            ConfigError: the state belongs to another shard set, seed or locality (the message names what differs).
+            DataError: the state is damaged.
         """
         try:
-            found = from_builtins(dict(state), SampleState, strict=False)
+            saved = from_builtins(dict(state), SampleState, strict=False)
         except (msgspec.ValidationError, TypeError, ValueError) as error:
-            raise DataError(f"is no state of a sample stream ({error})", where="state") from None
-        if found.version != STATE_VERSION:
-            raise DataError(f"version {found.version}, and this one reads {STATE_VERSION}", where="state")
-        require_equal_parts(found.parts, self._parts)
+            raise DataError(f"this is not a state of a sample stream ({error})", where="state") from None
+        if saved.version != STATE_VERSION:
+            raise DataError(
+                f"the state has version {saved.version}, but this mmpack reads version {STATE_VERSION}",
+                where="state",
+            )
+        require_equal_parts(saved.parts, self._parts)
         self.close()
-        self._position = found.place
+        self._position = saved.place
 
     def close(self) -> None:
-        """Ends reading ahead and its threads. Who goes on iterating starts them again."""
+        """Ends prefetching with its threads; iterating again starts them anew."""
         self._ready = []
         if self._results is not None:
             self._results.close()
@@ -182,16 +193,16 @@ class SampleStream(Closeable, Generic[T]):
 
     def _next_batch(self) -> list[T | _UnreadableItem]:
         if self._results is None:
-            pace = _BatchSizer.for_store(self._catalog.store, self.reader)
-            self._pipeline = _SamplePipeline(self._catalog, self._decode, pace, self.reader)
+            sizer = _BatchSizer.for_store(self._catalog.store, self.reader)
+            self._pipeline = _SamplePipeline(self._catalog, self._decode, sizer, self.reader)
             first = self._position + (self.rank - self._position) % self.ranks
-            pieces = self._order.batches(first, self.ranks, self._end, pace)
-            depth = max(1, self.reader.threads, self.reader.prefetch // pace.size)
-            self._results = Prefetcher(self._pipeline, pieces, threads=self.reader.threads, depth=depth)
+            batches = self._order.batches(first, self.ranks, self._end, sizer)
+            depth = max(1, self.reader.threads, self.reader.prefetch // sizer.size)
+            self._results = Prefetcher(self._pipeline, batches, threads=self.reader.threads, depth=depth)
         try:
             return next(self._results)
         except StopIteration:
-            # Ranks that have a sample less than others are where these are.
+            # At the end all ranks have the same position, also those with one sample less than others.
             self._position = self._end if self._end is not None else self._position
             self.close()
             raise
@@ -199,9 +210,9 @@ class SampleStream(Closeable, Generic[T]):
             self.close()
             raise
 
-    def _skip_unreadable(self, item: _UnreadableItem) -> T:
+    def _replace_unreadable(self, item: _UnreadableItem) -> T:
         sample, error = item
-        if self._instead is None or not isinstance(error, MmpackError):
+        if self._fallback is None or not isinstance(error, MmpackError):
             raise error
         reason = " ".join(str(error).split())
         self.quarantine.record(
@@ -214,47 +225,52 @@ class SampleStream(Closeable, Generic[T]):
                 reason=reason,
             )
         )
-        return self._instead(sample.key, error)
+        return self._fallback(sample.key, error)
 
 
 class _UnreadableItem(NamedTuple):
-    """What stands for a sample on its way out, if it cannot be read."""
+    """The error of an unreadable sample, handed over in place of its value."""
 
     sample: PlannedSample
     error: BaseException
 
 
 class _BatchSizer:
-    """How many samples are made together: as many as cost about as much time as handing them over is worth.
+    """The number of samples that are read and decoded as one batch.
+
+    It grows until a batch takes so long that the hand-over between threads costs little in comparison.
 
     Attributes:
-        size: of the next piece.
-        by_turns: whether threads take turns: a sample takes so little that they would only wait for the interpreter.
+        size: number of samples of the next batch.
+        is_serial: whether one thread at a time works on a batch. Samples are then so cheap that several threads would
+            only wait for the interpreter lock.
     """
 
     def __init__(self, size: int, max_items: int) -> None:
         self.size = size
-        self.by_turns = False
+        self.is_serial = False
         self._max_items = max_items
 
     @classmethod
     def for_store(cls, store: Store, reader: ReaderConfig) -> _BatchSizer:
-        """For a store. Of object stores, what is ahead is asked for together: they answer late, and neighbours come in
-        one answer.
+        """Returns the sizer for a store.
+
+        For an object store a batch is as large as the prefetch: requests have a high latency, and neighbouring samples
+        come in one answer.
         """
         if not isinstance(store, LocalStore):
             return cls(reader.prefetch, reader.prefetch)
         return cls(1, _MAX_BATCH)
 
     def update(self, count: int, seconds: float) -> None:
-        """A piece of `count` samples took so long."""
+        """Doubles the batch size if a full batch of `count` samples took less than half of the target duration."""
         if count == self.size < self._max_items and seconds < _BATCH_SECONDS / 2:
             self.size = 2 * count
-            self.by_turns = self.size == self._max_items
+            self.is_serial = self.size == self._max_items
 
 
 class _SampleOrder:
-    """The places of a build's samples."""
+    """The seeded order of the samples of a shard set, epoch after epoch."""
 
     def __init__(self, catalog: IndexCatalog, block: int, seed: int) -> None:
         self._catalog = catalog
@@ -262,49 +278,52 @@ class _SampleOrder:
         self._key = int.from_bytes(hashlib.sha256(f"{seed}/samples".encode()).digest()[:8], "little")
 
     def batches(
-        self, first: int, step: int, end: int | None, pace: _BatchSizer
+        self, first: int, step: int, end: int | None, sizer: _BatchSizer
     ) -> Iterator[list[PlannedSample]]:
-        """Samples at the places first, first + step, ... below `end`, so many at a time as `pace` says."""
-        catalog, n, looked_up = self._catalog, len(self._catalog), 1
+        """Yields the samples at the order positions first, first + step, ... below `end`, in batches.
+
+        The batches have the current size of `sizer`, or less at the end of a block of neighbours.
+        """
+        catalog, n, lookup_size = self._catalog, len(self._catalog), 1
         while end is None or first < end:
-            # No further than the epoch: a piece has each of its samples once.
-            count = min(looked_up, -((first % n - n) // step))
-            numbers = epoch_order_numpy(first, count, n, self._block, self._key, step)
-            samples = catalog.samples(numbers, 0)
-            before, at = first % n // step, 0
+            # A lookup stops at the end of the epoch, so that a batch contains no sample twice.
+            count = min(lookup_size, -((first % n - n) // step))
+            entries = epoch_order_numpy(first, count, n, self._block, self._key, step)
+            samples = catalog.samples(entries, 0)
+            offset, start = first % n // step, 0
             first += count * step
-            while at < count:
-                # Pieces end where blocks of neighbours do: these come in one read.
-                yield samples[at : (at := at + pace.size - (before + at) % pace.size)]
-            # The first sample does not wait for a thousand others to be looked up.
-            looked_up = _LOOKUP_BATCH
+            while start < count:
+                # Batches end where blocks of neighbours end, because one read fetches a whole block.
+                yield samples[start : (start := start + sizer.size - (offset + start) % sizer.size)]
+            # The first lookup is short, so that the first sample does not wait for a thousand others.
+            lookup_size = _LOOKUP_BATCH
 
 
 class _SamplePipeline(Generic[T]):
-    """Reads and decodes; called in several threads at a time."""
+    """A function that reads and decodes a batch of samples; several threads may call it at once."""
 
     def __init__(
         self,
         catalog: IndexCatalog,
         decode: Callable[[str, dict[str, bytes]], T],
-        pace: _BatchSizer,
+        sizer: _BatchSizer,
         reader: ReaderConfig,
     ) -> None:
-        # `reader.retries` is all there is: the store's client does not try again by itself.
+        # Only the fetcher retries, `reader.retries` times; the store's client does not.
         self._fetcher = Fetcher([open_store(catalog.store.url, client_retries=0)], reader)
         self._decode = decode
-        self._pace = pace
-        self._turn = threading.Lock()
+        self._sizer = sizer
+        self._serial_lock = threading.Lock()
 
     def __call__(self, batch: list[PlannedSample]) -> list[T | _UnreadableItem]:
-        """What was made, the first sample last."""
-        with self._turn if self._pace.by_turns else nullcontext():
+        """Returns the values of the samples in reverse order."""
+        with self._serial_lock if self._sizer.is_serial else nullcontext():
             start_s = time.perf_counter()
-            found = self._fetcher.read(batch)
-            made = [self._decode_sample(sample, found.pop((0, sample.number))) for sample in batch]
-            self._pace.update(len(batch), time.perf_counter() - start_s)
-        made.reverse()
-        return made
+            members = self._fetcher.read(batch)
+            values = [self._decode_sample(sample, members.pop((0, sample.number))) for sample in batch]
+            self._sizer.update(len(batch), time.perf_counter() - start_s)
+        values.reverse()
+        return values
 
     def close(self) -> None:
         self._fetcher.close()

@@ -1,8 +1,8 @@
 """Rows for PyTorch: tensors, a dataset, and torchdata's StatefulDataLoader over it.
 
-Tensors have the arrays' types, see :class:`mmpack.stream.Row`, and lie on their memory: nothing is copied. Ids, labels and
-indices are int32, which embeddings and attention take as they are; `cross_entropy` wants `labels.long()`, and indexing
-with an index `index.long()`, best after the copy to the device.
+Tensors have the dtypes of the arrays, see :class:`mmpack.stream.Row`, and share their memory: nothing is copied. Ids,
+labels and indices are int32, which embeddings and attention accept. `cross_entropy` needs `labels.long()`, and indexing
+needs `index.long()`; convert after the copy to the device.
 """
 
 from __future__ import annotations
@@ -25,60 +25,65 @@ if TYPE_CHECKING:
 
 
 def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """Every numpy array of a batch (also in lists) as a tensor on the same memory; all else as it is.
+    """Converts every numpy array of a batch (also in lists) to a tensor on the same memory; other values stay.
 
     Raises:
         MissingDependencyError: torch is not installed.
     """
-    torch = _torch()
+    torch = _import_torch()
 
-    def tensor(value: Any) -> Any:
+    def to_tensor(value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return torch.from_numpy(value)
         if isinstance(value, list):
-            return [tensor(each) for each in value]
+            return [to_tensor(element) for element in value]
         return value
 
-    return {name: tensor(value) for name, value in arrays.items()}
+    return {name: to_tensor(value) for name, value in arrays.items()}
 
 
 def row_tensors(row: Row) -> dict[str, Any]:
-    """A row's arrays as tensors, with its `number` and `keys`. Raises MissingDependencyError."""
+    """Returns the arrays of a row as tensors, with its `number` and `keys`. Raises MissingDependencyError."""
     return to_tensors({**row.arrays(), "number": row.number, "keys": row.keys})
 
 
 def collate_tensors(rows: Sequence[Row]) -> dict[str, Any]:
-    """A batch of rows, see :func:`mmpack.rows.collate`, as tensors. Raises DataError, MissingDependencyError."""
+    """Returns a batch of rows as tensors, see :func:`mmpack.rows.collate.collate`.
+
+    Raises:
+        DataError: as `collate`.
+        MissingDependencyError: torch is not installed.
+    """
     return to_tensors(collate(rows))
 
 
 def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
-    """The stream as torch knows it, for loaders of one's own: it yields :class:`mmpack.stream.Row`, and has `state_dict`
-    and `load_state_dict`.
+    """Makes a torch dataset of a stream, for a loader of your own.
 
-    Iterating again goes on behind the rows handed out. A loader with workers of its own is refused with a ConfigError
-    once it iterates: each of them would read all rows.
+    It yields :class:`mmpack.stream.Row`, and has `state_dict` and `load_state_dict`. Iterating again continues after the
+    rows that were handed out. Iterating in a loader with worker processes raises a ConfigError, because each worker would
+    read all rows.
 
     Args:
-        stream: of this rank. Whoever opened it closes it.
+        stream: stream of this rank. The caller closes it.
 
     Raises:
         MissingDependencyError: torch is not installed.
     """
-    torch = _torch()
+    torch = _import_torch()
 
     class RowDataset(torch.utils.data.IterableDataset):
-        """Yields the rows of one stream."""
+        """A dataset over the rows of one stream."""
 
         def __iter__(self) -> Iterator[Row]:
             if torch.utils.data.get_worker_info() is not None:
                 raise _workers_error()
-            # Not `yield from`, which would close the stream together with this iterator.
+            # `yield from` would close the stream together with this iterator.
             for row in stream:  # noqa: UP028
                 yield row
 
         def __reduce__(self) -> Any:
-            # Workers that are not forked are sent the data set.
+            # Worker processes that are not forked receive the dataset by pickling.
             raise _workers_error()
 
         def state_dict(self) -> dict[str, Any]:
@@ -93,18 +98,18 @@ def row_dataset(stream: RowStream | TarStream) -> IterableDataset:
 def stateful_loader(
     stream: RowStream | TarStream, *, batch_size: int | None = None
 ) -> StatefulDataLoader[dict[str, Any]]:
-    """torchdata's loader over a row stream: its `state_dict` holds the stream's, that of the rows handed out.
+    """Makes torchdata's loader over a stream; its `state_dict` contains the stream's state after the rows handed out.
 
-    The stream reads ahead in threads or processes of its own (`reader.workers`), which its order and its state do not
-    depend on; so the loader has none.
+    The loader has no worker processes. The stream prefetches in threads or processes of its own (`reader.workers`), and
+    its order and state do not depend on them.
 
     Args:
-        stream: of this rank. Whoever opened it closes it.
-        batch_size: rows of a batch, see :func:`collate_tensors`; None: single rows, see :func:`row_tensors`. The last
-            batch of a :class:`TarStream` may have fewer.
+        stream: stream of this rank. The caller closes it.
+        batch_size: number of rows of a batch, see :func:`collate_tensors`; None: single rows, see :func:`row_tensors`.
+            The last batch of a :class:`TarStream` may have fewer rows.
 
     Raises:
-        ConfigError: a rank's rows of a step are not a multiple of `batch_size`.
+        ConfigError: the number of rows of a rank in a step is not a multiple of `batch_size`.
         MissingDependencyError: torch or torchdata is not installed.
     """
     dataset = row_dataset(stream)
@@ -112,11 +117,12 @@ def stateful_loader(
         from torchdata.stateful_dataloader import StatefulDataLoader
     except ImportError:
         raise MissingDependencyError(
-            "StatefulDataLoader is of the package torchdata", hint="pip install 'mmpack[torch]'"
+            "StatefulDataLoader needs the package torchdata, which is not installed",
+            hint="pip install 'mmpack[torch]'",
         ) from None
     if batch_size is not None:
         _check_batch_size(stream, batch_size)
-    # torchdata's annotation of `collate_fn` knows lists alone; without a batch size it gets the row itself.
+    # torchdata annotates the argument of `collate_fn` as a list; without a batch size it is the row itself.
     collate_fn: Any = row_tensors if batch_size is None else collate_tensors
     return StatefulDataLoader(dataset, batch_size=batch_size, collate_fn=collate_fn, num_workers=0)
 
@@ -125,29 +131,29 @@ def _workers_error() -> ConfigError:
     return ConfigError(
         "every worker of the loader would read all rows",
         where="num_workers",
-        hint="Use num_workers=0; reader.workers of the plan reads in processes.",
+        hint="Use num_workers=0, and set reader.workers of the plan to read in processes.",
     )
 
 
 def _check_batch_size(stream: RowStream | TarStream, batch_size: int) -> None:
     if batch_size < 1:
-        raise ConfigError(f"{batch_size} is not 1 or more", where="batch_size")
+        raise ConfigError(f"batch size {batch_size} is less than 1", where="batch_size")
     if isinstance(stream, RowStream):
         share = stream.plan.config.global_batch // stream.ranks
         if share % batch_size:
             raise ConfigError(
-                f"batches of {batch_size} do not divide a rank's {share} rows of a step",
+                f"batches of {batch_size} rows do not divide the {share} rows of a rank in a step",
                 where="batch_size",
-                hint="Choose a divisor: a step then ends with a batch.",
+                hint=f"Choose a divisor of {share}, so that a step ends with a batch.",
             )
 
 
-def _torch() -> Any:
+def _import_torch() -> Any:
     try:
         import torch
         import torch.utils.data
     except ImportError:
         raise MissingDependencyError(
-            "tensors need torch, and it is not installed", hint="pip install 'mmpack[torch]'"
+            "tensors need the package torch, which is not installed", hint="pip install 'mmpack[torch]'"
         ) from None
     return torch

@@ -1,7 +1,7 @@
-"""Rows from WebDataset tars that have no index of ours: read in order, packed as they come, resumable.
+"""Resumable rows from WebDataset tars without an index of mmpack: read and packed in the order of the tars.
 
-`urls` says which tars there are, `source` gives their bytes, `members` finds files in them, `samples` makes samples of
-these, `flow` packs samples into rows, and `stream` hands them out.
+`urls` lists the tars, `byte_source` reads their bytes, `members` finds the files in them, `tar_samples` groups files into
+samples, `pack_rows` packs samples into rows, and `tar_stream` hands the rows out.
 """
 
 from mmpack.lazy import make_dir

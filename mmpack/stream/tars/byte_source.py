@@ -1,4 +1,4 @@
-"""The bytes of a tar from its start on: out of any store, plain or gzipped, a bounded piece at a time."""
+"""The bytes of a tar in order: from any store, plain or gzipped, a bounded chunk at a time."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from mmpack.errors import IntegrityError
 from mmpack.storage.retry import retry
 from mmpack.storage.store import Store
 
-#: Of one read: a request to an object store is worth its wait, and skipping a member still spares most of it.
-_PIECE_BYTES = 2 << 20
+#: Size of one read: large compared with the latency of a request to an object store, and small enough that skipping a
+#: large member saves most of its bytes.
+_CHUNK_BYTES = 2 << 20
 _GZIP = b"\x1f\x8b"
-#: zlib's name for a gzip header in front.
+#: zlib's `wbits` for data with a gzip header and the largest window.
 _GZIP_WINDOW = 31
-#: Compressed bytes taken at once. What they become is bounded by _PIECE_BYTES, whatever they claim.
-_PACKED_BYTES = 64 << 10
+#: Compressed bytes read at once. Their decompressed size is bounded by _CHUNK_BYTES.
+_COMPRESSED_CHUNK_BYTES = 64 << 10
 
 
 class ForwardReader:
-    """Bytes that are read in order, with gaps.
+    """A reader of bytes in order, which can skip bytes.
 
     Args:
-        load: some bytes from an offset on, none at the end. Offsets ascend.
-        where: for messages.
+        load: function that returns some bytes from an offset on, and no bytes at the end. Offsets ascend.
+        where: name of the file for error messages.
 
     Attributes:
-        offset: of the next byte.
+        offset: offset of the next byte.
     """
 
     def __init__(self, load: Callable[[int], bytes], *, where: str) -> None:
@@ -38,46 +39,49 @@ class ForwardReader:
         self._start = 0
 
     def read_some(self, max_bytes: int) -> bytes:
-        """One to `most` bytes; none at the end."""
-        inside = self.offset - self._start
-        if not 0 <= inside < len(self._chunk):
-            self._chunk, self._start, inside = self._load(self.offset), self.offset, 0
-        taken = self._chunk[inside : inside + max_bytes]
-        self.offset += len(taken)
-        return taken
+        """Reads 1 to `max_bytes` bytes; returns no bytes at the end."""
+        start = self.offset - self._start
+        if not 0 <= start < len(self._chunk):
+            self._chunk, self._start, start = self._load(self.offset), self.offset, 0
+        data = self._chunk[start : start + max_bytes]
+        self.offset += len(data)
+        return data
 
     def read(self, size: int) -> bytes:
-        """Exactly `size` bytes. Raises IntegrityError if the end comes before."""
+        """Reads exactly `size` bytes. Raises IntegrityError if fewer bytes are left."""
         parts: list[bytes] = []
         while size and (part := self.read_some(size)):
             parts.append(part)
             size -= len(part)
         if size:
-            raise IntegrityError(f"is cut short: {size} bytes are missing", where=self.where)
+            raise IntegrityError(f"the file is cut short: {size} bytes are missing", where=self.where)
         return b"".join(parts)
 
     def skip(self, size: int) -> None:
-        """Leaves `size` bytes out; of a plain file they are not read."""
+        """Skips `size` bytes. In a file that is not gzipped they are not read."""
         self.offset += size
 
 
 def open_source(store: Store, name: str, *, retries: int, stop: threading.Event) -> ForwardReader:
-    """A file of a store, unpacked if it is gzipped.
+    """Opens a file of a store, and decompresses it if it is gzipped.
 
     Args:
-        store, name: where it is.
-        retries: times that a failed read is tried again.
-        stop: when set, nothing is tried again.
+        store: store that holds the file.
+        name: name of the file in the store.
+        retries: number of times that a failed read is repeated.
+        stop: event that ends the retries.
+
+    Returns:
+        The reader. Its reads raise StorageError, and IntegrityError where the gzip data is damaged.
 
     Raises:
-        StorageError: it is not there, or cannot be read; reading it raises that too, and IntegrityError where its
-            gzip is damaged.
+        StorageError: the file is missing or cannot be read.
     """
     where = f"{store.url}/{name}"
     size = retry(lambda: store.size(name), retries=retries, stop=stop)
 
     def load(offset: int) -> bytes:
-        count = min(_PIECE_BYTES, size - offset)
+        count = min(_CHUNK_BYTES, size - offset)
         if count <= 0:
             return b""
         return retry(lambda: store.read_range(name, offset, count), retries=retries, stop=stop)
@@ -89,35 +93,40 @@ def open_source(store: Store, name: str, *, retries: int, stop: threading.Event)
 
 
 class _GzipReader:
-    """Unpacks as it goes. Several gzip files one behind the other are one, as for gzip itself."""
+    """The `load` function of a gzipped file. Concatenated gzip files count as one file, as they do for gzip itself."""
 
-    def __init__(self, packed: ForwardReader) -> None:
-        self._packed = packed
+    def __init__(self, compressed: ForwardReader) -> None:
+        self._compressed = compressed
         self._inflate = zlib.decompressobj(_GZIP_WINDOW)
         self._offset = 0
 
     def __call__(self, offset: int) -> bytes:
-        while piece := self._more():
+        while chunk := self._read_chunk():
             start = self._offset
-            self._offset += len(piece)
+            self._offset += len(chunk)
             if self._offset > offset:
-                return piece[offset - start :]
+                return chunk[offset - start :]
         return b""
 
-    def _more(self) -> bytes:
+    def _read_chunk(self) -> bytes:
+        """Decompresses the next 1 to `_CHUNK_BYTES` bytes; returns no bytes at the end."""
         while True:
             if self._inflate.eof:
-                packed = (self._inflate.unused_data or self._packed.read_some(_PACKED_BYTES)).lstrip(b"\0")
-                if not packed:
+                # Zeros after a gzip file are padding, as they are for gzip itself.
+                data = self._inflate.unused_data or self._compressed.read_some(_COMPRESSED_CHUNK_BYTES)
+                data = data.lstrip(b"\0")
+                if not data:
                     return b""
                 self._inflate = zlib.decompressobj(_GZIP_WINDOW)
             else:
-                packed = self._inflate.unconsumed_tail or self._packed.read_some(_PACKED_BYTES)
+                data = self._inflate.unconsumed_tail or self._compressed.read_some(_COMPRESSED_CHUNK_BYTES)
             try:
-                piece = self._inflate.decompress(packed, _PIECE_BYTES)
+                chunk = self._inflate.decompress(data, _CHUNK_BYTES)
             except zlib.error as error:
-                raise IntegrityError(f"its gzip is damaged ({error})", where=self._packed.where) from None
-            if piece:
-                return piece
-            if not packed and not self._inflate.eof:
-                raise IntegrityError("its gzip is cut short", where=self._packed.where)
+                raise IntegrityError(
+                    f"the gzip data is damaged ({error})", where=self._compressed.where
+                ) from None
+            if chunk:
+                return chunk
+            if not data and not self._inflate.eof:
+                raise IntegrityError("the gzip data is cut short", where=self._compressed.where)

@@ -1,7 +1,7 @@
-"""The files in a tar of any writer: v7, ustar, GNU and pax, read in one pass as untrusted input.
+"""The files in a tar of any format (v7, ustar, GNU and pax), read in one pass as untrusted input.
 
-Python's `tarfile` reads headers of any claimed size into memory and keeps every member it met; this keeps nothing, and
-bounds what it reads. Names are labels here: nothing is ever written where they point.
+Python's `tarfile` reads headers of any claimed size into memory and keeps every member. This reader keeps no members and
+limits the size of headers. Member names are labels only: nothing is ever written to the paths that they name.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mmpack.shards.tar import BLOCK_BYTES
 from mmpack.stream.tars.byte_source import ForwardReader
 
 MAX_NAME_BYTES = 4096
-"""Of a member's name, as of a path in Linux."""
+"""Largest length of a member name, equal to PATH_MAX of Linux."""
 MAX_EXTENDED_BYTES = 1 << 20
-"""Of a GNU long name or pax header; the largest real ones hold a file's extended attributes."""
+"""Largest size of a GNU long name or pax header. The largest real ones hold the extended attributes of a file."""
 
 _HEADER = struct.Struct("100s24s12s12s8sc100s8s80s155s12x")
 _ZEROS = bytes(BLOCK_BYTES)
 _USTAR = b"ustar\x0000"
 _LONG_NAME, _PAX, _SPARSE = b"L", b"x", b"S"
 _FILES = (b"0", b"\0", b"7")
-#: Links, devices, folders and pipes have no content, whatever their size says.
+#: Links, devices, folders and pipes have no content, even if their size field is not 0.
 _EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
@@ -33,9 +33,9 @@ class TarMember:
     """A regular file in a tar.
 
     Attributes:
-        name: as it is stored; bytes that are not UTF-8 as `\\xNN`.
-        offset_bytes: where its (first) header starts; of a gzipped tar, when unpacked.
-        size_bytes: of its content.
+        name: name as it is stored; bytes that are not UTF-8 are written as `\\xNN`.
+        offset_bytes: offset of the first header of the file; in a gzipped tar, in the decompressed data.
+        size_bytes: size of the content.
     """
 
     name: str
@@ -44,62 +44,74 @@ class TarMember:
 
 
 def iter_tar_members(source: ForwardReader) -> Iterator[TarMember]:
-    """Every regular file, in order. Its content lies next in `source`: read it, or part of it, before going on.
+    """Yields every regular file, in order.
+
+    When a file is yielded, its content is next in `source`. The caller may read it, or part of it, before it asks for the
+    next file.
 
     Raises:
-        IntegrityError: it is no tar, is cut short, has no end mark, or a header is damaged or beyond the bounds.
-        StorageError: as `source` does.
+        IntegrityError: the data is not a tar, is cut short or has no end mark, or a header is damaged or too large.
+        StorageError: as reading `source`.
     """
-    start, told = source.offset, {}
+    start, extended = source.offset, {}
     while (block := source.read(BLOCK_BYTES)) != _ZEROS:
-        name, size, kind = _header(block, source)
+        name, size, kind = _parse_header(block, source)
         if kind in (_LONG_NAME, _PAX):
             if size > MAX_EXTENDED_BYTES:
-                raise _tar_error(f"a header claims {size} bytes", source)
+                raise _tar_error(
+                    f"a header claims {size} bytes, more than the limit of {MAX_EXTENDED_BYTES}", source
+                )
             data = source.read(size)
-            told |= _parse_pax_records(data, source) if kind == _PAX else {"path": data.partition(b"\0")[0]}
+            if kind == _PAX:
+                extended |= _parse_pax_records(data, source)
+            else:
+                extended["path"] = data.partition(b"\0")[0]
             source.skip(-size % BLOCK_BYTES)
             continue
-        name = told.get("path", name)
-        if "size" in told:
-            size = _parse_decimal(told["size"], source)
+        name = extended.get("path", name)
+        if "size" in extended:
+            size = _parse_decimal(extended["size"], source)
         if len(name) > MAX_NAME_BYTES:
-            raise _tar_error(f"a name of {len(name)} bytes", source)
-        if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in told):
-            raise _tar_error("holds a sparse file", source)
+            raise _tar_error(
+                f"a member name has {len(name)} bytes, more than the limit of {MAX_NAME_BYTES}", source
+            )
+        if kind == _SPARSE or any(key.startswith("GNU.sparse.") for key in extended):
+            raise _tar_error("the tar contains a sparse file, which is not supported", source)
         is_file = kind in _FILES and not name.endswith(b"/")
         stop = source.offset + (0 if kind in _EMPTY else size + -size % BLOCK_BYTES)
         if is_file:
             yield TarMember(name.decode("utf-8", "backslashreplace"), start, size)
         source.skip(stop - source.offset)
-        start, told = stop, {}
+        start, extended = stop, {}
 
 
-def _header(block: bytes, source: ForwardReader) -> tuple[bytes, int, bytes]:
-    """Name, size and kind."""
+def _parse_header(block: bytes, source: ForwardReader) -> tuple[bytes, int, bytes]:
+    """Returns the name, size and type flag of a header."""
     name, _, size, _, checksum, kind, _, magic, _, prefix = _HEADER.unpack(block)
-    stated, found = _parse_octal(checksum, source), _header_checksum(block, checksum)
-    # Some old writers summed signed bytes.
-    if stated != found and stated != found - 256 * (_decode_base256(block) - _decode_base256(checksum)):
-        raise _tar_error("a header's checksum is wrong: it is damaged, or no tar", source)
+    stored, computed = _parse_octal(checksum, source), _header_checksum(block, checksum)
+    # Some old programs summed signed bytes: each byte of 128 or more then counts 256 less.
+    signed = computed - 256 * (_count_high_bytes(block) - _count_high_bytes(checksum))
+    if stored not in (computed, signed):
+        raise _tar_error("a header checksum is wrong: the file is damaged or not a tar", source)
     name, prefix = name.partition(b"\0")[0], prefix.partition(b"\0")[0]
-    # GNU keeps other things where ustar has the prefix.
+    # GNU headers use the prefix field of ustar for other values.
     if magic == _USTAR and prefix:
         name = prefix + b"/" + name
-    return name, _number(size, source), kind
+    return name, _parse_size(size, source), kind
 
 
 def _header_checksum(block: bytes, checksum: bytes) -> int:
-    """Of a header's bytes, those of the checksum taken for spaces."""
+    """Returns the sum of the bytes of a header, with the bytes of the checksum counted as spaces."""
     return sum(block) - sum(checksum) + len(checksum) * ord(" ")
 
 
-def _decode_base256(data: bytes) -> int:
+def _count_high_bytes(data: bytes) -> int:
+    """Returns the number of bytes that are negative when read as signed."""
     return sum(byte >= 128 for byte in data)
 
 
-def _number(field: bytes, source: ForwardReader) -> int:
-    """A size: octal, or with the first bit set the bytes of a large number (GNU)."""
+def _parse_size(field: bytes, source: ForwardReader) -> int:
+    """Parses a size: octal digits, or a big-endian number if the first byte is 0x80 (base-256 of GNU)."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     return _parse_octal(field, source)
@@ -108,28 +120,28 @@ def _number(field: bytes, source: ForwardReader) -> int:
 def _parse_octal(field: bytes, source: ForwardReader) -> int:
     digits = field.partition(b"\0")[0].strip(b" ")
     if digits.strip(b"01234567"):
-        raise _tar_error("a header holds no number where one belongs: it is damaged, or no tar", source)
+        raise _tar_error("a header field is not an octal number: the file is damaged or not a tar", source)
     return int(digits or b"0", 8)
 
 
 def _parse_pax_records(data: bytes, source: ForwardReader) -> dict[str, bytes]:
-    """What a pax header says: records of `LENGTH KEY=VALUE\\n`, the length counting all of itself."""
-    found: dict[str, bytes] = {}
-    place = 0
-    while place < len(data) and data[place]:
-        digits = data[place : place + 8].partition(b" ")[0]
-        stop = place + _parse_decimal(digits, source)
-        record = data[place + len(digits) + 1 : stop]
+    """Parses a pax header: records of `LENGTH KEY=VALUE\\n`, where LENGTH is the size of the full record."""
+    records: dict[str, bytes] = {}
+    offset = 0
+    while offset < len(data) and data[offset]:
+        digits = data[offset : offset + 8].partition(b" ")[0]
+        stop = offset + _parse_decimal(digits, source)
+        record = data[offset + len(digits) + 1 : stop]
         key, equals, value = record.partition(b"=")
         if stop > len(data) or not equals or not value.endswith(b"\n"):
             raise _tar_error("a pax header is damaged", source)
-        found[key.decode("utf-8", "replace")] = value[:-1]
-        place = stop
-    return found
+        records[key.decode("utf-8", "replace")] = value[:-1]
+        offset = stop
+    return records
 
 
 def _parse_decimal(digits: bytes, source: ForwardReader) -> int:
-    # Sizes have at most 20 digits; isdigit() of bytes knows ASCII alone.
+    # Sizes have at most 20 digits. isdigit() of bytes accepts ASCII digits only.
     if not digits.isdigit() or len(digits) > 20:
         raise _tar_error("a pax header is damaged", source)
     return int(digits)

@@ -1,4 +1,4 @@
-"""From the samples of tars to those of each row, and the state behind it."""
+"""Packing of tar samples into rows, and the state after each row."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from mmpack.stream.tars.tar_samples import Count32, TarCursor, TarSample, TarSam
 
 STATE_VERSION = 1
 MAX_POOL = 1 << 16
-"""Samples that may wait: a state names each."""
+"""Largest number of samples that wait to be packed. The state lists each of them."""
 POOL_BYTES = 512 << 20
-"""Of their members together; with more waiting, rows are packed out of fewer samples."""
+"""Largest total size of the members of the samples that wait. Beyond it, rows are packed from fewer samples."""
 
 
 class TarState(Settings, frozen=True, kw_only=True):
-    """Where a tar stream is.
+    """The state of a tar stream, as a checkpoint stores it.
 
     Fields:
-        version: of this table.
-        rows: handed out.
-        place: (turn, sample) of what is read next: which tar, counted on through the epochs, and which sample of it.
-        waiting: places of the samples before it that are in no row yet, ascending.
-        fingerprint: of all that the rows follow from but the tars' content.
+        version: version of this table.
+        rows: number of rows that were handed out.
+        place: cursor of the sample to read next.
+        waiting: cursors of earlier samples that are in no row yet, ascending.
+        fingerprint: hash of all settings that decide the rows, without the content of the tars.
     """
 
     version: int
@@ -43,14 +43,15 @@ class TarState(Settings, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class TarPackingConfig:
-    """How samples are packed.
+    """Settings of the packing of tar samples.
 
     Attributes:
-        capacity: places of a row.
-        pool: samples that may wait.
-        turns: tars over all epochs; None: without end.
-        max_faults: that are put up with.
-        rank, ranks: whose rows they are, which numbers them.
+        capacity: positions of a row.
+        pool: largest number of samples that wait to be packed.
+        num_tars: number of tars over all epochs; None: without end.
+        max_unreadable: largest number of unreadable samples; one more stops the stream.
+        rank: data-parallel rank.
+        ranks: number of data-parallel ranks. Row i of a rank has the number i * ranks + rank.
     """
 
     capacity: int
@@ -63,8 +64,9 @@ class TarPackingConfig:
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
-    """A row's samples, what could not be read on the way to it, and where the stream is behind it. The last one may have
-    faults alone.
+    """The samples of a row, the unreadable samples met since the row before, and the state after the row.
+
+    The last packed row may have no samples, only unreadable ones.
     """
 
     number: int
@@ -74,40 +76,49 @@ class PackedRow:
 
 
 def read_tar_state(state: Mapping[str, Any]) -> TarState:
-    """A saved state. Raises DataError if it is none, or damaged."""
+    """Decodes and checks a saved state. Raises DataError if it is damaged or not the state of a tar stream."""
     try:
-        found = from_builtins(dict(state), TarState)
+        saved = from_builtins(dict(state), TarState)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise DataError(f"is no state of a tar stream ({error})", where="state") from None
-    if found.version != STATE_VERSION:
-        raise DataError(f"version {found.version}, and this one reads {STATE_VERSION}", where="state")
-    places = [*found.waiting, found.place]
-    if any(place >= behind for place, behind in pairwise(places)):
-        raise DataError("its places do not ascend", where="state")
-    return found
+        raise DataError(f"this is not a state of a tar stream ({error})", where="state") from None
+    if saved.version != STATE_VERSION:
+        raise DataError(
+            f"the state has version {saved.version}, but this mmpack reads version {STATE_VERSION}",
+            where="state",
+        )
+    if any(cursor >= following for cursor, following in pairwise([*saved.waiting, saved.place])):
+        raise DataError("the sample cursors are not in ascending order", where="state")
+    return saved
 
 
 class _SampleFeed:
-    """What the packer takes its samples from.
+    """The iterator from which the packer takes its samples.
 
-    It ends while POOL_BYTES wait, and goes on when it is asked again for the next row. It ends for good at the end of the
-    tars, or when there are more faults than the run puts up with: they are told with the next row.
+    It raises StopIteration while samples of POOL_BYTES wait, and continues when the packer asks again for the next row.
+    It ends for good at the end of the tars, or after more than `max_unreadable` unreadable samples, which are handed out
+    with the next row.
+
+    Args:
+        samples: samples and unreadable samples, each with the cursor after it.
+        cursor: cursor of the first sample of `samples`.
+        waiting_bytes: size of the samples that wait already.
+        max_unreadable: largest number of unreadable samples.
 
     Attributes:
-        place: of the next sample to be read.
-        size_bytes: of the samples that wait; who takes them out counts them out.
-        faults: met since the last row.
+        cursor: cursor of the next sample to read.
+        size_bytes: size of the samples that wait. The user of the feed subtracts the samples of each row.
+        unreadable: unreadable samples met since the last row.
     """
 
     def __init__(
         self,
         samples: Iterator[tuple[TarSample | UnreadableSample, TarCursor]],
         cursor: TarCursor,
-        waited: int,
+        waiting_bytes: int,
         max_unreadable: int,
     ) -> None:
         self.cursor = cursor
-        self.size_bytes = waited
+        self.size_bytes = waiting_bytes
         self.unreadable: list[UnreadableSample] = []
         self._samples = samples
         self._max_unreadable = max_unreadable
@@ -117,27 +128,32 @@ class _SampleFeed:
 
     def __next__(self) -> TarSample:
         while self.size_bytes < POOL_BYTES and len(self.unreadable) <= self._max_unreadable:
-            # The place is moved with what it lies behind: a fault is told once, wherever the run is stopped.
-            found, self.cursor = next(self._samples)
-            if isinstance(found, TarSample):
-                self.size_bytes += found.size_bytes
-                return found
-            self.unreadable.append(found)
+            # The cursor moves past unreadable samples too, so that each is recorded once, wherever the stream stops.
+            sample, self.cursor = next(self._samples)
+            if isinstance(sample, TarSample):
+                self.size_bytes += sample.size_bytes
+                return sample
+            self.unreadable.append(sample)
         raise StopIteration
 
 
-def iter_packed_rows(samples: TarSamples, state: TarState, flow: TarPackingConfig) -> Iterator[PackedRow]:
-    """Every row from a state on, and at last the faults behind it."""
-    waited = samples.reread(state.waiting)
+def iter_packed_rows(samples: TarSamples, state: TarState, config: TarPackingConfig) -> Iterator[PackedRow]:
+    """Yields every row after `state`, and at the end the unreadable samples after the last row."""
+    waiting_samples = samples.reread(state.waiting)
     feed = _SampleFeed(
-        samples.iter_from(state.place, flow.num_tars),
+        samples.iter_from(state.place, config.num_tars),
         state.place,
-        sum(item.size_bytes for item in waited),
-        flow.max_unreadable,
+        sum(item.size_bytes for item in waiting_samples),
+        config.max_unreadable,
     )
-    packer = pack_stream(feed, flow.capacity, pool=flow.pool, length=lambda item: item.planned.tokens)
+    packer = pack_stream(feed, config.capacity, pool=config.pool, length=lambda item: item.planned.tokens)
     packer.load_state_dict(
-        {"capacity": flow.capacity, "pool": flow.pool, "taken": len(waited), "waiting": waited}
+        {
+            "capacity": config.capacity,
+            "pool": config.pool,
+            "taken": len(waiting_samples),
+            "waiting": waiting_samples,
+        }
     )
     rows = state.rows
     failed: MmpackError | None = None
@@ -148,13 +164,13 @@ def iter_packed_rows(samples: TarSamples, state: TarState, flow: TarPackingConfi
         except MmpackError as error:
             failed = error
         feed.size_bytes -= sum(item.size_bytes for item in items)
-        number = rows * flow.ranks + flow.rank
-        faults = [msgspec.structs.replace(fault, row=number) for fault in feed.unreadable]
+        number = rows * config.ranks + config.rank
+        unreadable = [msgspec.structs.replace(sample, row=number) for sample in feed.unreadable]
         feed.unreadable.clear()
         rows += bool(items)
-        waiting = tuple(item.place for item in packer.state_dict()["waiting"])
-        behind = msgspec.structs.replace(state, rows=rows, place=feed.cursor, waiting=waiting)
-        yield PackedRow(number, items, faults, behind)
+        waiting = tuple(item.cursor for item in packer.state_dict()["waiting"])
+        state_after = msgspec.structs.replace(state, rows=rows, place=feed.cursor, waiting=waiting)
+        yield PackedRow(number, items, unreadable, state_after)
         if failed is not None:
             raise failed
         if not items:

@@ -1,4 +1,4 @@
-"""Members of tars to samples: which belong together, what they are, and how many places they take."""
+"""The samples of tars: groups members by key, finds their kind, and counts their tokens."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ from mmpack.stream.tars.members import iter_tar_members
 logger = logging.getLogger(__name__)
 
 MAX_SAMPLE_BYTES = 64 << 20
-"""A sample of more is not read. Its members wait in memory, and what fits a row is far smaller: 64 MiB are a PNG of 20
-megapixels of noise, 6 minutes of stereo at 48 kHz, or some 15 million tokens of text."""
+"""Largest size of a sample that is read. Members wait in memory, and samples that fit a row are far smaller: 64 MiB are
+a PNG of 20 megapixels of noise, 6 minutes of stereo audio at 48 kHz, or some 15 million tokens of text."""
 MAX_KEYS = 1 << 18
-"""Keys of one tar that are remembered to notice one that comes again; shards have some thousands."""
+"""Number of keys of one tar that are remembered to detect repeated keys. Shards usually have some thousands."""
 
-_NAMES = {
+#: Member extension by file extension.
+_EXTENSIONS = {
     "txt": "txt",
     "jpg": "jpg",
     "jpeg": "jpg",
@@ -43,16 +44,21 @@ _NAMES = {
     JSON_MEMBER: JSON_MEMBER,
 }
 _KINDS = {"jpg": "image_text", "png": "image_text", "wav": "speech", "flac": "speech", "ogg": "speech"}
-#: Kinds of members that warnings name; in a tar where every member is of a kind of its own they say enough.
+#: Largest number of warnings about ignored members, for tars in which every member has an extension of its own.
 _MAX_LOGGED = 32
 
 
 Count32 = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
-"""Of rows, tars or samples."""
+"""A count of rows, tars or samples."""
 
 
 class TarCursor(NamedTuple):
-    """Which tar, counted on through the epochs, and which sample of it."""
+    """The position of a sample in the sequence of all tars and epochs.
+
+    Fields:
+        turn: index of the tar, counted on through the epochs: turn t reads tar t modulo the number of tars.
+        sample: index of the sample in the tar.
+    """
 
     turn: Count32
     sample: Count32
@@ -60,7 +66,13 @@ class TarCursor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TarSample:
-    """A sample that a row can hold: where it is, and its members by extension."""
+    """A sample that fits a row.
+
+    Attributes:
+        cursor: position of the sample.
+        planned: location and token counts of the sample.
+        members: content by extension.
+    """
 
     cursor: TarCursor
     planned: PlannedSample
@@ -68,13 +80,13 @@ class TarSample:
 
     @property
     def size_bytes(self) -> int:
-        """Of its members."""
+        """Size of the members."""
         return sum(map(len, self.members.values()))
 
 
 @dataclass(slots=True)
 class _TarGroup:
-    """Adjacent members of one key; `error` is why they make no sample."""
+    """Adjacent members of one key; `error` is the reason why they cannot be a sample."""
 
     key: str
     offset_bytes: int
@@ -84,7 +96,7 @@ class _TarGroup:
 
 
 class _SampleHeader(msgspec.Struct):
-    """What the `json` of all samples of mmpack says, and of hardly any others."""
+    """The fields that every `json` member of mmpack has; `json` members of other programs hardly ever have all of them."""
 
     version: int
     kind: str
@@ -93,16 +105,16 @@ class _SampleHeader(msgspec.Struct):
 
 
 class TarSamples:
-    """The samples of a list of tars, round after round.
+    """The samples of a list of tars, epoch after epoch.
 
     Args:
-        urls: of the tars.
-        layout: counts places.
-        capacity: places of a row.
-        retries: times that a failed read is tried again.
+        urls: URLs of the tars.
+        layout: token layout, which counts the tokens of a sample.
+        capacity: positions of a row.
+        retries: number of times that a failed read is repeated.
 
     Raises:
-        ConfigError: a URL is of no known kind.
+        ConfigError: a URL has an unknown scheme.
     """
 
     def __init__(self, urls: Sequence[str], layout: Layout, capacity: int, *, retries: int) -> None:
@@ -113,116 +125,129 @@ class TarSamples:
         self._stores: dict[str, Store] = {}
         self._stop = threading.Event()
         self._logged: set[str] = set()
+        # Unknown URL schemes raise here rather than during the iteration.
         for url in self._urls:
-            self._store(url)
+            self._get_store(url)
 
     def iter_from(
-        self, cursor: TarCursor, turns: int | None
+        self, cursor: TarCursor, num_tars: int | None
     ) -> Iterator[tuple[TarSample | UnreadableSample, TarCursor]]:
-        """What follows from `place` on: samples and faults, each with the place behind it.
+        """Yields the samples and unreadable samples from `cursor` on, each with the cursor after it.
 
-        It ends after `turns` tars, or when a whole round gave no sample. The rest of a tar that cannot be read is one
-        fault. Raises ConfigError for slices of mmpack.
+        The iteration ends before turn `num_tars` (None: without end), or after as many tars without any sample as there
+        are tars. The unreadable rest of a tar is one unreadable sample.
+
+        Raises:
+            ConfigError: a sample is a time slice of mmpack.
         """
-        turn, barren = cursor.turn, 0
-        while (turns is None or turn < turns) and barren < len(self._urls):
+        turn, num_empty = cursor.turn, 0
+        while (num_tars is None or turn < num_tars) and num_empty < len(self._urls):
             url = self._urls[turn % len(self._urls)]
             first = cursor.sample if turn == cursor.turn else 0
-            barren += not first  # of one that is begun in its midst nothing is known
-            behind, next_tar = TarCursor(turn, first), TarCursor(turn + 1, 0)
+            # A tar that is read from its middle on may have samples before.
+            num_empty += not first
+            after, next_tar = TarCursor(turn, first), TarCursor(turn + 1, 0)
             try:
-                for number, found in self._read(url, range(first, 1 << 62)):
-                    at, behind = TarCursor(turn, number), TarCursor(turn, number + 1)
+                for index, group in self._read(url, range(first, 1 << 62)):
+                    after = TarCursor(turn, index + 1)
                     try:
-                        item = self._item(at, url, found)
+                        sample = self._make_sample(TarCursor(turn, index), url, group)
                     except (DataError, IntegrityError) as error:
-                        yield _unreadable_sample(url, found.key, error, found), behind
+                        yield _unreadable_sample(url, group.key, error, group), after
                     else:
-                        barren = 0
-                        yield item, behind
+                        num_empty = 0
+                        yield sample, after
             except MmpackError as error:
                 if isinstance(error, ConfigError):
                     raise
-                yield _unreadable_sample(url, f"from sample {behind.sample} on", error), next_tar
+                yield _unreadable_sample(url, f"from sample {after.sample} on", error), next_tar
             turn += 1
 
     def reread(self, cursors: Sequence[TarCursor]) -> list[TarSample]:
-        """The samples at `places`, which ascend.
+        """Reads the samples at `cursors` again, which must ascend.
 
         Raises:
-            DataError: one is not there any more.
+            DataError: a sample is missing or unreadable, because its tar has changed.
             StorageError: a tar cannot be read.
         """
-        items: list[TarSample] = []
-        for turn, group in groupby(cursors, key=lambda place: place.turn):
+        samples: list[TarSample] = []
+        for turn, cursors_of_tar in groupby(cursors, key=lambda cursor: cursor.turn):
             url = self._urls[turn % len(self._urls)]
-            wanted = {place.sample for place in group}
+            missing = {cursor.sample for cursor in cursors_of_tar}
             try:
-                for number, found in self._read(url, wanted):
-                    items.append(self._item(TarCursor(turn, number), url, found))
-                    wanted.discard(number)
-                    if not wanted:
+                for index, group in self._read(url, missing):
+                    samples.append(self._make_sample(TarCursor(turn, index), url, group))
+                    missing.discard(index)
+                    if not missing:
                         break
             except (DataError, IntegrityError) as error:
                 raise _changed_error(url, str(error)) from None
-            if wanted:
-                raise _changed_error(url, f"it has no sample {min(wanted)}")
-        return items
+            if missing:
+                raise _changed_error(url, f"the tar has no sample {min(missing)}")
+        return samples
 
     def close(self) -> None:
-        """Ends waiting for storage."""
+        """Ends waits between retries."""
         self._stop.set()
 
-    def _store(self, url: str) -> Store:
+    def _get_store(self, url: str) -> Store:
         folder = url.rpartition("/")[0] or ("/" if url.startswith("/") else ".")
         if folder not in self._stores:
-            self._stores[folder] = open_store(folder, client_retries=0)  # `retries` are tried here
+            # The reader retries `retries` times, so the store's client must not.
+            self._stores[folder] = open_store(folder, client_retries=0)
         return self._stores[folder]
 
-    def _read(self, url: str, wanted_keys: Container[int]) -> Iterator[tuple[int, _TarGroup]]:
-        """The samples of a tar whose numbers are `wanted`; the content of others is left out."""
+    def _read(self, url: str, selected: Container[int]) -> Iterator[tuple[int, _TarGroup]]:
+        """Yields the index and members of the samples of a tar whose index is in `selected`; skips all other content."""
         name = url.rpartition("/")[2]
-        source = open_source(self._store(url), name, retries=self._retries, stop=self._stop)
-        number, found, keys = -1, None, set[bytes]()
+        source = open_source(self._get_store(url), name, retries=self._retries, stop=self._stop)
+        index, group, keys = -1, None, set[bytes]()
         for member in iter_tar_members(source):
             key, extension = _split_name(member.name)
             if not key:
                 self._log_skipped(f"the member '{member.name}' of {url}", "without an extension")
                 continue
-            if found is None or key != found.key:
-                if found is not None and number in wanted_keys:
-                    yield number, found
-                number, found = number + 1, _TarGroup(key, member.offset_bytes)
-                self._check_unique_key(found, keys)
-            found.size_bytes = source.offset + member.size_bytes - found.offset_bytes
-            name = _NAMES.get(extension)
-            if name is None:
+            if group is None or key != group.key:
+                if group is not None and index in selected:
+                    yield index, group
+                index, group = index + 1, _TarGroup(key, member.offset_bytes)
+                self._check_unique_key(group, keys)
+            group.size_bytes = source.offset + member.size_bytes - group.offset_bytes
+            member_extension = _EXTENSIONS.get(extension)
+            if member_extension is None:
                 self._log_skipped(f"that of '{key}' in {url}", f"'.{extension}'")
-            elif number in wanted_keys and found.error is None:
-                _read_member(found, name, member.size_bytes, source)
-        if found is not None and number in wanted_keys:
-            yield number, found
+            elif index in selected and group.error is None:
+                _read_member(group, member_extension, member.size_bytes, source)
+        if group is not None and index in selected:
+            yield index, group
 
     def _check_unique_key(self, group: _TarGroup, keys: set[bytes]) -> None:
+        """Adds the key of `group` to `keys`, or marks the group as invalid if `keys` contains the key already."""
         digest = hashlib.blake2b(group.key.encode(), digest_size=16).digest()
         if digest in keys:
             group.error = DataError(
-                "its members are not next to each other in the tar, and were taken for several samples",
+                "the members of this key are not adjacent in the tar, so they were read as several samples",
                 hint="Write the tar with all members of a key together, as 'tar --sort=name' does.",
             )
         elif len(keys) < MAX_KEYS:
             keys.add(digest)
 
-    def _item(self, cursor: TarCursor, url: str, group: _TarGroup) -> TarSample:
+    def _make_sample(self, cursor: TarCursor, url: str, group: _TarGroup) -> TarSample:
+        """Makes a sample of the members of one key.
+
+        Raises:
+            DataError, IntegrityError: the members are not a valid sample, or do not fit a row.
+            ConfigError: the sample is a time slice of mmpack.
+        """
         if group.error is not None:
             raise group.error
-        held = group.members
-        if JSON_MEMBER in held:
-            self._check_json(held.pop(JSON_MEMBER), group.key, url)
-        kind = next((_KINDS[name] for name in held if name in _KINDS), "text")
-        if kind == "text" and not held.get("txt"):
-            raise DataError("holds no text, picture or clip")
-        [count] = self._layout.count_tokens_many([measure_stand_alone(kind, held)])
+        members = group.members
+        if JSON_MEMBER in members:
+            self._check_json(members.pop(JSON_MEMBER), group.key, url)
+        kind = next((_KINDS[extension] for extension in members if extension in _KINDS), "text")
+        if kind == "text" and not members.get("txt"):
+            raise DataError("the sample contains no text, image or audio")
+        [count] = self._layout.count_tokens_many([measure_stand_alone(kind, members)])
         if count.total > self._capacity:
             raise DataError(
                 f"{count.total} tokens do not fit a row of {self._capacity}",
@@ -240,44 +265,45 @@ class TarSamples:
             tokens=count.total,
             tokens_text=count.text,
         )
-        return TarSample(cursor, planned, held)
+        return TarSample(cursor, planned, members)
 
     def _check_json(self, data: bytes, key: str, url: str) -> None:
         try:
-            described = from_json(data, _SampleHeader)
+            header = from_json(data, _SampleHeader)
         except JSON_ERRORS:
             self._log_skipped(f"that of '{key}' in {url}", f"'.{JSON_MEMBER}'")
             return
-        if described.kind == "slice":
+        if header.kind == "slice":
             raise ConfigError(
-                f"'{key}' is a time slice that mmpack wrote; without its index it is no document",
+                f"'{key}' is a time slice of mmpack, which cannot be used without its index",
                 where=url,
-                hint="Stream the build by its index: RowStream.open with a plan that names its folder.",
+                hint="Stream the shard set through its index: call RowStream.open with a plan that names its folder.",
             )
 
     def _log_skipped(self, first: str, kind: str) -> None:
         if kind not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged.add(kind)
-            logger.warning("members %s are left aside; the first is %s", kind, first)
+            logger.warning("members %s are ignored; the first one is %s", kind, first)
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Key and extension as webdataset has them: the name up to its first dot, in lower case what comes behind. Without
-    either there is no key.
+    """Splits a member name into key and extension as webdataset does, at the first dot of the file name.
+
+    The extension is returned in lower case. If either is empty, both are returned as empty strings.
     """
     folder, slash, base = name.rpartition("/")
     stem, dot, extension = base.partition(".")
     return (folder + slash + stem, extension.lower()) if stem and dot else ("", "")
 
 
-def _read_member(group: _TarGroup, name: str, size: int, source: ForwardReader) -> None:
-    """Reads a member, unless it is one too many or too much."""
-    if name in group.members:
-        group.error = DataError(f"has two members '.{name}'")
+def _read_member(group: _TarGroup, extension: str, size: int, source: ForwardReader) -> None:
+    """Reads a member into `group`, or marks the group as invalid if the extension is repeated or the sample too large."""
+    if extension in group.members:
+        group.error = DataError(f"the sample has two members '.{extension}'")
     elif size + sum(map(len, group.members.values())) > MAX_SAMPLE_BYTES:
-        group.error = DataError(f"is larger than {MAX_SAMPLE_BYTES} bytes")
+        group.error = DataError(f"the sample is larger than {MAX_SAMPLE_BYTES} bytes")
     else:
-        group.members[name] = source.read(size)
+        group.members[extension] = source.read(size)
     if group.error is not None:
         group.members.clear()
 
@@ -285,21 +311,21 @@ def _read_member(group: _TarGroup, name: str, size: int, source: ForwardReader) 
 def _unreadable_sample(
     url: str, key: str, error: MmpackError, group: _TarGroup | None = None
 ) -> UnreadableSample:
-    # A sample's own errors name places within it; those of a tar name the tar, as the fault does.
-    what = f"{error.where}: {error.message}" if group is not None and error.where else error.message
+    # An error of a sample says where in the sample it is. An error of a tar says which tar, which `shard` says already.
+    message = f"{error.where}: {error.message}" if group is not None and error.where else error.message
     return UnreadableSample(
         row=0,
         key=key,
         shard=url,
         offset_bytes=group.offset_bytes if group else 0,
         size_bytes=group.size_bytes if group else 0,
-        reason=f"{what}. {error.hint}" if error.hint else what,
+        reason=f"{message}. {error.hint}" if error.hint else message,
     )
 
 
 def _changed_error(url: str, reason: str) -> DataError:
     return DataError(
-        f"a sample that waited to be packed cannot be read again ({reason})",
+        f"a sample that was waiting to be packed cannot be read again ({reason})",
         where=url,
-        hint="Bring back the tar as it was, or start a new run.",
+        hint="Restore the original tar, or start a new training run.",
     )

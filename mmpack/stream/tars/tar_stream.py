@@ -1,7 +1,7 @@
-"""Rows of the samples of tars, packed as they come.
+"""TarStream: rows of tars without an index, packed in the order of the tars.
 
-Without an index nothing can be planned: there is no shuffle, no mixture and no balance, and a rank reads its own tars.
-What remains is the packing, the masks and the exact resume.
+Without an index there is no plan, and therefore no shuffling, mixing or balancing; each rank reads its own tars. Packing,
+masks and exact resuming are the same as with an index.
 """
 
 from __future__ import annotations
@@ -37,36 +37,39 @@ from mmpack.stream.tars.urls import expand_urls
 
 
 class TarStream(Closeable):
-    """An iterator over a rank's rows of stand-alone samples in tars.
+    """An iterator over the rows of one rank, built from stand-alone samples in tars.
 
-    A sample is the adjacent members of one key: a `txt`, or a picture (`jpg`, `jpeg`, `png`) or clip (`wav`, `flac`,
-    `ogg`) with or without one. Other members are left aside, and a warning names each kind of them once. Tars may be
-    gzipped.
+    A sample is the adjacent members of one key: a `txt`, or an image (`jpg`, `jpeg`, `png`) or audio (`wav`, `flac`,
+    `ogg`) with or without a `txt`. Other members are ignored, and a warning names each of their extensions once. Tars may
+    be gzipped.
 
-    A sample that cannot be read or does not fit a row is recorded and passed over, and so is the rest of a tar that is
-    cut short, or a tar that is not there. One whose damage shows only when it is decoded keeps its places, as in
-    :class:`mmpack.stream.RowStream`. All of them count against `reader.max_corrupt`.
+    A sample that cannot be read or does not fit a row is recorded and skipped, and so is a missing tar or the rest of a
+    tar that is cut short. A sample whose damage shows only at decoding keeps its positions, as in
+    :class:`mmpack.stream.RowStream`. All of them count towards `reader.max_corrupt`.
 
-    The state is that of the rows handed out. A run that goes on from it gives the same rows as one that never stopped;
-    the tars of the samples that wait are read once more.
+    The state covers the rows that were handed out. A resumed stream gives the same rows as an uninterrupted one. It reads
+    the tars of the samples that wait to be packed once more.
 
-    Memory: samples of at most POOL_BYTES and one more wait to be packed, and `reader.prefetch` rows to be handed out.
+    Memory: the samples that wait to be packed take at most POOL_BYTES plus one sample, and `reader.prefetch` rows wait to
+    be handed out.
 
     Args:
-        urls: of the tars, as :func:`expand_urls` takes them; a rank reads every `ranks`-th.
-        layout: what samples become as tokens.
-        max_seq_len: token places of a row.
-        rank, ranks: this process's share.
-        epochs: how often all is read; None: for ever.
-        pool: samples that wait to be packed. It should hold several rows: with fewer, rows stay less full.
-        rows: what a row holds beside its ids.
-        reader: `threads`, `prefetch`, `retries`, `max_corrupt` and `quarantine` of it are used.
+        urls: URLs of the tars, as :func:`expand_urls` takes them; a rank reads every `ranks`-th tar.
+        layout: token layout; None: the default.
+        max_seq_len: positions of a row.
+        rank: data-parallel rank of this process, from 0.
+        ranks: number of data-parallel ranks.
+        epochs: number of epochs; None: without end.
+        pool: largest number of samples that wait to be packed. It should be the samples of several rows: with fewer
+            samples, rows have more padding.
+        rows: `[rows]` settings: optional arrays of a row.
+        reader: `[reader]` settings; `threads`, `prefetch`, `retries`, `max_corrupt` and `quarantine` are used.
 
     Attributes:
-        quarantine: what could not be read so far.
+        quarantine: record of the unreadable samples.
 
     Raises:
-        ConfigError: there are fewer tars than ranks, or a setting is wrong.
+        ConfigError: there are fewer tars than ranks, or a setting is invalid.
         MissingDependencyError: the layout's codec needs a package.
     """
 
@@ -85,14 +88,14 @@ class TarStream(Closeable):
     ) -> None:
         self.reader = reader or ReaderConfig()
         self.rank, self.ranks = rank, ranks
-        self._urls = self._share(expand_urls(urls))
-        self._flow = self._checked_flow(max_seq_len, pool, epochs)
+        self._urls = self._select_urls(expand_urls(urls))
+        self._packing = self._make_packing_config(max_seq_len, pool, epochs)
         self._layout = Layout(layout or LayoutConfig())
-        self._maker = RowAssembler(self._layout, max_seq_len, [{}], rows or RowsConfig())
+        self._assembler = RowAssembler(self._layout, max_seq_len, [{}], rows or RowsConfig())
         self._state = TarState(
             version=STATE_VERSION, rows=0, place=TarCursor(0, 0), waiting=(), fingerprint=self._fingerprint()
         )
-        self._samples = self._open()
+        self._samples = self._open_samples()
         self._rows: Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]] | None = None
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
@@ -104,19 +107,19 @@ class TarStream(Closeable):
             if self._rows is None:
                 self._rows = self._start()
             try:
-                row, faults, state = next(self._rows)
-                for fault in faults:
-                    self.quarantine.record(fault)
+                row, unreadable, state = next(self._rows)
+                for sample in unreadable:
+                    self.quarantine.record(sample)
             except StopIteration:
                 if not self._state.rows:
                     raise DataError(
-                        "no tar holds a sample that can be read",
+                        "no tar contains a readable sample",
                         where=self._urls[0],
-                        hint=f"What was met is in {self.reader.quarantine}.",
+                        hint=f"See {self.reader.quarantine} for the reasons.",
                     ) from None
                 raise
             except BaseException:
-                # Nothing was handed out: whoever goes on, here or from the state, meets it again.
+                # No row was handed out, so iterating again, or resuming from the state, meets the same error.
                 self.close()
                 raise
             self._state = state
@@ -124,89 +127,91 @@ class TarStream(Closeable):
                 return row
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is: plain numbers, lists and strings, some kilobytes, of this rank alone."""
+        """Returns the state of this rank: plain numbers, lists and strings, some kilobytes."""
         return msgspec.to_builtins(self._state)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on behind the rows that were handed out when `state` was taken.
+        """Resumes after the rows that were handed out when `state` was taken.
 
         Raises:
-            DataError: it is no such state, or damaged.
-            ConfigError: it is of other tars, another share of them or another layout.
+            DataError: `state` is damaged or not the state of a tar stream.
+            ConfigError: `state` belongs to other tars, another rank or other settings.
         """
-        found = read_tar_state(state)
-        if found.fingerprint != self._state.fingerprint:
+        saved = read_tar_state(state)
+        if saved.fingerprint != self._state.fingerprint:
             raise ConfigError(
-                "the state is of other tars, or of another rank, layout, max_seq_len or number of ranks",
+                "the state belongs to other tars, or to another rank, layout, max_seq_len, pool or number of ranks",
                 where="state",
-                hint="Resume with what the run was started with.",
+                hint="Resume with the tars and settings that the training run was started with.",
             )
         self.close()
-        self._state = found
+        self._state = saved
 
     def close(self) -> None:
-        """Ends reading ahead; iterating goes on behind the rows handed out."""
+        """Ends prefetching with its threads; iterating again continues after the rows handed out."""
         self._samples.close()
-        self._samples = self._open()
+        self._samples = self._open_samples()
         if self._rows is not None:
             self._rows.close()
             self._rows = None
 
-    def _share(self, urls: list[str]) -> list[str]:
-        """This rank's tars."""
+    def _select_urls(self, urls: list[str]) -> list[str]:
+        """Returns the tars of this rank. Raises ConfigError if the rank has none."""
         if not 0 <= self.rank < self.ranks <= len(urls):
             raise ConfigError(
-                f"rank {self.rank} of {self.ranks} ranks on {len(urls)} tars",
+                f"{len(urls)} tars cannot be read by rank {self.rank} of {self.ranks} ranks",
                 where="urls",
-                hint="Ranks count from 0, and every rank reads tars of its own: use at least as many tars as ranks.",
+                hint="Count ranks from 0, and use at least as many tars as ranks: each rank reads tars of its own.",
             )
         return urls[self.rank :: self.ranks]
 
-    def _checked_flow(self, max_seq_len: int, pool: int, epochs: int | None) -> TarPackingConfig:
+    def _make_packing_config(self, max_seq_len: int, pool: int, epochs: int | None) -> TarPackingConfig:
+        """Checks the settings and returns those of the packing. Raises ConfigError."""
         for name, value, low, high in (
             ("max_seq_len", max_seq_len, 8, 1 << 24),
             ("pool", pool, 1, MAX_POOL),
             ("epochs", 1 if epochs is None else epochs, 1, 1 << 20),
         ):
             if not low <= value <= high:
-                raise ConfigError(f"{value} is not within {low} and {high}", where=name)
+                raise ConfigError(f"{value} is not between {low} and {high}", where=name)
         for name in ("workers", "cache"):
             if getattr(self.reader, name):
                 raise ConfigError(
-                    "a stream of tars without an index reads in threads, and keeps nothing on disk",
+                    "a stream of tars without an index reads in threads and caches nothing on disk",
                     where=f"reader.{name}",
-                    hint="Leave it out, or build shards with an index: mmpack build-shards.",
+                    hint=f"Remove reader.{name}, or build shards with an index: mmpack build-shards.",
                 )
-        turns = None if epochs is None else epochs * len(self._urls)
-        return TarPackingConfig(max_seq_len, pool, turns, self.reader.max_corrupt, self.rank, self.ranks)
+        num_tars = None if epochs is None else epochs * len(self._urls)
+        return TarPackingConfig(max_seq_len, pool, num_tars, self.reader.max_corrupt, self.rank, self.ranks)
 
-    def _open(self) -> TarSamples:
-        return TarSamples(self._urls, self._layout, self._flow.capacity, retries=self.reader.retries)
+    def _open_samples(self) -> TarSamples:
+        return TarSamples(self._urls, self._layout, self._packing.capacity, retries=self.reader.retries)
 
     def _fingerprint(self) -> str:
-        flow = self._flow
-        of_rows = [self._layout.fingerprint, flow.capacity, flow.pool, POOL_BYTES]
-        told = msgspec.json.encode([*of_rows, flow.rank, flow.ranks, self._urls])
-        return hashlib.sha256(told).hexdigest()[:16]
+        config = self._packing
+        row_settings = [self._layout.fingerprint, config.capacity, config.pool, POOL_BYTES]
+        data = msgspec.json.encode([*row_settings, config.rank, config.ranks, self._urls])
+        return hashlib.sha256(data).hexdigest()[:16]
 
     def _start(self) -> Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]]:
-        # Of the stream itself nothing is handed on: who reads ahead must not hold it, so that it can be forgotten.
-        packed = iter_packed_rows(self._samples, self._state, self._flow)
+        # The prefetcher gets no reference to the stream, so that an abandoned stream can be collected and closed.
+        packed_rows = iter_packed_rows(self._samples, self._state, self._packing)
         return Prefetcher(
-            partial(_assemble_row, self._maker),
-            packed,
+            partial(_assemble_row, self._assembler),
+            packed_rows,
             threads=self.reader.threads,
             depth=self.reader.prefetch,
         )
 
 
 def _assemble_row(
-    maker: RowAssembler, packed: PackedRow
+    assembler: RowAssembler, packed: PackedRow
 ) -> tuple[Row | None, list[UnreadableSample], TarState]:
-    faults = list(packed.unreadable)
+    """Assembles a packed row; None if it has no samples."""
+    unreadable = list(packed.unreadable)
     if not packed.items:
-        return None, faults, packed.state
+        return None, unreadable, packed.state
     documents = tuple(PlannedDocument(0, (item.planned,), item.planned.tokens) for item in packed.items)
-    found = {(0, item.planned.number): item.members for item in packed.items}
-    row, undecoded = maker.assemble(PlannedRow(packed.number, documents), found)
-    return row, faults + undecoded, packed.state
+    members = {(0, item.planned.number): item.members for item in packed.items}
+    row, undecodable = assembler.assemble(PlannedRow(packed.number, documents), members)
+    return row, unreadable + undecodable, packed.state

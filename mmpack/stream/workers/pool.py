@@ -1,7 +1,7 @@
-"""Making rows ahead of time in worker processes, with the same order and bounds as in threads.
+"""Prefetching of rows in worker processes, with the same order and limits as in threads.
 
-Every worker has as many threads, and sockets to this process, as it makes rows at a time; here, one thread waits on
-each. So a dead worker is noticed by those who wait for it, and nobody else has to look.
+A worker builds as many rows at a time as it has threads. Each of its threads has a socket to this process, where one
+thread waits on it. So the threads that wait for a dead worker notice its end by themselves, without a monitor.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mmpack.stream.workers.worker import RowFunction, RowResult
 
 logger = logging.getLogger(__name__)
 
-#: A row that three workers died of is not the victim but the cause.
+#: A row during which so many workers died is most likely the cause of their deaths.
 MAX_TRIES = 3
 
-# The parent's module path comes first: a worker finds what the parent found. Its script is not run again, as
-# multiprocessing would, so that no script needs a guard.
+# The worker takes over the parent's `sys.path`, so that it finds the same modules. Unlike multiprocessing, it does not
+# run the parent's main script again, so that scripts need no `if __name__ == "__main__"`.
 _WORKER_SCRIPT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -45,21 +45,21 @@ run_worker(*map(int, sys.argv[2:]))
 
 
 class ProcessPrefetcher(Closeable):
-    """Iterates over the rows of `items`, in their order, made ahead in worker processes.
+    """An iterator over the rows of `items`, in their order, built ahead of time in worker processes.
 
-    What making a row raises is raised in its place: a MmpackError as itself, anything else as a MmpackError that says
-    what it was. A worker that dies is replaced, and what it was making is made again, at most `MAX_TRIES` times.
-    Workers end with this process, however it ends.
+    An error of a row is raised in place of the row: an MmpackError as it is, any other error as an MmpackError that
+    quotes it. A worker that dies is replaced, and its rows are built again, at most `MAX_TRIES` times. Workers end with
+    this process, however it ends.
 
-    The rows' arrays are writable memory that their worker wrote; it is freed with the last of them.
+    The arrays of a row are writable memory that the worker wrote. The memory is freed with the last of the arrays.
 
     Args:
-        setup: called once in every worker for what makes rows there. It is pickled, so it is a function or class of a
-            module, or an object of such a class; not of the script that is run.
-        items: the planned rows.
-        workers: processes.
-        threads: rows that each of them makes at a time.
-        depth: at most so many rows are made or in the making ahead of the consumer.
+        setup: factory of the row function, called once in every worker. It is pickled, so it must be a function or class
+            of an importable module, or an object of such a class; the main script is not importable.
+        items: planned rows.
+        workers: number of worker processes.
+        threads: number of rows that each worker builds at a time.
+        depth: largest number of rows that are being built or wait for the consumer.
     """
 
     def __init__(
@@ -93,27 +93,30 @@ def _close(pool: _WorkerPool, prefetcher: Prefetcher) -> None:
 
 
 class _WorkerPool:
+    """The worker processes and the proxies of their threads; as many threads may call it as there are proxies."""
+
     def __init__(self, setup: Callable[[], RowFunction], workers: int, threads: int) -> None:
-        told = pickle.dumps(setup)
+        pickled_setup = pickle.dumps(setup)
         self._threads: queue.SimpleQueue[_WorkerThread] = queue.SimpleQueue()
         self._workers: list[_WorkerProcess] = []
         try:
             for _ in range(workers):
-                self._workers.append(_WorkerProcess(told, threads))
+                self._workers.append(_WorkerProcess(pickled_setup, threads))
         except BaseException:
             self.stop()
             raise
-        # The first rows go to different workers.
-        for number in range(threads):
+        # The workers alternate in the queue, so that the first rows go to different workers.
+        for index in range(threads):
             for worker in self._workers:
-                self._threads.put(_WorkerThread(worker, number))
+                self._threads.put(_WorkerThread(worker, index))
 
     def build_row(self, planned: PlannedRow) -> RowResult:
-        lane = self._threads.get()  # there are as many as threads that call this
+        # This never waits, because no more threads call it than there are proxies.
+        thread = self._threads.get()
         try:
-            return lane.build_row(planned)
+            return thread.build_row(planned)
         finally:
-            self._threads.put(lane)
+            self._threads.put(thread)
 
     def stop(self) -> None:
         for worker in self._workers:
@@ -125,94 +128,106 @@ class _WorkerPool:
 
 
 class _WorkerThread:
-    """One of a worker's threads, seen from here; used by one thread at a time."""
+    """The proxy of one thread of a worker; one thread uses it at a time."""
 
-    def __init__(self, worker: _WorkerProcess, number: int) -> None:
+    def __init__(self, worker: _WorkerProcess, index: int) -> None:
         self._worker = worker
-        self._number = number
+        self._index = index
         self._pipe: socket.socket | None = None
 
     def build_row(self, planned: PlannedRow) -> RowResult:
-        asked = msgspec.msgpack.encode(planned)
+        request = msgspec.msgpack.encode(planned)
         for _ in range(MAX_TRIES):
-            life, pipe = self._worker.connection(self._number)
+            generation, pipe = self._worker.connection(self._index)
             if self._pipe is not None and self._pipe is not pipe:
-                self._pipe.close()  # of a former life; here, where nobody can be waiting on it
+                # The socket of a replaced process is closed here, where no thread can be waiting on it.
+                self._pipe.close()
             self._pipe = pipe
-            answer = _request(pipe, asked)
+            answer = _exchange(pipe, request)
             if answer is not None:
                 kind, data = answer
                 if kind == ERROR:
                     raise pickle.loads(data.data)
                 return unpack_row(data)
-            self._worker.replace(life, planned.number)
+            self._worker.replace(generation, planned.number)
         raise MmpackError(
-            f"{MAX_TRIES} workers died of it ({self._worker.cause})",
+            f"{MAX_TRIES} workers died while they built this row ({self._worker.cause})",
             where=f"row {planned.number}",
             hint="Too little memory is the usual cause: use fewer reader.workers, reader.threads or reader.prefetch.",
         )
 
 
-def _request(pipe: socket.socket, asked: bytes) -> tuple[bytes, NDArray[np.uint8]] | None:
+def _exchange(pipe: socket.socket, request: bytes) -> tuple[bytes, NDArray[np.uint8]] | None:
+    """Sends a request and waits for the answer; None if the worker died."""
     with suppress(ConnectionError):
-        send(pipe, REQUEST, [asked])
+        send(pipe, REQUEST, [request])
         return receive(pipe)
     return None
 
 
 class _WorkerProcess:
-    """A worker process and those that replace it."""
+    """A worker process, or the process that replaced it.
+
+    Attributes:
+        cause: exit code or signal of the process that died last; empty before.
+    """
 
     def __init__(self, setup: bytes, threads: int) -> None:
         self._setup = setup
         self._threads = threads
         self._lock = threading.Lock()
         self._stopped = False
-        self._life = 0
+        self._generation = 0
         self.cause = ""
         self._start()
 
-    def connection(self, number: int) -> tuple[int, socket.socket]:
-        """Which of its lives this is, and the socket of a thread in it."""
+    def connection(self, index: int) -> tuple[int, socket.socket]:
+        """Returns the number of replacements so far, and the socket of the thread `index` of the current process."""
         with self._lock:
-            return self._life, self._pipes[number]
+            return self._generation, self._pipes[index]
 
-    def replace(self, life: int, row: int) -> None:
-        """Starts another process, unless that was done since."""
+    def replace(self, generation: int, row: int) -> None:
+        """Replaces the dead process of `generation`, unless another thread has replaced it already.
+
+        Raises:
+            MmpackError: the pool was stopped.
+        """
         with self._lock:
             if self._stopped:
-                raise MmpackError("closed", where=f"row {row}")
-            if life != self._life:
+                raise MmpackError("the stream was closed", where=f"row {row}")
+            if generation != self._generation:
                 return
             self._process.kill()
             code = self._process.wait()
             self.cause = f"signal {-code}" if code < 0 else f"exit code {code}"
-            logger.warning("a worker died (%s) while row %d was made; making it again", self.cause, row)
+            logger.warning(
+                "a worker died (%s) while it built row %d; the row is built again", self.cause, row
+            )
             self._control.close()
             self._start()
-            self._life += 1
+            self._generation += 1
 
     def stop(self) -> None:
-        """Ends the process, so that whoever waits for it waits no longer."""
+        """Kills the process, which also wakes the threads that wait for it."""
         with self._lock:
             self._stopped = True
             self._process.kill()
             self._process.wait()
 
     def close(self) -> None:
-        """Frees the sockets; nobody uses them any more."""
+        """Closes the sockets. No thread may use them any more."""
         for pipe in (self._control, *self._pipes):
             pipe.close()
 
     def _start(self) -> None:
         ends = [socket.socketpair() for _ in range(1 + self._threads)]
-        theirs = [end.fileno() for _, end in ends]
+        child_fds = [end.fileno() for _, end in ends]
         path = json.dumps([str(entry) for entry in sys.path])
-        numbers = [str(number) for number in (os.getpid(), *theirs)]
+        arguments = [str(number) for number in (os.getpid(), *child_fds)]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER_SCRIPT, path, *numbers],
-                pass_fds=theirs,
+                [sys.executable, "-c", _WORKER_SCRIPT, path, *arguments],
+                pass_fds=child_fds,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
@@ -220,5 +235,6 @@ class _WorkerProcess:
             for _, end in ends:
                 end.close()
         self._control, *self._pipes = (end for end, _ in ends)
-        with suppress(ConnectionError):  # it is dead already: the first to wait for it will see
+        # If the process is dead already, the first thread that waits for it notices.
+        with suppress(ConnectionError):
             send(self._control, SETUP, [self._setup])

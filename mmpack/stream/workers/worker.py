@@ -1,4 +1,4 @@
-"""A worker process: makes the rows that its parent asks for, and ends with it."""
+"""A worker process: builds the rows that its parent requests, and ends with its parent."""
 
 from __future__ import annotations
 
@@ -26,51 +26,52 @@ from mmpack.stream.workers.transport import ERROR, REQUEST, ROW, SETUP, pack_row
 RowResult: TypeAlias = tuple[Row, list[UnreadableSample]]
 """A row and its unreadable samples."""
 RowFunction: TypeAlias = Callable[[PlannedRow], RowResult]
-"""Makes a row; called by several threads at a time."""
+"""A function that builds a row; several threads call it at the same time."""
 
 _WATCH_MS = 500
 
 
-def run_worker(parent: int, control: int, *lanes: int) -> None:
-    """Runs the worker until its parent is gone.
+def run_worker(parent: int, control: int, *connections: int) -> None:
+    """Runs the worker until its parent ends.
 
     Args:
-        parent: process id.
-        control: descriptor of the socket that the setup comes through, and whose end tells the parent's.
-        lanes: descriptors of sockets; a thread serves each.
+        parent: process id of the parent.
+        control: descriptor of the socket that carries the setup. Its end shows that the parent has ended.
+        connections: descriptors of the sockets that carry requests and rows. One thread serves each.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    # The parent handles Ctrl-C.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = socket.socket(fileno=control)
     message = receive(pipe)
     if message is not None and message[0] == SETUP:
-        # In a thread of its own, so that the parent's end is noticed during a long setup too.
-        threading.Thread(target=_serve_threads, args=(message[1], lanes), daemon=True).start()
+        # The setup runs in a thread of its own, so that the end of the parent is also noticed during a long setup.
+        threading.Thread(target=_serve_connections, args=(message[1], connections), daemon=True).start()
         _wait_for_parent_exit(pipe, parent)
-    # At once, whatever the threads are doing: nobody waits for what they make, and they hold nothing to be put down.
+    # The process ends at once, because nobody waits for the rows in progress, and the threads hold nothing to clean up.
     os._exit(0)
 
 
 def _wait_for_parent_exit(pipe: socket.socket, parent: int) -> None:
     watched = select.poll()
     watched.register(pipe, select.POLLIN)
-    # A process that the parent forked may hold the other end open for longer than the parent lives.
+    # The end of the socket is not enough: a process that the parent forked may keep it open longer than the parent lives.
     while not watched.poll(_WATCH_MS) and os.getppid() == parent:
         pass
 
 
-def _serve_threads(setup: NDArray[np.uint8], num_threads: tuple[int, ...]) -> None:
-    make: RowFunction | None = None
+def _serve_connections(setup: NDArray[np.uint8], connections: tuple[int, ...]) -> None:
+    function: RowFunction | None = None
     failure: MmpackError | None = None
     try:
-        # From the parent that started this process, through a socket that nobody else has.
-        make = pickle.loads(setup.data)()
+        # Unpickling is safe: the data comes from the parent, through a socket that no other process has.
+        function = pickle.loads(setup.data)()
     except Exception as error:
         failure = _as_mmpack_error(error, "setting up a worker")
-    for lane in num_threads:
-        threading.Thread(target=_serve_thread, args=(make, failure, lane), daemon=True).start()
+    for connection in connections:
+        threading.Thread(target=_serve_connection, args=(function, failure, connection), daemon=True).start()
 
 
-def _serve_thread(function: RowFunction | None, failure: MmpackError | None, connection: int) -> None:
+def _serve_connection(function: RowFunction | None, failure: MmpackError | None, connection: int) -> None:
     pipe = socket.socket(fileno=connection)
     try:
         while (message := receive(pipe)) is not None and message[0] == REQUEST:
@@ -83,18 +84,18 @@ def _serve_thread(function: RowFunction | None, failure: MmpackError | None, con
             except ConnectionError:
                 raise
             except Exception as error:
-                send(pipe, ERROR, [pickle.dumps(_as_mmpack_error(error, "making a row"))])
+                send(pipe, ERROR, [pickle.dumps(_as_mmpack_error(error, "building a row"))])
     except OSError:
-        # No parent, or no descriptor even to say that there is none.
+        # The parent has ended, or no descriptor is left to send even an error.
         os._exit(1)
 
 
 def _as_mmpack_error(error: Exception, where: str) -> MmpackError:
-    """The error itself, or in one line what is none of ours."""
+    """Returns `error` if it is an MmpackError, else an MmpackError that quotes it in one line."""
     if isinstance(error, MmpackError):
         return error
     if isinstance(error, MemoryError):
         return MmpackError("out of memory", where=where, hint="Use fewer reader.workers or reader.threads.")
     last = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{Path(last.filename).name}:{last.lineno}"
-    return MmpackError(f"unexpected {type(error).__name__}: {error} ({place})", where=where)
+    location = f"{Path(last.filename).name}:{last.lineno}"
+    return MmpackError(f"unexpected {type(error).__name__}: {error} ({location})", where=where)
