@@ -1,1 +1,1 @@
-"""Rows: planned rows and the bytes of their samples to arrays."""
+"""Assembles the arrays of rows from planned rows and the bytes of their samples."""

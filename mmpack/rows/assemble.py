@@ -1,4 +1,4 @@
-"""Rows from planned rows and the bytes of their samples: decode, and put in place."""
+"""Row assembly: decodes the samples of a planned row and puts their tokens into the row."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from mmpack.rows.row_builder import RowBuilder, RowSample, build_row
 from mmpack.rows.sample_decoder import SampleDecoder
 
 MembersByKey = Mapping[tuple[int, int], dict[str, bytes] | MmpackError]
-"""By (source, number) of each sample: its members by extension, or why they could not be read."""
+"""Maps (shard set, number) of each sample to its members by extension, or to the error of reading them."""
 
 
 class RowAssembler:
-    """Makes rows under one layout. One maker serves several threads at once.
+    """An assembler of rows under one token layout. Several threads may use one assembler at once.
 
-    The same planned row and bytes give the same row to the bit.
+    The same planned row and bytes always give a bitwise identical row.
 
     Args:
-        layout: of the places.
-        max_seq_len: places of a row.
-        statistics: `manifest.numeric` of each source, by `PlannedSample.source`.
-        rows: what a row holds beside its ids.
+        layout: token layout of the rows.
+        max_seq_len: number of positions of a row.
+        statistics: `manifest.numeric` of each shard set, indexed by `PlannedSample.shard_set`.
+        rows: settings for the optional content of a row.
 
     Raises:
-        ConfigError, MissingDependencyError: the codec cannot be opened.
-        IntegrityError: statistics are damaged.
+        ConfigError, MissingDependencyError: the audio codec cannot be opened.
+        IntegrityError: the statistics are damaged.
     """
 
     def __init__(
@@ -49,92 +49,101 @@ class RowAssembler:
     ) -> None:
         self._layout = layout
         self._max_seq_len = max_seq_len
-        self._reader = SampleDecoder(layout, rows)
-        self._normalisers = [Normaliser(each, layout.config.numeric) for each in statistics]
+        self._decoder = SampleDecoder(layout, rows)
+        self._normalisers = [
+            Normaliser(stream_statistics, layout.config.numeric) for stream_statistics in statistics
+        ]
         self._side = layout.config.vision.token_side
-        self._prefix, self._suffix = self._ids(layout.document_prefix), self._ids(layout.document_suffix)
+        self._prefix = self._token_ids(layout.document_prefix)
+        self._suffix = self._token_ids(layout.document_suffix)
 
     def assemble(self, planned: PlannedRow, members: MembersByKey) -> tuple[Row, list[UnreadableSample]]:
-        """A row, and what of it could not be read.
+        """Assembles a row. Returns the row and its unreadable samples.
 
-        A sample that cannot be read keeps its places as an invalid document, together with those next to it
-        in its run; a run goes on behind it as another document, with time tokens and positions from 0. A pair
-        is invalid as a whole.
+        An unreadable sample keeps its positions as an invalid document. Adjacent unreadable slices of a run share
+        one invalid document. The run continues after them as another document, whose time tokens and position ids
+        start from 0 again. A pair with an unreadable sample becomes one invalid document.
 
         Args:
-            planned: from the plan.
-            found: of every sample of `planned`.
+            planned: planned row.
+            members: members or error of every sample of `planned`.
 
         Raises:
-            DataError: the documents are not as long as planned, or do not fit into a row.
+            DataError: the length of a document differs from the plan, or the documents do not fit into the row.
         """
         documents = [[RowSample(sample) for sample in document.samples] for document in planned.documents]
-        self._check(planned)
+        self._check_lengths(planned)
         for document, samples in zip(planned.documents, documents, strict=True):
             self._tokenise(samples, members)
             _drop_incomplete_pair(document, samples)
         patches = self._decode([sample for samples in documents for sample in samples])
-        places = RowBuilder(
+        builder = RowBuilder(
             np.full(self._max_seq_len, self._layout.vocabulary.id(PAD), np.int32),
             np.full(self._max_seq_len, -1, np.int32),
         )
         for document, samples in zip(planned.documents, documents, strict=True):
             _drop_incomplete_pair(document, samples)
-            self._append_document(document, samples, places)
-        faults = [
-            _unreadable_sample(planned.number, sample)
+            self._append_document(document, samples, builder)
+        unreadable = [
+            _make_unreadable_sample(planned.number, sample)
             for samples in documents
             for sample in samples
             if sample.reason
         ]
-        return build_row(self._layout, planned.number, places, patches), faults
+        return build_row(self._layout, planned.number, builder, patches), unreadable
 
-    def _check(self, planned: PlannedRow) -> None:
+    def _check_lengths(self, planned: PlannedRow) -> None:
         total = 0
         for document in planned.documents:
             overhead = self._layout.document_overhead if document.is_run else 0
             tokens = sum(sample.tokens for sample in document.samples) + overhead
             if tokens != document.tokens:
                 raise DataError(
-                    f"the document of '{document.samples[0].key}' takes {tokens} places, not {document.tokens}",
+                    f"the document of '{document.samples[0].key}' has {tokens} tokens, not {document.tokens} as planned",
                     where=f"row {planned.number}",
                 )
             total += tokens + (PAIR_OVERHEAD if document.is_pair else 0)
         if total > self._max_seq_len:
             raise DataError(
-                f"documents of {total} places in a row of {self._max_seq_len}", where=f"row {planned.number}"
+                f"the documents take {total} positions and do not fit into a row of {self._max_seq_len} positions",
+                where=f"row {planned.number}",
             )
 
     def _tokenise(self, samples: Sequence[RowSample], members: MembersByKey) -> None:
         last_ns: int | None = None
         for sample in samples:
             planned = sample.planned
-            found = members[planned.shard_set, planned.number]
+            sample_members = members[planned.shard_set, planned.number]
             try:
-                if isinstance(found, MmpackError):
-                    raise found
-                outline = self._reader.tokenise(planned, found, self._normalisers[planned.shard_set])
-                if last_ns is not None and outline.t_ns < last_ns:
+                if isinstance(sample_members, MmpackError):
+                    raise sample_members
+                tokenised = self._decoder.tokenise(
+                    planned, sample_members, self._normalisers[planned.shard_set]
+                )
+                if last_ns is not None and tokenised.t_ns < last_ns:
                     raise IntegrityError(
-                        f"its tick {outline.t_ns} ns lies before that of the slice before it"
+                        f"the tick {tokenised.t_ns} ns is earlier than the tick {last_ns} ns of the previous slice"
                     )
             except MmpackError as error:
                 sample.mark_unreadable(error)
             else:
-                sample.tokenised, last_ns = outline, outline.t_ns
+                sample.tokenised, last_ns = tokenised, tokenised.t_ns
 
     def _decode(self, samples: Sequence[RowSample]) -> NDArray[np.uint8]:
-        """The patches of all samples, allocated once; those that fail on the way leave theirs unused."""
-        count = 0
+        """Decodes the media of all samples. Returns the patches of all samples in one array.
+
+        Samples that cannot be decoded leave their part of the array unused.
+        """
+        num_patches = 0
         for sample in samples:
             if sample.tokenised is not None:
-                sample.patch_slice = slice(count, count + sample.tokenised.num_patches)
-                count = sample.patch_slice.stop
-        patches = np.empty((count, self._side, self._side, 3), np.uint8)
+                sample.patch_slice = slice(num_patches, num_patches + sample.tokenised.num_patches)
+                num_patches = sample.patch_slice.stop
+        patches = np.empty((num_patches, self._side, self._side, 3), np.uint8)
         for sample in samples:
             if sample.tokenised is not None:
                 try:
-                    sample.frames = self._reader.decode(sample.tokenised, patches[sample.patch_slice])
+                    sample.frames = self._decoder.decode(sample.tokenised, patches[sample.patch_slice])
                 except MmpackError as error:
                     sample.mark_unreadable(error)
         return patches
@@ -146,13 +155,13 @@ class RowAssembler:
             self._append_pair(document, samples, builder)
             return
         overhead = PAIR_OVERHEAD if document.is_pair else 0
-        groups = [list(group) for _, group in groupby(samples, key=lambda each: each.tokenised is None)]
-        for number, group in enumerate(groups):
-            is_first, is_last = number == 0, number == len(groups) - 1
+        groups = [list(group) for _, group in groupby(samples, key=lambda sample: sample.tokenised is None)]
+        for index, group in enumerate(groups):
+            is_first, is_last = index == 0, index == len(groups) - 1
             prefix = self._prefix if document.is_run and is_first else self._prefix[:0]
             suffix = self._suffix if document.is_run and is_last else self._suffix[:0]
             if group[0].tokenised is None:
-                size = sum(each.planned.tokens for each in group) + len(prefix) + len(suffix) + overhead
+                size = sum(sample.planned.tokens for sample in group) + len(prefix) + len(suffix) + overhead
                 builder.end_document(size, False, document.dataset, group)
                 continue
             ids, slice_ids = self._document_ids(document, group, prefix, suffix, builder)
@@ -166,14 +175,14 @@ class RowAssembler:
     ) -> None:
         prefix, suffix = (self._prefix, self._suffix) if document.is_run else (self._prefix[:0],) * 2
         ids, slice_ids = self._document_ids(document, samples, prefix, suffix, builder)
-        dealt: PairPositions = split_pair(is_text_position(self._layout, ids))
-        start, number = builder.ends[-1], len(builder.valid)
-        builder.ids[start : start + dealt.eos + 1] = make_pair_ids(self._layout, ids, dealt)
-        builder.slice_ids[start + dealt.positions] = slice_ids
-        builder.pairs.append((number, number + 1))
-        builder.cls.append((start + dealt.cls[0], start + dealt.cls[1]))
-        builder.end_document(dealt.bos, True, document.dataset, samples)
-        builder.end_document(dealt.eos + 1 - dealt.bos, True, document.dataset, samples)
+        pair: PairPositions = split_pair(is_text_position(self._layout, ids))
+        start, index = builder.ends[-1], len(builder.valid)
+        builder.ids[start : start + pair.eos + 1] = make_pair_ids(self._layout, ids, pair)
+        builder.slice_ids[start + pair.positions] = slice_ids
+        builder.pairs.append((index, index + 1))
+        builder.cls.append((start + pair.cls[0], start + pair.cls[1]))
+        builder.end_document(pair.bos, True, document.dataset, samples)
+        builder.end_document(pair.eos + 1 - pair.bos, True, document.dataset, samples)
 
     def _document_ids(
         self,
@@ -183,35 +192,35 @@ class RowAssembler:
         suffix: NDArray[np.int32],
         builder: RowBuilder,
     ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Ids of consecutive readable samples with what wraps them, and the slice of each place."""
-        outlines = [sample.tokenised for sample in samples if sample.tokenised is not None]
-        numbers = [-1] * len(outlines)
+        """Returns the ids of consecutive readable samples with prefix and suffix, and the slice index of each position."""
+        tokenised = [sample.tokenised for sample in samples if sample.tokenised is not None]
+        slice_indices = [-1] * len(tokenised)
         if document.is_run:
             span_ns = self._layout.config.time.span_ns
-            # In Python's integers, and clamped: two int64 may lie further apart than int64 holds.
-            since = [min(outline.t_ns - outlines[0].t_ns, span_ns) for outline in outlines]
-            times = self._layout.vocabulary.time_ids(np.array(since, np.int64))
-            for outline, time in zip(outlines, times, strict=True):
-                outline.ids[0] = time
-            numbers = list(range(len(builder.t_ns), len(builder.t_ns) + len(outlines)))
-            builder.t_ns += [outline.t_ns for outline in outlines]
+            # Python integers, clamped to the span: the difference of two int64 may exceed int64.
+            elapsed_ns = [min(sample.t_ns - tokenised[0].t_ns, span_ns) for sample in tokenised]
+            time_ids = self._layout.vocabulary.time_ids(np.array(elapsed_ns, np.int64))
+            for sample, time_id in zip(tokenised, time_ids, strict=True):
+                sample.ids[0] = time_id
+            slice_indices = list(range(len(builder.t_ns), len(builder.t_ns) + len(tokenised)))
+            builder.t_ns += [sample.t_ns for sample in tokenised]
         builder.samples += samples
-        ids = np.concatenate([prefix, *(outline.ids for outline in outlines), suffix])
-        sizes = [len(prefix), *(len(outline.ids) for outline in outlines), len(suffix)]
-        return ids, np.repeat(np.array([-1, *numbers, -1], np.int32), sizes)
+        ids = np.concatenate([prefix, *(sample.ids for sample in tokenised), suffix])
+        sizes = [len(prefix), *(len(sample.ids) for sample in tokenised), len(suffix)]
+        return ids, np.repeat(np.array([-1, *slice_indices, -1], np.int32), sizes)
 
-    def _ids(self, segments: Sequence[Segment]) -> NDArray[np.int32]:
+    def _token_ids(self, segments: Sequence[Segment]) -> NDArray[np.int32]:
         return np.array([self._layout.vocabulary.id(segment.token) for segment in segments], np.int32)
 
 
 def _drop_incomplete_pair(document: PlannedDocument, samples: Sequence[RowSample]) -> None:
-    """A pair of which one sample cannot be read is left out as a whole."""
+    """Marks all samples of a pair as missing if one of them is unreadable."""
     if document.is_pair and any(sample.tokenised is None for sample in samples):
         for sample in samples:
             sample.tokenised = None
 
 
-def _unreadable_sample(row: int, sample: RowSample) -> UnreadableSample:
+def _make_unreadable_sample(row: int, sample: RowSample) -> UnreadableSample:
     planned = sample.planned
     return UnreadableSample(
         row=row,

@@ -1,4 +1,4 @@
-"""Several rows as one batch of arrays."""
+"""Collation of several rows into one batch of arrays."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from mmpack.errors import DataError
 from mmpack.rows.row import Row
 
 PER_POSITION = ("input_ids", "labels", "position_ids", "document_ids", "modality", "slice_ids")
-"""One value a place: stacked to (rows, L)."""
+"""Arrays with one value per position: stacked to (rows, L)."""
 INDEXED = ("patch_index", "value_index", "action_index", "audio_index", "cls_index")
-"""Places: joined, and made to count through the batch, row b from b · L on, as in the flattened dense arrays."""
+"""Arrays of positions: concatenated; the positions of row b are shifted by b · L, so that they index the flattened
+arrays of `PER_POSITION`."""
 CONCATENATED = (
     "document_valid",
     "datasets",
@@ -29,37 +30,42 @@ CONCATENATED = (
     "action_stream",
     "audio_frames",
 )
-"""Joined along their first axis, row after row."""
+"""Arrays that are concatenated along their first axis, row by row."""
 PER_ROW = ("cu_seqlens", "image_spans")
-"""Kept a row each, in a list, as :func:`mmpack.masks.build_block_mask` takes them; their places count within the row."""
+"""Arrays that are kept per row in a list, as :func:`mmpack.masks.build_block_mask` takes them; their positions count
+within the row."""
 
 
 def collate(rows: Sequence[Row]) -> dict[str, Any]:
-    """A batch of B rows of L places.
+    """Collates B rows of L positions into one batch.
 
-    Types are those of the rows' arrays. What numbers something that is joined counts through the batch: `slice_ids` lead
-    into `t_ns`, `pairs` into `document_valid` and `datasets`. `position_ids` and `document_ids` count within their row.
+    The dtypes are those of the rows' arrays. Indices into concatenated arrays are shifted to index the array of the
+    batch: `slice_ids` index `t_ns`, and `pairs` index `document_valid` and `datasets`. `position_ids` and
+    `document_ids` count within their row.
 
     Args:
-        rows: made under one layout, with one `max_seq_len`.
+        rows: rows of one layout and one `max_seq_len`.
 
     Returns:
-        The arrays of the rows by name: those in `DENSE` stacked to (B, L), those in `INDEXED` and `CONCATENATED` joined, those in
-        `PER_ROW` as lists of B arrays. And which rows they are: `numbers`, int64 (B,), and `keys`, a list of B.
+        The arrays of the rows by name. Arrays in `PER_POSITION` are stacked to (B, L), arrays in `INDEXED` and
+        `CONCATENATED` and `pairs` are concatenated, and arrays in `PER_ROW` are lists of B arrays. `numbers`, int64
+        (B,), and `keys`, a list of length B, identify the rows.
 
     Raises:
-        DataError: no rows, or rows of different lengths.
+        DataError: there are no rows, or they have different lengths.
     """
     if not rows:
-        raise DataError("no rows", where="batch")
-    places = rows[0].seq_len
-    if any(row.seq_len != places for row in rows):
+        raise DataError("a batch needs at least one row", where="batch")
+    seq_len = rows[0].seq_len
+    if any(row.seq_len != seq_len for row in rows):
         raise DataError(
-            f"rows of {places} places and of others", where="batch", hint="Batch rows of one max_seq_len."
+            f"not all rows have {seq_len} positions",
+            where="batch",
+            hint="Batch only rows that have the same max_seq_len.",
         )
     batch: dict[str, Any] = {name: np.stack([getattr(row, name) for row in rows]) for name in PER_POSITION}
     for name in INDEXED:
-        batch[name] = _concatenate(rows, name, _start_offsets([places] * len(rows)))
+        batch[name] = _concatenate(rows, name, _start_offsets([seq_len] * len(rows)))
     for name in CONCATENATED:
         batch[name] = np.concatenate([getattr(row, name) for row in rows])
     for name in PER_ROW:
@@ -73,7 +79,7 @@ def collate(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _concatenate(rows: Sequence[Row], name: str, starts: NDArray[np.int32]) -> NDArray[np.int32]:
-    """An array of numbers of each row, shifted by where what they number starts in the batch."""
+    """Concatenates an index array of the rows, shifting the values of each row by its entry of `starts`."""
     return np.concatenate([getattr(row, name) + start for row, start in zip(rows, starts, strict=True)])
 
 

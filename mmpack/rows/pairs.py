@@ -1,10 +1,10 @@
-"""A contrastive pair: one document's places dealt to two documents, its media and its texts.
+"""Contrastive pairs: one document split into two documents, its media and its texts.
 
-    media  ... all that is not text ... <|cls|> <|eos|>
-    texts  <|bos|> every text, in slices each behind its <|text_start|> <|cls|> <|eos|>
+    media document  ... all tokens that are not text ... <|cls|> <|eos|>
+    text document   <|bos|> all texts, in slices each after its <|text_start|>, <|cls|> <|eos|>
 
-The media document is the document without its texts; `<|cls|>` goes before its last place. So whatever the
-texts are, a pair takes `PAIR_OVERHEAD` places more than the document.
+The media document is the document without its texts, with `<|cls|>` inserted before its last token. A pair
+therefore has `PAIR_OVERHEAD` tokens more than the document, whatever the texts are.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mmpack.layout.special_tokens import BOS, CLS, EOS, TEXT_START
 
 @dataclass(frozen=True, slots=True)
 class PairPositions:
-    """Where the places of a document of n go, counted from the pair's first place.
+    """The positions that the n tokens of a document get in its pair, counted from the start of the pair.
 
     Attributes:
-        places: int32 (n,), of each place of the document.
-        cls: `<|cls|>` of the media and of the texts.
-        bos: `<|bos|>` of the texts, which is also where the media document ends.
-        eos: `<|eos|>` of the texts, the pair's last place.
+        positions: int32 (n,), position in the pair of each token of the document.
+        cls: positions of `<|cls|>` in the media document and in the text document.
+        bos: position of `<|bos|>` of the text document, which is also the end of the media document.
+        eos: position of `<|eos|>` of the text document, the last position of the pair.
     """
 
     positions: NDArray[np.int32]
@@ -36,32 +36,32 @@ class PairPositions:
 
 
 def split_pair(is_text: NDArray[np.bool_]) -> PairPositions:
-    """Deals the places of a document.
+    """Splits the positions of a document into those of a media and a text document.
 
     Args:
-        is_text: bool (n,), True for the places of texts; the last place is `<|eos|>`.
+        is_text: bool (n,), True for tokens of texts; the last token of the document is `<|eos|>`.
     """
-    media = len(is_text) - int(is_text.sum())
-    bos = media + 1
-    places = np.empty(len(is_text), np.int32)
-    places[~is_text] = np.arange(media)
-    places[is_text] = np.arange(bos + 1, bos + 1 + len(is_text) - media)
-    places[-1] = media
+    num_media = len(is_text) - int(is_text.sum())
+    bos = num_media + 1
+    positions = np.empty(len(is_text), np.int32)
+    positions[~is_text] = np.arange(num_media)
+    positions[is_text] = np.arange(bos + 1, bos + 1 + len(is_text) - num_media)
+    positions[-1] = num_media
     cls = len(is_text) + 2
-    return PairPositions(places, (media - 1, cls), bos, cls + 1)
+    return PairPositions(positions, (num_media - 1, cls), bos, cls + 1)
 
 
 def is_text_position(layout: Layout, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which of a document's places `ids` (n,) are text or introduce one: bool (n,)."""
-    names = layout.vocabulary
-    return (names.modality(ids) == Modality.TEXT) | (ids == names.id(TEXT_START))
+    """Returns bool (n,): True where an id of a document, `ids` (n,), is text or `<|text_start|>`."""
+    vocabulary = layout.vocabulary
+    return (vocabulary.modality(ids) == Modality.TEXT) | (ids == vocabulary.id(TEXT_START))
 
 
-def make_pair_ids(layout: Layout, ids: NDArray[np.int32], dealt: PairPositions) -> NDArray[np.int32]:
-    """The ids of both documents, int32 (n + PAIR_OVERHEAD,), from those of the one, `ids` (n,)."""
-    names = layout.vocabulary
-    both = np.empty(dealt.eos + 1, np.int32)
-    both[dealt.positions] = ids
-    both[list(dealt.cls)] = names.id(CLS)
-    both[dealt.bos], both[dealt.eos] = names.id(BOS), names.id(EOS)
-    return both
+def make_pair_ids(layout: Layout, ids: NDArray[np.int32], pair: PairPositions) -> NDArray[np.int32]:
+    """Returns the ids of both documents of a pair, int32 (n + PAIR_OVERHEAD,), from the document's `ids` (n,)."""
+    vocabulary = layout.vocabulary
+    pair_ids = np.empty(pair.eos + 1, np.int32)
+    pair_ids[pair.positions] = ids
+    pair_ids[list(pair.cls)] = vocabulary.id(CLS)
+    pair_ids[pair.bos], pair_ids[pair.eos] = vocabulary.id(BOS), vocabulary.id(EOS)
+    return pair_ids

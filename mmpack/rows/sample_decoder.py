@@ -1,9 +1,9 @@
-"""One sample: from its members to the ids of its places, and to the content beside them.
+"""Sample decoding: from the members of one sample to its token ids and media arrays.
 
-It goes in two steps. The outline has all that takes no decoding of media: ids of texts, bins and tokens,
-values, and how many patches there will be, so that a row's patches are allocated once. `decode` then writes
-patches into their place and the codes of sounds into the outline's ids. Both believe nothing that a member
-says before it is checked.
+There are two steps. `tokenise` does everything that needs no decoding of media: ids of texts, bins and special
+tokens, numeric values, and the number of patches, so that the patches of a row are allocated once. `decode` then
+writes the patches into the array of the row and the audio codes into the ids. Both steps check everything that a
+member claims before they use it.
 """
 
 from __future__ import annotations
@@ -54,8 +54,15 @@ from mmpack.serialisation import decode_untrusted
 
 @dataclass(frozen=True, slots=True)
 class PendingImage:
-    """A picture or tubelet that is not decoded yet: its bytes, (height, width), frames, and the grid of
-    each.
+    """An image or tubelet that has not been decoded yet.
+
+    Attributes:
+        name: name of the image in error messages.
+        extension: extension of the member, which names the format.
+        data: encoded bytes.
+        size: (height, width) in pixels.
+        num_frames: number of frames; 1 for an image.
+        grid: patch grid of each frame.
     """
 
     name: str
@@ -67,14 +74,20 @@ class PendingImage:
 
     @property
     def num_patches(self) -> int:
-        """Places of all frames."""
+        """The number of patches of all frames."""
         return self.num_frames * self.grid.tokens
 
 
 @dataclass(frozen=True, slots=True)
 class PendingAudio:
-    """A sound that is not decoded yet: its bytes, samples and rate, and the places in the outline its
-    codes take.
+    """An audio member that has not been decoded yet.
+
+    Attributes:
+        name: name of the audio in error messages.
+        data: encoded bytes.
+        num_samples: number of audio samples per channel.
+        rate_hz: sampling rate.
+        positions: positions of its codes in the ids of the sample.
     """
 
     name: str
@@ -86,8 +99,13 @@ class PendingAudio:
 
 @dataclass(frozen=True, slots=True)
 class NumericRows:
-    """Rows of a continuous stream: its number in the layout, float32 (n, width), and where they are
-    finite.
+    """Normalised rows of a continuous stream.
+
+    Attributes:
+        stream_index: index of the stream in `layout.numeric`.
+        is_action: whether the rows are actions; otherwise they are observations.
+        values: float32 (n, width), normalised values; 0 where they are not finite.
+        mask: bool (n, width), True where a value is finite.
     """
 
     stream_index: int
@@ -98,13 +116,13 @@ class NumericRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TokenisedSample:
-    """A sample before its media are decoded.
+    """A sample whose media have not been decoded yet.
 
     Attributes:
-        ids: int32 (tokens,). Codes of sounds are `<|pad|>` until they are decoded; a slice's first place
-            waits for its time token, which depends on the document.
-        t_ns: the slice's tick; 0 for a stand-alone sample.
-        shown, heard, numbers: its content in the order of its places.
+        ids: int32 (tokens,), token ids. Audio positions hold `<|pad|>` until the audio is decoded. The row assembler
+            sets the first id of a slice, its time token, which depends on the document.
+        t_ns: tick of the slice; 0 for a stand-alone sample.
+        images, audio, numeric: content of the sample in the order of its positions.
     """
 
     ids: NDArray[np.int32]
@@ -115,11 +133,12 @@ class TokenisedSample:
 
     @property
     def num_patches(self) -> int:
-        """Places of all pictures."""
-        return sum(each.num_patches for each in self.images)
+        """The number of patches of all images."""
+        return sum(image.num_patches for image in self.images)
 
 
-_CONTENT = ("text", "image", "audio", "numeric")
+#: Segment kinds whose content differs between samples with equal metadata.
+_CONTENT_KINDS = ("text", "image", "audio", "numeric")
 
 
 class _EncodedImage(NamedTuple):
@@ -127,20 +146,26 @@ class _EncodedImage(NamedTuple):
     extension: str
     data: bytes
     size: tuple[int, int]
-    frames: int
+    num_frames: int
 
 
 class _EncodedAudio(NamedTuple):
     name: str
     data: bytes
-    samples: int
+    num_samples: int
     rate_hz: int
 
 
 @dataclass(frozen=True, slots=True)
 class _SampleContent:
-    """What the members hold: facts, texts and tick; pictures and sounds as they are numbered in the facts;
-    the arrays of numeric streams.
+    """The content of a sample's members.
+
+    Attributes:
+        metadata: sizes and texts of the sample.
+        texts: texts of the sample.
+        t_ns: tick of a slice; 0 for a stand-alone sample.
+        images, audio: encoded media, in the order of the metadata.
+        arrays: float64 (rows, width), rows of each numeric stream by name.
     """
 
     metadata: SampleMetadata
@@ -152,8 +177,11 @@ class _SampleContent:
 
 
 class _TokenTemplate(NamedTuple):
-    """The places of samples with the same facts: their ids as far as these tell, and the segments whose content is each
-    sample's own.
+    """The token ids that all samples with equal metadata share.
+
+    Attributes:
+        ids: int32 (tokens,), token ids; `<|pad|>` where the id depends on the content.
+        content: segments whose content differs between samples, and their positions.
     """
 
     ids: NDArray[np.int32]
@@ -161,190 +189,205 @@ class _TokenTemplate(NamedTuple):
 
 
 class SampleDecoder:
-    """Reads samples under one layout. One reader serves several threads at once.
+    """A decoder of samples under one token layout. Several threads may use one decoder at once.
 
     Args:
-        layout: of the places.
-        rows: what is wanted beside the ids, and the codec's folder.
+        layout: token layout of the samples.
+        rows: settings for audio frames and the folder of the audio codec.
 
     Raises:
-        ConfigError, MissingDependencyError: as :func:`mmpack.rows.decode.codecs.open_codec`.
+        ConfigError, MissingDependencyError: see :func:`mmpack.rows.decode.codecs.open_codec`.
     """
 
     def __init__(self, layout: Layout, rows: RowsConfig) -> None:
         self._layout = layout
         self._codec = open_codec(layout.config.audio, rows.codec)
-        self._keep_frames = rows.audio_frames
+        self._returns_frames = rows.audio_frames
         self._pad = layout.vocabulary.id(PAD)
-        self._streams = {stream.name: number for number, stream in enumerate(layout.config.numeric)}
-        # Slices of a recording have the same sizes again and again.
-        self._laid = lru_cache(maxsize=4096)(self._make_template)
+        self._stream_indices = {stream.name: index for index, stream in enumerate(layout.config.numeric)}
+        # Many slices of a recording have equal metadata.
+        self._cached_template = lru_cache(maxsize=4096)(self._make_template)
 
     def tokenise(
         self, planned: PlannedSample, members: Mapping[str, bytes], normaliser: Normaliser
     ) -> TokenisedSample:
-        """What a sample's places hold, media aside.
+        """Tokenises a sample without decoding its media.
 
         Args:
-            planned: says its kind and places.
-            members: bytes by extension, as :func:`mmpack.shards.reader.read_members` gives them.
-            normaliser: of the build that it is from.
+            planned: planned sample, of which the kind and the number of tokens are used.
+            members: members of the sample, bytes by extension.
+            normaliser: normaliser of the shard set that the sample comes from.
 
         Raises:
             IntegrityError, DataError, ConfigError: a member is missing, damaged or not as described, a stream
-                is not in the layout, a value of a discrete stream is NaN, or the places are not as many as
-                planned.
+                is not in the layout, a value of a discrete stream is NaN, or the number of tokens differs from
+                the plan.
         """
-        found = _read_slice(members) if planned.kind == "slice" else _read_stand_alone(planned.kind, members)
-        texts = [self._layout.tokenizer.encode(text) for text in found.texts]
-        facts = _replace_texts_by_counts(found.metadata, [len(ids) for ids in texts])
-        laid = self._laid(facts)
-        if len(laid.ids) != planned.tokens:
-            raise IntegrityError(f"takes {len(laid.ids)} places, and the index has {planned.tokens}")
-        return self._fill_template(laid, found, texts, normaliser)
+        is_slice = planned.kind == "slice"
+        content = _read_slice(members) if is_slice else _read_stand_alone(planned.kind, members)
+        texts = [self._layout.tokenizer.encode(text) for text in content.texts]
+        metadata = _replace_texts_by_counts(content.metadata, [len(ids) for ids in texts])
+        template = self._cached_template(metadata)
+        if len(template.ids) != planned.tokens:
+            raise IntegrityError(
+                f"the sample has {len(template.ids)} tokens, but the index says {planned.tokens}"
+            )
+        return self._fill_template(template, content, texts, normaliser)
 
     def decode(self, tokenised: TokenisedSample, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Decodes a sample's media: patches into their place, codes of sounds into the outline's ids.
+        """Decodes the media of a sample: writes patches to `patches` and audio codes to the ids.
 
         Args:
-            outline: of the sample; its ids are completed.
-            patches: uint8, (outline.patches, side, side, 3), is written.
+            tokenised: tokenised sample; its ids are completed.
+            patches: uint8 (tokenised.num_patches, side, side, 3), output array.
 
         Returns:
-            float32, (frames, hop): its sounds as frames, or none of them unless `rows.audio_frames`.
+            float32 (frames, hop): audio frames of the sample; no frames unless `rows.audio_frames`.
 
         Raises:
             DataError: a member is damaged or not as described.
         """
         first = 0
-        for shown in tokenised.images:
-            place = patches[first : first + shown.num_patches]
-            if shown.extension == "mp4":
-                frames = place.reshape(shown.num_frames, shown.grid.tokens, *place.shape[1:])
-                decode_tubelet(shown.data, shown.size, shown.grid, frames, where=shown.name)
+        for image in tokenised.images:
+            out = patches[first : first + image.num_patches]
+            if image.extension == "mp4":
+                frames = out.reshape(image.num_frames, image.grid.tokens, *out.shape[1:])
+                decode_tubelet(image.data, image.size, image.grid, frames, where=image.name)
             else:
-                decode_image(shown.data, shown.extension, shown.size, shown.grid, place, where=shown.name)
-            first += shown.num_patches
+                decode_image(image.data, image.extension, image.size, image.grid, out, where=image.name)
+            first += image.num_patches
         return self._decode_audio(tokenised)
 
-    def _decode_audio(self, outline: TokenisedSample) -> NDArray[np.float32]:
-        target, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
-        kept = [np.empty((0, hop), np.float32)]
-        for heard in outline.audio:
-            samples, rate_hz = decode_audio(heard.data, where=heard.name)
-            if (len(samples), rate_hz) != (heard.num_samples, heard.rate_hz):
+    def _decode_audio(self, tokenised: TokenisedSample) -> NDArray[np.float32]:
+        target_hz, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
+        frames = [np.empty((0, hop), np.float32)]
+        for audio in tokenised.audio:
+            samples, rate_hz = decode_audio(audio.data, where=audio.name)
+            if (len(samples), rate_hz) != (audio.num_samples, audio.rate_hz):
                 raise IntegrityError(
-                    f"its sound has {len(samples)} samples at {rate_hz} Hz, not as described"
+                    f"the audio has {len(samples)} samples at {rate_hz} Hz, "
+                    f"but {audio.num_samples} samples at {audio.rate_hz} Hz are described",
+                    where=audio.name,
                 )
-            # Once for the codes and the frames.
-            sound = resample(samples, rate_hz, target)
-            outline.ids[heard.positions] = self._layout.vocabulary.audio_ids(
-                self._codec.encode(sound, target)
-            )
-            if self._keep_frames:
-                kept.append(split_frames(sound, hop))
-        return np.concatenate(kept)
+            # The audio is resampled once for both the codes and the frames.
+            resampled = resample(samples, rate_hz, target_hz)
+            codes = self._codec.encode(resampled, target_hz)
+            tokenised.ids[audio.positions] = self._layout.vocabulary.audio_ids(codes)
+            if self._returns_frames:
+                frames.append(split_frames(resampled, hop))
+        return np.concatenate(frames)
 
     def _make_template(self, metadata: SampleMetadata) -> _TokenTemplate:
-        names = self._layout.vocabulary
+        vocabulary = self._layout.vocabulary
         segments = self._layout.sample_segments(metadata)
-        tokens = [names.id(segment.token) if segment.token else self._pad for segment in segments]
+        tokens = [vocabulary.id(segment.token) if segment.token else self._pad for segment in segments]
         sizes = np.array([segment.tokens for segment in segments])
         stops = np.cumsum(sizes)
         ids = np.repeat(np.array(tokens, np.int32), sizes)
-        places = map(slice, (stops - sizes).tolist(), stops.tolist())
+        positions = map(slice, (stops - sizes).tolist(), stops.tolist())
         content = [
-            (segment, own) for segment, own in zip(segments, places, strict=True) if segment.kind in _CONTENT
+            (segment, span)
+            for segment, span in zip(segments, positions, strict=True)
+            if segment.kind in _CONTENT_KINDS
         ]
         return _TokenTemplate(ids, tuple(content))
 
     def _fill_template(
         self,
-        laid: _TokenTemplate,
+        template: _TokenTemplate,
         content: _SampleContent,
         texts: Sequence[NDArray[np.int32]],
         normaliser: Normaliser,
     ) -> TokenisedSample:
-        names, ids = self._layout.vocabulary, laid.ids.copy()
-        shown: dict[int, PendingImage] = {}
-        heard: list[PendingAudio] = []
-        numbers: list[NumericRows] = []
-        for (kind, _, _, token, name, index), places in laid.content:
+        ids = template.ids.copy()
+        images: dict[int, PendingImage] = {}
+        audio: list[PendingAudio] = []
+        numeric: list[NumericRows] = []
+        for (kind, _, _, token, name, index), positions in template.content:
             if kind == "text":
-                ids[places] = texts[index]
-            elif kind == "image" and index not in shown:  # a tubelet has a segment for each frame
-                picture = content.images[index]
-                shown[index] = PendingImage(*picture, self._layout.config.vision.patch_grid(*picture.size))
+                ids[positions] = texts[index]
+            elif kind == "image" and index not in images:  # a tubelet has a segment for each frame
+                image = content.images[index]
+                images[index] = PendingImage(*image, self._layout.config.vision.patch_grid(*image.size))
             elif kind == "audio":
-                heard.append(PendingAudio(*content.audio[index], places))
+                audio.append(PendingAudio(*content.audio[index], positions))
             elif kind == "numeric":
-                number = self._streams[name]
-                stream, rows = self._layout.config.numeric[number], content.arrays[name]
+                stream_index = self._stream_indices[name]
+                stream, rows = self._layout.config.numeric[stream_index], content.arrays[name]
                 if rows.shape[1] != stream.width:
-                    raise IntegrityError(f"'{name}' has {rows.shape[1]} columns, the layout {stream.width}")
+                    raise IntegrityError(
+                        f"'{name}' has {rows.shape[1]} columns, but the layout has {stream.width}"
+                    )
                 if token:
-                    numbers.append(NumericRows(number, stream.role == "action", *normaliser(stream, rows)))
+                    is_action = stream.role == "action"
+                    numeric.append(NumericRows(stream_index, is_action, *normaliser(stream, rows)))
                 else:
-                    ids[places] = names.bin_ids(name, bin_indices(stream, rows))
-        return TokenisedSample(ids, content.t_ns, tuple(shown.values()), tuple(heard), tuple(numbers))
+                    ids[positions] = self._layout.vocabulary.bin_ids(name, bin_indices(stream, rows))
+        return TokenisedSample(ids, content.t_ns, tuple(images.values()), tuple(audio), tuple(numeric))
 
 
 def _replace_texts_by_counts(metadata: SampleMetadata, counts: Sequence[int]) -> SampleMetadata:
-    """The facts with the number of ids in each text's place: they are tokenized once."""
+    """Returns `metadata` with each text replaced by its number of tokens, so that texts are tokenised only once."""
     return replace(metadata, text=tuple(counts) if isinstance(metadata, SliceMetadata) else counts[0])
 
 
 def _read_slice(members: Mapping[str, bytes]) -> _SampleContent:
     if JSON_MEMBER not in members:
-        raise IntegrityError("has no json member")
+        raise IntegrityError("the sample has no 'json' member")
     description = read_description(members[JSON_MEMBER], SliceDescription, where="")
     _check_kind(description, "slice")
     streams = {name: _read_stream_description(raw) for name, raw in description.streams.items()}
     content = measure_slice(streams, members)
-    names = {
+    member_names = {
         name: stream.member for name, stream in streams.items() if not isinstance(stream, TextDescription)
     }
-    pictures = [
+    images = [
         _EncodedImage(
-            f"'{name}'", names[name].rpartition(".")[2], members[names[name]], (height, width), frames
+            f"'{name}'",
+            member_names[name].rpartition(".")[2],
+            members[member_names[name]],
+            (height, width),
+            frames,
         )
         for name, height, width, frames in content.cameras
     ]
-    sounds = [
-        _EncodedAudio(f"'{name}'", members[names[name]], samples, rate_hz)
+    audio = [
+        _EncodedAudio(f"'{name}'", members[member_names[name]], samples, rate_hz)
         for name, samples, rate_hz in content.audio
     ]
-    return _SampleContent(content.metadata, content.texts, description.t_ns, pictures, sounds, content.arrays)
+    return _SampleContent(content.metadata, content.texts, description.t_ns, images, audio, content.arrays)
 
 
 def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent:
-    # Tars that mmpack did not write have none.
+    # Tars of other programs have no json member.
     if JSON_MEMBER in members:
         _check_kind(read_description(members[JSON_MEMBER], StandAloneDescription, where=""), kind)
-    facts = measure_stand_alone(kind, members)
-    texts = (str(facts.text),)
+    metadata = measure_stand_alone(kind, members)
+    texts = (str(metadata.text),)
     media = [(name, data) for name, data in members.items() if name not in ("txt", JSON_MEMBER)]
-    if isinstance(facts, ImageTextMetadata):
-        pictures = [_EncodedImage("its picture", *each, (facts.height, facts.width), 1) for each in media]
-        return _SampleContent(facts, texts, images=pictures)
-    if isinstance(facts, SpeechMetadata):
-        sounds = [_EncodedAudio("its sound", data, facts.samples, facts.rate_hz) for _, data in media]
-        return _SampleContent(facts, texts, audio=sounds)
-    return _SampleContent(facts, texts)
+    if isinstance(metadata, ImageTextMetadata):
+        size = (metadata.height, metadata.width)
+        images = [_EncodedImage("image", extension, data, size, 1) for extension, data in media]
+        return _SampleContent(metadata, texts, images=images)
+    if isinstance(metadata, SpeechMetadata):
+        audio = [_EncodedAudio("audio", data, metadata.samples, metadata.rate_hz) for _, data in media]
+        return _SampleContent(metadata, texts, audio=audio)
+    return _SampleContent(metadata, texts)
 
 
 def _check_kind(description: SampleDescription, kind: str) -> None:
     if (description.version, description.kind) != (DESCRIPTION_VERSION, kind):
         raise IntegrityError(
-            f"is a '{description.kind}' of format {description.version}, and the index has a '{kind}'"
+            f"the json member describes a '{description.kind}' in format version {description.version}, "
+            f"not a '{kind}' in version {DESCRIPTION_VERSION}"
         )
 
 
 def _read_stream_description(
     raw: msgspec.Raw,
 ) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
-    """One stream, of the kind that its own facts are of: they differ in their keys."""
-    keys = decode_untrusted(raw, dict[str, msgspec.Raw], noun="its description", where="")
-    marks = {"texts": "text", "samples": "audio", "height": "camera"}
-    kind = next((kind for mark, kind in marks.items() if mark in keys), "numeric")
+    """Reads the description of one stream, whose kind follows from its keys."""
+    keys = decode_untrusted(raw, dict[str, msgspec.Raw], noun="the stream description", where="")
+    kind_by_key = {"texts": "text", "samples": "audio", "height": "camera"}
+    kind = next((kind for key, kind in kind_by_key.items() if key in keys), "numeric")
     return decode_stream_description(kind, raw, where="")

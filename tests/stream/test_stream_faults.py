@@ -108,7 +108,7 @@ def shortened_sound(out: Path) -> Losses:
         members[name] = members[name][:60]
 
     edit_shard_set.edit_members(out, key, spoil)
-    return {key: r"takes \d+ places, and the index has \d+"}
+    return {key: r"has \d+ tokens, but the index says \d+"}
 
 
 Damage = Callable[[Path], Losses]
