@@ -36,7 +36,7 @@ def row() -> RowView:
         image_spans=[(1, 61)],
         spans=PIECES,
         slices=[(1, 100)],
-        modality_names=["drive", "speech"],
+        document_names=["drive", "speech"],
     )
 
 
@@ -46,7 +46,7 @@ def shown(row: RowView, **options: int) -> str:
     return out.getvalue()
 
 
-@given(random_rows(longest=400))
+@given(random_rows(max_seq_len=400))
 def test_right_masks_pass_every_check(made: RandomRow) -> None:
     row = make_row_view(made.ends, made.seq_len, image_spans=made.images)
     checks = check_mask(
@@ -138,4 +138,4 @@ def test_a_view_of_places_outside_the_row_is_refused() -> None:
     with pytest.raises(DataError, match="slices: places outside the row"):
         make_row_view([0, 5], 5, slices=np.array([[-1, 3]]))
     with pytest.raises(DataError, match="1 names, 2 documents"):
-        make_row_view([0, 2, 5], 5, modality_names=["one"])
+        make_row_view([0, 2, 5], 5, document_names=["one"])
