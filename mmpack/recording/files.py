@@ -1,4 +1,4 @@
-"""Small common ground of the readers: names, sizes, and the messages for files that are not there."""
+"""File checks that all readers share: valid names, missing or empty files, file sizes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ from pathlib import Path
 
 from mmpack.errors import DataError
 
-_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_+-]+")
+_INVALID_CHARACTERS = re.compile(r"[^A-Za-z0-9_+-]+")
 
 
 def sanitise_name(text: str) -> str:
-    """`text` with everything that a key or shard name cannot hold turned into '_'. Raises DataError if
-    nothing is left.
+    """Returns `text` with each run of characters that a key or shard name cannot contain replaced by '_'.
+
+    Raises:
+        DataError: no character is left.
     """
-    name = _NOT_IN_NAME.sub("_", text).strip("_")
+    name = _INVALID_CHARACTERS.sub("_", text).strip("_")
     if not name:
-        raise DataError(f"'{text}' leaves no usable name", hint="Set recording.name in recording.toml.")
+        raise DataError(
+            f"'{text}' contains no character that is valid in a name",
+            hint="Set recording.name in recording.toml.",
+        )
     return name
 
 
 def require_file(path: Path, *, stream: str) -> Path:
-    """`path` if it is a file that holds something. Raises DataError naming the stream otherwise."""
+    """Returns `path` after checking that it is a file with content.
+
+    Raises:
+        DataError: the file is missing, unreadable or empty, or is a folder; the error names `stream`.
+    """
     where = f"stream '{stream}', {path}"
     try:
         size = path.stat().st_size
@@ -30,7 +39,7 @@ def require_file(path: Path, *, stream: str) -> Path:
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=where) from None
     if path.is_dir():
-        raise DataError("is a folder where a file is expected", where=where)
+        raise DataError("is a folder, but a file is expected", where=where)
     if size == 0:
         raise DataError(
             "the file is empty (0 bytes)", where=where, hint="Copy it again or remove the stream."
@@ -39,5 +48,5 @@ def require_file(path: Path, *, stream: str) -> Path:
 
 
 def file_identity(path: Path) -> tuple[str, int]:
-    """(name, bytes) of one file."""
+    """Returns the name and the size in bytes of a file."""
     return path.name, path.stat().st_size

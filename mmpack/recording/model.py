@@ -1,5 +1,6 @@
-"""What every reader gives: a recording of streams, each with stamps that cost little and media read only when
-asked for.
+"""The model of a recording that every reader produces: streams with timestamps and lazily read media.
+
+Timestamps are cheap to read; media are read only on request.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ if TYPE_CHECKING:
 StreamKind = Literal["camera", "audio", "imu", "can", "action", "numeric", "text", "lidar", "radar", "event"]
 TimestampSemantics = Literal["start", "mid", "end", "receive"]
 
-#: Kinds whose items are rows of numbers.
+#: Stream kinds whose items are table rows of numbers.
 TABLE_KINDS = frozenset({"imu", "can", "action", "numeric"})
 
 
 @dataclass(frozen=True)
 class Timestamps:
-    """The stamps of a stream exactly as recorded: in file order, nothing sorted, nothing left out.
+    """The timestamps of a stream exactly as recorded: all of them, unsorted, in file order.
 
     Attributes:
-        t_ns: int64, shape (n,), on the stream's clock.
-        end_ns: int64, shape (n,), exclusive ends of items that last (subtitles); None for instants.
-        resolution_ns: the smallest step the source can express (238 for float64 epoch seconds, 10**6 for
+        t_ns: int64, shape (n,), timestamps on the stream's clock.
+        end_ns: int64, shape (n,), exclusive ends of items that have a duration (subtitles); None for instants.
+        resolution_ns: smallest step that the source can express (238 for float64 epoch seconds, 10**6 for
             Matroska).
-        origin: where the stamps come from ("pts", "file name", "column t_ns", ...), for the report.
-        unit: the unit the source's numbers were read in, for the message where they cannot be true.
+        origin: origin of the timestamps ("pts", "file name", "column t_ns", ...), for the report.
+        unit: unit in which the source's numbers were read, for the message about implausible values.
     """
 
     t_ns: NDArray[np.int64]
@@ -48,7 +49,7 @@ class Timestamps:
         return len(self.t_ns)
 
     def shift(self, by_ns: int) -> Timestamps:
-        """The same stamps `by_ns` later."""
+        """Returns these timestamps with `by_ns` added to starts and ends."""
         if by_ns == 0:
             return self
         end_ns = None if self.end_ns is None else self.end_ns + by_ns
@@ -57,15 +58,15 @@ class Timestamps:
 
 @dataclass(frozen=True)
 class AudioTimeline:
-    """Where samples lie in time: contiguous segments, split where the source has a hole.
+    """The times of all audio samples: contiguous segments, split where the source has a gap.
 
     Attributes:
-        rate_hz: samples per second, an integer.
+        rate_hz: audio samples per second, an integer.
         channels: number of channels.
-        first_sample: int64, shape (k,), index of each segment's first sample in what `read` addresses.
-        t_ns: int64, shape (k,), stamp of that sample.
-        samples: int64, shape (k,), samples in the segment.
-        origin: where the stamps come from.
+        first_sample: int64, shape (k,), index of each segment's first audio sample, as `AudioSource.read` counts.
+        t_ns: int64, shape (k,), timestamp of each segment's first audio sample.
+        samples: int64, shape (k,), number of audio samples in each segment.
+        origin: origin of the timestamps, as in :class:`Timestamps`.
     """
 
     rate_hz: int
@@ -76,7 +77,7 @@ class AudioTimeline:
     origin: str = "pts"
 
     def shift(self, by_ns: int) -> AudioTimeline:
-        """The same timeline `by_ns` later."""
+        """Returns this timeline with `by_ns` added to all timestamps."""
         return AudioTimeline(
             self.rate_hz, self.channels, self.first_sample, self.t_ns + by_ns, self.samples, self.origin
         )
@@ -84,13 +85,13 @@ class AudioTimeline:
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture: either its encoded bytes as recorded, or a decoded frame still to be encoded.
+    """One image of a camera stream: encoded bytes as recorded, or a decoded frame that is still to be encoded.
 
     Attributes:
-        index: number of the item in its stream, in file order.
-        encoded: JPEG or PNG bytes; None for a frame that came out of a video decoder.
-        extension: "jpg" or "png" where `encoded` is given.
-        decoded: the decoder's frame where `encoded` is None.
+        index: index of the item in its stream, in file order.
+        encoded: JPEG or PNG bytes; None for a frame from a video decoder.
+        extension: "jpg" or "png" if `encoded` is set, else empty.
+        decoded: the video decoder's frame; None if `encoded` is set.
     """
 
     index: int
@@ -101,87 +102,88 @@ class Frame:
 
 @runtime_checkable
 class FrameSource(Protocol):
-    """Pictures of one camera."""
+    """A source of the frames of one camera."""
 
     def timestamps(self) -> Timestamps:
-        """Stamps of all pictures, without decoding any. Raises DataError."""
+        """Returns the timestamps of all frames without decoding any. Raises DataError."""
         ...
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """The pictures with these item numbers, which ascend. One forward pass. Raises DataError."""
+        """Yields the frames with these item indices, which ascend, in one forward pass. Raises DataError."""
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """(name, bytes) of what is read, for the recording's fingerprint."""
+        """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
 
 @runtime_checkable
 class AudioSource(Protocol):
-    """Samples of one microphone or track."""
+    """A source of the audio samples of one microphone or track."""
 
     def timeline(self) -> AudioTimeline:
-        """Where the samples lie in time, without decoding all of them. Raises DataError."""
+        """Returns the times of the audio samples without decoding all of them. Raises DataError."""
         ...
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels). Cheapest when called in ascending
-        order.
+        """Returns the audio samples [start, stop), int16, shape (stop - start, channels).
+
+        Calls with ascending ranges are cheapest. Raises DataError.
         """
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """(name, bytes) of what is read, for the recording's fingerprint."""
+        """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
 
 @runtime_checkable
 class TableSource(Protocol):
-    """Rows of numbers with a stamp each."""
+    """A source of table rows of numbers, each with a timestamp."""
 
     def timestamps(self) -> Timestamps:
-        """Stamps of all rows. Raises DataError."""
+        """Returns the timestamps of all table rows. Raises DataError."""
         ...
 
     def columns(self) -> tuple[str, ...]:
-        """Names of the value columns."""
+        """Returns the names of the value columns. Raises DataError."""
         ...
 
     def values(self) -> NDArray[np.float64]:
-        """All values, float64, shape (n, columns), in file order. Raises DataError."""
+        """Returns all values, float64, shape (n, columns), in file order. Raises DataError."""
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """(name, bytes) of what is read, for the recording's fingerprint."""
+        """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
 
 @runtime_checkable
 class TextSource(Protocol):
-    """Texts that hold for an interval."""
+    """A source of texts, each valid for an interval."""
 
     def timestamps(self) -> Timestamps:
-        """Starts and ends of all texts. Raises DataError."""
+        """Returns the starts and ends of all texts. Raises DataError."""
         ...
 
     def texts(self) -> list[str]:
-        """All texts, in file order. Raises DataError."""
+        """Returns all texts, in file order. Raises DataError."""
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """(name, bytes) of what is read, for the recording's fingerprint."""
+        """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
 
 class TimestampSource(Protocol):
-    """Stamps without content (a trigger log, frame times whose video is elsewhere)."""
+    """A source of timestamps without content, such as a trigger log or the frame times of an absent video."""
 
     def timestamps(self) -> Timestamps:
-        """All stamps. Raises DataError."""
+        """Returns all timestamps. Raises DataError."""
         ...
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """(name, bytes) of what is read, for the recording's fingerprint."""
+        """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
 
@@ -194,14 +196,14 @@ class Stream:
 
     Attributes:
         name: lower-case name, unique in the recording.
-        kind: what its items are.
-        clock: what its stamps count from.
-        source: where stamps and media come from; nothing is read before it is asked for.
-        semantics: which moment of the item the stamp names.
-        nominal_offset_ns: by how much its items are *meant* to lie after the reference tick; None if not
-            stated.
-        latency_ns: known delay between event and stamp; taken off every stamp.
-        nominal_period_ns: intended distance of items; None if not stated.
+        kind: kind of the items.
+        clock: clock of the timestamps.
+        source: reader of timestamps and media; it reads nothing before a method is called.
+        semantics: point of an item's duration that its timestamp marks.
+        nominal_offset_ns: intended distance of the items from the reference tick, positive for later items;
+            None if not stated.
+        latency_ns: known delay between event and timestamp; subtracted from every timestamp.
+        nominal_period_ns: intended distance between consecutive items; None if not stated.
     """
 
     name: str
@@ -215,7 +217,7 @@ class Stream:
 
     @cached_property
     def timestamps(self) -> Timestamps:
-        """Stamps less the stated latency, on the stream's clock. For audio: the starts of its segments."""
+        """The timestamps minus the stated latency, on the stream's clock; for audio, the segment starts."""
         if isinstance(self.source, AudioSource):
             timeline = self.audio_timeline
             return Timestamps(timeline.t_ns, origin=timeline.origin)
@@ -223,9 +225,9 @@ class Stream:
 
     @cached_property
     def audio_timeline(self) -> AudioTimeline:
-        """The audio timeline less the stated latency. Raises DataError for a stream that is not audio."""
+        """The audio timeline minus the stated latency. Raises DataError for a stream that is not audio."""
         if not isinstance(self.source, AudioSource):
-            raise DataError("has no audio samples", where=self.name)
+            raise DataError("the stream has no audio samples", where=self.name)
         return self.source.timeline().shift(-self.latency_ns)
 
 
@@ -234,11 +236,11 @@ class Recording:
     """One capture: several streams and their clocks.
 
     Attributes:
-        name: unique name, characters [A-Za-z0-9_+-], used in keys and shard names.
-        streams: by name, in a fixed order.
-        maps: what is known between clocks.
-        where: path, for messages.
-        reference: the ticks that suit it, as `sync.reference` says them; empty if it states none.
+        name: unique name of characters [A-Za-z0-9_+-], used in keys and shard names.
+        streams: streams by name, in a fixed order.
+        maps: known relations between clocks.
+        path: path of the recording, for messages.
+        reference: preferred ticks, in the syntax of `sync.reference`; empty if the recording states none.
     """
 
     name: str
@@ -248,13 +250,13 @@ class Recording:
     reference: str = ""
 
     def stream(self, name: str) -> Stream:
-        """The stream called `name`. Raises DataError with the names there are."""
+        """Returns the stream called `name`. Raises DataError, which lists the existing names."""
         try:
             return self.streams[name.lower()]
         except KeyError:
-            known = ", ".join(self.streams) or "none"
-            raise DataError(f"no stream '{name}'", where=self.path, hint=f"It has: {known}.") from None
+            hint = f"Choose one of: {', '.join(self.streams)}." if self.streams else ""
+            raise DataError(f"no stream '{name}'", where=self.path, hint=hint) from None
 
     def streams_of_kind(self, *kinds: StreamKind) -> list[Stream]:
-        """Streams of these kinds, in order."""
+        """Returns the streams of these kinds, in the order of `streams`."""
         return [stream for stream in self.streams.values() if stream.kind in kinds]

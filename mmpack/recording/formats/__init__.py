@@ -1,6 +1,6 @@
-"""Recordings of every format as one thing: a :class:`Recording` of :class:`Stream`s, read lazily.
+"""Input formats: each reads a path as :class:`Recording` objects, lazily.
 
-A format is one file: a function from a path to recordings, and a line in `READERS`.
+A new format is one file with a function that maps a path to recordings, and one entry in `FORMATS`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class InputFormat:
     """One input format.
 
     Attributes:
-        name: for messages.
-        accepts: whether a path looks like this format; cheap.
-        read: the recordings at the path. Raises MmpackError.
+        name: name of the format, for messages.
+        accepts: function that returns True if a path looks like this format; cheap.
+        read: function that returns the recordings at a path; raises MmpackError.
     """
 
     name: str
@@ -50,28 +50,28 @@ FORMATS: tuple[InputFormat, ...] = (
 
 
 def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recording]:
-    """All recordings at `path`: a recording.toml or its folder, a nuScenes root or list of names, a media
-    file, or a folder of those.
+    """Opens all recordings at `path`.
 
     Args:
-        path: what to open.
-        root: where a recording.toml's relative paths start, in place of what it says.
+        path: a recording.toml or its folder, a nuScenes root, table or list of file names, a media file, or a
+            folder whose subfolders contain a recording.toml.
+        root: folder that replaces `recording.root` as the base of a recording.toml's relative paths.
 
     Raises:
-        DataError: nothing there, or no reader knows it.
-        ConfigError: its description is wrong.
+        DataError: the path does not exist or has an unknown format.
+        ConfigError: a recording.toml is invalid.
     """
     path = Path(path)
     if not path.exists():
         raise DataError("no such file or folder", where=str(path), hint="Check the path.")
     if root is not None and _has_recording_toml(path):
         return [open_folder(path, root=root)]
-    for reader in FORMATS:
-        if reader.accepts(path):
-            return list(reader.read(path))
-    known = ", ".join(reader.name for reader in FORMATS)
+    for format_ in FORMATS:
+        if format_.accepts(path):
+            return list(format_.read(path))
+    names = ", ".join(format_.name for format_ in FORMATS)
     raise DataError(
-        "no reader knows this input",
+        "the format of this input is unknown",
         where=str(path),
-        hint=f"Describe a folder with {FILE_NAME}, or give one of: {known}.",
+        hint=f"Write a {FILE_NAME} for the folder, or give one of: {names}.",
     )

@@ -1,4 +1,4 @@
-"""The tables of a recording.toml, and which of their keys mean something together."""
+"""The tables of a recording.toml, and checks for keys that have no meaning together."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from mmpack.errors import ConfigError
 from mmpack.recording.model import StreamKind, TimestampSemantics
 from mmpack.settings import Settings
 
-# Keys that every stream has a use for.
-_COMMON = frozenset({"kind", "path", "clock", "semantics", "offset", "latency", "period"})
+# Keys that every stream can have.
+_COMMON_KEYS = frozenset({"kind", "path", "clock", "semantics", "offset", "latency", "period"})
 
 
 class TimeTable(Settings, frozen=True, kw_only=True):
-    """`time = {...}`: where a stream's stamps are.
+    """`time = {...}`: the location of a stream's timestamps.
 
     Fields:
-        path: file of the stamps; default the stream's own file.
-        column: column name, or number in a npy array.
-        columns: the two columns (week, second of week) where unit is gps_week_s.
+        path: file of the timestamps; default: the stream's own file.
+        column: column name, or column index in a npy array.
+        columns: the two columns (week, second of week) for unit gps_week_s.
         unit: s, ms, us, ns or gps_week_s.
-        pattern: for pictures, a regular expression whose first group is the stamp in the file name.
-        file_column: for pictures, the column of file names in `path`; default is the sorted order of the
-            names.
+        pattern: for images, a regular expression whose first group is the timestamp in the file name.
+        file_column: for images, the column of file names in `path`; default: the sorted file names.
     """
 
     path: str = ""
@@ -37,15 +36,15 @@ class StreamTable(Settings, frozen=True, kw_only=True):
 
     Fields:
         kind: camera, audio, imu, can, action, numeric, text, lidar, radar or event.
-        path: its file or folder; may be left out for a stream of stamps alone.
-        track: which track of a container: v:0, a:0, s:0.
-        time: where its stamps are; default: the media's own.
-        clock: name of its clock; default: the recording's.
-        semantics: which moment of an item the stamp names.
-        start: stamp of media time zero, sample 0 or subtitle zero, with a unit.
-        offset: nominal offset to the reference tick, with a unit.
-        latency: known delay between event and stamp, with a unit.
-        period: intended distance of items, with a unit; a drift is measured against it.
+        path: file or folder of the stream; may be omitted for a stream of timestamps alone.
+        track: track of a container: v:0, a:0, s:0.
+        time: location of the timestamps; default: the timestamps of the media file.
+        clock: name of the stream's clock; default: the recording's clock.
+        semantics: point of an item's duration that its timestamp marks: start, mid, end or receive.
+        start: timestamp of media time zero, audio sample 0 or subtitle time zero, with a unit.
+        offset: nominal offset from the reference tick, with a unit.
+        latency: known delay between event and timestamp, with a unit.
+        period: intended distance between items, with a unit; drift is measured against it.
         columns: value columns of a numeric stream.
         text: text column of a timed csv.
         end: end column of a timed csv, in the unit of `time`.
@@ -67,26 +66,35 @@ class StreamTable(Settings, frozen=True, kw_only=True):
 
 
 class ClockTable(Settings, frozen=True, kw_only=True):
-    """`[clocks.NAME]`: what stamps count from."""
+    """`[clocks.NAME]`: a clock of timestamps.
+
+    Fields:
+        domain: what the clock counts from: boot, utc, tai, gps, device or media.
+    """
 
     domain: str
 
 
 class PairsTable(Settings, frozen=True, kw_only=True):
-    """Paired stamps of the same moments on two clocks, row by row."""
+    """Timestamps of the same events on two clocks, paired row by row.
+
+    Fields:
+        source: timestamps on the source clock.
+        target: timestamps on the target clock.
+    """
 
     source: TimeTable
     target: TimeTable
 
 
 class MapTable(Settings, frozen=True, kw_only=True):
-    """`[[clock_maps]]`: target = source + offset, with a drift; stated, or fitted from pairs.
+    """`[[clock_maps]]`: target = source + offset, with a drift; stated, or fitted to pairs.
 
     Fields:
         source, target: clock names.
-        offset: target less source, with a unit.
-        drift_ppm: rate of target against source.
-        pairs: stamps to fit both from.
+        offset: target minus source, with a unit.
+        drift_ppm: rate of the target clock relative to the source clock, in parts per million.
+        pairs: paired timestamps to which offset and drift are fitted.
     """
 
     source: str
@@ -97,10 +105,13 @@ class MapTable(Settings, frozen=True, kw_only=True):
 
 
 class RecordingTable(Settings, frozen=True, kw_only=True):
-    """`[recording]`: its name, where its paths start, its default clock, and its own ticks.
+    """`[recording]`: settings of the recording as a whole.
 
     Fields:
-        reference: the ticks that suit it, as `sync.reference` says them; holds where that is `auto`.
+        name: name of the recording; default: the name of its folder.
+        root: base of relative paths, itself relative to the folder of recording.toml.
+        clock: clock of streams that name none.
+        reference: preferred ticks, in the syntax of `sync.reference`; used where `sync.reference` is `auto`.
     """
 
     name: str = ""
@@ -110,7 +121,7 @@ class RecordingTable(Settings, frozen=True, kw_only=True):
 
 
 class RecordingFile(Settings, frozen=True, kw_only=True):
-    """The whole recording.toml."""
+    """The content of a recording.toml."""
 
     streams: dict[str, StreamTable]
     recording: RecordingTable = RecordingTable()
@@ -119,24 +130,24 @@ class RecordingFile(Settings, frozen=True, kw_only=True):
 
 
 def check_unused_keys(table: StreamTable, format_: str, *used: str) -> None:
-    """Raises ConfigError for a key of `table` that is set and that its kind, in this form of file, has no use for.
+    """Raises ConfigError if `table` sets a key that has no meaning for its kind and source.
 
     Args:
-        table: one stream's.
-        form: what its source is, for the message ('a sound file').
-        used: keys that mean something there, besides those that every stream has.
+        table: table of one stream.
+        format_: description of the source, for the message ('an audio file').
+        used: keys with a meaning for this source, in addition to those that every stream can have.
     """
     blank = StreamTable(kind=table.kind)
     for key in table.__struct_fields__:
-        if key not in _COMMON and key not in used and getattr(table, key) != getattr(blank, key):
+        if key not in _COMMON_KEYS and key not in used and getattr(table, key) != getattr(blank, key):
             raise ConfigError(
                 f"key '{key}' has no meaning for kind '{table.kind}' from {format_}",
-                hint=f"Remove it. Keys with a meaning here: {', '.join(sorted(_COMMON | set(used)))}.",
+                hint=f"Remove it. Keys with a meaning here: {', '.join(sorted(_COMMON_KEYS | set(used)))}.",
             )
 
 
 def check_unused_time_keys(table: TimeTable, *, is_images: bool = False) -> None:
-    """Raises ConfigError for a key of `time = {...}` that would not be read."""
+    """Raises ConfigError if `time = {...}` sets a key that would not be read."""
     if table.pattern and is_images:
         used = {"pattern"}
     elif table.unit == GPS_WEEK_UNIT:

@@ -1,7 +1,6 @@
-"""A single mp4 or mkv as a recording: every video track a camera, every audio track a microphone, every
-subtitle track a text.
+"""Reader of single media files: a video track is a camera, an audio track a microphone, a subtitle track a text.
 
-All tracks of a container share its media clock, so nothing has to be described.
+All tracks of a container share its media clock, so no recording.toml is needed.
 """
 
 from __future__ import annotations
@@ -22,23 +21,25 @@ _TEXT_CODECS = {"mov_text", "subrip", "srt", "webvtt", "ass", "ssa", "text"}
 
 
 def open_media_file(path: Path) -> Recording:
-    """The recording in a media file. Raises DataError if it cannot be opened or holds neither picture nor
-    sound.
+    """Opens a media file as a recording.
+
+    Raises:
+        DataError: the file cannot be opened or has neither a video nor an audio track.
     """
     require_file(path, stream=path.name)
     clock = Clock("media", "media")
     streams: dict[str, Stream] = {}
     for spec, codec in list_tracks(path):
-        letter, number = spec.split(":")
+        letter, index = spec.split(":")
         if letter == "v":
-            name = f"video_{number}"
+            name = f"video_{index}"
             streams[name] = Stream(name, "camera", clock, VideoTrack(path, spec, name))
         elif letter == "a":
-            name = f"audio_{number}"
+            name = f"audio_{index}"
             streams[name] = Stream(name, "audio", clock, AudioTrack(path, spec, name))
         elif codec in _TEXT_CODECS:
-            name = f"text_{number}"
+            name = f"text_{index}"
             streams[name] = Stream(name, "text", clock, SubtitleTrack(path, spec, name))
     if not any(stream.kind in ("camera", "audio") for stream in streams.values()):
-        raise DataError("holds neither a video nor an audio track", where=str(path))
+        raise DataError("the file has neither a video nor an audio track", where=str(path))
     return Recording(sanitise_name(path.stem), streams, path=str(path))

@@ -1,4 +1,4 @@
-"""Microphones: sample-exact files through libsndfile, compressed tracks through one forward decoding pass."""
+"""Audio sources: files read sample-exact with libsndfile, container tracks decoded in one forward pass."""
 
 from __future__ import annotations
 
@@ -22,58 +22,65 @@ from mmpack.recording.model import AudioTimeline
 from mmpack.recording.sources.container import find_track, open_container, scan_packets
 from mmpack.recording.sources.riff import check_riff_size
 
-# A hole in the packets shorter than this many samples, or than two steps of the time base, is rounding and no
-# hole.
+# A gap between packets of at most this many audio samples, or of two steps of the time base, is taken for rounding.
 _ROUNDING_SAMPLES = 64
-# libsndfile does not scale these when asked for int16 (0.5 becomes 0), or lets what is past full scale wrap around.
+# When these are read as int16, libsndfile does not scale them (0.5 becomes 0), or values beyond full scale wrap
+# around.
 _FLOAT_SUBTYPES = frozenset(
     {"FLOAT", "DOUBLE", "VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 )
 
 
 def _rounding_tolerance(to_sample: Fraction) -> int:
-    """Samples that the rounding of stamps can seem to lose, where one step of the time base is `to_sample`
-    samples.
+    """Returns the largest gap, in audio samples, that rounded timestamps can cause.
+
+    Args:
+        to_sample: audio samples per step of the time base.
     """
     return max(_ROUNDING_SAMPLES, math.ceil(2 * to_sample))
 
 
 @dataclass
 class AudioFile:
-    """A wav, flac, aiff or ogg file; any range of samples can be read exactly.
+    """A wav, flac, aiff or ogg file, of which any range of audio samples can be read exactly.
 
-    Samples come as 16 bits: of 24- and 32-bit integers the upper 16, floats times 2**15, rounded and clipped.
+    Audio samples are returned as int16: the upper 16 bits of 24- and 32-bit integers; floats times 2**15, rounded
+    and clipped.
 
     Attributes:
-        path: the file.
-        stream: name for messages.
-        start_ns: stamp of sample 0 on the stream's clock.
+        path: path of the file.
+        stream: name of the stream, for messages.
+        start_ns: timestamp of audio sample 0 on the stream's clock.
     """
 
     path: Path
     stream: str
     start_ns: int = 0
-    _open: soundfile.SoundFile | None = field(default=None, init=False, repr=False)
+    _file: soundfile.SoundFile | None = field(default=None, init=False, repr=False)
 
-    def _file(self) -> soundfile.SoundFile:
-        if self._open is None:
+    def _open(self) -> soundfile.SoundFile:
+        if self._file is None:
             try:
-                self._open = soundfile.SoundFile(self.path)
+                self._file = soundfile.SoundFile(self.path)
             except (soundfile.LibsndfileError, OSError) as error:
                 raise DataError(
                     f"cannot be opened as audio ({error})",
                     where=f"stream '{self.stream}', {self.path}",
-                    hint="The file is truncated or of another format.",
+                    hint="The file is truncated or has another format: copy it again or convert it.",
                 ) from None
-        return self._open
+        return self._file
 
     def timeline(self) -> AudioTimeline:
-        """One segment: sample n lies at start + n / rate. Raises DataError for a file without samples or cut short."""
-        file = self._file()
+        """Returns one segment, in which audio sample n has the time start + n / rate.
+
+        Raises:
+            DataError: the file has no audio samples or is truncated.
+        """
+        file = self._open()
         check_riff_size(self.path, stream=self.stream)
         if file.frames <= 0:
             raise DataError(
-                "holds no samples, or a header that says so",
+                "the file has no audio samples, or its header declares none",
                 where=f"stream '{self.stream}', {self.path}",
                 hint="If the recorder was stopped before it wrote the size, repair the header.",
             )
@@ -87,30 +94,31 @@ class AudioFile:
         )
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels).
+        """Returns the audio samples [start, stop), int16, shape (stop - start, channels).
 
         Raises:
-            DataError: the file ends before, or a float sample is no number.
+            DataError: the file ends before `stop`, or a float sample is not finite.
         """
-        file = self._file()
+        file = self._open()
         is_float = file.subtype in _FLOAT_SUBTYPES
         try:
             file.seek(start)
             samples = file.read(stop - start, dtype="float32" if is_float else "int16", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise DataError(
-                f"samples {start}..{stop} cannot be read ({error})",
+                f"audio samples {start}..{stop} cannot be read ({error})",
                 where=f"stream '{self.stream}', {self.path}",
             ) from None
         if len(samples) != stop - start:
             raise DataError(
-                f"{file.frames} samples declared, but only {start + len(samples)} can be read: the file is truncated",
+                f"the header declares {file.frames} audio samples, but only {start + len(samples)} can be read: "
+                "the file is truncated",
                 where=f"stream '{self.stream}', {self.path}",
                 hint="Copy it again.",
             )
         if is_float and not np.isfinite(samples).all():
             raise DataError(
-                f"samples {start}..{stop} hold one that is no number (NaN or infinite)",
+                f"one of the audio samples {start}..{stop} is not a number (NaN or infinite)",
                 where=f"stream '{self.stream}', {self.path}",
                 hint="Repair it at the source.",
             )
@@ -119,25 +127,25 @@ class AudioFile:
         )
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The file's name and size."""
+        """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None}
+        return {**self.__dict__, "_file": None}
 
 
 @dataclass
 class AudioTrack:
-    """An audio track of a container (AAC, Opus, ...), decoded forward; what lies behind the reader is let go.
+    """An audio track of a container (AAC, Opus, ...), decoded forward; samples before the last range are released.
 
-    Sample numbers count from the first *decoded* sample. Codec priming (AAC packets with pts −1024) never
-    reaches them, because stamps are taken from decoded frames, not from packets.
+    Sample indices count from the first *decoded* audio sample. They exclude codec priming (AAC packets with pts
+    −1024), because the start is taken from the first decoded frame, not from the first packet.
 
     Attributes:
-        path: the container.
-        spec: which track, as in 'a:0'.
-        stream: name for messages.
-        start_ns: stamp of media time zero on the stream's clock.
+        path: path of the container.
+        spec: track specification, as 'a:0'.
+        stream: name of the stream, for messages.
+        start_ns: timestamp of media time zero on the stream's clock.
     """
 
     path: Path
@@ -146,20 +154,25 @@ class AudioTrack:
     start_ns: int = 0
     _decoder: Iterator[tuple[int, NDArray[np.int16]]] | None = field(default=None, init=False, repr=False)
     _chunks: list[tuple[int, NDArray[np.int16]]] = field(default_factory=list, init=False, repr=False)
-    _release: int = field(default=0, init=False, repr=False)
+    _first_available: int = field(default=0, init=False, repr=False)
 
     def timeline(self) -> AudioTimeline:
-        """Segments from packet stamps: a new one wherever a packet does not follow on the one before."""
+        """Returns the segments given by packet timestamps: a gap between two packets starts a new segment.
+
+        Raises:
+            DataError: the track cannot be read or has no audio samples.
+        """
         return self._scan[0]
 
     @cached_property
     def _scan(self) -> tuple[AudioTimeline, int]:
+        """The timeline, and the pts of the first decoded frame."""
         packets = scan_packets(self.path, self.spec, stream=self.stream)
         with open_container(self.path, stream=self.stream) as container:
             audio = find_track(container, self.spec, stream=self.stream, path=self.path)
             rate_hz, channels = audio.codec_context.sample_rate, audio.codec_context.channels
             first_pts = _first_decoded_pts(container, audio, where=f"stream '{self.stream}', {self.path}")
-        # Of a packet that the decoder begins in the middle of (Opus) what is heard counts.
+        # A decoder can begin in the middle of a packet (Opus). Only the decoded part of that packet counts.
         keep = packets.pts + packets.duration > first_pts
         pts, end = np.maximum(packets.pts[keep], first_pts), packets.pts[keep] + packets.duration[keep]
         to_sample = packets.time_base * rate_hz
@@ -183,22 +196,24 @@ class AudioTrack:
         return timeline, first_pts
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
-        """Samples [start, stop), int16, shape (stop - start, channels). Going back restarts the decoder.
+        """Returns the audio samples [start, stop), int16, shape (stop - start, channels).
+
+        A start before the samples that are still in memory restarts the decoder.
 
         Raises:
-            DataError: the decoder gives no sample for a place the packets promised.
+            DataError: the decoder produces fewer audio samples than the packets declare.
         """
-        if self._decoder is None or start < self._release:
-            self._decoder, self._chunks, self._release = self._decode(), [], 0
-        while not self._chunks or self._end() < stop:
-            piece = next(self._decoder, None)
-            if piece is None:
+        if self._decoder is None or start < self._first_available:
+            self._decoder, self._chunks, self._first_available = self._decode(), [], 0
+        while not self._chunks or self._decoded_end() < stop:
+            chunk = next(self._decoder, None)
+            if chunk is None:
                 break
-            self._chunks.append(piece)
-            # Windows ascend and may overlap: what ends before this one starts is not asked for again.
+            self._chunks.append(chunk)
+            # Requested ranges ascend and may overlap, so chunks that end before this range are not needed again.
             while self._chunks and self._chunks[0][0] + len(self._chunks[0][1]) <= start:
                 first, samples = self._chunks.pop(0)
-                self._release = first + len(samples)
+                self._first_available = first + len(samples)
         channels = self.timeline().channels
         out = np.zeros((stop - start, channels), np.int16)
         filled = 0
@@ -207,20 +222,21 @@ class AudioTrack:
             if low < high:
                 out[low - start : high - start] = samples[low - first : high - first]
                 filled += high - low
-        # Time-base rounding can leave a sample between two packets; more than that is damage.
+        # Rounding to the time base can lose a few samples between two packets. More missing samples mean damage.
         if filled < len(out) - _ROUNDING_SAMPLES:
             raise DataError(
-                f"samples {start}..{stop}: the decoder gave {filled} of {len(out)}",
+                f"the decoder produced {filled} of the {len(out)} audio samples {start}..{stop}",
                 where=f"stream '{self.stream}', {self.path}",
-                hint="The track is damaged there.",
+                hint="The track is damaged there: copy the file again or remove the stream.",
             )
         return out
 
-    def _end(self) -> int:
+    def _decoded_end(self) -> int:
         first, samples = self._chunks[-1]
         return first + len(samples)
 
     def _decode(self) -> Iterator[tuple[int, NDArray[np.int16]]]:
+        """Yields each decoded frame: index of its first audio sample, and int16 samples, shape (n, channels)."""
         timeline, first_pts = self._scan
         expected = 0
         with open_container(self.path, stream=self.stream) as container:
@@ -231,7 +247,8 @@ class AudioTrack:
                     samples = _to_int16(frame, timeline.channels)
                     first = round(((frame.pts or 0) - first_pts) * to_sample)
                     if abs(first - expected) <= _rounding_tolerance(to_sample):
-                        first = expected  # contiguous: count samples, do not accumulate rounded stamps
+                        # Contiguous frames are placed by counting samples, so that rounding errors do not accumulate.
+                        first = expected
                     expected = first + len(samples)
                     yield first, samples
             except FFmpegError as error:
@@ -240,11 +257,11 @@ class AudioTrack:
                 ) from None
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The container's name and size."""
+        """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_decoder": None, "_pieces": [], "_let_go": 0}
+        return {**self.__dict__, "_decoder": None, "_chunks": [], "_first_available": 0}
 
 
 def _first_decoded_pts(container: Any, audio: Any, *, where: str) -> int:
@@ -253,11 +270,11 @@ def _first_decoded_pts(container: Any, audio: Any, *, where: str) -> int:
             return int(frame.pts or 0)
     except FFmpegError as error:
         raise DataError(f"decoding stopped ({error})", where=where) from None
-    raise DataError("the track holds no samples", where=where)
+    raise DataError("the track has no audio samples", where=where)
 
 
 def _to_int16(frame: Any, channels: int) -> NDArray[np.int16]:
-    """A decoded frame as int16, shape (samples, channels)."""
+    """Converts a decoded frame to int16, shape (samples, channels)."""
     raw = frame.to_ndarray()
     planar = frame.format.is_planar
     data = raw.T if planar else raw.reshape(-1, channels)
@@ -271,5 +288,5 @@ def _to_int16(frame: Any, channels: int) -> NDArray[np.int16]:
 
 
 def _floats_to_int16(samples: NDArray[np.floating[Any]]) -> NDArray[np.int16]:
-    """Samples of full scale ±1 as int16 of the same shape: times 2**15, rounded, clipped."""
+    """Converts samples of full scale ±1 to int16 of the same shape: times 2**15, rounded, clipped."""
     return np.ascontiguousarray(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16))

@@ -1,4 +1,4 @@
-"""A camera as stamped picture files: passed through byte for byte."""
+"""Camera sources made of image files with timestamps; the files are passed through byte for byte."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.recording.model import Frame, Timestamps
 
 _EXTENSIONS = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-# Larger than any camera's still; bounds what one wrong file can take.
+# This is larger than any camera image, and bounds the memory that one wrong file can take.
 MAX_IMAGE_BYTES = 256 << 20
 _DIGITS = re.compile(r"[0-9]+")
 _MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
@@ -24,15 +24,17 @@ _MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Pictures in files, with a stamp each.
+    """The image files of one camera, each with a timestamp.
 
     Attributes:
-        folder: what the names are relative to.
-        names: the files, in the order of the stamps; a Path for each of a million would be ten times as large.
-        t_ns: int64, shape (n,).
-        origin: where the stamps come from.
-        stream: name for messages.
-        resolution_ns, unit: of the stamps, as in :class:`Timestamps`.
+        folder: folder of the files.
+        names: n file names relative to `folder`, in the order of the timestamps. They are no Path objects, because
+            these would take ten times as much memory.
+        t_ns: int64, shape (n,), timestamps.
+        origin: origin of the timestamps, as in :class:`Timestamps`.
+        stream: name of the stream, for messages.
+        resolution_ns: resolution of the timestamps, as in :class:`Timestamps`.
+        unit: unit of the timestamps, as in :class:`Timestamps`.
     """
 
     folder: Path
@@ -44,32 +46,36 @@ class ImageFiles:
     unit: str = "ns"
 
     def timestamps(self) -> Timestamps:
-        """One stamp per file."""
+        """Returns one timestamp per file."""
         return Timestamps(self.t_ns, resolution_ns=self.resolution_ns, origin=self.origin, unit=self.unit)
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """The files' bytes as they are. Raises DataError for one that is missing, empty or no picture."""
+        """Yields the unchanged bytes of the files with these indices.
+
+        Raises:
+            DataError: a file is missing, empty, or not a JPEG or PNG image.
+        """
         for index in indices:
             path = os.path.join(self.folder, self.names[index])
             extension = _extension(path)
             try:
-                # Sized first: a read with a large limit would reserve that much memory for every file.
+                # The size is checked first, because a read with a large limit reserves that much memory for every file.
                 with open(path, "rb", buffering=0) as file:
-                    fits = os.fstat(file.fileno()).st_size <= MAX_IMAGE_BYTES
-                    data = file.readall() if fits else b"?"
+                    is_small = os.fstat(file.fileno()).st_size <= MAX_IMAGE_BYTES
+                    data = file.readall() if is_small else b"?"
             except OSError as error:
                 raise DataError(
                     f"cannot be read ({error.strerror})", where=f"stream '{self.stream}', {path}"
                 ) from None
             if not extension or not data.startswith(_MAGIC[extension]):
-                fault = "the file is empty" if not data else "is not a JPEG or PNG picture"
+                message = "the file is empty" if not data else "is not a JPEG or PNG image"
                 raise DataError(
-                    fault, where=f"stream '{self.stream}', {path}", hint="Replace or remove the file."
+                    message, where=f"stream '{self.stream}', {path}", hint="Replace or remove the file."
                 )
             yield Frame(index, encoded=data, extension=extension)
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """Name and size of each file; a name alone where there is no file."""
+        """Yields the name and size in bytes of each file; size 0 for a missing file."""
         for name in self.names:
             try:
                 yield os.path.basename(name), os.stat(os.path.join(self.folder, name)).st_size
@@ -78,34 +84,42 @@ class ImageFiles:
 
 
 def _extension(name: str) -> str:
-    """The kind of picture that a file's name claims, '' for any other file."""
+    """Returns "jpg" or "png" by the suffix of a file name, "" for any other suffix."""
     return _EXTENSIONS.get(os.path.splitext(name)[1].lower(), "")
 
 
 def list_images(folder: Path, *, stream: str) -> list[str]:
-    """Names of all JPEG and PNG files of `folder`, sorted. Raises DataError if there are none."""
+    """Lists the names of all JPEG and PNG files of `folder`, sorted. Raises DataError if there are none."""
     if not folder.is_dir():
         raise DataError(
-            "no such folder of pictures",
+            "no such folder of images",
             where=f"stream '{stream}', {folder}",
             hint="Correct its path in recording.toml.",
         )
     names = sorted(name for name in os.listdir(folder) if _extension(name))
     if not names:
-        raise DataError("no JPEG or PNG file in the folder", where=f"stream '{stream}', {folder}")
+        raise DataError("the folder has no JPEG or PNG file", where=f"stream '{stream}', {folder}")
     return names
 
 
 def timestamps_from_names(
     folder: Path, names: Sequence[str], pattern: str, unit: str, *, stream: str
 ) -> NDArray[np.int64]:
-    """The integer that `pattern`'s first group finds in each of `names`, as ns, int64, shape (n,).
+    """Reads timestamps from file names.
 
-    The pattern is searched in the name alone, not in the path of `folder`, which is for messages.
+    Args:
+        folder: folder of the files, for messages.
+        names: n file names; the pattern is searched in these alone.
+        pattern: regular expression whose first group matches the integer timestamp.
+        unit: unit of the timestamps.
+        stream: name of the stream, for messages.
+
+    Returns:
+        int64, shape (n,), timestamps in ns.
 
     Raises:
-        ConfigError: the pattern is no regular expression with a group, or the unit is unknown.
-        DataError: a name does not match, or a stamp is past int64 ns (a wrong unit).
+        ConfigError: the pattern is not a regular expression with a group, or the unit is unknown.
+        DataError: a name does not match, or a timestamp exceeds int64 ns (a wrong unit).
     """
     try:
         expression = re.compile(pattern)
@@ -123,7 +137,7 @@ def timestamps_from_names(
         match = expression.search(name)
         if match is None or not _DIGITS.fullmatch(match[1] or ""):
             raise DataError(
-                f"no stamp: the name does not match time.pattern '{pattern}'",
+                f"the file name has no timestamp: it does not match time.pattern '{pattern}'",
                 where=f"stream '{stream}', {folder / name}",
             )
         digits.append(match[1])

@@ -1,4 +1,4 @@
-"""Texts that hold for an interval: srt and vtt files, subtitle tracks, csv with times."""
+"""Sources of texts that are valid for an interval: srt and vtt files, subtitle tracks, csv files with times."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_SUBTITLE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class TimedTexts:
-    """Texts already at hand, with their stamps.
+    """Texts that are already in memory, with their timestamps.
 
     Attributes:
-        lines: the texts.
-        line_timestamps: their stamps, with ends.
-        path: the file they came from.
+        lines: texts, in file order.
+        line_timestamps: starts and ends of the texts.
+        path: path of the file that the texts were read from.
     """
 
     lines: tuple[str, ...]
@@ -35,26 +35,26 @@ class TimedTexts:
     path: Path
 
     def timestamps(self) -> Timestamps:
-        """Starts and ends."""
+        """Returns the starts and ends of all texts."""
         return self.line_timestamps
 
     def texts(self) -> list[str]:
-        """All texts, in file order."""
+        """Returns all texts, in file order."""
         return list(self.lines)
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The file's name and size."""
+        """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
 
 
 @dataclass(frozen=True)
 class SubtitleFile:
-    """An srt or vtt file. Their stamps are milliseconds, so integers all the way.
+    """An srt or vtt file, whose timestamps are integer milliseconds.
 
     Attributes:
-        path: the file.
-        stream: name for messages.
-        start_ns: stamp of subtitle time zero on the stream's clock.
+        path: path of the file.
+        stream: name of the stream, for messages.
+        start_ns: timestamp of subtitle time zero on the stream's clock.
     """
 
     path: Path
@@ -65,28 +65,31 @@ class SubtitleFile:
     def _events(self) -> list[tuple[int, int, str]]:
         where = f"stream '{self.stream}', {self.path}"
         if self.path.stat().st_size > MAX_SUBTITLE_BYTES:
-            raise DataError(f"larger than {MAX_SUBTITLE_BYTES} bytes, so not subtitles", where=where)
+            raise DataError(
+                f"the file is larger than {MAX_SUBTITLE_BYTES} bytes, so it is not a subtitle file",
+                where=where,
+            )
         try:
             loaded = pysubs2.load(str(self.path), encoding="utf-8")
         except (pysubs2.exceptions.Pysubs2Error, UnicodeDecodeError) as error:
             raise DataError(f"cannot be read as subtitles ({error})", where=where) from None
         events = [(event.start, event.end, event.plaintext) for event in loaded if not event.is_comment]
         if not events:
-            raise DataError("no subtitle in the file", where=where)
+            raise DataError("the file has no subtitles", where=where)
         return events
 
     def timestamps(self) -> Timestamps:
-        """Starts and ends. Raises DataError."""
+        """Returns the starts and ends of all texts. Raises DataError."""
         starts = np.array([start for start, _, _ in self._events], np.int64) * 10**6
         ends = np.array([end for _, end, _ in self._events], np.int64) * 10**6
         return Timestamps(starts + self.start_ns, ends + self.start_ns, 10**6, self.path.suffix.lstrip("."))
 
     def texts(self) -> list[str]:
-        """All texts, in file order. Raises DataError."""
+        """Returns all texts, in file order. Raises DataError."""
         return [text for _, _, text in self._events]
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The file's name and size."""
+        """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
 
 
@@ -95,10 +98,10 @@ class SubtitleTrack:
     """A subtitle track of a container (mov_text, SubRip, WebVTT, ASS).
 
     Attributes:
-        path: the container.
-        spec: which track, as in 's:0'.
-        stream: name for messages.
-        start_ns: stamp of media time zero on the stream's clock.
+        path: path of the container.
+        spec: track specification, as 's:0'.
+        stream: name of the stream, for messages.
+        start_ns: timestamp of media time zero on the stream's clock.
     """
 
     path: Path
@@ -110,48 +113,47 @@ class SubtitleTrack:
     def _events(self) -> tuple[Timestamps, list[str]]:
         rows: list[tuple[int, int, str]] = []
         with open_container(self.path, stream=self.stream) as container:
-            found = find_track(container, self.spec, stream=self.stream, path=self.path)
-            codec, time_base = found.codec_context.name, found.time_base
-            for packet in container.demux(found):
+            track = find_track(container, self.spec, stream=self.stream, path=self.path)
+            codec, time_base = track.codec_context.name, track.time_base
+            for packet in container.demux(track):
                 if packet.pts is None or packet.size == 0:
                     continue
                 text = _decode_packet(bytes(packet), codec)
                 if text:
                     rows.append((packet.pts, packet.pts + (packet.duration or 0), text))
         if not rows or time_base is None:
-            raise DataError("no subtitle in the track", where=f"stream '{self.stream}', {self.path}")
+            raise DataError("the track has no subtitles", where=f"stream '{self.stream}', {self.path}")
         starts = np.array([row[0] for row in rows], np.int64)
         ends = np.array([row[1] for row in rows], np.int64)
         tick_ns = time_base * 10**9
-        when = Timestamps(
+        timestamps = Timestamps(
             pts_to_ns(starts, time_base, self.start_ns),
             pts_to_ns(ends, time_base, self.start_ns),
             max(1, -(-tick_ns.numerator // tick_ns.denominator)),
             "pts",
         )
-        return when, [row[2] for row in rows]
+        return timestamps, [row[2] for row in rows]
 
     def timestamps(self) -> Timestamps:
-        """Starts and ends. Raises DataError."""
+        """Returns the starts and ends of all texts. Raises DataError."""
         return self._events[0]
 
     def texts(self) -> list[str]:
-        """All texts, in track order. Raises DataError."""
+        """Returns all texts, in the order of the track. Raises DataError."""
         return self._events[1]
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The container's name and size."""
+        """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
 
 
 def _decode_packet(data: bytes, codec: str) -> str:
-    """The text of one subtitle packet; a filler packet gives ''."""
-    if codec == "mov_text":  # ISO/IEC 14496-17: 16-bit length, text, then style boxes
+    """Returns the text of one subtitle packet, '' for a filler packet."""
+    # A mov_text packet (ISO/IEC 14496-17) is a 16-bit length, the text, then style boxes.
+    if codec == "mov_text":
         data = data[2 : 2 + int.from_bytes(data[:2], "big")]
     text = data.decode("utf-8", errors="replace")
-    if codec in (
-        "ass",
-        "ssa",
-    ):  # Matroska: ReadOrder, Layer, Style, Name, three margins, Effect, then the text
+    # In Matroska, the text follows ReadOrder, Layer, Style, Name, three margins and Effect.
+    if codec in ("ass", "ssa"):
         text = text.split(",", 8)[-1]
     return pysubs2.SSAEvent(text=text.replace("\n", "\\N")).plaintext.strip()

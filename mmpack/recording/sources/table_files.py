@@ -1,4 +1,4 @@
-"""One csv, npy or parquet file as columns."""
+"""Reader of csv, npy and parquet files as columns."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ from mmpack.errors import DataError
 from mmpack.recording.files import require_file
 from mmpack.settings import suggest
 
-# Numeric streams are kept in memory while a recording is built: 4 GiB of csv are weeks of IMU.
+# Numeric streams stay in memory while a recording is built. 4 GiB of csv are weeks of IMU data.
 MAX_TABLE_BYTES = 4 << 30
 
 
 class ColumnTable:
-    """One file as named or numbered columns.
+    """A table file as columns with names or indices.
 
-    A number that is absent reads as NaN, as a sensor writes it that has nothing to say. `holes` holds the
-    first such row by column. A column of lists is one column for each element, NAME.0, NAME.1, ...; `elements`
-    holds how many, by NAME.
+    A missing number is NaN, which is also what sensors write when they have no value. A column of lists is split
+    into one column per element: NAME.0, NAME.1, ...
+
+    Attributes:
+        columns: by name or index as text, a numpy array, or an Arrow array for text.
+        where: stream and file, for messages.
+        missing: index of the first row without a value, by column name; only columns with such a row.
+        elements: number of elements of each list column, by its NAME.
     """
 
     def __init__(
@@ -43,7 +48,7 @@ class ColumnTable:
         self.elements = elements or {}
 
     def column_names(self, selected: Collection[str]) -> tuple[str, ...]:
-        """`wanted`, with a column of lists replaced by its elements."""
+        """Returns the `selected` names, with each list column replaced by its element columns."""
         return tuple(
             name
             for column in selected
@@ -53,13 +58,21 @@ class ColumnTable:
         )
 
     def column(self, name: str | int | None) -> Any:
-        """The column as a numpy array, or an Arrow array for text. Raises DataError with the nearest name."""
+        """Returns a column as a numpy array, or as an Arrow array for text.
+
+        Args:
+            name: name or index of the column; None for the only column of the file.
+
+        Raises:
+            DataError: there is no such column (the error suggests the nearest name), or the file has several columns
+                and `name` is None.
+        """
         if name is None:
             if len(self.columns) != 1:
                 raise DataError(
-                    f"time.column is not set and the file has {len(self.columns)} columns",
+                    f"time.column is not set, but the file has {len(self.columns)} columns",
                     where=self.where,
-                    hint=f"Columns: {', '.join(self.columns)}.",
+                    hint=f"Set time.column to one of: {', '.join(self.columns)}.",
                 )
             return next(iter(self.columns.values()))
         try:
@@ -70,37 +83,41 @@ class ColumnTable:
             ) from None
 
     def as_array(self, name: str | int | None) -> Any:
-        """As :meth:`column`, for what has to be there in every row. Raises DataError naming the first row
-        without it.
+        """Returns a column that must have a value in every row; otherwise like :meth:`column`.
+
+        Raises:
+            DataError: as in :meth:`column`, or a row has no value; the error names the first such row.
         """
         values = self.column(name)
-        hole = self.missing.get(next(iter(self.columns)) if name is None else str(name))
-        if hole is not None:
-            raise DataError(f"no value in row {hole}", where=self.where, hint="Fill or remove the row.")
+        row = self.missing.get(next(iter(self.columns)) if name is None else str(name))
+        if row is not None:
+            raise DataError(f"no value in row {row}", where=self.where, hint="Fill or remove the row.")
         return values
 
 
 def read_table(
     path: Path, *, stream: str, text: Collection[str] = (), only: Collection[str] = ()
 ) -> ColumnTable:
-    """The csv, parquet or npy file at `path`.
+    """Reads a csv, parquet or npy file.
 
-    A npy file without a suffix is recognised by its first bytes. Its columns are '0', '1', ...; pickled
-    arrays are refused. Spaces around the column names of a csv do not count.
+    npy and parquet files are recognised by their first bytes. The columns of a npy array are '0', '1', ...; pickled
+    arrays are not read. Spaces around the column names of a csv are removed.
 
     Args:
-        path: the file.
-        stream: name for messages.
-        text: columns that stay text where the format is text.
-        only: columns to read, where the file has all of them; empty for all.
+        path: path of the file.
+        stream: name of the stream, for messages.
+        text: names of csv columns that are not converted to numbers.
+        only: names of the columns to read; all columns are read if it is empty or names a column that the file lacks.
 
     Raises:
-        DataError: missing, empty, too large, damaged, or of no known format.
+        DataError: the file is missing, empty, too large, damaged, or has an unknown format.
     """
     require_file(path, stream=stream)
     where = f"stream '{stream}', {path}"
     if path.stat().st_size > MAX_TABLE_BYTES:
-        raise DataError(f"larger than {MAX_TABLE_BYTES} bytes", where=where, hint="Split the recording.")
+        raise DataError(
+            f"the file is larger than {MAX_TABLE_BYTES} bytes", where=where, hint="Split the recording."
+        )
     with path.open("rb") as file:
         magic = file.read(6)
     try:
@@ -113,12 +130,14 @@ def read_table(
             return _from_arrow(_read_csv(path, set(text), set(only)), where=where)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise DataError(f"cannot be read as a table ({_first_line(error)})", where=where) from None
-    raise DataError("is neither csv, parquet nor npy", where=where, hint="Convert it, or correct the path.")
+    raise DataError(
+        "the file is neither csv, parquet nor npy", where=where, hint="Convert the file, or correct its path."
+    )
 
 
 def _read_csv(path: Path, text: set[str], only: set[str]) -> pa.Table:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    # Sentences are quoted because they hold commas and line ends.
+    # Quoted texts can contain commas and line ends.
     parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     with pa_csv.open_csv(path, parse_options=parsing) as reader:
         header = reader.schema.names
@@ -136,21 +155,21 @@ def _from_array(array: NDArray[Any], *, where: str) -> ColumnTable:
         return ColumnTable({name: array[name] for name in array.dtype.names}, where=where)
     if array.ndim not in (1, 2) or array.dtype.kind not in "iuf":
         raise DataError(
-            f"array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where
+            f"an array of shape {array.shape} and type {array.dtype} is not a table of numbers", where=where
         )
     grid = array.reshape(len(array), -1)
-    return ColumnTable({str(number): grid[:, number] for number in range(grid.shape[1])}, where=where)
+    return ColumnTable({str(index): grid[:, index] for index in range(grid.shape[1])}, where=where)
 
 
 def _from_arrow(table: pa.Table, *, where: str) -> ColumnTable:
     columns: dict[str, Any] = {}
-    holes: dict[str, int] = {}
+    missing: dict[str, int] = {}
     elements: dict[str, int] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name in columns:
             raise DataError(f"two columns are called '{name}'", where=where, hint="Rename one of them.")
         if column.null_count:
-            holes[name] = int(np.argmin(column.is_valid().to_numpy()))
+            missing[name] = int(np.argmin(column.is_valid().to_numpy()))
         if pa.types.is_null(column.type):
             column = column.cast(pa.float64())
         elif pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
@@ -163,26 +182,28 @@ def _from_arrow(table: pa.Table, *, where: str) -> ColumnTable:
             columns.update(zip(_element_names(name, grid.shape[1]), grid.T, strict=True))
         else:
             columns[name] = column.to_numpy()
-    return ColumnTable(columns, where=where, missing=holes, elements=elements)
+    return ColumnTable(columns, where=where, missing=missing, elements=elements)
 
 
 def _element_names(column: str, count: int) -> list[str]:
-    return [f"{column}.{number}" for number in range(count)]
+    return [f"{column}.{index}" for index in range(count)]
 
 
 def _stack_lists(name: str, column: pa.ChunkedArray, *, where: str) -> NDArray[Any]:
-    """A column of lists, all of one length, as an array with a column for each element."""
+    """Converts a column of n lists of equal length k to an array of shape (n, k). Raises DataError."""
     lengths = pc.call_function("list_value_length", [column]).fill_null(-1).to_numpy()
     odd = np.flatnonzero((lengths < 0) | (lengths != lengths[:1]))
     if odd.size:
         raise DataError(
             f"column '{name}' holds lists of different lengths, as in row {odd[0]}",
             where=where,
-            hint="Leave it out of columns, or write lists of one length.",
+            hint="Remove it from `columns`, or write lists of equal length.",
         )
     values = pc.call_function("list_flatten", [column]).to_numpy()
     if values.dtype.kind not in "iufb":
-        raise DataError(f"column '{name}' holds lists of {column.type.value_type}", where=where)
+        raise DataError(
+            f"column '{name}' holds lists of {column.type.value_type}, not of numbers", where=where
+        )
     return values.reshape(len(column), -1) if len(column) else np.empty((0, 0))
 
 

@@ -1,7 +1,7 @@
-"""Rows of numbers with a stamp each: csv, npy and parquet.
+"""Numeric sources: table rows with timestamps, in csv, npy and parquet files.
 
-Times in text are read as text and converted as exact decimals; times in float arrays are converted with the
-resolution that their type leaves; integers stay integers.
+Times in text files are read as text and converted as exact decimals. Times in float arrays are converted with the
+resolution of their type. Integer times stay integers.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from mmpack.recording.model import Timestamps
 from mmpack.recording.sources.table_files import ColumnTable, read_table
 from mmpack.settings import suggest
 
-# Stamps written as text that are converted at once: each is some hundred bytes of Python objects on the way.
-_DECIMALS_AT_ONCE = 1 << 16
+#: Number of decimal texts that are converted at once; each takes about a hundred bytes of Python objects meanwhile.
+DECIMAL_BLOCK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
 class TimeColumn:
-    """Where a table keeps its stamps.
+    """The location of a stream's timestamps in a table file.
 
     Attributes:
-        path: the file that holds them.
-        column: column name (csv, parquet) or number (npy); None if the file is nothing but stamps.
+        path: path of the file.
+        column: column name (csv, parquet) or index (npy); None if the file has only one column.
         unit: s, ms, us, ns, or gps_week_s for a pair of columns (week, second of week).
-        pair: the two columns where unit is gps_week_s.
+        pair: the two columns of unit gps_week_s, else None.
     """
 
     path: Path
@@ -46,14 +46,19 @@ class TimeColumn:
     pair: tuple[str | int, str | int] | None = None
 
     def read(self, *, stream: str) -> Timestamps:
-        """All stamps. Raises DataError naming file and column."""
+        """Reads all timestamps.
+
+        Raises:
+            ConfigError: the unit is unknown, or gps_week_s lacks its two columns.
+            DataError: the column cannot be read or converted; the error names file and column.
+        """
         where = f"stream '{stream}', {self.path}, {self._label()}"
-        table = read_table(self.path, stream=stream, text=self._names(), only=self._names())
+        table = read_table(self.path, stream=stream, text=self.column_names(), only=self.column_names())
         if self.unit == GPS_WEEK_UNIT:
             if self.pair is None:
-                raise ConfigError("unit gps_week_s needs time.columns = [week, seconds]", where=where)
+                raise ConfigError("the unit gps_week_s needs time.columns = [week, seconds]", where=where)
             week, seconds = (
-                np.asarray(_as_numbers(table.as_array(name), where), np.float64) for name in self.pair
+                np.asarray(_convert_to_numbers(table.as_array(name), where), np.float64) for name in self.pair
             )
             t_ns = gps_week_s_to_ns(week, seconds, where=where)
             resolution_ns = floats_to_ns(seconds, "s")[1]
@@ -62,7 +67,8 @@ class TimeColumn:
         unit = self.unit if self.unit in UNIT_NS else "s"
         return Timestamps(t_ns, resolution_ns=resolution_ns, origin=self._label(), unit=unit)
 
-    def _names(self) -> set[str]:
+    def column_names(self) -> set[str]:
+        """Returns the names of the time columns; empty if the file has only one column."""
         return {str(name) for name in ([self.column] if self.pair is None else self.pair) if name is not None}
 
     def _label(self) -> str:
@@ -70,6 +76,7 @@ class TimeColumn:
 
 
 def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
+    """Converts a time column to int64 ns and returns it with its resolution in ns."""
     if unit not in UNIT_NS:
         raise ConfigError(
             f"unknown time unit '{unit}'", where=where, hint=suggest(unit, [*UNIT_NS, GPS_WEEK_UNIT])
@@ -77,61 +84,65 @@ def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int
     if isinstance(column, pa.ChunkedArray):
         return _text_to_ns(column, unit, where=where)
     array = np.asarray(column)
-    if array.dtype.kind == "M":  # carries its own unit
+    if array.dtype.kind == "M":  # A datetime column has its own unit; read_table converts Arrow columns to ns.
         return array.astype(np.int64), 1
     if array.dtype.kind == "f":
         if unit == "ns" and len(array) and np.abs(array).max() >= 2.0**53:
-            lost = int(np.spacing(np.abs(array).max()))
+            step_ns = int(np.spacing(np.abs(array).max()))
             raise DataError(
-                f"nanoseconds stored as {array.dtype}: steps of {lost} ns, the true stamps are lost",
+                f"nanoseconds are stored as {array.dtype} with steps of {step_ns} ns, so the exact timestamps are lost",
                 where=where,
-                hint="Write the stamps as integers at the source.",
+                hint="Write the timestamps as integers at the source.",
             )
         return floats_to_ns(array, unit, where=where)
     if array.dtype.kind not in "iu":
-        raise DataError(f"holds {array.dtype}, which is no time", where=where, hint="Choose another column.")
+        raise DataError(
+            f"the column holds {array.dtype}, which is not a time", where=where, hint="Choose another column."
+        )
     return integers_to_ns(array, unit, where=where), UNIT_NS[unit]
 
 
 def _text_to_ns(column: pa.ChunkedArray, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
-    """Stamps in text, exactly: integers as such, decimals in blocks."""
+    """Converts timestamps in text exactly: integers in one pass, decimals in blocks."""
     trimmed = pc.call_function("utf8_trim_whitespace", [column])
-    # Arrow alone would take '0x1F' for an integer too.
-    plain = pc.call_function("match_substring_regex", [trimmed], pc.MatchSubstringOptions("^-?[0-9]+$"))
-    if plain.to_numpy().all():
+    # Arrow's cast alone would accept '0x1F' as an integer.
+    is_integer = pc.call_function("match_substring_regex", [trimmed], pc.MatchSubstringOptions("^-?[0-9]+$"))
+    if is_integer.to_numpy().all():
         try:
             return integers_to_ns(trimmed.cast(pa.int64()).to_numpy(), unit, where=where), UNIT_NS[unit]
         except pa.ArrowInvalid:
-            pass  # past int64: the decimals' message names the row
-    parts: list[NDArray[np.int64]] = []
+            pass  # A value exceeds int64. The conversion of decimals below raises the error that names its row.
+    blocks: list[NDArray[np.int64]] = []
     finest_ns = np.iinfo(np.int64).max
-    for start in range(0, len(column), _DECIMALS_AT_ONCE):
-        texts = column.slice(start, _DECIMALS_AT_ONCE).to_pylist()
+    for start in range(0, len(column), DECIMAL_BLOCK_ROWS):
+        texts = column.slice(start, DECIMAL_BLOCK_ROWS).to_pylist()
         t_ns, resolution_ns = decimals_to_ns(texts, unit, where=where, first_row=start)
-        parts.append(t_ns)
+        blocks.append(t_ns)
         finest_ns = min(finest_ns, resolution_ns)
-    return np.concatenate(parts), finest_ns
+    return np.concatenate(blocks), finest_ns
 
 
-def _as_numbers(column: Any, where: str) -> Any:
+def _convert_to_numbers(column: Any, where: str) -> Any:
     try:
         return (
             [float(value) for value in column.to_pylist()] if isinstance(column, pa.ChunkedArray) else column
         )
     except ValueError as error:
-        raise DataError(f"is no number ({error})", where=where, hint="Choose another column.") from None
+        raise DataError(
+            f"a value is not a number ({error})", where=where, hint="Choose another column."
+        ) from None
 
 
 def _check_numeric_text(name: str, column: pa.ChunkedArray, *, where: str) -> None:
-    """Raises DataError for a column that came out as text although most of its cells are numbers."""
+    """Raises DataError for a column that was read as text although most of its cells are numbers."""
     cells = [(row, cell) for row, cell in enumerate(column.to_pylist()) if cell and cell.strip()]
     odd = [(row, cell) for row, cell in cells if not _is_number(cell)]
     if odd and 2 * len(odd) < len(cells):
         row, cell = odd[0]
         raise DataError(
-            f"column '{name}' holds numbers, but {cell[:40]!r} in row {row}",
+            f"column '{name}' holds numbers, but also {cell[:40]!r} in row {row}",
             where=where,
-            hint="Correct the cell, or list the columns that are wanted in `columns`.",
+            hint="Correct the cell, or list the columns to read in `columns`.",
         )
 
 
@@ -145,14 +156,14 @@ def _is_number(cell: str) -> bool:
 
 @dataclass(frozen=True)
 class NumericTable:
-    """A numeric stream in one file, its stamps in the same or another.
+    """A numeric stream in one file, with timestamps in the same or another file.
 
     Attributes:
-        path: file of the values.
-        time: where the stamps are.
-        stream: name for messages.
-        wanted: value columns, or columns of lists of values; empty for all but the time columns.
-        start_ns: added to every stamp.
+        path: path of the file with the values.
+        time: location of the timestamps.
+        stream: name of the stream, for messages.
+        selected_columns: value columns, or columns of lists of values; empty for all numeric columns but the time.
+        start_ns: duration added to every timestamp.
     """
 
     path: Path
@@ -167,30 +178,34 @@ class NumericTable:
 
     @cached_property
     def _content(self) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-        """Names and values of the columns; the table itself is let go."""
+        """The names and values of the value columns. The table itself is not kept in memory."""
         where = f"stream '{self.stream}', {self.path}"
         table = read_table(self.path, stream=self.stream, only=self.selected_columns)
-        names = table.column_names(self.selected_columns) or self._numeric(table, where=where)
+        names = table.column_names(self.selected_columns) or self._find_numeric_columns(table, where=where)
         if not names:
-            raise DataError("no numeric column besides the time", where=where)
+            raise DataError("the table has no numeric column besides the time", where=where)
         values = np.empty((len(table.column(names[0])), len(names)), np.float64)
-        for place, name in enumerate(names):
+        for index, name in enumerate(names):
             column = table.column(name)
             if isinstance(column, pa.ChunkedArray):
                 _check_numeric_text(name, column, where=where)
             if isinstance(column, pa.ChunkedArray) or np.asarray(column).dtype.kind not in "iufb":
                 raise DataError(
-                    f"column '{name}' is not numeric", where=where, hint="Leave it out of columns."
+                    f"column '{name}' is not numeric", where=where, hint="Remove it from `columns`."
                 )
-            values[:, place] = column
+            values[:, index] = column
         return names, values
 
-    def _numeric(self, table: ColumnTable, *, where: str) -> tuple[str, ...]:
-        """All numeric columns but those of the time; columns that are text throughout are left out."""
-        own_time = self.time._names() if self.time.path == self.path else set()
+    def _find_numeric_columns(self, table: ColumnTable, *, where: str) -> tuple[str, ...]:
+        """Returns the names of all numeric columns except the time columns.
+
+        Raises:
+            DataError: a column mixes numbers with a few texts.
+        """
+        time_columns = self.time.column_names() if self.time.path == self.path else set()
         names: list[str] = []
         for name, column in table.columns.items():
-            if name in own_time:
+            if name in time_columns:
                 continue
             if isinstance(column, pa.ChunkedArray):
                 _check_numeric_text(name, column, where=where)
@@ -199,36 +214,37 @@ class NumericTable:
         return tuple(names)
 
     def timestamps(self) -> Timestamps:
-        """Stamps of all rows. Raises DataError."""
+        """Returns the timestamps of all table rows. Raises ConfigError, DataError."""
         return self._timestamps
 
     def columns(self) -> tuple[str, ...]:
-        """Value columns: those asked for (of lists, their elements), or all numeric ones but the time columns.
+        """Returns the names of the value columns, with list columns replaced by their element columns.
 
         Raises:
-            DataError: none is numeric, or one of numbers holds a cell that is none.
+            DataError: there is no numeric column, a selected column is not numeric, or a numeric column has a cell
+                that is not a number.
         """
         return self._content[0]
 
     def values(self) -> NDArray[np.float64]:
-        """All values, float64, shape (n, columns).
+        """Returns all values, float64, shape (n, columns), in file order.
 
         Raises:
-            DataError: a column of text, or another number of rows than of stamps.
+            DataError: as in :meth:`columns`, or the numbers of table rows and timestamps differ.
         """
         values = self._content[1]
         if len(values) != len(self._timestamps):
             where = f"stream '{self.stream}', {self.path}"
-            raise DataError(f"{len(values)} rows but {len(self._timestamps)} stamps", where=where)
+            raise DataError(f"{len(values)} rows but {len(self._timestamps)} timestamps", where=where)
         return values
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """Names and sizes of the value and time files."""
+        """Yields the names and sizes in bytes of the value file and the time file."""
         for path in dict.fromkeys((self.path, self.time.path)):
             yield file_identity(path)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The parsed table is read again where it is needed rather than sent along.
+        # The cached values are left out: a process that receives this object reads the file again, if at all.
         return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -236,6 +252,6 @@ class NumericTable:
 
 
 def read_text_column(path: Path, column: str, *, stream: str) -> Sequence[str]:
-    """A column of a table as text. Raises DataError."""
+    """Returns a column of a table file as texts. Raises DataError."""
     values = read_table(path, stream=stream, text=[column], only=[column]).as_array(column)
     return values.to_pylist() if isinstance(values, pa.ChunkedArray) else [str(value) for value in values]

@@ -1,4 +1,4 @@
-"""Streams that have timestamps only."""
+"""Sources of streams that have timestamps without content."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mmpack.recording.sources.tables import TimeColumn
 
 @dataclass(frozen=True)
 class TimestampColumn:
-    """Stamps without content.
+    """Timestamps without content, in a column of a table file.
 
     Attributes:
-        time: where the stamps are.
-        stream: name for messages.
-        start_ns: added to every stamp.
+        time: location of the timestamps.
+        stream: name of the stream, for messages.
+        start_ns: duration added to every timestamp.
     """
 
     time: TimeColumn
@@ -27,24 +27,29 @@ class TimestampColumn:
     start_ns: int = 0
 
     def timestamps(self) -> Timestamps:
-        """All stamps. Raises DataError."""
+        """Returns all timestamps. Raises ConfigError, DataError."""
         return self.time.read(stream=self.stream).shift(self.start_ns)
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The file's name and size."""
+        """Yields the file's name and size in bytes."""
         yield file_identity(self.time.path)
 
 
 class FileNameTimestamps:
-    """Stamps that file names give, for sensors whose content is not read (lidar, radar, absent pictures)."""
+    """Timestamps from file names, for sensors whose content is not read (lidar, radar, missing images).
+
+    Args:
+        t_ns: int64, shape (n,), timestamps.
+        origin: origin of the timestamps, as in :class:`Timestamps`.
+    """
 
     def __init__(self, t_ns: np.ndarray, origin: str) -> None:
         self._timestamps = Timestamps(t_ns, resolution_ns=1000, origin=origin)
 
     def timestamps(self) -> Timestamps:
-        """All stamps."""
+        """Returns all timestamps."""
         return self._timestamps
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """Nothing is read beyond the names."""
+        """Returns no files, because only file names are read."""
         return ()

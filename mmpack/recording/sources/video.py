@@ -1,7 +1,7 @@
-"""A camera as a video track: stamps from packets, frames from one sequential pass of the decoder.
+"""Camera sources made of video tracks: timestamps from packets, frames from one sequential decoding pass.
 
-No seeking: in some files a fresh seek to a keyframe gives the right stamp and the wrong pixels, without an
-error, in every decoder. A pass from the start cannot.
+The reader never seeks. In some files, every decoder returns the right timestamp with wrong pixels after a seek to a
+keyframe, without an error. A pass from the start always returns the right pixels.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from mmpack.recording.sources.container import TrackPackets, find_track, open_co
 
 @dataclass(frozen=True)
 class VideoTrack:
-    """Frames of one video track.
+    """The frames of one video track.
 
     Attributes:
-        path: the container.
-        spec: which track, as in 'v:0'.
-        stream: name for messages.
-        start_ns: stamp of media time zero on the stream's clock.
-        frame_stamps: stamps of the frames in presentation order where a file gives them; else pts + start_ns.
+        path: path of the container.
+        spec: track specification, as 'v:0'.
+        stream: name of the stream, for messages.
+        start_ns: timestamp of media time zero on the stream's clock.
+        frame_timestamps: timestamps of the frames in presentation order, from a separate file; None for
+            pts + start_ns.
     """
 
     path: Path
@@ -45,16 +46,18 @@ class VideoTrack:
         return scan_packets(self.path, self.spec, stream=self.stream)
 
     def timestamps(self) -> Timestamps:
-        """Stamps of all frames in presentation order. Raises DataError if a stamp file has another number of
-        rows.
+        """Returns the timestamps of all frames in presentation order.
+
+        Raises:
+            DataError: the track cannot be read, or the numbers of frames and of separate timestamps differ.
         """
         packets = self._packets
         if self.frame_timestamps is not None:
             if len(self.frame_timestamps) != len(packets.pts):
                 raise DataError(
-                    f"{len(packets.pts)} frames but {len(self.frame_timestamps)} stamps",
+                    f"{len(packets.pts)} frames but {len(self.frame_timestamps)} timestamps",
                     where=f"stream '{self.stream}', {self.path}",
-                    hint="The stamp file needs one row per frame, in presentation order.",
+                    hint="Write one row per frame into the timestamp file, in presentation order.",
                 )
             return self.frame_timestamps
         t_ns = pts_to_ns(packets.pts, packets.time_base, self.start_ns)
@@ -64,46 +67,49 @@ class VideoTrack:
         )
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """Decodes from the start and yields the wanted frames, found by their pts.
+        """Decodes the track from its start and yields the requested frames, identified by their pts.
+
+        Args:
+            indices: frame indices in presentation order, ascending; a repeated index yields its frame again.
 
         Raises:
-            DataError: the decoder stops early or never gives a frame that its packet promised.
+            DataError: decoding fails, or the decoder does not return a frame for which there is a packet.
         """
-        wanted: NDArray[np.int64] = np.asarray(indices, np.int64)
-        if not len(wanted):
+        requested: NDArray[np.int64] = np.asarray(indices, np.int64)
+        if not len(requested):
             return
-        position, pts = 0, self._packets.pts[wanted]
+        next_index, pts = 0, self._packets.pts[requested]
         where = f"stream '{self.stream}', {self.path}"
         with open_container(self.path, stream=self.stream) as container:
             video = find_track(container, self.spec, stream=self.stream, path=self.path)
-            # One thread costs the least CPU per frame; parallelism comes from working on several cameras at
-            # once.
+            # One thread needs the least CPU time per frame. Parallelism comes from decoding several cameras at once.
             video.thread_type = "NONE"
             try:
                 for decoded in container.decode(video):
-                    at = decoded.pts  # kept: whoever is given the frame may set its pts anew
-                    if at is None or at < pts[position]:
+                    frame_pts = (
+                        decoded.pts
+                    )  # The caller may overwrite the pts of a yielded frame, so it is copied.
+                    if frame_pts is None or frame_pts < pts[next_index]:
                         continue
-                    if at > pts[position]:
+                    if frame_pts > pts[next_index]:
                         break
-                    # A repeated item number asks for the same picture again.
-                    while position < len(wanted) and at == pts[position]:
-                        yield Frame(int(wanted[position]), decoded=decoded)
-                        position += 1
-                    if position == len(wanted):
+                    while next_index < len(requested) and frame_pts == pts[next_index]:
+                        yield Frame(int(requested[next_index]), decoded=decoded)
+                        next_index += 1
+                    if next_index == len(requested):
                         return
             except (FFmpegError, OSError) as error:
                 raise DataError(
-                    f"decoding stopped before frame {wanted[position]} ({error})",
+                    f"decoding stopped before frame {requested[next_index]} ({error})",
                     where=where,
                     hint="Copy the file again.",
                 ) from None
         raise DataError(
-            f"frame {wanted[position]} (pts {pts[position]}) does not come out of the decoder",
+            f"the decoder does not return frame {requested[next_index]} (pts {pts[next_index]})",
             where=where,
             hint="The file is damaged there: re-encode it or remove the stream.",
         )
 
     def files(self) -> Iterable[tuple[str, int]]:
-        """The container's name and size."""
+        """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
