@@ -1,4 +1,4 @@
-"""Time: integer nanoseconds on declared clocks, exact conversions, clock maps and drift; no file formats."""
+"""Time as integer nanoseconds on declared clocks: exact conversions, clock maps and drift; no file formats."""
 
 from mmpack.clock.clocks import DOMAINS, Clock, Domain
 from mmpack.clock.convert import (

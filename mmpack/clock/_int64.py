@@ -19,51 +19,55 @@ IntArray = NDArray[np.integer[Any]]
 
 
 def fits_int64(*values: int) -> bool:
-    """Whether every value can be held by an int64."""
+    """Returns True if an int64 can hold every value."""
     return all(INT64_MIN <= value <= INT64_MAX for value in values)
 
 
 def require_int64(value: int) -> int:
-    """Return `value`; raise :class:`DataError` if an int64 cannot hold it."""
+    """Returns `value`. Raises DataError if an int64 cannot hold it."""
     if not fits_int64(value):
         raise DataError(
-            f"{value} does not fit into 64 bits (as ns, 292 years either side of the epoch)",
+            f"{value} does not fit into 64 bits (in ns, 292 years before or after the epoch)",
             hint="Check the unit, the rate and the start",
         )
     return value
 
 
 def int64_array(values: ArrayLike) -> Int64Array:
-    """Integers of any dtype as int64, shape kept; raise :class:`DataError` for others and past int64."""
+    """Converts integers of any dtype and shape to int64 of the same shape.
+
+    Raises:
+        DataError: the values are not integers, or one does not fit into int64.
+    """
     array = np.asarray(values)
     if array.size == 0:
         return np.zeros(array.shape, np.int64)
     if array.dtype.kind not in "iu":
-        raise DataError(f"integers are needed, not {array.dtype}", hint="Floats go through floats_to_ns")
+        raise DataError(f"integers are needed, not {array.dtype}", hint="Convert floats with floats_to_ns")
     if array.dtype == np.uint64:
         require_int64(int(array.max()))
     return array.astype(np.int64, copy=False)
 
 
 def apply_unbounded(function: Callable[[int], int], values: Int64Array) -> Int64Array:
-    """`function` of each value in integers without bound: the slow path, right for any size."""
+    """Applies `function` to each value in Python integers: slow, but exact for integers of any size."""
     results = [require_int64(function(value)) for value in values.ravel().tolist()]
     return np.array(results, dtype=np.int64).reshape(values.shape)
 
 
 def scale_and_round(n: int, ratio: Fraction, start: int = 0) -> int:
-    """start + n·ratio, rounded to the nearest integer, halves up; raise :class:`DataError` past int64."""
+    """Returns start + n·ratio, rounded to the nearest integer, halves up. Raises DataError beyond int64."""
     p, q = ratio.numerator, ratio.denominator
     return require_int64((2 * n * p + q) // (2 * q) + start)
 
 
 def scale_and_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64Array:
-    """:func:`scale_and_round` of every element, exactly, for a positive ratio.
+    """Applies :func:`scale_and_round` to every element, exactly, for a positive ratio.
 
-    With n = h·q + r and 0 <= r < q, n·p/q rounds to h·p + (2·r·p + q) // (2·q). Only the quotient must not
-    overflow, and its terms are at most 2·(q - 1)·p + q: that is checked. The products and sums around it may
-    wrap, because arithmetic modulo 2^64 gives the right int64 whenever the result is one; the results at the
-    smallest and the largest n are checked in Python integers, and the function is monotone between them.
+    With ratio = p/q, n = h·q + r and 0 <= r < q, n·p/q rounds to h·p + (2·r·p + q) // (2·q). Only the terms of the
+    quotient must not overflow; they are at most 2·(q - 1)·p + q, which is checked. The other products and sums may
+    wrap around, because arithmetic modulo 2^64 gives the correct int64 if the result fits into int64. The results at
+    the smallest and the largest n are checked in Python integers, and the function is monotone between them.
     """
     n = int64_array(n)
     if n.size == 0:
@@ -74,5 +78,5 @@ def scale_and_round_array(n: IntArray, ratio: Fraction, start: int = 0) -> Int64
     if not fits_int64(2 * (q - 1) * p + q, p, 2 * q, start):
         return apply_unbounded(lambda value: scale_and_round(value, ratio, start), n)
     with np.errstate(over="ignore"):
-        whole, part = np.divmod(n, q)
-        return whole * p + (2 * part * p + q) // (2 * q) + start
+        quotient, remainder = np.divmod(n, q)
+        return quotient * p + (2 * remainder * p + q) // (2 * q) + start

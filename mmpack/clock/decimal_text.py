@@ -1,4 +1,4 @@
-"""Times as text: exact decimals in, durations of a config in, short figures for a screen out."""
+"""Times as text: parses exact decimals and durations of a configuration, and formats short durations."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _NAMES = {
     "min": "minutes",
     "h": "hours",
 }
-_MAX_CHARS = 64  # characters: longer is no time stamp, and int() is quadratic in them
-_FLOAT64_INTEGERS = 2**53  # the integers below this are all float64 values
+_MAX_CHARS = 64  # a longer text is not a timestamp, and the time of int() is quadratic in the length
+_FLOAT64_INTEGERS = 2**53  # float64 represents every integer below this exactly
 _SCREEN = Context(prec=3, rounding=ROUND_HALF_UP)
 
 
 def decimal_to_ns(text: str, unit: str, *, where: str = "") -> int:
-    """One plain decimal in `unit` to nanoseconds, exactly, digits past the nanosecond rounded half up.
+    """Converts one plain decimal in `unit` to nanoseconds, exactly; digits below one nanosecond are rounded half up.
 
     Raises:
-        ConfigError: unknown unit.
-        DataError: the text is no decimal, is past int64 ns, or shows that the number went through a float
-            ('1.67306901850347e+18', '1673069018503469952.0').
+        ConfigError: the unit is unknown.
+        DataError: the text is not a decimal, does not fit into int64 ns, or shows that the number was converted to a
+            float before ('1.67306901850347e+18', '1673069018503469952.0').
     """
     per_unit = unit_ns(unit)
     mantissa, decimals = _parse(text, unit, where)
@@ -49,16 +49,22 @@ def decimal_to_ns(text: str, unit: str, *, where: str = "") -> int:
 def decimals_to_ns(
     texts: Sequence[str], unit: str, *, where: str = "", first_row: int = 0
 ) -> tuple[Int64Array, int]:
-    """Plain decimals in `unit` to nanoseconds, exact as in :func:`decimal_to_ns`, and their resolution.
+    """Converts plain decimals in `unit` to nanoseconds, exactly as :func:`decimal_to_ns`, and finds their resolution.
 
-    The resolution is one step of the last decimal place in use. Texts that are all the shortest print of a
-    float64 and have more places than a float64 holds at that size get the spacing of the float instead.
+    The resolution is one unit of the last decimal digit in use. If every text is the shortest representation of a
+    float64 and they have more digits than a float64 can hold at this size, the resolution is the spacing of the floats.
+
+    Args:
+        texts: the decimals.
+        unit: key of :data:`UNIT_NS`.
+        where: file or stream, for the message of an error.
+        first_row: row number of the first text, for the message of an error.
 
     Returns:
         int64 nanoseconds of shape (len(texts),), and the resolution in ns, at least 1.
 
     Raises:
-        ConfigError, DataError: as :func:`decimal_to_ns`; the row is named, counted from `first_row`.
+        ConfigError, DataError: as in :func:`decimal_to_ns`; the error names the row.
     """
     per_unit = unit_ns(unit)
     if not texts:
@@ -71,19 +77,21 @@ def decimals_to_ns(
         except DataError as error:
             raise DataError(error.message, where=f"{prefix} {row}", hint=error.hint) from None
 
-    places = max(decimals for _, decimals in parsed)
-    scaled = [mantissa * 10 ** (places - decimals) for mantissa, decimals in parsed]
-    ratio = Fraction(per_unit, 10**places)
+    num_decimals = max(decimals for _, decimals in parsed)
+    scaled = [mantissa * 10 ** (num_decimals - decimals) for mantissa, decimals in parsed]
+    ratio = Fraction(per_unit, 10**num_decimals)
     ends = min(scaled), max(scaled)
     for end in ends:
-        require_in_range(Fraction(end, 10**places), unit, where=f"{prefix} {first_row + scaled.index(end)}")
+        require_in_range(
+            Fraction(end, 10**num_decimals), unit, where=f"{prefix} {first_row + scaled.index(end)}"
+        )
     if fits_int64(*ends):
         t_ns = scale_and_round_array(np.array(scaled, dtype=np.int64), ratio)
     else:
         t_ns = np.array([scale_and_round(value, ratio) for value in scaled], dtype=np.int64)
 
-    resolution_ns = max(1, per_unit // 10**places)
-    largest = max(map(abs, scaled)) / 10**places
+    resolution_ns = max(1, per_unit // 10**num_decimals)
+    largest = max(map(abs, scaled)) / 10**num_decimals
     float_ns = float_spacing_ns(float(np.spacing(largest)), unit)
     if resolution_ns < float_ns and all(repr(float(text)) == text.strip() for text in texts):
         resolution_ns = float_ns
@@ -91,11 +99,11 @@ def decimals_to_ns(
 
 
 def parse_duration(text: str) -> int:
-    """A duration of a config, such as '1ms', '-43.1 ms' or '1.5 min', to nanoseconds, exactly.
+    """Converts a duration of a configuration, such as '1ms', '-43.1 ms' or '1.5 min', to nanoseconds, exactly.
 
     Raises:
-        ConfigError: no number with a unit of :data:`UNIT_NS`, not a whole number of nanoseconds, or past
-            int64.
+        ConfigError: the text is not a number with a unit of :data:`UNIT_NS`, is not a whole number of nanoseconds, or
+            does not fit into int64.
     """
     match = _DURATION.fullmatch(text) if isinstance(text, str) and len(text) <= _MAX_CHARS else None
     if match is None:
@@ -106,7 +114,7 @@ def parse_duration(text: str) -> int:
     exact = Fraction(match[1]) * UNIT_NS[match[2]]
     if exact.denominator != 1:
         raise ConfigError(
-            f"{text!r} is not a whole number of nanoseconds", hint="A nanosecond is the finest step"
+            f"{text!r} is not a whole number of nanoseconds", hint="Round it to whole nanoseconds"
         )
     if not fits_int64(exact.numerator):
         raise ConfigError(f"{text!r} is longer than 292 years, the most that int64 nanoseconds hold")
@@ -114,7 +122,7 @@ def parse_duration(text: str) -> int:
 
 
 def format_ns(ns: int) -> str:
-    """A duration for a screen, three digits in the largest unit that fits: '2.47 ms', '-40 us', '1.5 min'."""
+    """Formats a duration with three digits in the largest unit that fits: '2.47 ms', '-40 us', '1.5 min'."""
     exact = Decimal(int(ns))
     for (unit, size), (_, next_size) in pairwise(UNIT_NS.items()):
         figure = _SCREEN.divide(exact, Decimal(size))
@@ -126,34 +134,34 @@ def format_ns(ns: int) -> str:
 
 
 def _parse(text: str, unit: str, where: str) -> tuple[int, int]:
-    """A plain decimal as (mantissa, decimals): its value is mantissa / 10^decimals."""
+    """Parses a plain decimal to (mantissa, decimals) with the value mantissa / 10^decimals. Raises DataError."""
     match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_CHARS else None
     if match is None:
         if _SCIENTIFIC.fullmatch(text) and math.isfinite(float(text)):
             raise _float_precision_error(text, unit, where)
-        shown = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "…"
+        excerpt = text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "…"
         raise DataError(
-            f"{shown!r} is not a decimal number of {unit}",
+            f"{excerpt!r} is not a decimal number of {unit}",
             where=where,
-            hint="Is this the column of the time stamps?",
+            hint="Check that this is the column of the timestamps",
         )
-    sign, whole, fraction = match.groups()
-    if fraction and not fraction.strip("0") and int(whole or "0") >= _FLOAT64_INTEGERS:
+    sign, integer, fraction = match.groups()
+    if fraction and not fraction.strip("0") and int(integer or "0") >= _FLOAT64_INTEGERS:
         raise _float_precision_error(text, unit, where)
     if fraction is None or fraction == "0":
-        # '12.0' is how an integer prints that became a float: its decimal place is not in use.
-        return int(sign + (whole or "0")), 0
-    return int(sign + whole + fraction), len(fraction)
+        # '12.0' is an integer that was converted to a float: its decimal digit is not in use.
+        return int(sign + (integer or "0")), 0
+    return int(sign + integer + fraction), len(fraction)
 
 
 def _float_precision_error(text: str, unit: str, where: str) -> DataError:
-    kept_ns = float_spacing_ns(float(np.spacing(abs(float(text)))), unit)
+    spacing_ns = float_spacing_ns(float(np.spacing(abs(float(text)))), unit)
     exponent = int(Decimal(text.strip()).as_tuple().exponent)
     printed_ns = int(Fraction(10) ** exponent * UNIT_NS[unit])
-    print_loss = f", and was printed in steps of {printed_ns} ns" if printed_ns > kept_ns else ""
+    print_loss = f", and was printed in steps of {printed_ns} ns" if printed_ns > spacing_ns else ""
     return DataError(
         f"{text.strip()!r}: {_NAMES[unit]} went through float64, "
-        f"which at this size has steps of {kept_ns} ns{print_loss}",
+        f"which at this size has steps of {spacing_ns} ns{print_loss}",
         where=where,
-        hint="Export the stamps again as integers, or read the column as floats so that the loss is declared",
+        hint="Export the timestamps again as integers, or read the column as floats so that the loss is declared",
     )

@@ -1,4 +1,4 @@
-"""How fast one clock runs against another: a robust slope in parts per million, with an honest interval."""
+"""Drift of one clock against another: a robust slope in parts per million, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from mmpack.errors import ConfigError, DataError
 Method = Literal["theil-sen", "envelope"]
 
 MIN_SPAN_NS = 30 * 10**9
-"""Shortest span that is accepted by default; receive stamps with 9 ms of jitter need more than twice that."""
+"""Shortest span accepted by default; receive timestamps with 9 ms of jitter need more than twice this span."""
 
 MIN_POINTS = 16
+"""Smallest number of points of an accepted fit."""
 MAX_WIDTH_PPM = 50.0
-"""A wider 95 % interval is a refusal: crystals differ by tens of ppm, so it would tell nothing."""
+"""Widest accepted 95 % interval: crystals differ by tens of ppm, so a wider interval contains no information."""
 
 _BLOCKS = 8
-# Student's t, two-sided 95 %, 4 degrees of freedom. A slope hangs on its outer blocks: with weights as their
-# squared distance from the middle, eight blocks are worth (Σw)² / Σw² = 4.5 independent ones (Satterthwaite).
+# Student's t, two-sided 95 %, 4 degrees of freedom. The outer blocks determine the slope most: with weights w, the
+# squared distances from the middle, eight blocks count as (Σw)² / Σw² = 4.5 independent blocks (Satterthwaite).
 _T_95 = 2.776
 _MAX_PAIRS = 500_000
 
@@ -36,17 +37,17 @@ _Estimator = Callable[[_Floats, _Floats], float]
 
 @dataclass(frozen=True)
 class DriftFit:
-    """y = x + offset_ns + ppm·1e-6·(x - x0_ns): the drift of y against x.
+    """The drift of clock y against clock x: y = x + offset_ns + ppm·1e-6·(x - x0_ns).
 
     Attributes:
-        ppm: the estimate; NaN if fewer than two different x were given.
-        ppm_low, ppm_high: 95 % interval; infinite below 16 points.
+        ppm: estimated drift; NaN if there are fewer than two different x.
+        ppm_low, ppm_high: ends of the 95 % interval; infinite below 16 points.
         offset_ns: y - x at x0_ns, on the fitted line.
-        x0_ns: the smallest x.
-        residual_p99_ns: 99th percentile of |y - fit|; for the envelope these are latencies.
-        span_ns: largest less smallest x.
+        x0_ns: smallest x.
+        residual_p99_ns: 99th percentile of |y - fit|; for the envelope the residuals are latencies.
+        span_ns: largest minus smallest x.
         n: number of points.
-        refused: why the figures must not be used, in one sentence; empty if they may be.
+        rejection_reason: reason why the fit must not be used, in one sentence; empty if it may be used.
     """
 
     ppm: float
@@ -68,44 +69,44 @@ def fit_drift(
     min_span_ns: int = MIN_SPAN_NS,
     resolution_ns: int = 1,
 ) -> DriftFit:
-    """The drift of clock y against clock x, from stamps of the same instants on both.
+    """Fits the drift of clock y against clock x to timestamps of the same instants on both clocks.
 
-    "theil-sen" is the median slope over pairs of points, for errors of either sign: all pairs up to 1,000
-    points, past that the pairs at evenly spaced lags (Sen 1968, doi:10.1080/01621459.1968.10480934).
-    "envelope" is for y that are receive stamps, whose delay is only ever positive: the edge of the lower
-    convex hull of y - x below the mean x (Moon, Skelly and Towsley 1999, doi:10.1109/INFCOM.1999.749287).
+    "theil-sen" is the median slope over pairs of points, for errors of either sign: all pairs up to 1,000 points, above
+    that the pairs at evenly spaced lags (Sen 1968, doi:10.1080/01621459.1968.10480934). "envelope" is for y that are
+    receive timestamps, whose delay is always positive: the edge of the lower convex hull of y - x below the mean x
+    (Moon, Skelly and Towsley 1999, doi:10.1109/INFCOM.1999.749287).
 
-    The interval comes from leaving out each of eight consecutive blocks in turn, so jitter that lasts for
-    many points widens it; jitter that lasts as long as a block, an eighth of the span, is not fully seen. It
-    reaches at least one step of the stamps over the span to either side.
+    The interval is a jackknife that leaves out each of eight consecutive blocks in turn, so jitter that lasts for many
+    points widens it. Jitter that lasts as long as a block, an eighth of the span, is not fully included. The half width
+    of the interval is at least the resolution divided by the span.
 
     Args:
-        x_ns, y_ns: int64 of shape (n,), in any order. Check them first: a sentinel is not an instant.
+        x_ns, y_ns: int64 of shape (n,), in any order, without sentinels (check them before).
         method: "theil-sen" or "envelope".
-        min_span_ns: shorter spans are refused.
-        resolution_ns: step of the coarser of the two clocks.
+        min_span_ns: smallest span; a fit over a shorter span gets a rejection reason.
+        resolution_ns: resolution of the coarser of the two clocks.
 
     Raises:
-        ConfigError: unknown method.
-        DataError: shapes differ, or the stamps are no integers.
+        ConfigError: the method is unknown.
+        DataError: the shapes differ, or the timestamps are not integers.
     """
-    slope = _estimator(method)
-    x, y = _check_pairs(x_ns, y_ns)
+    slope = _get_estimator(method)
+    x, y = _sort_pairs(x_ns, y_ns)
     n = int(x.size)
     span_ns = int(x[-1]) - int(x[0]) if n else 0
     if span_ns == 0:
         offset_ns, residual_ns = fit_offset(x, y, method) if n else (0, 0)
         x0_ns = int(x[0]) if n else 0
-        refused = f"{n} points at one time show no drift"
-        return DriftFit(math.nan, -math.inf, math.inf, offset_ns, x0_ns, residual_ns, span_ns, n, refused)
+        reason = f"{n} points at one time do not define a drift"
+        return DriftFit(math.nan, -math.inf, math.inf, offset_ns, x0_ns, residual_ns, span_ns, n, reason)
 
     difference = y - x
     u = (x - x[0]).astype(np.float64)
     e = (difference - difference[0]).astype(np.float64)
     drift = slope(u, e)
-    half = max(_half_width(slope, u, e, drift), resolution_ns / span_ns)
+    half_width = max(_half_width(slope, u, e, drift), resolution_ns / span_ns)
     level, residual_ns = _fit_level(e - drift * u, method)
-    ppm, half_ppm = drift * 1e6, half * 1e6
+    ppm, half_ppm = drift * 1e6, half_width * 1e6
     return DriftFit(
         ppm=ppm,
         ppm_low=ppm - half_ppm,
@@ -127,20 +128,20 @@ def period_drift(
     min_span_ns: int = MIN_SPAN_NS,
     resolution_ns: int = 1,
 ) -> DriftFit:
-    """The drift of a regular series against its nominal period: positive where the true period is longer.
+    """Fits the drift of a regular series against its nominal period: positive if the true period is longer.
 
-    Every stamp gets the number of periods since the one before it, rounded, so missing, repeated and late
-    frames are no drift. Where more than 1 % of the steps lie further than a quarter period from a whole
-    number of periods, they cannot be counted, and the fit is refused.
+    The step between two timestamps is rounded to a number of periods, so missing, repeated and late frames cause no
+    drift. If more than 1 % of the steps differ by more than a quarter period from a whole number of periods, the periods
+    cannot be counted, and the fit gets a rejection reason.
 
     Args:
         t_ns: int64 of shape (n,), in order of capture.
-        nominal_period_ns: exact; Fraction(1001 * 10**9, 30000) for 29.97 frames/s.
+        nominal_period_ns: exact period; Fraction(1001 * 10**9, 30000) for 29.97 frames/s.
         method, min_span_ns, resolution_ns: as in :func:`fit_drift`.
 
     Raises:
-        ConfigError: the period is not positive, or an unknown method.
-        DataError: the stamps are no integers.
+        ConfigError: the period is not positive, or the method is unknown.
+        DataError: the timestamps are not integers.
     """
     period = Fraction(nominal_period_ns)
     if period <= 0:
@@ -156,24 +157,24 @@ def period_drift(
     unclear = float(np.mean(np.abs(steps - np.diff(nominal)) > float(period / 4))) if steps.size else 0.0
     if unclear <= 0.01:
         return fit
-    sentence = f"{unclear:.0%} of the steps are no whole number of periods of {format_ns(round(period))}"
-    return replace(fit, rejection_reason=fit.rejection_reason or sentence)
+    reason = f"{unclear:.0%} of the steps are not a whole number of periods of {format_ns(round(period))}"
+    return replace(fit, rejection_reason=fit.rejection_reason or reason)
 
 
 def fit_offset(x_ns: ArrayLike, y_ns: ArrayLike, method: Method) -> tuple[int, int]:
-    """The offset y - x without any drift, and the 99th percentile of what it leaves, in ns.
+    """Returns the offset y - x without drift, and the 99th percentile of its |residuals|, in ns.
 
-    The offset is the median for "theil-sen", the smallest for "envelope". Raises as :func:`fit_drift`; the
-    arrays must not be empty.
+    The offset is the median difference for "theil-sen", the smallest for "envelope". The arrays must not be empty.
+    Raises the errors of :func:`fit_drift`.
     """
-    x, y = _check_pairs(x_ns, y_ns)
+    x, y = _sort_pairs(x_ns, y_ns)
     difference = y - x
     level, residual_ns = _fit_level((difference - difference[0]).astype(np.float64), method)
     return int(difference[0]) + level, residual_ns
 
 
 def theil_sen_slope(u: _Floats, e: _Floats) -> float:
-    """Median slope of e over all pairs of points; past 1,000 points over the pairs at evenly spaced lags."""
+    """Returns the median slope of e over all pairs of points; above 1,000 points over pairs at evenly spaced lags."""
     n = u.size
     stride = min(-(-n * n // (2 * _MAX_PAIRS)), max(1, n // 4))
     is_distinct = bool(np.all(u[1:] > u[:-1]))
@@ -181,28 +182,28 @@ def theil_sen_slope(u: _Floats, e: _Floats) -> float:
     for lag in range(stride, n, stride):
         du, de = u[lag:] - u[:-lag], e[lag:] - e[:-lag]
         if not is_distinct:
-            apart = du > 0
-            du, de = du[apart], de[apart]
+            differs = du > 0
+            du, de = du[differs], de[differs]
         slopes.append(de / du)
-    ordered = np.sort(np.concatenate(slopes))  # half the time of np.median, whose partition is not vectorised
+    ordered = np.sort(
+        np.concatenate(slopes)
+    )  # sorting takes half the time of np.median, whose partition is not vectorised
     return float(ordered[(ordered.size - 1) // 2] + ordered[ordered.size // 2]) / 2
 
 
 def lower_envelope_slope(u: _Floats, e: _Floats) -> float:
-    """Slope of the edge of the lower convex hull of the points (u, e) that lies below the mean of u.
+    """Returns the slope of the edge of the lower convex hull of the points (u, e) at the mean of u.
 
-    Starts from a chord across the mean. While a point lies below the chord, the lowest such point replaces
-    the chord's end on its own side; the chord sinks or, about an end that lies at the mean, turns each time until
-    it is the edge.
+    The search starts from a chord across the mean. While a point is below the chord, the lowest such point replaces the
+    end of the chord on its side of the mean. Each time the chord moves down or, if one of its ends is at the mean, turns
+    about that end, until it is the edge.
     """
     mean = float(u.mean())
     left, right = int(np.lexsort((e, u))[0]), int(np.lexsort((e, -u))[0])
     slope = math.nan
     seen: set[tuple[int, int]] = set()
-    while (
-        left,
-        right,
-    ) not in seen:  # the edge again, or a cycle between points that rounding puts below each other
+    # A chord repeats if it is the edge, or in a cycle of points that rounding puts below each other.
+    while (left, right) not in seen:
         seen.add((left, right))
         slope = float((e[right] - e[left]) / (u[right] - u[left]))
         lowest = int(np.argmin(e - slope * u))
@@ -213,7 +214,7 @@ def lower_envelope_slope(u: _Floats, e: _Floats) -> float:
     return slope
 
 
-def _estimator(method: str) -> _Estimator:
+def _get_estimator(method: str) -> _Estimator:
     try:
         return {"theil-sen": theil_sen_slope, "envelope": lower_envelope_slope}[method]
     except KeyError:
@@ -222,32 +223,33 @@ def _estimator(method: str) -> _Estimator:
         ) from None
 
 
-def _check_pairs(x_ns: ArrayLike, y_ns: ArrayLike) -> tuple[Int64Array, Int64Array]:
+def _sort_pairs(x_ns: ArrayLike, y_ns: ArrayLike) -> tuple[Int64Array, Int64Array]:
+    """Returns both as int64 of shape (n,), sorted by x. Raises DataError if their sizes differ."""
     x, y = int64_array(x_ns).ravel(), int64_array(y_ns).ravel()
     if x.size != y.size:
-        raise DataError(f"{x.size} stamps of one clock cannot be paired with {y.size} of the other")
+        raise DataError(f"{x.size} timestamps of one clock cannot be paired with {y.size} of the other")
     order = np.argsort(x, kind="stable")
     return x[order], y[order]
 
 
-def _fit_level(rest: _Floats, method: Method) -> tuple[int, int]:
-    """The height of the line through `rest`, whole ns, and the 99th percentile of what is left."""
-    level = round(float(rest.min() if method == "envelope" else np.median(rest)))
-    return level, math.ceil(float(np.percentile(np.abs(rest - level), 99)))
+def _fit_level(values: _Floats, method: Method) -> tuple[int, int]:
+    """Fits a horizontal line to `values`: returns its level in whole ns and the 99th percentile of |residuals|."""
+    level = round(float(values.min() if method == "envelope" else np.median(values)))
+    return level, math.ceil(float(np.percentile(np.abs(values - level), 99)))
 
 
 def _half_width(slope: _Estimator, u: _Floats, e: _Floats, drift: float) -> float:
-    """Half of the 95 % interval of a slope: jackknife over consecutive blocks, about the full estimate."""
+    """Returns half the width of the 95 % interval of a slope: jackknife over blocks, about the full estimate."""
     n = u.size
     if n < MIN_POINTS:
         return math.inf
     estimates: list[float] = []
     for block in np.array_split(np.arange(n), _BLOCKS):
-        keep = np.ones(n, dtype=bool)
-        keep[block] = False
-        if u[keep][0] == u[keep][-1]:
+        selected = np.ones(n, dtype=bool)
+        selected[block] = False
+        if u[selected][0] == u[selected][-1]:
             return math.inf
-        estimates.append(slope(u[keep], e[keep]))
+        estimates.append(slope(u[selected], e[selected]))
     variance = (_BLOCKS - 1) / _BLOCKS * float(np.sum((np.array(estimates) - drift) ** 2))
     return _T_95 * math.sqrt(variance)
 

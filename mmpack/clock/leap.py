@@ -1,4 +1,4 @@
-"""The fixed relations of UTC, TAI and GPS time, leap seconds included."""
+"""Exact relations between UTC, TAI and GPS time, leap seconds included."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from mmpack.clock.maps import ClockMap
 from mmpack.errors import ClockError
 
 _S = UNIT_NS["s"]
-_TAI_MINUS_GPS_S = 19  # constant by definition of GPS time: no leap seconds since its epoch in 1980
+_TAI_MINUS_GPS_S = 19  # constant, because GPS time has had no leap seconds since its epoch in 1980
 
-# Year, month (day 1) and TAI - UTC in seconds from then on: IERS Bulletin C. A new leap second is a new entry
-# here.
+# Year, month (day 1), and TAI - UTC in seconds from this day on: IERS Bulletin C. Add an entry for each new leap second.
 _LEAP_SECONDS = (
     (1972, 1, 10), (1972, 7, 11), (1973, 1, 12), (1974, 1, 13), (1975, 1, 14), (1976, 1, 15), (1977, 1, 16),
     (1978, 1, 17), (1979, 1, 18), (1980, 1, 19), (1981, 7, 20), (1982, 7, 21), (1983, 7, 22), (1985, 7, 23),
@@ -28,39 +27,41 @@ _TAI_MINUS_UTC_NS = [seconds * _S for _, _, seconds in _LEAP_SECONDS]
 _FROM_UTC_NS = [
     int(datetime(year, month, 1, tzinfo=UTC).timestamp()) * _S for year, month, _ in _LEAP_SECONDS
 ]
-_FROM_TAI_NS = [start + ahead for start, ahead in zip(_FROM_UTC_NS, _TAI_MINUS_UTC_NS, strict=True)]
+_FROM_TAI_NS = [start + offset for start, offset in zip(_FROM_UTC_NS, _TAI_MINUS_UTC_NS, strict=True)]
 
 
 def leap_second_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> ClockMap:
-    """The exact map between two of utc, tai and gps, with the leap seconds in force at `t_ns`.
+    """Returns the exact map between two of utc, tai and gps, with the leap seconds in force at `t_ns`.
 
-    TAI - GPS is 19 s always; GPS - UTC has been 18 s since 2017-01-01. During a leap second UTC repeats a
-    second, as POSIX time does.
+    TAI - GPS is always 19 s; GPS - UTC has been 18 s since 2017-01-01. During a leap second UTC repeats a second, as
+    POSIX time does.
 
     Args:
-        source_domain, target_domain: "utc", "tai" or "gps"; they also name the clocks of the map.
-        t_ns: one stamp or many on the source domain; the first and the last decide.
+        source_domain, target_domain: "utc", "tai" or "gps"; also the names of the clocks of the map.
+        t_ns: one or more timestamps of the source domain; the earliest and the latest decide.
 
     Raises:
-        ClockError: another domain, no stamp, one before 1972, or a leap second between the first and the
-            last.
+        ClockError: a domain is not one of the three, there is no timestamp or one before 1972, or a leap second is
+            between the first and the last timestamp.
     """
     where = f"clock map {source_domain} -> {target_domain}"
     for name in (source_domain, target_domain):
         if name not in ("utc", "tai", "gps"):
-            what = "has no fixed relation to other clocks" if name in DOMAINS else "is not a clock domain"
+            reason = "has no fixed relation to other clocks" if name in DOMAINS else "is not a clock domain"
             raise ClockError(
-                f"{name!r} {what}", where=where, hint="Give the offset, or pairs of stamps to fit it on"
+                f"{name!r} {reason}", where=where, hint="Give the offset, or pairs of timestamps to fit it"
             )
     t = int64_array(t_ns)
     if t.size == 0:
-        raise ClockError("the leap seconds in force depend on the date, and there is no stamp", where=where)
+        raise ClockError(
+            "the leap seconds in force depend on the date, but there is no timestamp", where=where
+        )
     first, last = (_shift_ns(source_domain, target_domain, int(end), where) for end in (t.min(), t.max()))
     if first != last:
         raise ClockError(
-            "a leap second lies between the first and the last stamp",
+            "a leap second is between the first and the last timestamp",
             where=where,
-            hint="Map the stamps before it and after it separately",
+            hint="Map the timestamps before and after the leap second separately",
         )
     return ClockMap(source_domain, target_domain, anchor_source_ns=0, anchor_target_ns=first)
 
@@ -71,7 +72,14 @@ def _shift_ns(source: str, target: str, t_ns: int, where: str) -> int:
 
 
 def _tai_offset_ns(domain: str, t_ns: int, leaps_ns: list[int], where: str) -> int:
-    """What to add to a stamp of `domain` to get TAI; `t_ns` is counted as `leaps_ns` is."""
+    """Returns TAI minus `domain` at `t_ns`, in ns.
+
+    Args:
+        domain: "utc", "tai" or "gps".
+        t_ns: time on the clock of `leaps_ns`.
+        leaps_ns: times at which the entries of `_LEAP_SECONDS` begin, in UTC or TAI.
+        where: clock map, for the message of an error.
+    """
     if domain == "tai":
         return 0
     if domain == "gps":

@@ -1,4 +1,4 @@
-"""From one clock to another: a linear map, given or fitted."""
+"""Linear maps from one clock to another, declared or fitted."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from mmpack.clock._int64 import Int64Array, IntArray, int64_array, require_int64
 from mmpack.clock.drift import MIN_SPAN_NS, Method, fit_drift, fit_offset
 from mmpack.errors import ClockError
 
-_MAX_RATE = 1.01 + 1e-12  # a map at the limit has an inverse, rounding aside
+_MAX_RATE = 1.01 + 1e-12  # the small tolerance lets a map at the limit have an inverse in spite of rounding
 
 
 @dataclass(frozen=True)
 class ClockMap:
-    """A line between two clocks: target = anchor_target + d + rint(d·drift_ppm·1e-6), d = t - anchor_source.
+    """A linear map between two clocks: target = anchor_target + d + rint(d·drift_ppm·1e-6), d = t - anchor_source.
 
-    The shift is exact: d is an int64, and float64 carries the correction alone. Before rounding, the
-    correction is off by less than 4·2^-53 of itself: 0.02 ns after 10 years at 100 ppm. The same input gives
-    the same output everywhere. Within 10 years of the anchor and up to 1,000 ppm a later stamp never maps to
-    an earlier one.
+    The shift is exact: d is an int64, and only the correction is a float64. Before rounding, the relative error of the
+    correction is less than 4·2^-53: 0.02 ns after 10 years at 100 ppm. The same input gives the same output on every
+    machine. Within 10 years of the anchor and up to 1,000 ppm, a later timestamp never maps to an earlier one.
 
     Attributes:
         source, target: names of the clocks.
-        anchor_source_ns, anchor_target_ns: one instant, on both.
-        drift_ppm: how much faster the target's stamps grow, in parts per million.
-        residual_ns: 99th percentile of |residual| of the pairs it was fitted on; 0 for a map given or known.
-        note: why a fitted map has no drift; empty otherwise.
+        anchor_source_ns, anchor_target_ns: the same instant on both clocks.
+        drift_ppm: additional growth of the target's timestamps, in parts per million.
+        residual_ns: 99th percentile of |residual| of the fitted pairs; 0 for a map that was not fitted.
+        note: reason why a fitted map has no drift; empty otherwise.
 
     Raises:
-        ClockError: the drift is not finite, or one clock would run more than 1 % faster than the other.
+        ClockError: the drift is not finite, or one clock is more than 1 % faster than the other.
         DataError: an anchor does not fit into int64.
     """
 
@@ -52,7 +51,7 @@ class ClockMap:
             raise ClockError(
                 f"a drift of {self.drift_ppm:g} ppm is more than 1 %",
                 where=f"clock map {self.source} -> {self.target}",
-                hint="This is another rate or unit, not a drift: check the units of both clocks",
+                hint="Check the units of both clocks: this is another rate or unit, not a drift",
             )
 
     @overload
@@ -60,7 +59,10 @@ class ClockMap:
     @overload
     def apply(self, t_ns: IntArray) -> Int64Array: ...
     def apply(self, t_ns: int | np.integer[Any] | IntArray) -> int | Int64Array:
-        """Stamps of the source clock on the target clock: an int for one, int64 of its shape for an array.
+        """Converts timestamps of the source clock to the target clock.
+
+        Returns:
+            A Python int for one timestamp; int64 of the same shape for an array.
 
         Raises:
             DataError: a distance to the anchor, or a result, does not fit into int64.
@@ -80,7 +82,7 @@ class ClockMap:
         return require_int64(self.anchor_target_ns + d + round(d * (self.drift_ppm * 1e-6)))
 
     def inverse(self) -> ClockMap:
-        """The map from target to source; back and forth is within 1 ns over 10 years at up to 1,000 ppm."""
+        """Returns the map from target to source; the round trip is within 1 ns over 10 years at up to 1,000 ppm."""
         return ClockMap(
             source=self.target,
             target=self.source,
@@ -102,18 +104,20 @@ class ClockMap:
         *,
         min_span_ns: int = MIN_SPAN_NS,
     ) -> ClockMap:
-        """The map from stamps of the same instants: `x_ns` on the source clock, `y_ns` on the target clock.
+        """Fits a map to timestamps of the same instants: `x_ns` on the source clock, `y_ns` on the target clock.
 
-        See :func:`fit_drift` for the methods. A drift that fit_drift refuses is not applied: the map is then
-        the offset alone, its residual says what that leaves, and its note why.
+        See :func:`fit_drift` for the methods. A drift that has a rejection reason is not applied: the map is then only
+        an offset, and its note is the reason.
 
         Raises:
-            DataError: the arrays differ in length, or hold no integers.
-            ClockError: no pairs, or a drift too large to be one.
+            DataError: the arrays differ in length, or are not integers.
+            ClockError: there are no pairs, or the drift is more than 1 %.
         """
         fit = fit_drift(x_ns, y_ns, method=method, min_span_ns=min_span_ns)
         if fit.n == 0:
-            raise ClockError("no pairs of stamps to fit", where=f"clock map {source} -> {target}")
+            raise ClockError(
+                "there are no pairs of timestamps to fit", where=f"clock map {source} -> {target}"
+            )
         if not fit.rejection_reason:
             return cls(source, target, fit.x0_ns, fit.x0_ns + fit.offset_ns, fit.ppm, fit.residual_p99_ns)
         offset_ns, residual_ns = fit_offset(x_ns, y_ns, method)

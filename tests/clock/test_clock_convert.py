@@ -1,3 +1,5 @@
+"""Exact conversions to nanoseconds, compared with fractions."""
+
 from fractions import Fraction
 from math import ceil, floor
 
@@ -33,23 +35,23 @@ def half_up(value: Fraction) -> int:
 
 
 @given(st.lists(times, min_size=1), rates, starts)
-def test_pts_are_exact_over_ten_years(near: list[int], rate: Fraction, start: int) -> None:
-    pts = [int(t * rate / S) for t in near]
-    want = [start + half_up(n / rate * S) for n in pts]
-    assert [pts_to_ns(n, 1 / rate, start) for n in pts] == want
-    got = pts_to_ns(np.array(pts, dtype=np.int64), 1 / rate, start)
-    assert got.dtype == np.int64
-    assert got.tolist() == want
+def test_pts_are_exact_over_ten_years(times_ns: list[int], rate: Fraction, start: int) -> None:
+    pts = [int(t * rate / S) for t in times_ns]
+    expected = [start + half_up(n / rate * S) for n in pts]
+    assert [pts_to_ns(n, 1 / rate, start) for n in pts] == expected
+    t_ns = pts_to_ns(np.array(pts, dtype=np.int64), 1 / rate, start)
+    assert t_ns.dtype == np.int64
+    assert t_ns.tolist() == expected
 
 
-def test_pts_of_a_rational_that_int64_products_cannot_hold() -> None:
+def test_pts_are_exact_where_int64_products_would_overflow() -> None:
     time_base = Fraction(2**61 - 1, 2**61 + 1)
     pts = np.array([[-5, 0], [7, 123_456_789]])
-    want = [[half_up(n * time_base * S) for n in row] for row in pts.tolist()]
-    assert pts_to_ns(pts, time_base).tolist() == want
+    expected = [[half_up(n * time_base * S) for n in row] for row in pts.tolist()]
+    assert pts_to_ns(pts, time_base).tolist() == expected
 
 
-def test_intermediate_products_may_wrap_but_results_are_exact() -> None:
+def test_results_are_exact_although_intermediate_products_wrap_around() -> None:
     pts = np.array([-1, 3 * S, 3 * S + 1])
     start = -(2**63) + 1
     assert pts_to_ns(pts[1:] * 2, Fraction(2), start).tolist() == [
@@ -60,28 +62,28 @@ def test_intermediate_products_may_wrap_but_results_are_exact() -> None:
 
 
 @given(st.lists(times, min_size=1), rates, starts)
-def test_first_sample_is_the_exact_inverse(since: list[int], rate: Fraction, t0: int) -> None:
-    assume(all(abs(t * rate / S) < 2**62 for t in since))
-    stamps = [t0 + t for t in since]
-    first = [first_sample_at_or_after(t, rate, t0) for t in stamps]
-    for t, n in zip(stamps, first, strict=True):
+def test_first_sample_is_the_exact_inverse(distances_ns: list[int], rate: Fraction, t0: int) -> None:
+    assume(all(abs(t * rate / S) < 2**62 for t in distances_ns))
+    timestamps = [t0 + t for t in distances_ns]
+    first = [first_sample_at_or_after(t, rate, t0) for t in timestamps]
+    for t, n in zip(timestamps, first, strict=True):
         assert samples_to_ns(n, rate, t0) >= t > samples_to_ns(n - 1, rate, t0)
-    assert first_sample_at_or_after(np.array(stamps), rate, t0).tolist() == first
+    assert first_sample_at_or_after(np.array(timestamps), rate, t0).tolist() == first
 
 
 @given(st.integers(-(10**10), 10**10), st.sampled_from(RATES), starts)
-def test_samples_round_trip(n: int, rate: Fraction, t0: int) -> None:
+def test_the_first_sample_at_the_time_of_a_sample_is_that_sample(n: int, rate: Fraction, t0: int) -> None:
     assert first_sample_at_or_after(samples_to_ns(n, rate, t0), rate, t0) == n
 
 
-def test_first_sample_where_int64_cannot_hold_the_terms() -> None:
+def test_first_sample_is_exact_where_int64_terms_would_overflow() -> None:
     rate = Fraction(2**40 + 1, 2**20 - 1)
-    stamps = [-(10**15), -1, 0, 1, 10**15]
-    want = [first_sample_at_or_after(t, rate) for t in stamps]
-    assert first_sample_at_or_after(np.array(stamps), rate).tolist() == want
+    timestamps = [-(10**15), -1, 0, 1, 10**15]
+    expected = [first_sample_at_or_after(t, rate) for t in timestamps]
+    assert first_sample_at_or_after(np.array(timestamps), rate).tolist() == expected
 
 
-def test_empty_and_scalar_shapes() -> None:
+def test_empty_arrays_and_scalars_keep_their_shape() -> None:
     empty = np.zeros((0, 3), dtype=np.int32)
     assert pts_to_ns(empty, Fraction(1, 25)).shape == (0, 3)
     assert first_sample_at_or_after(empty, 25).shape == (0, 3)
@@ -90,12 +92,12 @@ def test_empty_and_scalar_shapes() -> None:
 
 
 @pytest.mark.parametrize("rate", [0, -1, Fraction(-1, 2), 29.97, "25"])
-def test_rates_are_exact_and_positive(rate: object) -> None:
+def test_a_rate_that_is_not_exact_and_positive_is_an_error(rate: object) -> None:
     with pytest.raises(ConfigError, match="Fraction"):
         samples_to_ns(1, rate)  # type: ignore[call-overload]
 
 
-def test_past_int64_is_an_error_for_one_and_for_many() -> None:
+def test_a_result_beyond_int64_is_an_error_for_scalars_and_arrays() -> None:
     for pts in (2**62, np.array([0, 2**62])):
         with pytest.raises(DataError, match="64 bits"):
             pts_to_ns(pts, Fraction(1, 25))
@@ -106,12 +108,12 @@ def test_past_int64_is_an_error_for_one_and_for_many() -> None:
 
 
 @given(st.lists(st.integers(-(2**31), 2**31 - 1)), st.sampled_from(["ns", "us", "ms", "s"]))
-def test_integers(values: list[int], unit: str) -> None:
-    got = integers_to_ns(np.array(values, dtype=np.int32), unit)
-    assert got.tolist() == [value * UNIT_NS[unit] for value in values]
+def test_integers_are_multiplied_by_their_unit(values: list[int], unit: str) -> None:
+    t_ns = integers_to_ns(np.array(values, dtype=np.int32), unit)
+    assert t_ns.tolist() == [value * UNIT_NS[unit] for value in values]
 
 
-def test_integers_in_a_wrong_unit_name_the_year_and_the_mend() -> None:
+def test_an_integer_in_a_wrong_unit_is_an_error_with_year_and_hint() -> None:
     with pytest.raises(DataError, match=r"cam\.csv, index 1: .*year 2464.*") as caught:
         integers_to_ns(np.array([0, 15_600_000_000]), "s", where="cam.csv")
     assert caught.value.hint == "The unit is probably not s"
@@ -138,14 +140,14 @@ def test_floats_are_correctly_rounded(values: list[float], unit: str) -> None:
 
 
 @given(st.lists(st.floats(-(2**20), 2**20, width=32), min_size=1))
-def test_float32_keep_their_own_resolution(values: list[float]) -> None:
+def test_float32_values_have_the_resolution_of_float32(values: list[float]) -> None:
     array = np.array(values, dtype=np.float32)
     t_ns, resolution_ns = floats_to_ns(array, "s")
     assert t_ns.tolist() == [half_up(Fraction(value) * S) for value in values]
     assert resolution_ns == max(1, ceil(Fraction(float(np.spacing(np.abs(array).max()))) * S))
 
 
-def test_resolutions_of_known_floats() -> None:
+def test_known_floats_have_the_known_resolution() -> None:
     assert floats_to_ns(np.array([1.67e9]), "s")[1] == 239
     assert floats_to_ns(np.array([1.67e18]), "ns")[1] == 256
     assert floats_to_ns(np.array([46408.547498]), "s")[1] == 1
@@ -153,31 +155,31 @@ def test_resolutions_of_known_floats() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_floats_that_are_no_time(bad: float) -> None:
+def test_a_float_that_is_not_finite_is_an_error(bad: float) -> None:
     with pytest.raises(DataError, match="imu, index 2"):
         floats_to_ns(np.array([0.0, 1.0, bad, 2.0]), "s", where="imu")
 
 
-def test_floats_out_of_range_or_no_floats() -> None:
+def test_floats_beyond_int64_and_integers_are_errors() -> None:
     with pytest.raises(DataError, match=r"index 1: .*year"):
         floats_to_ns(np.array([0.0, 1e18]), "s")
     with pytest.raises(DataError, match="integers_to_ns"):
         floats_to_ns(np.array([1, 2]), "s")  # type: ignore[arg-type]
 
 
-def test_gps_weeks() -> None:
+def test_gps_weeks_are_exact() -> None:
     assert gps_week_s_to_ns(0, 0) == 0
     assert gps_week_s_to_ns(2017, 1.5) == 2017 * 604_800 * S + 3 * S // 2
     week, seconds = np.array([2017.0, 2018.0]), np.array([604_799.9, 0.1])
-    got = gps_week_s_to_ns(week, seconds)
-    assert got.tolist() == [
+    t_ns = gps_week_s_to_ns(week, seconds)
+    assert t_ns.tolist() == [
         int(w) * 604_800 * S + half_up(Fraction(float(s)) * S) for w, s in zip(week, seconds, strict=True)
     ]
-    assert np.diff(got).tolist() == [200_000_000]
+    assert np.diff(t_ns).tolist() == [200_000_000]
 
 
 @pytest.mark.parametrize(
-    ("week", "seconds", "says"),
+    ("week", "seconds", "message"),
     [
         ([2017.5], [0.0], "whole number"),
         ([np.nan], [0.0], "whole number"),
@@ -187,6 +189,6 @@ def test_gps_weeks() -> None:
         ([1], np.array([1.0], dtype=np.float32), "float64"),
     ],
 )
-def test_gps_weeks_that_cannot_be(week: list[float], seconds: list[float], says: str) -> None:
-    with pytest.raises(DataError, match=says):
+def test_an_impossible_gps_week_is_an_error(week: list[float], seconds: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         gps_week_s_to_ns(np.array(week), np.array(seconds))

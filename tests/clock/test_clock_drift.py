@@ -1,3 +1,5 @@
+"""Drift fits: estimates, intervals and rejections."""
+
 from fractions import Fraction
 from itertools import combinations
 
@@ -20,12 +22,12 @@ def series(seconds: int, ppm: float, start: int = 10**14) -> tuple[NDArray[np.in
     return x, x + 777 + np.rint((x - x[0]) * ppm * 1e-6).astype(np.int64)
 
 
-def lasting_jitter(rng: np.random.Generator, n: int, sd_ns: float, keep: float) -> NDArray[np.int64]:
-    """First-order autoregressive noise: a share `keep` of each value stays in the next."""
+def lasting_jitter(rng: np.random.Generator, n: int, sd_ns: float, persistence: float) -> NDArray[np.int64]:
+    """First-order autoregressive noise: a share `persistence` of each value remains in the next."""
     noise = np.empty(n)
     noise[0] = rng.normal(0, sd_ns)
-    for i, step in enumerate(rng.normal(0, sd_ns * np.sqrt(1 - keep**2), n - 1), start=1):
-        noise[i] = keep * noise[i - 1] + step
+    for i, step in enumerate(rng.normal(0, sd_ns * np.sqrt(1 - persistence**2), n - 1), start=1):
+        noise[i] = persistence * noise[i - 1] + step
     return np.rint(noise).astype(np.int64)
 
 
@@ -35,7 +37,7 @@ def covers(fit: DriftFit, ppm: float) -> bool:
 
 @pytest.mark.parametrize("method", ["theil-sen", "envelope"])
 @pytest.mark.parametrize("start", [0, 10**14, 1_700_000_000 * S])
-def test_a_line_is_found_and_its_interval_is_the_resolution(method: str, start: int) -> None:
+def test_a_line_is_fitted_exactly_with_an_interval_of_the_resolution(method: str, start: int) -> None:
     x, y = series(60, 12.5, start)
     fit = fit_drift(x, y, method=method, resolution_ns=1000)  # type: ignore[arg-type]
     assert fit.rejection_reason == ""
@@ -46,19 +48,19 @@ def test_a_line_is_found_and_its_interval_is_the_resolution(method: str, start: 
     assert fit.residual_p99_ns <= 2
 
 
-@pytest.mark.parametrize("keep", [0.0, 0.9])
-def test_the_interval_covers_the_truth(keep: float) -> None:
-    hits = 0
+@pytest.mark.parametrize("persistence", [0.0, 0.9])
+def test_the_interval_covers_the_true_drift(persistence: float) -> None:
+    num_covered = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         ppm = rng.uniform(-50, 50)
         x, y = series(60, ppm)
-        hits += covers(fit_drift(x, y + lasting_jitter(rng, x.size, 100_000, keep)), ppm)
-    assert hits >= 54
+        num_covered += covers(fit_drift(x, y + lasting_jitter(rng, x.size, 100_000, persistence)), ppm)
+    assert num_covered >= 54
 
 
-def test_the_envelope_covers_the_truth_and_beats_least_squares_on_latencies() -> None:
-    hits, closer = 0, 0
+def test_the_envelope_covers_the_true_drift_and_beats_least_squares_on_latencies() -> None:
+    num_covered, num_closer = 0, 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         ppm = rng.uniform(-50, 50)
@@ -66,10 +68,10 @@ def test_the_envelope_covers_the_truth_and_beats_least_squares_on_latencies() ->
         y = y + np.rint(rng.exponential(9e6, x.size)).astype(np.int64)
         fit = fit_drift(x, y, method="envelope")
         least_squares = np.polyfit((x - x[0]) / S, (y - x - (y[0] - x[0])) / S, 1)[0] * 1e6
-        hits += covers(fit, ppm)
-        closer += abs(fit.ppm - ppm) < abs(least_squares - ppm)
-    assert hits >= 52
-    assert closer >= 54
+        num_covered += covers(fit, ppm)
+        num_closer += abs(fit.ppm - ppm) < abs(least_squares - ppm)
+    assert num_covered >= 52
+    assert num_closer >= 54
 
 
 def test_gross_outliers_do_not_move_theil_sen() -> None:
@@ -80,7 +82,7 @@ def test_gross_outliers_do_not_move_theil_sen() -> None:
     assert fit.residual_p99_ns >= 30_000_000
 
 
-def test_order_does_not_matter() -> None:
+def test_the_order_of_the_points_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     x, y = series(60, 3.0)
     y = y + lasting_jitter(rng, x.size, 5000, 0.5)
@@ -88,23 +90,23 @@ def test_order_does_not_matter() -> None:
     assert fit_drift(x[order], y[order]) == fit_drift(x, y)
 
 
-points = st.lists(
+point_sets = st.lists(
     st.tuples(st.integers(0, 50), st.integers(-1000, 1000)), min_size=2, max_size=30, unique_by=lambda p: p[0]
-).map(lambda found: np.array(sorted(found), dtype=np.float64).T)
+).map(lambda pairs: np.array(sorted(pairs), dtype=np.float64).T)
 
 
-@given(points)
-def test_theil_sen_is_the_median_of_all_slopes(found: NDArray[np.float64]) -> None:
-    u, e = found
+@given(point_sets)
+def test_theil_sen_is_the_median_of_all_slopes(points: NDArray[np.float64]) -> None:
+    u, e = points
     slopes = [(e[j] - e[i]) / (u[j] - u[i]) for i, j in combinations(range(u.size), 2)]
     assert theil_sen_slope(u, e) == pytest.approx(float(np.median(slopes)), abs=1e-9)
 
 
-# A point of the hull exactly at the mean: chords that turn about it do not sink there.
+# A point of the hull is exactly at the mean, so a chord that turns about it does not move down there.
 @example(np.array([[0.0, 18, 26, 27, 28, 47, 50], [0, 0, 0, 0, -1, 0, 1]]))
-@given(points)
-def test_the_envelope_is_the_highest_line_below_all_points(found: NDArray[np.float64]) -> None:
-    u, e = found
+@given(point_sets)
+def test_the_envelope_is_the_highest_line_below_all_points(points: NDArray[np.float64]) -> None:
+    u, e = points
     slope = lower_envelope_slope(u, e)
     height = float((e - slope * (u - u.mean())).min())
     pairs = combinations(range(u.size), 2)
@@ -113,7 +115,7 @@ def test_the_envelope_is_the_highest_line_below_all_points(found: NDArray[np.flo
     assert height == pytest.approx(best, abs=1e-6)
 
 
-def test_many_points_are_thinned_the_same_way_every_time() -> None:
+def test_a_fit_of_many_points_is_deterministic() -> None:
     rng = np.random.default_rng(1)
     x, y = series(1000, 7.0)
     y = y + np.rint(rng.normal(0, 50_000, x.size)).astype(np.int64)
@@ -123,7 +125,7 @@ def test_many_points_are_thinned_the_same_way_every_time() -> None:
     assert fit.ppm == pytest.approx(7, abs=0.02)
 
 
-def test_refusals_say_why_and_keep_the_figures() -> None:
+def test_a_rejected_fit_has_a_reason_and_keeps_its_numbers() -> None:
     x, y = series(10, 20.0)
     short = fit_drift(x, y)
     assert "span of 9.95 s is shorter than 30 s" in short.rejection_reason
@@ -142,14 +144,14 @@ def test_refusals_say_why_and_keep_the_figures() -> None:
 
 
 @pytest.mark.parametrize("x", [[], [5], [5] * 20])
-def test_no_span_no_drift(x: list[int]) -> None:
+def test_points_at_one_time_have_no_drift(x: list[int]) -> None:
     fit = fit_drift(x, x)
     assert "at one time" in fit.rejection_reason
     assert np.isnan(fit.ppm)
     assert (fit.offset_ns, fit.residual_p99_ns) == (0, 0)
 
 
-def test_repeated_stamps_do_no_harm() -> None:
+def test_repeated_timestamps_do_not_change_the_fit() -> None:
     x, y = series(60, 5.0)
     fit = fit_drift(np.repeat(x, 3), np.repeat(y, 3))
     assert fit.ppm == pytest.approx(5, abs=0.01)
@@ -157,7 +159,7 @@ def test_repeated_stamps_do_no_harm() -> None:
     assert fit_drift(edges, edges).ppm_high == np.inf
 
 
-def test_wrong_calls() -> None:
+def test_wrong_arguments_are_errors() -> None:
     with pytest.raises(ConfigError, match="least-squares"):
         fit_drift([1], [1], method="least-squares")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="paired"):
@@ -174,15 +176,15 @@ def test_wrong_calls() -> None:
     st.integers(0, 2**32 - 1),
     st.sampled_from([Fraction(PERIOD), Fraction(1001 * S, 30_000)]),
 )
-def test_a_period_is_found_through_gaps_repeats_and_backward_stamps(
+def test_a_period_is_fitted_in_spite_of_gaps_repeats_and_backward_timestamps(
     ppm: float, seed: int, period: Fraction
 ) -> None:
     rng = np.random.default_rng(seed)
     true_period = float(period) * (1 + ppm * 1e-6)
     t = 4 * 10**13 + np.rint(np.arange(1200) * true_period + rng.normal(0, 40_000, 1200)).astype(np.int64)
-    kept = np.sort(rng.choice(1200, 1100, replace=False))
-    kept = np.insert(kept, 500, kept[500])
-    t = t[kept]
+    frames = np.sort(rng.choice(1200, 1100, replace=False))
+    frames = np.insert(frames, 500, frames[500])
+    t = t[frames]
     t[700] += int(0.6 * period)
     t[300], t[301] = t[301], t[300]
     fit = period_drift(t, period)
@@ -190,15 +192,15 @@ def test_a_period_is_found_through_gaps_repeats_and_backward_stamps(
     assert fit.ppm == pytest.approx(ppm, abs=0.5)
 
 
-def test_drift_past_half_a_period_is_still_counted() -> None:
+def test_a_drift_of_more_than_half_a_period_is_fitted() -> None:
     t = np.rint(np.arange(40_000) * PERIOD * (1 + 40e-6)).astype(np.int64)
     assert period_drift(t, PERIOD).ppm == pytest.approx(40, abs=0.01)
 
 
-def test_steps_that_cannot_be_counted_are_refused() -> None:
+def test_steps_of_an_unclear_number_of_periods_are_rejected() -> None:
     rng = np.random.default_rng(0)
     t = np.cumsum(rng.integers(PERIOD // 10, 2 * PERIOD, 2000))
     assert period_drift(t, PERIOD).rejection_reason != ""
     alternating = np.cumsum(np.tile([PERIOD * 7 // 10, PERIOD * 13 // 10], 1000))
-    assert "no whole number of periods of 50 ms" in period_drift(alternating, PERIOD).rejection_reason
+    assert "not a whole number of periods of 50 ms" in period_drift(alternating, PERIOD).rejection_reason
     assert "at one time" in period_drift([], PERIOD).rejection_reason

@@ -1,3 +1,5 @@
+"""Clock maps: the formula, inverses, fits and leap seconds."""
+
 from datetime import UTC, datetime
 from fractions import Fraction
 
@@ -17,7 +19,7 @@ distances = st.lists(st.integers(-TEN_YEARS_NS, TEN_YEARS_NS), min_size=1)
 
 
 @given(anchors, anchors, drifts, distances)
-def test_the_map_is_the_formula_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
+def test_the_map_follows_its_formula_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
     clock_map = ClockMap("x", "y", a, b, ppm)
     got = clock_map.apply(np.array(d) + a)
     assert got.dtype == np.int64
@@ -27,7 +29,7 @@ def test_the_map_is_the_formula_within_a_nanosecond(a: int, b: int, ppm: float, 
 
 
 @given(anchors, anchors, drifts, distances)
-def test_there_and_back_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
+def test_the_round_trip_is_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
     clock_map = ClockMap("x", "y", a, b, ppm)
     t = np.array(d) + a
     back = clock_map.inverse().apply(clock_map.apply(t))
@@ -35,12 +37,12 @@ def test_there_and_back_within_a_nanosecond(a: int, b: int, ppm: float, d: list[
 
 
 @given(drifts, st.integers(-TEN_YEARS_NS, TEN_YEARS_NS))
-def test_neighbours_keep_their_order(ppm: float, d: int) -> None:
-    run = np.arange(d, d + 200)
-    assert (np.diff(ClockMap("x", "y", 0, 0, ppm).apply(run)) >= 0).all()
+def test_consecutive_timestamps_keep_their_order(ppm: float, d: int) -> None:
+    t = np.arange(d, d + 200)
+    assert (np.diff(ClockMap("x", "y", 0, 0, ppm).apply(t)) >= 0).all()
 
 
-def test_without_drift_the_map_is_exact_to_the_ends() -> None:
+def test_a_map_without_drift_is_exact_up_to_the_ends_of_int64() -> None:
     clock_map = ClockMap("x", "y", 0, 5)
     assert clock_map.apply(np.array([2**63 - 6, -(2**63)])).tolist() == [2**63 - 1, -(2**63) + 5]
     with pytest.raises(DataError, match="64 bits"):
@@ -49,33 +51,33 @@ def test_without_drift_the_map_is_exact_to_the_ends() -> None:
 
 
 @pytest.mark.parametrize("ppm", [float("nan"), float("inf"), 10_001.0, -10_001.0, -1e6, -2e6])
-def test_what_is_no_drift(ppm: float) -> None:
+def test_a_drift_above_one_percent_is_an_error(ppm: float) -> None:
     with pytest.raises(ClockError, match="more than 1 %"):
         ClockMap("x", "y", 0, 0, ppm)
 
 
 @pytest.mark.parametrize("ppm", [10_000.0, -9_900.0])
-def test_the_largest_drift_has_an_inverse(ppm: float) -> None:
+def test_a_map_with_the_largest_drift_has_an_inverse(ppm: float) -> None:
     clock_map = ClockMap("x", "y", 1, 2, ppm, residual_ns=7, note="n")
     inverse = clock_map.inverse()
     assert (inverse.source, inverse.target, inverse.residual_ns, inverse.note) == ("y", "x", 7, "n")
     assert inverse.inverse().drift_ppm == pytest.approx(ppm, rel=1e-12)
 
 
-def test_fit_finds_the_map() -> None:
+def test_a_fit_recovers_the_map() -> None:
     rng = np.random.default_rng(3)
     x = 10**14 + np.arange(0, 120 * S, 50_000_000)
-    truth = ClockMap("imu", "rig", 10**14, 1_500_000_000 * S, 23.0)
-    y = truth.apply(x) + rng.normal(0, 20_000, x.size).round().astype(np.int64)
-    fitted = ClockMap.fit(x, y, "imu", "rig")
-    assert (fitted.source, fitted.target, fitted.note) == ("imu", "rig", "")
+    true_map = ClockMap("imu", "machine", 10**14, 1_500_000_000 * S, 23.0)
+    y = true_map.apply(x) + rng.normal(0, 20_000, x.size).round().astype(np.int64)
+    fitted = ClockMap.fit(x, y, "imu", "machine")
+    assert (fitted.source, fitted.target, fitted.note) == ("imu", "machine", "")
     assert fitted.drift_ppm == pytest.approx(23, abs=0.2)
-    assert np.abs(fitted.apply(x) - truth.apply(x)).max() < 10_000
+    assert np.abs(fitted.apply(x) - true_map.apply(x)).max() < 10_000
     assert 30_000 < fitted.residual_ns < 80_000
 
 
 @pytest.mark.parametrize(("method", "offset_ns"), [("theil-sen", 700), ("envelope", 600)])
-def test_a_refused_drift_is_not_applied(method: str, offset_ns: int) -> None:
+def test_a_rejected_drift_is_not_applied(method: str, offset_ns: int) -> None:
     x = np.arange(0, 5 * S, S // 20)
     y = x + np.tile([600, 700, 700, 900], x.size // 4)
     fitted = ClockMap.fit(x, y, "a", "b", method)  # type: ignore[arg-type]
@@ -85,10 +87,10 @@ def test_a_refused_drift_is_not_applied(method: str, offset_ns: int) -> None:
     assert fitted.residual_ns == 900 - offset_ns
 
 
-def test_fit_needs_pairs() -> None:
+def test_a_fit_without_pairs_is_an_error() -> None:
     with pytest.raises(ClockError, match="no pairs"):
         ClockMap.fit([], [], "a", "b")
-    with pytest.raises(DataError, match=r"2 stamps .* 1 of the other"):
+    with pytest.raises(DataError, match=r"2 timestamps .* 1 of the other"):
         ClockMap.fit([1, 2], [1], "a", "b")
 
 
@@ -109,23 +111,23 @@ GPS_EPOCH = utc_ns(1980, 1, 6)
         (utc_ns(2024, 5, 5), 18),
     ],
 )
-def test_known_maps(utc: int, gps_ahead_s: int) -> None:
+def test_known_leap_seconds_are_applied(utc: int, gps_ahead_s: int) -> None:
     gps = utc - GPS_EPOCH + gps_ahead_s * S
     tai = utc + (gps_ahead_s + 19) * S
-    stamps = {"utc": utc, "gps": gps, "tai": tai}
-    for source, t_ns in stamps.items():
-        for target, want in stamps.items():
-            assert leap_second_map(source, target, t_ns).apply(t_ns) == want
+    timestamps = {"utc": utc, "gps": gps, "tai": tai}
+    for source, t_ns in timestamps.items():
+        for target, expected in timestamps.items():
+            assert leap_second_map(source, target, t_ns).apply(t_ns) == expected
 
 
 @given(st.integers(utc_ns(1972, 1, 1), utc_ns(2100, 1, 1)), st.sampled_from(["tai", "gps"]))
-def test_from_utc_and_back(t_ns: int, other: str) -> None:
-    there = leap_second_map("utc", other, t_ns).apply(t_ns)
-    assert leap_second_map(other, "utc", there).apply(there) == t_ns
+def test_the_round_trip_from_utc_is_exact(t_ns: int, other: str) -> None:
+    other_ns = leap_second_map("utc", other, t_ns).apply(t_ns)
+    assert leap_second_map(other, "utc", other_ns).apply(other_ns) == t_ns
 
 
-def test_what_no_known_map_can_do() -> None:
-    with pytest.raises(ClockError, match="a leap second lies between"):
+def test_a_map_without_a_fixed_relation_is_an_error() -> None:
+    with pytest.raises(ClockError, match="a leap second is between"):
         leap_second_map("utc", "gps", np.array([utc_ns(2016, 12, 31), utc_ns(2017, 1, 2)]))
     with pytest.raises(ClockError, match="'boot' has no fixed relation"):
         leap_second_map("boot", "utc", 0)
@@ -133,5 +135,5 @@ def test_what_no_known_map_can_do() -> None:
         leap_second_map("utc", "glonass", 0)
     with pytest.raises(ClockError, match="since 1972"):
         leap_second_map("utc", "tai", 0)
-    with pytest.raises(ClockError, match="no stamp"):
+    with pytest.raises(ClockError, match="no timestamp"):
         leap_second_map("utc", "tai", np.zeros(0, dtype=np.int64))
