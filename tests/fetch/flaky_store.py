@@ -1,4 +1,4 @@
-"""An S3 server in this process, and a network in front of it that fails."""
+"""An S3 server in this process, and a proxy that simulates an unreliable network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def run_s3_server() -> Iterator[tuple[Any, tuple[str, int]]]:
-    """A server with the bucket `shards`: a client of it, and its address."""
+    """Runs a server with the bucket `shards`. Yields a client and the (host, port) of the server."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -35,7 +35,7 @@ def run_s3_server() -> Iterator[tuple[Any, tuple[str, int]]]:
 
 
 def upload(client: Any, folder: Path, prefix: str) -> None:
-    """Puts every file of a folder below s3://shards/prefix."""
+    """Uploads every file of a folder to s3://shards/PREFIX."""
     for path in folder.rglob("*"):
         if path.is_file():
             key = f"{prefix}/{path.relative_to(folder).as_posix()}"
@@ -44,7 +44,7 @@ def upload(client: Any, folder: Path, prefix: str) -> None:
 
 @contextmanager
 def run_proxy(upstream: tuple[str, int]) -> Iterator[Proxy]:
-    """A proxy of the server at `behind`, which clients opened within take for the store."""
+    """Runs a proxy of the server at `upstream` and sets the environment so that new clients use the proxy."""
     proxy = Proxy(upstream)
     thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -63,13 +63,17 @@ def run_proxy(upstream: tuple[str, int]) -> Iterator[Proxy]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to a server, except that it spoils one GET in `spoils`, each in another way.
+    """An HTTP proxy that lets every `fail_every`-th request fail, in three alternating ways.
 
     Attributes:
-        down: every request is answered with 503.
-        ranges: of all GETs, in the order they came.
-        spoiled: how many of them.
-        at_once: the most GETs that were under way together.
+        upstream: (host, port) of the server.
+        fail_every: one in this many requests fails; 0: none fails.
+        is_down: whether every request is answered with 503.
+        delay_s: delay of every response.
+        ranges: `Range` headers of all requests, in the order of arrival.
+        num_failed: number of failed requests.
+        num_active: number of requests in progress.
+        max_concurrent: largest number of requests that were in progress at once.
     """
 
     daemon_threads = True
@@ -83,12 +87,13 @@ class Proxy(ThreadingHTTPServer):
         self.clear()
 
     def clear(self) -> None:
+        """Resets the record of requests."""
         self.ranges: list[str] = []
         self.num_failed = self.max_concurrent = self.num_active = 0
         self.lock = threading.Lock()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up is no news."""
+        """Ignores errors of clients that close the connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -99,43 +104,43 @@ class _Handler(BaseHTTPRequestHandler):
         proxy = self.server
         with proxy.lock:
             proxy.ranges.append(self.headers.get("Range", ""))
-            spoil = bool(proxy.fail_every) and len(proxy.ranges) % proxy.fail_every == 0
-            way = 1 if proxy.is_down else proxy.num_failed % 3 if spoil else None
-            proxy.num_failed += spoil
+            fails = bool(proxy.fail_every) and len(proxy.ranges) % proxy.fail_every == 0
+            failure = 1 if proxy.is_down else proxy.num_failed % 3 if fails else None
+            proxy.num_failed += fails
             proxy.num_active += 1
             proxy.max_concurrent = max(proxy.max_concurrent, proxy.num_active)
         time.sleep(proxy.delay_s)
         try:
-            self._pass_on(way)
+            self._forward(failure)
         finally:
             with proxy.lock:
                 proxy.num_active -= 1
 
     do_HEAD = do_GET  # noqa: N815
 
-    def _pass_on(self, way: int | None) -> None:
-        if way == 0:  # hangs up
+    def _forward(self, failure: int | None) -> None:
+        if failure == 0:  # closes the connection without a response
             self.close_connection = True
             return
-        if way == 1:
+        if failure == 1:
             self.send_response(503)
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
         server = http.client.HTTPConnection(*self.server.upstream, timeout=20)
         server.request(self.command, self.path, headers=dict(self.headers))
-        answer = server.getresponse()
-        body = answer.read()
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
+        response = server.getresponse()
+        body = response.read()
+        self.send_response(response.status)
+        for name, value in response.getheaders():
             if name.lower() not in ("transfer-encoding", "connection", "date", "server"):
                 self.send_header(name, value)
         self.end_headers()
-        if way == 2:  # half of what it promised
+        if failure == 2:  # sends half of the announced body
             body = body[: len(body) // 2]
             self.close_connection = True
         self.wfile.write(body)
         server.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Logs nothing."""

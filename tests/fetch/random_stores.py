@@ -1,4 +1,4 @@
-"""Small stores of random samples, rows that ask for them, and a payload that stands for a row made of them."""
+"""Small stores of random samples, planned rows of these samples, and rows with random arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmpack.shards import tar
 
 @dataclass
 class RandomStore:
-    """A store's folder, its samples, and what their members are."""
+    """The folder of a store, its planned samples and their members."""
 
     folder: Path
     samples: list[PlannedSample] = field(default_factory=list)
@@ -30,15 +30,15 @@ class RandomStore:
 def make_store(
     root: Path, *, shards: int = 2, per_shard: int = 12, size: int = 3000, shard_set: int = 0
 ) -> RandomStore:
-    """Tars of samples with two members each."""
+    """Writes tars of samples with two members each."""
     random = np.random.default_rng(shard_set)
-    made = RandomStore(root)
+    store = RandomStore(root)
     (root / "shards").mkdir(parents=True)
     for shard in range(shards):
         name = f"shards/{shard:05d}.tar"
         data = b""
         for _ in range(per_shard):
-            number = len(made.samples)
+            number = len(store.samples)
             key = f"sample-{shard_set}-{number:05d}"
             members = {
                 "bin": random.bytes(size + number),
@@ -48,7 +48,7 @@ def make_store(
                 tar.make_header(f"{key}.{extension}", len(content)) + content + tar.make_padding(len(content))
                 for extension, content in members.items()
             )
-            made.samples.append(
+            store.samples.append(
                 PlannedSample(
                     shard_set=shard_set,
                     number=number,
@@ -62,19 +62,19 @@ def make_store(
                     tokens_text=10,
                 )
             )
-            made.members.append(members)
+            store.members.append(members)
             data += packed
         (root / name).write_bytes(data + tar.END_OF_ARCHIVE)
-    return made
+    return store
 
 
 def make_planned_row(*samples: PlannedSample, number: int = 0) -> PlannedRow:
-    """A row with one document for each sample."""
+    """Makes a planned row with one document per sample."""
     return PlannedRow(number, tuple(PlannedDocument(0, (sample,), sample.tokens) for sample in samples))
 
 
 def planned_rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
-    """Planned rows, each of one sample that is nowhere."""
+    """Yields planned rows, each with one sample that does not exist."""
     for number in range(start, start + count):
         yield make_planned_row(
             PlannedSample(0, number, f"key-{number}", "text", "s.tar", 0, 1, 0, 10, 10), number=number
@@ -83,16 +83,17 @@ def planned_rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
 
 @dataclass(frozen=True)
 class FakeRowFunction:
-    """Makes rows whose content is a function of their number, in a time that differs from row to row.
+    """A replacement of the row pipeline: the content and the duration of a row follow from its number.
 
     Attributes:
-        patches: of 16 × 16 pixels in every row.
-        slow_s: the longest that a row takes.
-        fails_at: number of a row that raises a DataError.
-        dies_at: number of a row that its process does not survive, as long as the file `victims` is shorter than
-            `deaths` bytes.
-        deaths, victims: of that.
-        pids: folder in which every process that makes rows leaves its number.
+        patches: number of patches of 16 × 16 pixels in every row.
+        max_delay_s: longest duration of a row.
+        fails_at: number of the row that raises a DataError.
+        dies_at: number of the row that kills its process, while the file `deaths_path` has fewer than `max_deaths`
+            bytes.
+        max_deaths: number of times that `dies_at` kills a process.
+        deaths_path: file to which every killed process appends one byte.
+        pids_folder: folder in which every process that makes rows creates a file named by its process id.
     """
 
     patches: int = 4
@@ -109,7 +110,7 @@ class FakeRowFunction:
         return self
 
     def make(self, planned: PlannedRow) -> tuple[Row, list[UnreadableSample]]:
-        """A row and one fault."""
+        """Makes a row and one unreadable sample."""
         if self.max_delay_s:
             time.sleep(self.max_delay_s * np.random.default_rng(~planned.number % 1000).random())
         if planned.number == self.fails_at:
@@ -123,7 +124,7 @@ class FakeRowFunction:
 
 @dataclass(frozen=True)
 class FakeRowSetup:
-    """What a worker is told: gives the `make` of its `FakeRowFunction`."""
+    """The setup of a worker: calling it returns the `make` method of its `FakeRowFunction`."""
 
     rows: FakeRowFunction
 
@@ -132,7 +133,7 @@ class FakeRowSetup:
 
 
 def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[UnreadableSample]]:
-    """Arrays of many shapes, empty ones among them."""
+    """Makes a row with random arrays of many shapes, some of them empty, and one unreadable sample."""
     random = np.random.default_rng(planned.number)
     length = 64 + planned.number % 7
 
@@ -169,38 +170,40 @@ def make_row(planned: PlannedRow, patches: int) -> tuple[Row, list[UnreadableSam
         pairs=np.empty((0, 2), np.int32),
         cls_index=np.empty((0, 2), np.int32),
     )
-    fault = UnreadableSample(
+    unreadable = UnreadableSample(
         row=planned.number, key="broken", shard="s.tar", offset_bytes=1, size_bytes=2, reason="a reason"
     )
-    return row, [fault]
+    return row, [unreadable]
 
 
-def assert_same_row(one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[UnreadableSample]]) -> None:
-    """Equal in every array, dtype and shape, and in their faults."""
+def assert_same_row(
+    one: tuple[Row, list[UnreadableSample]], other: tuple[Row, list[UnreadableSample]]
+) -> None:
+    """Asserts that two rows have equal arrays, dtypes and shapes, and equal unreadable samples."""
     assert one[1] == other[1]
     assert (one[0].number, one[0].keys) == (other[0].number, other[0].keys)
     for name, array in one[0].arrays().items():
-        again = other[0].arrays()[name]
-        assert (array.dtype, array.shape) == (again.dtype, again.shape), name
-        np.testing.assert_array_equal(array, again, err_msg=name)
+        other_array = other[0].arrays()[name]
+        assert (array.dtype, array.shape) == (other_array.dtype, other_array.shape), name
+        np.testing.assert_array_equal(array, other_array, err_msg=name)
 
 
 def expected_rows(count: int, patches: int = 4, start: int = 0) -> list[tuple[Row, list[UnreadableSample]]]:
-    """What `FakeRowFunction` makes of `rows(count)`."""
+    """Returns the rows that `FakeRowFunction` makes of `planned_rows(count)`."""
     return [make_row(planned, patches) for planned in planned_rows(count, start)]
 
 
 def count_open_descriptors() -> int:
-    """Open descriptors of this process."""
+    """Returns the number of open file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def count_row_memfds(pid: int | str = "self") -> int:
-    """Descriptors and mappings of anonymous files that rows travel in."""
-    found = sum("memfd:mmpack" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
+    """Returns the number of descriptors and mappings of anonymous files that transport rows."""
+    count = sum("memfd:mmpack" in line for line in Path(f"/proc/{pid}/maps").read_text().splitlines())
     for handle in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found += "memfd:mmpack" in os.readlink(handle)
-        except FileNotFoundError:  # the descriptor that lists them
+            count += "memfd:mmpack" in os.readlink(handle)
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
-    return found
+    return count

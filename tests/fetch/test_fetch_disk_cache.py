@@ -1,4 +1,4 @@
-"""The disk cache: bounded, checked, shared, and never a reason to stop."""
+"""Tests of the disk cache: it is bounded, checked and shared, and its errors never stop a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmpack.fetch.disk_cache import DiskCache, _lock_file, cache_entry_name
+from mmpack.fetch.disk_cache import DiskCache, cache_entry_name, lock_file
 from mmpack.fetch.fetcher import Fetcher
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.storage.local import LocalStore
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> RandomStore:
+def store(tmp_path: Path) -> RandomStore:
     return make_store(tmp_path / "build")
 
 
@@ -32,53 +32,53 @@ def entries(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("??/*") if len(path.name) == 64)
 
 
-def fetcher(root: Path, cache: Path, size: str = "10MB") -> Fetcher:
+def make_fetcher(root: Path, cache: Path, size: str = "10MB") -> Fetcher:
     return Fetcher([LocalStore(root)], ReaderConfig(cache=str(cache), cache_size=size, retries=0))
 
 
-def whole(made: RandomStore) -> dict:
-    return {(0, number): members for number, members in enumerate(made.members)}
+def all_members(store: RandomStore) -> dict:
+    return {(0, number): members for number, members in enumerate(store.members)}
 
 
-def test_what_was_read_once_is_not_read_again(tmp_path: Path, made: RandomStore) -> None:
-    row = make_planned_row(*made.samples)
-    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
-    assert len(entries(tmp_path / "cache")) == len(made.samples)
+def test_a_cached_sample_is_not_read_again(tmp_path: Path, store: RandomStore) -> None:
+    row = make_planned_row(*store.samples)
+    assert make_fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == all_members(store)
+    assert len(entries(tmp_path / "cache")) == len(store.samples)
     for shard in (tmp_path / "build" / "shards").iterdir():
         shard.unlink()
-    # Another process later, and the shards are gone.
-    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
+    # A later fetcher, after the shards were removed.
+    assert make_fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == all_members(store)
 
 
-def test_a_damaged_entry_is_read_again(tmp_path: Path, made: RandomStore) -> None:
-    row = make_planned_row(*made.samples)
-    fetcher(tmp_path / "build", tmp_path / "cache").fetch(row)
+def test_a_damaged_entry_is_read_again(tmp_path: Path, store: RandomStore) -> None:
+    row = make_planned_row(*store.samples)
+    make_fetcher(tmp_path / "build", tmp_path / "cache").fetch(row)
     flipped, short, long = entries(tmp_path / "cache")[:3]
     before = {path: path.read_bytes() for path in (flipped, short, long)}
     flipped.write_bytes(bytes([before[flipped][0] ^ 1]) + before[flipped][1:])
     os.truncate(short, 10)
     with long.open("ab") as file:
         file.write(b"more")
-    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == whole(made)
+    assert make_fetcher(tmp_path / "build", tmp_path / "cache").fetch(row) == all_members(store)
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_another_samples_bytes_are_no_hit(tmp_path: Path, made: RandomStore) -> None:
-    one = made.samples[0]
+def test_entry_names_depend_on_url_location_and_checksum(tmp_path: Path, store: RandomStore) -> None:
+    sample = store.samples[0]
     names = {
-        cache_entry_name("a", one),
-        cache_entry_name("b", one),
+        cache_entry_name("a", sample),
+        cache_entry_name("b", sample),
         *(
-            cache_entry_name("a", replace(one, **{field: value}))
+            cache_entry_name("a", replace(sample, **{field: value}))
             for field, value in (("shard", "x"), ("offset_bytes", 1), ("size_bytes", 1), ("crc32", 1))
         ),
     }
     assert len(names) == 6
-    # What is no part of the bytes' identity: how the plan numbers it.
-    assert cache_entry_name("a", replace(one, shard_set=7, number=9)) in names
+    # The indices in the plan are not part of the name.
+    assert cache_entry_name("a", replace(sample, shard_set=7, number=9)) in names
 
 
-def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
+def test_the_least_recently_used_entries_are_evicted_first(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", 10 * 4096)
     data = {f"{number:064x}": os.urandom(3000 + number) for number in range(10)}
     for age, (name, content) in enumerate(data.items()):
@@ -86,20 +86,20 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
         os.utime(cache._path(name), (1000 + age, 1000 + age))
     names = list(data)
     assert len(entries(tmp_path / "cache")) == 10
-    # The oldest is used, and so is the youngest.
+    # The oldest entry is read, then a new one is written.
     assert cache.get(names[0], 3000, zlib.crc32(data[names[0]])) == data[names[0]]
     cache.put("f" * 64, b"new")
-    left = {path.name for path in entries(tmp_path / "cache")}
-    assert names[0] in left
-    assert "f" * 64 in left
-    assert names[1] not in left
-    assert left >= set(names[4:])
+    remaining = {path.name for path in entries(tmp_path / "cache")}
+    assert names[0] in remaining
+    assert "f" * 64 in remaining
+    assert names[1] not in remaining
+    assert remaining >= set(names[4:])
 
 
-@pytest.mark.parametrize("at_once", [1, 4])
-def test_the_bound_holds_for_all_who_share_it(tmp_path: Path, at_once: int) -> None:
+@pytest.mark.parametrize("num_writers", [1, 4])
+def test_the_limit_holds_for_all_writers_together(tmp_path: Path, num_writers: int) -> None:
     limit = 40 * 4096
-    most = 0
+    max_entries = 0
     stop = threading.Event()
     (tmp_path / "cache").mkdir()
 
@@ -109,14 +109,14 @@ def test_the_bound_holds_for_all_who_share_it(tmp_path: Path, at_once: int) -> N
             cache.put(f"{seed}{number:063x}", os.urandom(4096))
 
     def watch() -> None:
-        nonlocal most
+        nonlocal max_entries
         while not stop.wait(0.001):
-            with _lock_file(tmp_path / "cache" / "total") as handle:  # nobody evicts while it counts
+            with lock_file(tmp_path / "cache" / "total") as handle:  # nobody evicts while the lock is held
                 if handle is not None:
-                    most = max(most, len(entries(tmp_path / "cache")))
+                    max_entries = max(max_entries, len(entries(tmp_path / "cache")))
 
     watcher = threading.Thread(target=watch)
-    fillers = [threading.Thread(target=fill, args=(seed,)) for seed in range(at_once)]
+    fillers = [threading.Thread(target=fill, args=(seed,)) for seed in range(num_writers)]
     watcher.start()
     for filler in fillers:
         filler.start()
@@ -125,19 +125,19 @@ def test_the_bound_holds_for_all_who_share_it(tmp_path: Path, at_once: int) -> N
     stop.set()
     watcher.join()
     assert 30 <= len(entries(tmp_path / "cache")) <= 40
-    # One each may have been in the writing when another counted what there is.
-    assert 30 <= most <= 40 + at_once
+    # Each writer may have been writing one entry while another one counted the entries.
+    assert 30 <= max_entries <= 40 + num_writers
 
 
-def test_an_entry_larger_than_the_cache_is_not_kept(tmp_path: Path) -> None:
+def test_an_entry_larger_than_the_cache_is_not_stored(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "cache", 8192)
     cache.put("a" * 64, b"small")
     cache.put("b" * 64, bytes(9000))
     assert [path.name for path in entries(tmp_path / "cache")] == ["a" * 64]
 
 
-def test_nothing_else_is_ever_removed(tmp_path: Path) -> None:
-    """Foreign files in the folder, and what links in it lead to, survive any eviction."""
+def test_eviction_never_removes_other_files(tmp_path: Path) -> None:
+    """Foreign files in the folder and the targets of links in it survive any eviction."""
     folder, outside = tmp_path / "cache", tmp_path / "outside"
     (folder / "ab").mkdir(parents=True)
     outside.mkdir()
@@ -165,7 +165,7 @@ def test_nothing_else_is_ever_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("total", [b"", b"nonsense", b"9" * 32])
-def test_a_damaged_total_is_counted_anew(tmp_path: Path, total: bytes) -> None:
+def test_a_damaged_total_is_recomputed(tmp_path: Path, total: bytes) -> None:
     cache = DiskCache(tmp_path / "cache", 20 * 4096)
     for number in range(8):
         cache.put(f"{number:064x}", bytes(4096))
@@ -175,16 +175,16 @@ def test_a_damaged_total_is_counted_anew(tmp_path: Path, total: bytes) -> None:
     assert int((tmp_path / "cache" / "total").read_bytes()) == 9 * 4096
 
 
-def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: RandomStore) -> None:
+def test_a_locked_total_skips_the_entry_and_not_the_row(tmp_path: Path, store: RandomStore) -> None:
     import fcntl
 
     (tmp_path / "cache").mkdir()
     handle = os.open(tmp_path / "cache" / "total", os.O_RDWR | os.O_CREAT)
     fcntl.flock(handle, fcntl.LOCK_EX)
     began = time.monotonic()
-    assert fetcher(tmp_path / "build", tmp_path / "cache").fetch(make_planned_row(*made.samples[:2])) == {
-        (0, number): made.members[number] for number in range(2)
-    }
+    assert make_fetcher(tmp_path / "build", tmp_path / "cache").fetch(
+        make_planned_row(*store.samples[:2])
+    ) == {(0, number): store.members[number] for number in range(2)}
     assert time.monotonic() - began < 5
     os.close(handle)
     assert entries(tmp_path / "cache") == []
@@ -192,42 +192,44 @@ def test_a_held_lock_costs_an_entry_not_the_row(tmp_path: Path, made: RandomStor
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 100 kB that is really full soon."""
+    """A real file system of 100 kB, which is soon full."""
     with mount_small_disk("100k", tmp_path) as disk:
         yield disk
 
 
-def test_a_full_disk_is_said_once(
-    tmp_path: Path, made: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
+def test_a_full_disk_is_logged_once(
+    tmp_path: Path, store: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cached = fetcher(tmp_path / "build", small_disk / "cache")
+    cached = make_fetcher(tmp_path / "build", small_disk / "cache")
     for _ in range(3):
-        assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
+        assert cached.fetch(make_planned_row(*store.samples)) == all_members(store)
     assert caplog.text.count("cannot be written (No space left on device)") == 1
-    kept = entries(small_disk / "cache")
-    assert 0 < len(kept) < len(made.samples)
+    stored = entries(small_disk / "cache")
+    assert 0 < len(stored) < len(store.samples)
     assert list((small_disk / "cache").glob("*/aside-*")) == []
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path, made: RandomStore, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_created_is_logged_once(
+    tmp_path: Path, store: RandomStore, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    cached = fetcher(tmp_path / "build", tmp_path / "file" / "cache")
+    cached = make_fetcher(tmp_path / "build", tmp_path / "file" / "cache")
     for _ in range(2):
-        assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
+        assert cached.fetch(make_planned_row(*store.samples)) == all_members(store)
     assert caplog.text.count("cannot be written (Not a directory)") == 1
 
 
-def test_a_read_only_cache_still_serves(
-    tmp_path: Path, made: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
+def test_a_read_only_cache_is_still_read(
+    tmp_path: Path, store: RandomStore, small_disk: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    half = make_planned_row(*made.samples[:8])
-    fetcher(tmp_path / "build", small_disk / "cache").fetch(half)
+    half = make_planned_row(*store.samples[:8])
+    make_fetcher(tmp_path / "build", small_disk / "cache").fetch(half)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    shard = tmp_path / "build" / made.samples[0].shard
+    shard = tmp_path / "build" / store.samples[0].shard
     moved = shard.rename(tmp_path / "moved")
-    cached = fetcher(tmp_path / "build", small_disk / "cache")
-    assert cached.fetch(half) == {(0, number): made.members[number] for number in range(8)}
+    cached = make_fetcher(tmp_path / "build", small_disk / "cache")
+    assert cached.fetch(half) == {(0, number): store.members[number] for number in range(8)}
     assert caplog.text == ""
     moved.rename(shard)
-    assert cached.fetch(make_planned_row(*made.samples)) == whole(made)
+    assert cached.fetch(make_planned_row(*store.samples)) == all_members(store)
     assert caplog.text.count("Read-only file system") == 1
