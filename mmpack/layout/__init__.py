@@ -1,8 +1,8 @@
-"""What a sample becomes as tokens, and its length without decoding media.
+"""Token layout: the order, number and ids of the tokens of a sample, without decoding media.
 
-`Layout(LayoutConfig(...))` knows the order of a sample's pieces (`segments`), its tokens by modality
-(`count`), all ids (`vocabulary`) and what identifies it (`fingerprint`). Rows are assembled from the same
-segments that are counted.
+`Layout(LayoutConfig(...))` gives the segments of a sample in order (`sample_segments`), the number of its tokens by
+modality (`count_tokens`), all ids (`vocabulary`) and a hash of the settings (`fingerprint`). Rows are assembled from the
+same segments that are counted.
 """
 
 from mmpack.layout.audio import AudioLayout

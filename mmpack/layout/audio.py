@@ -1,4 +1,4 @@
-"""How many tokens a stretch of sound becomes: from its samples and rate alone."""
+"""`[layout.audio]`: the number of audio tokens, computed from the number of audio samples and their rate."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mmpack.settings import Settings
 
 
 class AudioLayout(Settings, frozen=True, kw_only=True):
-    """The `[layout.audio]` table: the codec, and the numbers that fix its token count.
+    """The `[layout.audio]` table: the codec, and the numbers that determine its token count.
 
-    Sound is resampled to `sample_rate_hz` and cut into frames of `hop` samples, the last one padded. Each
-    frame becomes `codebooks` tokens, frame by frame: (frame 0, codebook 0), (frame 0, codebook 1), ...,
+    Audio is resampled to `sample_rate_hz` and cut into codec frames of `hop` audio samples; the last frame is padded.
+    Each frame becomes `codebooks` tokens, in the order (frame 0, codebook 0), (frame 0, codebook 1), ...,
     (frame 1, codebook 0), ...
 
     Raises:
@@ -19,15 +19,15 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
     """
 
     codec: str = "pcm-frames"
-    """Name of the codec. `pcm-frames` is built in and needs no weights. Any other has its numbers below."""
+    """Name of the codec. `pcm-frames` is built in and needs no weights. For any other, set the numbers below."""
     sample_rate_hz: int = 16_000
-    """Rate the codec works at, in Hz."""
+    """Sample rate of the codec, in Hz."""
     hop: int = 320
-    """Samples per frame, at `sample_rate_hz`."""
+    """Audio samples per codec frame, at `sample_rate_hz`."""
     codebooks: int = 1
-    """Tokens per frame, one from each codebook."""
+    """Tokens per codec frame, one from each codebook."""
     codebook_size: int = 1024
-    """Codes in each codebook; the vocabulary holds codebooks x codebook_size ids for audio."""
+    """Codes per codebook; the vocabulary has codebooks x codebook_size audio ids."""
 
     def __post_init__(self) -> None:
         if not self.codec:
@@ -37,20 +37,20 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
                 raise ConfigError(f"{getattr(self, key)} is less than 1", where=f"layout.audio.{key}")
 
     def num_frames(self, samples: int, rate_hz: int) -> int:
-        """Codec frames of `samples` samples recorded at `rate_hz`.
+        """Returns the number of codec frames of `samples` audio samples recorded at `rate_hz`.
 
-        ceil(ceil(samples * sample_rate_hz / rate_hz) / hop), in integers.
+        The number is ceil(ceil(samples * sample_rate_hz / rate_hz) / hop), in integer arithmetic.
 
         Raises:
             DataError: `samples` is negative or `rate_hz` is not positive.
         """
         if samples < 0 or rate_hz < 1:
-            raise DataError(f"{samples} samples at {rate_hz} Hz are no sound", where="audio")
+            raise DataError(f"{samples} audio samples at {rate_hz} Hz are impossible", where="audio")
         resampled = -(-samples * self.sample_rate_hz // rate_hz)
         return -(-resampled // self.hop)
 
     def num_tokens(self, samples: int, rate_hz: int) -> int:
-        """Tokens of `samples` samples recorded at `rate_hz`: frames x codebooks; 0 for no samples.
+        """Returns the number of tokens of `samples` audio samples recorded at `rate_hz`: frames x codebooks.
 
         Raises:
             DataError: `samples` is negative or `rate_hz` is not positive.
@@ -58,5 +58,5 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
         return self.num_frames(samples, rate_hz) * self.codebooks
 
     def to_canonical(self) -> dict[str, object]:
-        """What changes tokens, for the fingerprint."""
+        """Returns the settings that change tokens, for the fingerprint."""
         return to_builtins(self)

@@ -1,4 +1,4 @@
-"""How many tokens a picture becomes: the patch grid, from its size alone."""
+"""`[layout.vision]`: the patch grid of an image, computed from the size of the image."""
 
 from __future__ import annotations
 
@@ -11,49 +11,48 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.settings import Settings
 
 _WHERE = "layout.vision"
-_MAX_TOKENS_LIMIT = (
-    65_536  # one picture beyond this fills any row, and the search of `_least_distorted` stays short
-)
+# One larger image would fill any row. The limit also bounds the search of `_choose_least_distorted`.
+_MAX_TOKENS_LIMIT = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """The size a picture is resized to, and its tokens in rows and columns (row-major)."""
+    """The size of an image after the resize, and its tokens in rows and columns (row-major)."""
 
     height: int
-    """Pixels after the resize."""
+    """Height after the resize, in pixels."""
     width: int
-    """Pixels after the resize."""
+    """Width after the resize, in pixels."""
     rows: int
-    """Tokens from top to bottom."""
+    """Number of tokens from top to bottom."""
     cols: int
-    """Tokens from left to right."""
+    """Number of tokens from left to right."""
 
     @property
     def tokens(self) -> int:
-        """Places the picture takes: rows x cols."""
+        """The number of tokens of the image: rows x cols."""
         return self.rows * self.cols
 
 
 class VisionLayout(Settings, frozen=True, kw_only=True):
     """The `[layout.vision]` table: the resize rule and the patches.
 
-    One token stands for `merge` x `merge` patches of `patch_size` x `patch_size` pixels.
+    One token represents `merge` x `merge` patches of `patch_size` x `patch_size` pixels.
 
     Raises:
         ConfigError: a setting is out of range or contradicts another.
     """
 
     patch_size: int = 16
-    """Side of a patch, in pixels."""
+    """Side length of a patch, in pixels."""
     merge: int = 2
-    """Patches per token along each side."""
+    """Number of patches per token along each side."""
     min_tokens: int = 4
-    """Smaller pictures are enlarged to at least this many tokens."""
+    """Smallest number of tokens per image; smaller images are enlarged."""
     max_tokens: int = 256
-    """Larger pictures are reduced to at most this many tokens."""
+    """Largest number of tokens per image; larger images are reduced."""
     size: tuple[int, int] | None = None
-    """One (height, width) in pixels for every picture. `min_tokens` and `max_tokens` then have no say."""
+    """Fixed (height, width) of every image, in pixels; `min_tokens` and `max_tokens` are then ignored."""
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.merge < 1:
@@ -62,36 +61,36 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
             )
         if not 1 <= self.min_tokens <= self.max_tokens <= _MAX_TOKENS_LIMIT:
             raise ConfigError(
-                f"min_tokens {self.min_tokens} and max_tokens {self.max_tokens} do not make a range",
+                f"min_tokens {self.min_tokens} and max_tokens {self.max_tokens} are not a valid range",
                 where=_WHERE,
                 hint=f"Choose 1 <= min_tokens <= max_tokens <= {_MAX_TOKENS_LIMIT}.",
             )
         if self.size is not None and any(side < 1 or side % self.token_side for side in self.size):
             raise ConfigError(
-                f"size {list(self.size)} is not made of multiples of patch_size * merge = {self.token_side}",
+                f"size {list(self.size)} is not a multiple of patch_size * merge = {self.token_side} in both sides",
                 where=f"{_WHERE}.size",
-                hint=f"Choose sides that {self.token_side} divides.",
+                hint=f"Choose sides that are divisible by {self.token_side}.",
             )
 
     @property
     def token_side(self) -> int:
-        """Side of the square one token covers after the resize, in pixels."""
+        """The side length of the square that one token covers after the resize, in pixels."""
         return self.patch_size * self.merge
 
     def patch_grid(self, height: int, width: int) -> PatchGrid:
-        """The grid of a picture of `height` x `width` pixels.
+        """Returns the patch grid of an image of `height` x `width` pixels.
 
-        The rule is `smart_resize` of Qwen2-VL (arXiv:2409.12191, section 2.1) in exact integers: each side
-        goes to the nearest multiple of `token_side`; a picture with too many tokens is reduced at its own
-        aspect, both sides rounded down; one with too few is enlarged, both rounded up. Where that still
-        misses the bounds (very long pictures, or bounds that nearly touch), the grid within the bounds that
-        distorts the aspect least is taken.
+        The rule is `smart_resize` of Qwen2-VL (arXiv:2409.12191, section 2.1) in exact integers: each side is rounded
+        to the nearest multiple of `token_side`. An image with too many tokens is reduced with its aspect ratio, both
+        sides rounded down; an image with too few is enlarged, both sides rounded up. If the grid is still outside the
+        limits (very long images, or limits that are nearly equal), the grid within the limits that distorts the aspect
+        ratio least is used.
 
         Raises:
             DataError: a side is less than one pixel.
         """
         if height < 1 or width < 1:
-            raise DataError(f"a picture of {height} x {width} pixels has no content", where="height x width")
+            raise DataError(f"an image of {height} x {width} pixels is empty", where="height x width")
         if self.size is not None:
             return _make_grid(
                 self.size[0] // self.token_side, self.size[1] // self.token_side, self.token_side
@@ -99,23 +98,24 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
         return _resize_grid(height, width, self.token_side, self.min_tokens, self.max_tokens)
 
     def to_canonical(self) -> dict[str, object]:
-        """What changes tokens, for the fingerprint."""
+        """Returns the settings that change tokens, for the fingerprint."""
         bounds = {"size": list(self.size)} if self.size else {"tokens": [self.min_tokens, self.max_tokens]}
         return {"patch_size": self.patch_size, "merge": self.merge, **bounds}
 
 
 @lru_cache(maxsize=4096)
-def _resize_grid(height: int, width: int, side: int, min_patches: int, max_patches: int) -> PatchGrid:
+def _resize_grid(height: int, width: int, side: int, min_tokens: int, max_tokens: int) -> PatchGrid:
+    """Returns the grid of an image without a fixed size; `side` is the side length of a token in pixels."""
     rows = max(1, (2 * height + side) // (2 * side))
     cols = max(1, (2 * width + side) // (2 * side))
-    if rows * cols > max_patches:
-        rows = max(1, _floor_sqrt(max_patches * height, width))
-        cols = max(1, _floor_sqrt(max_patches * width, height))
-    elif rows * cols < min_patches:
-        rows = _ceil_sqrt(min_patches * height, width)
-        cols = _ceil_sqrt(min_patches * width, height)
-    if not min_patches <= rows * cols <= max_patches:
-        rows, cols = _least_distorted(height, width, min_patches, max_patches)
+    if rows * cols > max_tokens:
+        rows = max(1, _floor_sqrt(max_tokens * height, width))
+        cols = max(1, _floor_sqrt(max_tokens * width, height))
+    elif rows * cols < min_tokens:
+        rows = _ceil_sqrt(min_tokens * height, width)
+        cols = _ceil_sqrt(min_tokens * width, height)
+    if not min_tokens <= rows * cols <= max_tokens:
+        rows, cols = _choose_least_distorted(height, width, min_tokens, max_tokens)
     return _make_grid(rows, cols, side)
 
 
@@ -124,29 +124,30 @@ def _make_grid(rows: int, cols: int, side: int) -> PatchGrid:
 
 
 def _floor_sqrt(numerator: int, denominator: int) -> int:
-    """floor(sqrt(numerator / denominator)): n <= sqrt(q) holds just when n * n <= floor(q)."""
+    """Returns floor(sqrt(numerator / denominator)): n <= sqrt(q) is equivalent to n * n <= floor(q)."""
     return isqrt(numerator // denominator)
 
 
 def _ceil_sqrt(numerator: int, denominator: int) -> int:
-    """ceil(sqrt(numerator / denominator)), for a positive quotient."""
+    """Returns ceil(sqrt(numerator / denominator)), for a positive quotient."""
     return isqrt(-(-numerator // denominator) - 1) + 1
 
 
-def _least_distorted(height: int, width: int, min_patches: int, max_patches: int) -> tuple[int, int]:
-    """(rows, cols) with least <= rows * cols <= most, nearest to the picture's aspect; ties to the larger,
-    then to the squarer, so that a turned picture has the turned grid.
+def _choose_least_distorted(height: int, width: int, min_tokens: int, max_tokens: int) -> tuple[int, int]:
+    """Returns (rows, cols) with min_tokens <= rows * cols <= max_tokens, closest to the aspect ratio of the image.
+
+    Of equally close grids, the larger is chosen, then the squarer, so that a rotated image has the rotated grid.
     """
     best: tuple[Fraction, int, int, int] | None = None
-    chosen = (1, min_patches)
-    for rows in range(1, max_patches + 1):
-        lowest, highest = -(-min_patches // rows), max_patches // rows
+    best_grid = (1, min_tokens)
+    for rows in range(1, max_tokens + 1):
+        lowest, highest = -(-min_tokens // rows), max_tokens // rows
         if lowest > highest:
             continue
         ideal = rows * width // height
         for cols in {min(max(ideal, lowest), highest), min(max(ideal + 1, lowest), highest)}:
-            across, down = cols * height, rows * width
-            rank = (Fraction(max(across, down), min(across, down)), -rows * cols, max(rows, cols), rows)
+            a, b = cols * height, rows * width  # equal without distortion
+            rank = (Fraction(max(a, b), min(a, b)), -rows * cols, max(rows, cols), rows)
             if best is None or rank < best:
-                best, chosen = rank, (rows, cols)
-    return chosen
+                best, best_grid = rank, (rows, cols)
+    return best_grid

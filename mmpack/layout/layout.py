@@ -1,4 +1,4 @@
-"""A layout: what each sample becomes as tokens, in which order, and hence how long it is."""
+"""The token layout and `[layout]`: order and number of the tokens of each sample, and the fingerprint."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ from mmpack.serialisation import canonical_json
 from mmpack.settings import Settings, suggest
 
 LAYOUT_VERSION = 1
-"""Raised with every change of this package that gives some sample other tokens under the same settings."""
+"""Version of this package's token layout; it increases if a sample gets other tokens with the same settings."""
 
 
 class LayoutConfig(Settings, frozen=True, kw_only=True):
     """The `[layout]` table."""
 
     vision: VisionLayout = VisionLayout()
-    """Pictures to patches."""
+    """Layout of images."""
     audio: AudioLayout = AudioLayout()
-    """Sound to codec tokens."""
+    """Layout of audio."""
     text: TextLayout = TextLayout()
-    """Text to ids."""
+    """Layout of text."""
     time: TimeLayout = TimeLayout()
-    """The time token of each slice."""
+    """Layout of time tokens, one per slice."""
     cameras: tuple[str, ...] = ()
-    """Cameras a slice may hold, in reading order."""
+    """Names of the cameras that a slice may have, in reading order."""
     numeric: tuple[NumericLayout, ...] = ()
-    """Numeric streams a slice may hold, in reading order."""
+    """Numeric streams that a slice may have, in reading order."""
 
 
 class Layout:
-    """A :class:`LayoutConfig` at work: the order of a sample's pieces, its counts, the ids, the fingerprint.
+    """A token layout: the segments of a sample in order, token counts, ids and the fingerprint.
 
-    A slice is counted bare. A document that is a run of slices costs `document_overhead` tokens more, for
-    `document_prefix` and `document_suffix`. A stand-alone sample is a document by itself, and its segments
-    hold its own `<|bos|>` and `<|eos|>`.
+    The segments of a slice exclude the tokens around its run: a run of slices has `document_overhead` tokens more, for
+    `document_prefix` and `document_suffix`. A stand-alone sample is a document, and its segments include `<|bos|>` and
+    `<|eos|>`.
 
     Raises:
-        ConfigError: the tokenizer cannot be loaded, or a stream's name is taken or cannot be a token.
+        ConfigError: the tokenizer cannot be loaded, or the name of a stream is used twice or not valid for a token.
     """
 
     def __init__(self, config: LayoutConfig) -> None:
@@ -76,13 +76,13 @@ class Layout:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256, in hex, of all that decides which tokens a sample becomes.
+        """The hexadecimal sha256 of all settings that decide the tokens of a sample.
 
-        Equal for settings that give equal tokens: `1s` and `1000ms`, a tokenizer file under another path,
-        bounds that a fixed size overrules.
+        Settings that give equal tokens have equal fingerprints: `1s` and `1000ms`, a tokenizer file under another path,
+        token limits that a fixed image size makes ineffective.
         """
         config = self.config
-        decisive = {
+        settings = {
             "version": LAYOUT_VERSION,
             "tokenizer": self.tokenizer.digest,
             "vision": config.vision.to_canonical(),
@@ -91,34 +91,34 @@ class Layout:
             "cameras": config.cameras,
             "numeric": [stream.to_canonical() for stream in config.numeric],
         }
-        return hashlib.sha256(canonical_json(decisive)).hexdigest()
+        return hashlib.sha256(canonical_json(settings)).hexdigest()
 
     @property
     def document_prefix(self) -> tuple[Segment, ...]:
-        """What opens a run of slices: `<|bos|><|video_start|>`."""
+        """The segments before a run of slices: `<|bos|><|video_start|>`."""
         return (_special_segment(special_tokens.BOS), _special_segment(special_tokens.VIDEO_START))
 
     @property
     def document_suffix(self) -> tuple[Segment, ...]:
-        """What closes a run of slices: `<|video_end|><|eos|>`."""
+        """The segments after a run of slices: `<|video_end|><|eos|>`."""
         return (_special_segment(special_tokens.VIDEO_END), _special_segment(special_tokens.EOS))
 
     @property
     def document_overhead(self) -> int:
-        """Tokens around a run of slices. Stand-alone samples count their own."""
+        """The number of tokens around a run of slices. The segments of a stand-alone sample include its own."""
         return sum(segment.tokens for segment in (*self.document_prefix, *self.document_suffix))
 
     def sample_segments(self, metadata: SampleMetadata) -> tuple[Segment, ...]:
-        """The pieces of a sample in reading order; one without content is left out, its token with it.
+        """Returns the segments of a sample in reading order; a segment without content is left out with its token.
 
-        A slice: its time token; each camera's token and patches, and after the sound each numeric stream's
-        token and values, both in the layout's order; each sound between its two tokens and each text after
-        its token, both in the order given. A stand-alone sample: its picture or sound between its two tokens,
-        then the text, all inside `<|bos|>` and `<|eos|>`.
+        The segments of a slice are: the time token; for each camera its token and patches, in the order of the layout;
+        each audio between its two tokens, in the order of the metadata; for each numeric stream its token and values, in
+        the order of the layout; each text after its token, in the order of the metadata. The segments of a stand-alone
+        sample are: `<|bos|>`, the image or audio between its two tokens, the text, `<|eos|>`.
 
         Raises:
             ConfigError: a camera or numeric stream is not in the layout.
-            DataError: a size cannot be, or a stream is given twice.
+            DataError: a size is impossible, or a stream occurs twice.
         """
         if isinstance(metadata, SliceMetadata):
             return tuple(self._slice_segments(metadata))
@@ -129,24 +129,25 @@ class Layout:
         )
 
     def count_tokens(self, metadata: SampleMetadata) -> TokenCounts:
-        """Tokens of a sample by modality: the sum of its :meth:`segments`. Raises as they do."""
+        """Returns the token counts of a sample by modality. Raises the errors of :meth:`sample_segments`."""
         return TokenCounts.from_segments(self.sample_segments(metadata))
 
     def count_tokens_many(self, metadata: Sequence[SampleMetadata]) -> list[TokenCounts]:
-        """:meth:`count` of each, with all texts tokenized in batches."""
-        texts = [text for each in metadata for text in _texts_of_sample(each) if isinstance(text, str)]
+        """Returns :meth:`count_tokens` of each sample; all texts are tokenized in batches."""
+        texts = [text for sample in metadata for text in _sample_texts(sample) if isinstance(text, str)]
         lengths = iter(self.count_text_tokens(texts).tolist())
         return [
             self.count_tokens(
                 _replace_texts(
-                    each, [next(lengths) if isinstance(t, str) else t for t in _texts_of_sample(each)]
+                    sample,
+                    [next(lengths) if isinstance(text, str) else text for text in _sample_texts(sample)],
                 )
             )
-            for each in metadata
+            for sample in metadata
         ]
 
     def count_text_tokens(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens of each text, shape (len(texts),), int64: what facts take in a text's place."""
+        """Returns the number of tokens of each text, int64 (len(texts),), which metadata may contain instead of the text."""
         return self.tokenizer.count_batch(texts)
 
     def _slice_segments(self, metadata: SliceMetadata) -> Iterator[Segment]:
@@ -197,7 +198,7 @@ class Layout:
     def _text_segments(self, text: TextOrCount, index: int = 0) -> Iterator[Segment]:
         tokens = len(self.tokenizer.encode(text)) if isinstance(text, str) else text
         if tokens < 0:
-            raise DataError(f"{tokens} tokens of text cannot be", where="text")
+            raise DataError(f"{tokens} is not a valid number of text tokens", where="text")
         if tokens:
             yield Segment("text", Modality.TEXT, tokens, "", "", index)
 
@@ -211,17 +212,22 @@ def _numeric_segments(stream: NumericLayout, rows: int, index: int) -> Iterator[
     if not tokens:
         return
     if stream.role == "action":
-        modality, place = Modality.ACTION, special_tokens.ACTION_VALUE
+        modality, placeholder = Modality.ACTION, special_tokens.ACTION_VALUE
     else:
-        modality, place = Modality.NUMERIC, special_tokens.VALUE
-    token = place if stream.mode == "continuous" else ""
+        modality, placeholder = Modality.NUMERIC, special_tokens.VALUE
+    token = placeholder if stream.mode == "continuous" else ""
     yield _special_segment(special_tokens.stream_token(stream.name), stream.name, index)
     yield Segment("numeric", modality, tokens, token, stream.name, index)
 
 
 def _index_by_name(entries: Sequence[tuple], allowed: Collection[str], noun: str, key: str) -> dict[str, int]:
-    """Where in the facts' `entries` (name first) each is; refuses a name that is unknown or comes twice."""
-    places: dict[str, int] = {}
+    """Returns the index of each name in `entries` of the metadata, whose first element is the name.
+
+    Raises:
+        ConfigError: a name is not allowed.
+        DataError: a name occurs twice.
+    """
+    indices: dict[str, int] = {}
     for index, (name, *_) in enumerate(entries):
         if name not in allowed:
             raise ConfigError(
@@ -229,13 +235,13 @@ def _index_by_name(entries: Sequence[tuple], allowed: Collection[str], noun: str
                 where=key,
                 hint=f"{suggest(name, allowed)} Or add it to {key}.",
             )
-        if name in places:
-            raise DataError(f"a slice holds the {noun} '{name}' twice", where=name)
-        places[name] = index
-    return places
+        if name in indices:
+            raise DataError(f"a slice has the {noun} '{name}' twice", where=name)
+        indices[name] = index
+    return indices
 
 
-def _texts_of_sample(metadata: SampleMetadata) -> tuple[TextOrCount, ...]:
+def _sample_texts(metadata: SampleMetadata) -> tuple[TextOrCount, ...]:
     return metadata.text if isinstance(metadata, SliceMetadata) else (metadata.text,)
 
 

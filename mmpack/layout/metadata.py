@@ -1,49 +1,48 @@
-"""What must be known of a sample to tell its length: sizes and texts, no media."""
+"""Sample metadata: the sizes and texts from which the token count of a sample follows."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 TextOrCount = str | int
-"""A text, or the number of its tokens if it was counted before."""
+"""A text, or the number of its tokens if it has been counted before."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceMetadata:
-    """A time-slice group."""
+    """The metadata of a slice."""
 
     cameras: tuple[tuple[str, int, int] | tuple[str, int, int, int], ...] = ()
-    """(name, height, width) of each picture, in pixels as stored; of a tubelet (name, height, width, frames).
-    """
+    """Images: (name, height, width), in pixels as stored. Tubelets: (name, height, width, frames)."""
     audio: tuple[tuple[str, int, int], ...] = ()
-    """(name, samples, rate_hz) of each stretch of sound, as stored; read in the order given."""
+    """Audio: (name, samples, rate_hz), as stored, in reading order."""
     numeric: tuple[tuple[str, int], ...] = ()
-    """(name, rows) of each numeric stream."""
+    """Numeric streams: (name, rows)."""
     text: tuple[TextOrCount, ...] = ()
-    """The texts, read in the order given."""
+    """Texts, in reading order."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextMetadata:
-    """A stand-alone text."""
+    """The metadata of a stand-alone text."""
 
     text: TextOrCount
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTextMetadata:
-    """A stand-alone picture with its caption."""
+    """The metadata of a stand-alone image with its caption."""
 
     height: int
-    """Pixels, as stored."""
+    """Height in pixels, as stored."""
     width: int
-    """Pixels, as stored."""
+    """Width in pixels, as stored."""
     text: TextOrCount = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechMetadata:
-    """A stand-alone speech clip with its transcript."""
+    """The metadata of a stand-alone speech recording with its transcript."""
 
     samples: int
     rate_hz: int
@@ -51,4 +50,4 @@ class SpeechMetadata:
 
 
 SampleMetadata = SliceMetadata | TextMetadata | ImageTextMetadata | SpeechMetadata
-"""Any sample."""
+"""Metadata of a sample of any kind."""

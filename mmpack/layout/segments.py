@@ -1,4 +1,4 @@
-"""The pieces of a sample in reading order, and their sum: what counts and rows both come from."""
+"""Segments of a sample, and token counts. Both counting and row assembly use the same segments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 
 class Modality(IntEnum):
-    """What a token place holds. The numbers are what a row's `modality` array holds."""
+    """The modality of a token. The numbers are the values of the `modality` array of a row."""
 
     SPECIAL = 0
     TEXT = 1
@@ -23,27 +23,27 @@ Kind = Literal["special", "time", "image", "audio", "numeric", "text"]
 
 
 class Segment(NamedTuple):
-    """Consecutive places of one kind.
+    """Consecutive tokens of one kind in a sample.
 
-    Where `token` is set, all places hold that token's id: a special, or the place token of pictures and
-    continuous values. Where it is empty, the ids come from the sample: its time, codec codes, bins or text.
+    If `token` is set, all positions hold the id of this token: a special token, or the placeholder token of images or
+    continuous values. If it is empty, the ids follow from the sample: from its time, codec codes, bins or text.
     """
 
     kind: Kind
     modality: Modality
     tokens: int
-    """Places; at least 1."""
+    """Number of tokens, at least 1."""
     token: str = ""
-    """Name of the token at every place, if there is one."""
+    """Name of the token at every position; empty if the ids follow from the sample."""
     stream: str = ""
-    """The stream the piece comes from; empty for what belongs to the whole sample."""
+    """Name of the stream; empty for a segment of the sample as a whole."""
     index: int = 0
-    """Which entry of the facts' own tuple the piece comes from (a skipped entry keeps its number)."""
+    """Index of the entry in its tuple of the sample metadata; entries without tokens count too."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCounts:
-    """Token places of a sample by modality."""
+    """The numbers of tokens of a sample by modality."""
 
     text: int = 0
     vision: int = 0
@@ -54,12 +54,12 @@ class TokenCounts:
 
     @property
     def total(self) -> int:
-        """All places."""
+        """The number of all tokens."""
         return self.text + self.vision + self.audio + self.numeric + self.action + self.special
 
     @classmethod
     def from_segments(cls, segments: Iterable[Segment]) -> TokenCounts:
-        """The sum over `segments`."""
+        """Sums the tokens of `segments` by modality."""
         sums = [0] * len(Modality)
         for segment in segments:
             sums[segment.modality] += segment.tokens

@@ -1,4 +1,4 @@
-"""The special tokens: what each is called, and in which order they have their ids."""
+"""Names and order of the special tokens and placeholder tokens."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from collections.abc import Sequence
 from mmpack.errors import ConfigError
 
 PAD = "<|pad|>"
-"""Fills a row's end; never attended to and never predicted."""
+"""Padding at the end of a row; never attended to and never predicted."""
 BOS = "<|bos|>"
-"""Opens a document."""
+"""Start of a document."""
 EOS = "<|eos|>"
-"""Closes a document."""
+"""End of a document."""
 VIDEO_START = "<|video_start|>"
-"""Opens a run of slices."""
+"""Start of a run of slices."""
 VIDEO_END = "<|video_end|>"
-"""Closes a run of slices."""
+"""End of a run of slices."""
 IMAGE_START = "<|image_start|>"
-"""Opens a stand-alone picture."""
+"""Start of a stand-alone image."""
 IMAGE_END = "<|image_end|>"
-"""Closes a stand-alone picture."""
+"""End of a stand-alone image."""
 AUDIO_START = "<|audio_start|>"
-"""Opens a stretch of sound."""
+"""Start of audio."""
 AUDIO_END = "<|audio_end|>"
-"""Closes a stretch of sound."""
+"""End of audio."""
 TEXT_START = "<|text_start|>"
-"""Opens each text of a slice, so that two texts side by side stay two."""
+"""Start of each text of a slice; separates consecutive texts."""
 CLS = "<|cls|>"
-"""The place a contrastive document is read at. No sample holds one: whoever builds the pair adds it."""
+"""Position at which the contrastive loss reads a document. Samples do not contain it; the builder of a pair adds it."""
 
 FIXED_TOKENS = (
     PAD,
@@ -43,45 +43,52 @@ FIXED_TOKENS = (
     TEXT_START,
     CLS,
 )
-"""The specials every layout has, in the order of their ids."""
+"""Special tokens of every layout, in the order of their ids."""
 
 PATCH = "<|patch|>"
-"""A place that a picture's merged patches go to."""
+"""Placeholder token for merged patches of an image."""
 VALUE = "<|value|>"
-"""A place that one row of a continuous observation goes to."""
+"""Placeholder token for one table row of a continuous observation."""
 ACTION_VALUE = "<|action_value|>"
-"""A place that one row of a continuous action goes to."""
+"""Placeholder token for one table row of a continuous action."""
 
 PLACEHOLDER_TOKENS = (PATCH, VALUE, ACTION_VALUE)
-"""Tokens that hold a place for values outside the vocabulary. Their ids follow those of the specials."""
+"""Placeholder tokens, for values outside the vocabulary. Their ids follow the ids of the special tokens."""
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
 
 def stream_token(name: str) -> str:
-    """The token that introduces the camera or numeric stream `name`."""
+    """Returns the name of the token that introduces the camera or numeric stream `name`."""
     return f"<|{name}|>"
 
 
-def special_tokens(cameras: Sequence[str], numeric: Sequence[str], times: Sequence[str]) -> tuple[str, ...]:
-    """All specials in the order of their ids: fixed ones, cameras, numeric streams, time tokens.
+def list_special_tokens(
+    cameras: Sequence[str], numeric: Sequence[str], times: Sequence[str]
+) -> tuple[str, ...]:
+    """Lists all special tokens in the order of their ids: fixed tokens, cameras, numeric streams, time tokens.
+
+    Args:
+        cameras: names of the cameras.
+        numeric: names of the numeric streams.
+        times: names of the time tokens.
 
     Raises:
-        ConfigError: a stream's name has characters that no token may have, or two tokens would be the same.
+        ConfigError: the name of a stream has characters that are not allowed in a token, or two tokens have one name.
     """
-    taken = {*FIXED_TOKENS, *PLACEHOLDER_TOKENS, *times}
+    used = {*FIXED_TOKENS, *PLACEHOLDER_TOKENS, *times}
     streams = []
     for key, names in (("layout.cameras", cameras), ("layout.numeric", numeric)):
         for name in names:
             if not _NAME.fullmatch(name):
                 raise ConfigError(
-                    f"{name!r} cannot name a token",
+                    f"{name!r} is not a valid name of a token",
                     where=key,
                     hint="Use up to 64 letters, digits, '_', '.', '+', '-'.",
                 )
             token = stream_token(name)
-            if token in taken:
-                raise ConfigError(f"the token {token} is taken", where=key, hint="Rename the stream.")
-            taken.add(token)
+            if token in used:
+                raise ConfigError(f"the token {token} exists already", where=key, hint="Rename the stream.")
+            used.add(token)
             streams.append(token)
     return (*FIXED_TOKENS, *streams, *times)

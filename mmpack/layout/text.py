@@ -1,4 +1,4 @@
-"""Text to ids and back, through a `tokenizers` JSON file."""
+"""`[layout.text]`: text to ids and back, by a `tokenizers` JSON file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import tokenizers
 
 BUILTIN_TOKENIZER = "builtin"
-"""The tokenizer that ships with the package: byte-level BPE, 8,192 ids, by `tools/train_tokenizer.py`."""
+"""Name of the tokenizer of the package: byte-level BPE, 8,192 ids, trained by `tools/train_tokenizer.py`."""
 
 MAX_FILE_BYTES = 64 << 20
-"""A larger tokenizer file is refused unread. The largest in use are near 40 MB."""
+"""Largest tokenizer file that is read. The largest files in use have about 40 MB."""
 
 _MAX_IDS = 1 << 24
-# The tokenizer keeps all encodings of one call at once; this bounds them to some 100 MB.
+# The tokenizer keeps all encodings of one call in memory; this limit bounds them to about 100 MB.
 _BATCH_CHARACTERS = 1 << 20
 
 
@@ -33,20 +33,20 @@ class TextLayout(Settings, frozen=True, kw_only=True):
     """The `[layout.text]` table."""
 
     tokenizer: str = BUILTIN_TOKENIZER
-    """`builtin`, or the path of a `tokenizers` JSON file. A relative path starts at the working directory."""
+    """`builtin`, or the path of a `tokenizers` JSON file. Relative paths start at the working directory."""
 
 
 class Tokenizer:
-    """A tokenizer file, loaded.
+    """A loaded tokenizer file.
 
-    What the file says about special tokens, truncation and padding is switched off: a text becomes its own
-    ids and nothing else, and a text that spells a special token is still text.
+    Special tokens, truncation and padding of the file are switched off: the ids of a text represent the text only, and
+    a text that contains the name of a special token is still text.
 
     Args:
         source: `builtin`, or the path of a `tokenizers` JSON file.
 
     Raises:
-        ConfigError: the file is missing, too large, or no tokenizer.
+        ConfigError: the file is missing, too large, or not a tokenizer.
         MissingDependencyError: the package `tokenizers` is not installed.
     """
 
@@ -54,30 +54,30 @@ class Tokenizer:
         self.source = source
         content = _read(source)
         self.digest = hashlib.sha256(content).hexdigest()
-        """sha256 of the file's bytes, in hex."""
+        """Hexadecimal sha256 of the bytes of the file."""
         self._backend = _parse(content, source)
         self.size = max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-        """One more than the highest id."""
+        """Largest id plus one."""
         if not 0 < self.size <= _MAX_IDS:
             raise ConfigError(f"the tokenizer has {self.size} ids, not 1 to {_MAX_IDS}", where=source)
 
     def encode(self, text: str) -> NDArray[np.int32]:
-        """The ids of `text`: shape (n,), int32, each in [0, size).
+        """Returns the ids of `text`: int32 (n,), each in [0, size).
 
         Raises:
-            DataError: `text` holds half a surrogate pair, or breaks a tokenizer's pattern.
+            DataError: `text` contains half a surrogate pair, or the tokenizer fails on it.
         """
         return np.array(self._encode_batch([text])[0].ids, dtype=np.int32)
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer]) -> str:
-        """The text of `ids`. With the built-in, or any byte-level one, `decode(encode(text)) == text`."""
+        """Returns the text of `ids`. For byte-level tokenizers, as the built-in one, `decode(encode(text)) == text`."""
         return self._backend.decode([int(i) for i in ids], skip_special_tokens=False)
 
     def count_batch(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        """Tokens of each text: shape (len(texts),), int64. `tokenizers` decides how many threads work on it.
+        """Returns the number of tokens of each text: int64 (len(texts),). `tokenizers` chooses the number of threads.
 
         Raises:
-            DataError: a text holds half a surrogate pair, or breaks a tokenizer's pattern.
+            DataError: a text contains half a surrogate pair, or the tokenizer fails on it.
         """
         counts = np.zeros(len(texts), dtype=np.int64)
         start = 0
@@ -91,7 +91,7 @@ class Tokenizer:
         return counts
 
     def token_text(self, token_id: int) -> str:
-        """One id to look at: its text, or the tokenizer's own spelling where it is part of a character."""
+        """Returns the text of one id, or the spelling of the tokenizer if the id is only a part of a character."""
         text = self.decode([token_id])
         if text and "\ufffd" not in text:
             return text
@@ -102,9 +102,9 @@ class Tokenizer:
             with _translate_panics(DataError, "text"):
                 return self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):
-            at = next(i for i, text in enumerate(texts) if not _is_unicode(text))
+            index = next(i for i, text in enumerate(texts) if not _is_unicode(text))
             raise DataError(
-                f"text {at} of {len(texts)} is not valid Unicode: {texts[at][:40]!r}", where="text"
+                f"text {index} of {len(texts)} is not valid Unicode: {texts[index][:40]!r}", where="text"
             ) from None
 
 
@@ -117,15 +117,15 @@ def _is_unicode(text: str) -> bool:
 
 
 @contextmanager
-def _translate_panics(kind: type[MmpackError], where: str) -> Iterator[None]:
-    """Turns a panic of the tokenizer's Rust code, as hostile files and patterns cause, into `kind`."""
+def _translate_panics(type_: type[MmpackError], where: str) -> Iterator[None]:
+    """Turns a panic of the Rust code of the tokenizer, caused by malformed files and patterns, into a `type_` error."""
     try:
         yield
     except BaseException as error:
-        # pyo3's PanicException is no child of Exception and cannot be imported, but it has a name.
+        # The PanicException of pyo3 is not a subclass of Exception and cannot be imported, so its name is compared.
         if type(error).__name__ != "PanicException":
             raise
-        raise kind(f"the tokenizer broke down ({error})", where=where) from None
+        raise type_(f"the tokenizer failed ({error})", where=where) from None
 
 
 def _read(source: str) -> bytes:
@@ -150,14 +150,14 @@ def _parse(content: bytes, source: str) -> tokenizers.Tokenizer:
         import tokenizers
     except ImportError:
         raise MissingDependencyError(
-            "texts need the package tokenizers", where="layout.text", hint="Run: pip install tokenizers"
+            "text needs the package tokenizers", where="layout.text", hint="Run: pip install tokenizers"
         ) from None
     try:
         with _translate_panics(ConfigError, source):
             backend = tokenizers.Tokenizer.from_str(content.decode())
     except ConfigError:
         raise
-    except Exception as error:  # the package raises bare Exception for any fault of the file
+    except Exception as error:  # the package raises a plain Exception for every error in the file
         raise ConfigError(f"not a tokenizer file ({error})", where=source) from None
     backend.no_truncation()
     backend.no_padding()

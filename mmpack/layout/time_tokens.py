@@ -1,4 +1,4 @@
-"""Time tokens: how far a slice lies from its document's start, in bounded steps."""
+"""`[layout.time]`: time tokens, the distance of a slice from the start of its document in a bounded number of steps."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _NS_PER_S_DIGITS = 9
 
 
 class TimeLayout(Settings, frozen=True, kw_only=True):
-    """The `[layout.time]` table: the step of the time tokens, and where they end.
+    """The `[layout.time]` table: the step and the span of the time tokens.
 
     Raises:
-        ConfigError: a duration cannot be read, the span is no whole number of steps, or there are too many.
+        ConfigError: a duration is invalid, the span is not a whole number of steps, or there are too many steps.
     """
 
     step: str = "100ms"
-    """Distance of neighbouring time tokens."""
+    """Distance between consecutive time tokens."""
     span: str = "60s"
-    """The last time token. Later slices get it too."""
+    """Time of the last time token, which later slices get too."""
 
     def __post_init__(self) -> None:
         step, span = self.step_ns, self.span_ns
@@ -36,23 +36,23 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
             )
         if span > _MAX_SPAN_NS or span // step > _MAX_STEPS:
             raise ConfigError(
-                f"span {self.span} with steps of {self.step} is over a year or over {_MAX_STEPS} steps",
+                f"span {self.span} with steps of {self.step} is longer than a year or {_MAX_STEPS} steps",
                 where="layout.time",
                 hint="Choose a longer step or a shorter span.",
             )
 
     @property
     def step_ns(self) -> int:
-        """The step in ns."""
+        """The step, in ns."""
         return parse_duration(self.step)
 
     @property
     def span_ns(self) -> int:
-        """The span in ns."""
+        """The span, in ns."""
         return parse_duration(self.span)
 
     def token_names(self) -> tuple[str, ...]:
-        """The tokens in order: `<|t_0.0s|>`, `<|t_0.1s|>`, ..., with as many decimals as the step needs."""
+        """Returns the tokens in order: `<|t_0.0s|>`, `<|t_0.1s|>`, ..., with as many decimals as the step needs."""
         step = self.step_ns
         digits = max(1, len(f"{step % 10**_NS_PER_S_DIGITS:09d}".rstrip("0")))
         scale = 10 ** (_NS_PER_S_DIGITS - digits)
@@ -62,24 +62,26 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
         )
 
     def token_indices(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
-        """Which token each time gets, int32, same shape: the nearest step, halves up, the last at most.
+        """Returns the index of the time token of each time, int32 of the same shape.
+
+        The index is that of the nearest step, halves up, and at most the last.
 
         Args:
-            relative_ns: times since the document's start, in ns (integers).
+            relative_ns: times since the start of the document, in ns (integers).
 
         Raises:
-            DataError: a time is not an integer, or lies before the document's start.
+            DataError: a time is not an integer, or is before the start of the document.
         """
         times = np.asarray(relative_ns)
         if times.dtype.kind not in "iu":
             raise DataError(f"times must be integer nanoseconds, not {times.dtype}", where="relative_ns")
         if times.size and times.min() < 0:
-            raise DataError(f"{times.min()} ns lies before the document's start", where="relative_ns")
+            raise DataError(f"{times.min()} ns is before the start of the document", where="relative_ns")
         step = self.step_ns
-        # Clamped before the sum, which then cannot overflow.
+        # The times are clamped before the sum, so that the sum cannot overflow.
         clamped = np.minimum(times, self.span_ns).astype(np.int64)
         return ((2 * clamped + step) // (2 * step)).astype(np.int32)
 
     def to_canonical(self) -> dict[str, object]:
-        """What changes tokens, for the fingerprint."""
+        """Returns the settings that change tokens, for the fingerprint."""
         return {"step_ns": self.step_ns, "span_ns": self.span_ns}

@@ -1,9 +1,10 @@
-"""The ids of everything a row may hold: contiguous ranges in one fixed order.
+"""The vocabulary: ids of all tokens of a row, in contiguous ranges of a fixed order.
 
-text        0 ... the tokenizer's ids, unchanged special     <|pad|> ... <|cls|>, cameras, numeric streams,
-time tokens place       <|patch|>, <|value|>, <|action_value|>: one range each, since each is of another
-modality audio       codebook 0, codebook 1, ... bins        the bins of each discrete numeric stream, in the
-order of the layout
+1. `text`: 0 and up, the ids of the tokenizer, unchanged.
+2. `special`: `<|pad|>` to `<|cls|>`, cameras, numeric streams, time tokens.
+3. `patch`, `value`, `action_value`: the placeholder tokens, one range each, because their modalities differ.
+4. `audio`: codebook 0, codebook 1, and so on.
+5. `bins:NAME`: the bins of each discrete numeric stream, in the order of the layout.
 """
 
 from __future__ import annotations
@@ -18,31 +19,30 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.layout.audio import AudioLayout
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality
-from mmpack.layout.special_tokens import ACTION_VALUE, PATCH, VALUE, special_tokens
+from mmpack.layout.special_tokens import ACTION_VALUE, PATCH, VALUE, list_special_tokens
 from mmpack.layout.text import Tokenizer
 from mmpack.layout.time_tokens import TimeLayout
 from mmpack.settings import suggest
 
-_MAX_SIZE = 2**31 - 1  # ids are int32 in a row
+_MAX_SIZE = 2**31 - 1  # the ids of a row are int32
 
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """The ids start, ..., stop - 1, all of one modality."""
+    """A range of ids start, ..., stop - 1 of one modality."""
 
     name: str
-    """`text`, `special`, `patch`, `value`, `action_value`, `audio`, or a discrete stream's `bins:NAME`."""
+    """`text`, `special`, `patch`, `value`, `action_value`, `audio`, or `bins:NAME` of a discrete stream."""
     modality: Modality
     start: int
     stop: int
 
 
 class Vocabulary:
-    """All ids of a layout, by name and by number.
+    """The ids of all tokens of a layout, and their names.
 
     Raises:
-        ConfigError: two tokens would have one name, a name cannot be a token, or there are more ids than
-            int32 holds.
+        ConfigError: two tokens have one name, a name is not valid for a token, or there are more ids than int32 holds.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Vocabulary:
         self._tokenizer = tokenizer
         self._codebooks, self._codebook_size = audio.codebooks, audio.codebook_size
         times = time.token_names()
-        specials = special_tokens(cameras, [stream.name for stream in numeric], times)
+        specials = list_special_tokens(cameras, [stream.name for stream in numeric], times)
         sizes = [
             ("text", Modality.TEXT, tokenizer.size),
             ("special", Modality.SPECIAL, len(specials)),
@@ -78,9 +78,9 @@ class Vocabulary:
         if start > _MAX_SIZE:
             raise ConfigError(f"{start} ids are more than int32 holds", where="layout")
         self.ranges: tuple[IdRange, ...] = tuple(ranges)
-        """Every range, by ascending ids, without gaps."""
+        """All ranges, by ascending ids, without gaps."""
         self.size = start
-        """Number of ids: what a model's embedding needs."""
+        """Number of ids: the size of the embedding of a model."""
         self._by_name = {r.name: r for r in ranges}
         first = self._by_name["special"].start
         self._names = (*specials, PATCH, VALUE, ACTION_VALUE)
@@ -92,40 +92,43 @@ class Vocabulary:
         self._modalities = np.array([r.modality for r in ranges], dtype=np.int8)
 
     def range(self, name: str) -> IdRange:
-        """The range called `name`.
+        """Returns the range `name`.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no such range.
         """
         if name not in self._by_name:
-            raise ConfigError(f"no range of ids is called '{name}'", hint=suggest(name, self._by_name))
+            raise ConfigError(f"there is no range of ids '{name}'", hint=suggest(name, self._by_name))
         return self._by_name[name]
 
     def id(self, token: str) -> int:
-        """The id of a special or place token such as `<|bos|>` or `<|cam_front|>`.
+        """Returns the id of a special or placeholder token such as `<|bos|>` or `<|cam_front|>`.
 
         Raises:
             ConfigError: there is no such token.
         """
         if token not in self._ids:
-            raise ConfigError(f"no token is called '{token}'", hint=suggest(token, self._ids))
+            raise ConfigError(f"there is no token '{token}'", hint=suggest(token, self._ids))
         return self._ids[token]
 
     def time_ids(self, relative_ns: ArrayLike) -> NDArray[np.int32]:
-        """Ids of the time tokens of `relative_ns`, integer ns since the document's start; int32, same shape.
+        """Returns the ids of the time tokens of `relative_ns`, integer ns since the start of the document.
+
+        Returns:
+            int32, same shape.
 
         Raises:
-            DataError: a time is not an integer, or lies before the document's start.
+            DataError: a time is not an integer, or is before the start of the document.
         """
         return self._time.token_indices(relative_ns) + np.int32(self._first_time)
 
     def audio_ids(self, codes: ArrayLike) -> NDArray[np.int32]:
-        """Ids of codec codes (frames, codebooks) in reading order: shape (frames * codebooks,), int32.
+        """Returns the ids of codec codes (frames, codebooks) in reading order: int32 (frames * codebooks,).
 
-        The id of a code is the start of the range `audio` + codebook * codebook_size + code.
+        The id of a code is the start of the range `audio`, plus codebook * codebook_size + code.
 
         Raises:
-            DataError: another shape, or a code outside [0, codebook_size).
+            DataError: the shape is another, or a code is outside [0, codebook_size).
         """
         array = np.asarray(codes)
         if array.ndim != 2 or array.shape[1] != self._codebooks:
@@ -133,42 +136,45 @@ class Vocabulary:
                 f"codes of shape {array.shape} are not (frames, {self._codebooks})", where="audio"
             )
         if array.size and (array.min() < 0 or array.max() >= self._codebook_size):
-            raise DataError(f"codes must lie within 0 and {self._codebook_size - 1}", where="audio")
+            raise DataError(f"codes must be within 0 and {self._codebook_size - 1}", where="audio")
         offsets = self.range("audio").start + np.arange(self._codebooks) * self._codebook_size
         return (array + offsets).astype(np.int32).ravel()
 
     def bin_ids(self, stream: str, codes: ArrayLike) -> NDArray[np.int32]:
-        """Ids of a discrete stream's bins `codes`, as `NumericLayout.encode` gives them; int32, same shape.
+        """Returns the ids of bins of a discrete stream, given as `NumericLayout.encode` returns them.
+
+        Returns:
+            int32, same shape.
 
         Raises:
             ConfigError: the stream has no bins.
-            DataError: a code is no bin.
+            DataError: a code is not a bin.
         """
         span = self.range(f"bins:{stream}")
         array = np.asarray(codes)
         if array.size and (array.min() < 0 or array.max() >= span.stop - span.start):
-            raise DataError(f"codes must lie within 0 and {span.stop - span.start - 1}", where=stream)
+            raise DataError(f"codes must be within 0 and {span.stop - span.start - 1}", where=stream)
         return (array + span.start).astype(np.int32)
 
     def modality(self, ids: ArrayLike) -> NDArray[np.int8]:
-        """What each id holds, as numbers of :class:`Modality`: int8 of the same shape.
+        """Returns the :class:`Modality` number of each id, int8 of the same shape.
 
         Raises:
             DataError: an id is outside [0, size).
         """
         array = np.asarray(ids)
         if array.size and (array.min() < 0 or array.max() >= self.size):
-            raise DataError(f"ids must lie within 0 and {self.size - 1}", where="vocabulary")
+            raise DataError(f"ids must be within 0 and {self.size - 1}", where="vocabulary")
         return self._modalities[np.searchsorted(self._starts, array, side="right") - 1]
 
     def name(self, token_id: int) -> str:
-        """One id to look at: a piece of text, a token, `<audio 0:17>` (codebook, code), `<imu 200>` (bin).
+        """Returns a readable name of one id: text, a token, `<audio 0:17>` (codebook, code) or `<imu 200>` (bin).
 
         Raises:
             DataError: the id is outside [0, size).
         """
         if not 0 <= token_id < self.size:
-            raise DataError(f"ids must lie within 0 and {self.size - 1}", where="vocabulary")
+            raise DataError(f"ids must be within 0 and {self.size - 1}", where="vocabulary")
         span = self.ranges[int(np.searchsorted(self._starts, token_id, side="right")) - 1]
         if span.name == "text":
             return self._tokenizer.token_text(token_id)

@@ -1,4 +1,4 @@
-"""Counts against rows assembled here, id by id, without looking at the segments."""
+"""Token counts, compared with rows that this module assembles id by id without the segments of the layout."""
 
 from __future__ import annotations
 
@@ -41,47 +41,49 @@ LAYOUT = Layout(
         ),
     )
 )
-IDS = LAYOUT.vocabulary
+VOCABULARY = LAYOUT.vocabulary
 BACKEND = tokenizers.Tokenizer.from_str(
     files("mmpack.layout").joinpath("data", "tokenizer.json").read_text(encoding="utf-8")
 )
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-pictures = st.tuples(st.integers(1, 200), st.integers(1, 200))
-sounds = st.tuples(st.integers(0, 5000), st.sampled_from([8_000, 16_000, 44_100, 48_000]))
+image_sizes = st.tuples(st.integers(1, 200), st.integers(1, 200))
+audio_sizes = st.tuples(st.integers(0, 5000), st.sampled_from([8_000, 16_000, 44_100, 48_000]))
 CAMERAS = st.sampled_from(LAYOUT.config.cameras)
 STREAMS = st.sampled_from([stream.name for stream in LAYOUT.config.numeric])
 
 slices = st.builds(
     SliceMetadata,
-    cameras=st.dictionaries(CAMERAS, pictures).map(lambda d: tuple((n, *size) for n, size in d.items())),
-    audio=st.lists(sounds, max_size=2).map(lambda s: tuple((f"mic_{i}", *x) for i, x in enumerate(s))),
+    cameras=st.dictionaries(CAMERAS, image_sizes).map(lambda d: tuple((n, *size) for n, size in d.items())),
+    audio=st.lists(audio_sizes, max_size=2).map(
+        lambda sizes: tuple((f"mic_{i}", *size) for i, size in enumerate(sizes))
+    ),
     numeric=st.dictionaries(STREAMS, st.integers(0, 5)).map(lambda d: tuple(d.items())),
     text=st.lists(texts, max_size=3).map(tuple),
 )
-facts_of_any_kind = st.one_of(
+metadata_of_any_kind = st.one_of(
     slices,
     texts.map(TextMetadata),
-    st.builds(lambda size, text: ImageTextMetadata(*size, text), pictures, texts),
-    st.builds(lambda sound, text: SpeechMetadata(*sound, text), sounds, texts),
+    st.builds(lambda size, text: ImageTextMetadata(size[0], size[1], text), image_sizes, texts),
+    st.builds(lambda size, text: SpeechMetadata(size[0], size[1], text), audio_sizes, texts),
 )
 
 
 def patch_ids(height: int, width: int) -> list[int]:
-    """One id per merged patch of the resized picture, cut out of real pixels."""
+    """Returns one id per merged patch of an array of pixels of the resized image."""
     grid = LAYOUT.config.vision.patch_grid(height, width)
     pixels = np.zeros((grid.height, grid.width))
     tokens = pixels.reshape(grid.height // 8, 8, grid.width // 8, 8).swapaxes(1, 2).reshape(-1, 8, 8)
-    return [IDS.id("<|patch|>")] * len(tokens)
+    return [VOCABULARY.id("<|patch|>")] * len(tokens)
 
 
-def sound_ids(samples: int, rate: int) -> list[int]:
-    duration = [k for k in range(samples * 3) if k * rate < samples * 16_000]
-    frames = [duration[start : start + 160] for start in range(0, len(duration), 160)]
+def audio_ids(samples: int, rate: int) -> list[int]:
+    resampled = [k for k in range(samples * 3) if k * rate < samples * 16_000]
+    frames = [resampled[start : start + 160] for start in range(0, len(resampled), 160)]
     if not frames:
         return []
     codes = np.random.default_rng(samples).integers(0, 64, (len(frames), 2))
-    return [IDS.id("<|audio_start|>"), *IDS.audio_ids(codes), IDS.id("<|audio_end|>")]
+    return [VOCABULARY.id("<|audio_start|>"), *VOCABULARY.audio_ids(codes), VOCABULARY.id("<|audio_end|>")]
 
 
 def value_ids(stream: NumericLayout, rows: int) -> list[int]:
@@ -89,95 +91,99 @@ def value_ids(stream: NumericLayout, rows: int) -> list[int]:
         return []
     values = np.random.default_rng(rows).normal(size=(rows, stream.width))
     if stream.mode == "discrete":
-        ids = IDS.bin_ids(stream.name, stream.encode(values)).ravel().tolist()
+        ids = VOCABULARY.bin_ids(stream.name, stream.encode(values)).ravel().tolist()
     else:
-        ids = [IDS.id("<|action_value|>" if stream.role == "action" else "<|value|>") for _ in values]
-    return [IDS.id(f"<|{stream.name}|>"), *ids]
+        ids = [VOCABULARY.id("<|action_value|>" if stream.role == "action" else "<|value|>") for _ in values]
+    return [VOCABULARY.id(f"<|{stream.name}|>"), *ids]
 
 
-def assemble(facts: SampleMetadata) -> list[int]:
-    """The ids of a sample, in the order of the documentation."""
-    if isinstance(facts, SliceMetadata):
-        row = [int(IDS.time_ids(1_000_000_000))]
-        sizes = {name: size for name, *size in facts.cameras}
+def assemble(metadata: SampleMetadata) -> list[int]:
+    """Returns the ids of a sample, in the order of the documentation."""
+    if isinstance(metadata, SliceMetadata):
+        row = [int(VOCABULARY.time_ids(1_000_000_000))]
+        sizes = {name: size for name, *size in metadata.cameras}
         for name in ("cam_front", "cam_left", "cam_right"):
             if name in sizes:
-                row += [IDS.id(f"<|{name}|>"), *patch_ids(*sizes[name])]
-        for _, samples, rate in facts.audio:
-            row += sound_ids(samples, rate)
-        rows = dict(facts.numeric)
+                row += [VOCABULARY.id(f"<|{name}|>"), *patch_ids(*sizes[name])]
+        for _, samples, rate in metadata.audio:
+            row += audio_ids(samples, rate)
+        rows = dict(metadata.numeric)
         for stream in LAYOUT.config.numeric:
             row += value_ids(stream, rows.get(stream.name, 0))
-        for text in facts.text:
+        for text in metadata.text:
             if text:
-                row += [IDS.id("<|text_start|>"), *BACKEND.encode(str(text)).ids]
+                row += [VOCABULARY.id("<|text_start|>"), *BACKEND.encode(str(text)).ids]
         return row
-    row = [IDS.id("<|bos|>")]
-    if isinstance(facts, ImageTextMetadata):
-        row += [IDS.id("<|image_start|>"), *patch_ids(facts.height, facts.width), IDS.id("<|image_end|>")]
-    if isinstance(facts, SpeechMetadata):
-        row += sound_ids(facts.samples, facts.rate_hz)
-    return [*row, *BACKEND.encode(str(facts.text)).ids, IDS.id("<|eos|>")]
+    row = [VOCABULARY.id("<|bos|>")]
+    if isinstance(metadata, ImageTextMetadata):
+        row += [
+            VOCABULARY.id("<|image_start|>"),
+            *patch_ids(metadata.height, metadata.width),
+            VOCABULARY.id("<|image_end|>"),
+        ]
+    if isinstance(metadata, SpeechMetadata):
+        row += audio_ids(metadata.samples, metadata.rate_hz)
+    return [*row, *BACKEND.encode(str(metadata.text)).ids, VOCABULARY.id("<|eos|>")]
 
 
-@given(facts_of_any_kind)
-def test_counts_are_those_of_the_assembled_row(facts: SampleMetadata) -> None:
-    row = np.array(assemble(facts))
-    by_modality = np.bincount(IDS.modality(row), minlength=len(Modality))
-    counts = LAYOUT.count_tokens(facts)
+@given(metadata_of_any_kind)
+def test_counts_equal_those_of_the_assembled_row(metadata: SampleMetadata) -> None:
+    row = np.array(assemble(metadata))
+    by_modality = np.bincount(VOCABULARY.modality(row), minlength=len(Modality))
+    counts = LAYOUT.count_tokens(metadata)
     assert counts.total == len(row)
     for modality in Modality:
         assert getattr(counts, modality.name.lower()) == by_modality[modality]
 
 
-@given(facts_of_any_kind)
-def test_segments_lie_where_the_assembled_row_has_them(facts: SampleMetadata) -> None:
-    row = np.array(assemble(facts))
+@given(metadata_of_any_kind)
+def test_segments_match_the_positions_of_the_assembled_row(metadata: SampleMetadata) -> None:
+    row = np.array(assemble(metadata))
     start = 0
-    for segment in LAYOUT.sample_segments(facts):
-        piece = row[start : start + segment.tokens]
+    for segment in LAYOUT.sample_segments(metadata):
+        ids = row[start : start + segment.tokens]
         assert segment.tokens >= 1
-        assert (IDS.modality(piece) == segment.modality).all()
+        assert (VOCABULARY.modality(ids) == segment.modality).all()
         if segment.token:
-            assert (piece == IDS.id(segment.token)).all()
+            assert (ids == VOCABULARY.id(segment.token)).all()
         start += segment.tokens
     assert start == len(row)
 
 
 @given(slices)
-def test_segments_point_back_to_their_entry(facts: SliceMetadata) -> None:
-    entries = {"image": facts.cameras, "audio": facts.audio, "numeric": facts.numeric}
-    for segment in LAYOUT.sample_segments(facts):
+def test_the_index_of_a_segment_is_that_of_its_metadata_entry(metadata: SliceMetadata) -> None:
+    entries = {"image": metadata.cameras, "audio": metadata.audio, "numeric": metadata.numeric}
+    for segment in LAYOUT.sample_segments(metadata):
         if segment.kind in entries:
             assert entries[segment.kind][segment.index][0] == segment.stream
         elif segment.kind == "text":
-            assert len(BACKEND.encode(str(facts.text[segment.index])).ids) == segment.tokens
+            assert len(BACKEND.encode(str(metadata.text[segment.index])).ids) == segment.tokens
 
 
-@given(st.lists(facts_of_any_kind, max_size=6))
-def test_many_are_counted_as_each(samples: list[SampleMetadata]) -> None:
-    assert LAYOUT.count_tokens_many(samples) == [LAYOUT.count_tokens(facts) for facts in samples]
+@given(st.lists(metadata_of_any_kind, max_size=6))
+def test_many_samples_are_counted_like_single_samples(samples: list[SampleMetadata]) -> None:
+    assert LAYOUT.count_tokens_many(samples) == [LAYOUT.count_tokens(sample) for sample in samples]
 
 
-@given(facts_of_any_kind)
-def test_a_text_may_be_given_by_its_length(facts: SampleMetadata) -> None:
-    if isinstance(facts, SliceMetadata):
-        known = tuple(LAYOUT.count_text_tokens([str(text) for text in facts.text]).tolist())
-        counted = replace(facts, text=known)
+@given(metadata_of_any_kind)
+def test_a_text_may_be_replaced_by_its_token_count(metadata: SampleMetadata) -> None:
+    if isinstance(metadata, SliceMetadata):
+        token_counts = tuple(LAYOUT.count_text_tokens([str(text) for text in metadata.text]).tolist())
+        counted = replace(metadata, text=token_counts)
     else:
-        counted = replace(facts, text=int(LAYOUT.count_text_tokens([str(facts.text)])[0]))
-    assert LAYOUT.count_tokens(counted) == LAYOUT.count_tokens(facts)
-    assert LAYOUT.count_tokens_many([counted, facts]) == [LAYOUT.count_tokens(facts)] * 2
+        counted = replace(metadata, text=int(LAYOUT.count_text_tokens([str(metadata.text)])[0]))
+    assert LAYOUT.count_tokens(counted) == LAYOUT.count_tokens(metadata)
+    assert LAYOUT.count_tokens_many([counted, metadata]) == [LAYOUT.count_tokens(metadata)] * 2
 
 
-def test_a_slice_reads_as_documented() -> None:
-    facts = SliceMetadata(
+def test_a_slice_has_the_documented_order() -> None:
+    metadata = SliceMetadata(
         cameras=(("cam_left", 16, 16), ("cam_front", 16, 16)),
         audio=(("mic", 160, 16_000),),
         numeric=(("action", 1), ("imu", 2)),
         text=("hi", ""),
     )
-    names = [segment.token or segment.kind for segment in LAYOUT.sample_segments(facts)]
+    names = [segment.token or segment.kind for segment in LAYOUT.sample_segments(metadata)]
     assert names == [
         *("time", "<|cam_front|>", "<|patch|>", "<|cam_left|>", "<|patch|>"),
         *("<|audio_start|>", "audio", "<|audio_end|>"),
@@ -185,7 +191,7 @@ def test_a_slice_reads_as_documented() -> None:
     ]
 
 
-def test_a_run_of_slices_is_wrapped_and_a_stand_alone_sample_wraps_itself() -> None:
+def test_runs_and_stand_alone_samples_have_start_and_end_tokens() -> None:
     def names(segments: tuple[Segment, ...]) -> list[str]:
         return [segment.token for segment in segments]
 
@@ -196,7 +202,7 @@ def test_a_run_of_slices_is_wrapped_and_a_stand_alone_sample_wraps_itself() -> N
     assert LAYOUT.count_tokens(TextMetadata("")) == TokenCounts(special=2)
 
 
-def test_an_unknown_stream_is_refused_with_the_nearest_and_the_key() -> None:
+def test_an_unknown_stream_is_an_error_that_suggests_the_closest_stream_and_the_key() -> None:
     with pytest.raises(ConfigError) as caught:
         LAYOUT.count_tokens(SliceMetadata(cameras=(("cam_frnt", 9, 9),)))
     assert "cam_frnt" in caught.value.message
@@ -207,7 +213,7 @@ def test_an_unknown_stream_is_refused_with_the_nearest_and_the_key() -> None:
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "metadata",
     [
         SliceMetadata(cameras=(("cam_front", 0, 9),)),
         SliceMetadata(cameras=(("cam_front", 9, 9), ("cam_front", 9, 9))),
@@ -218,6 +224,6 @@ def test_an_unknown_stream_is_refused_with_the_nearest_and_the_key() -> None:
         SpeechMetadata(10, 0),
     ],
 )
-def test_facts_that_cannot_be_are_refused(facts: SampleMetadata) -> None:
+def test_impossible_metadata_is_an_error(metadata: SampleMetadata) -> None:
     with pytest.raises(DataError):
-        LAYOUT.count_tokens(facts)
+        LAYOUT.count_tokens(metadata)

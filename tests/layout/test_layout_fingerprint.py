@@ -1,3 +1,5 @@
+"""The fingerprint of a layout, which settings change it, and light imports."""
+
 from __future__ import annotations
 
 import json
@@ -14,7 +16,7 @@ from mmpack.errors import ConfigError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.settings import parse_settings
 
-SHIPPED = files("mmpack.layout").joinpath("data", "tokenizer.json")
+TOKENIZER_FILE = files("mmpack.layout").joinpath("data", "tokenizer.json")
 CAN = {"name": "can", "width": 2, "mode": "discrete", "low": -1.0, "high": 1.0}
 IMU = {"name": "imu", "width": 6}
 BASE = {"cameras": ["cam_front", "cam_back"], "numeric": [IMU, CAN]}
@@ -24,17 +26,17 @@ def fingerprint(table: dict) -> str:
     return Layout(parse_settings(table, LayoutConfig, where="test.toml")).fingerprint
 
 
-def test_it_is_sha256_and_the_same_in_another_process() -> None:
-    here = fingerprint(BASE)
-    assert re.fullmatch("[0-9a-f]{64}", here)
+def test_the_fingerprint_is_a_sha256_and_equal_in_another_process() -> None:
+    expected = fingerprint(BASE)
+    assert re.fullmatch("[0-9a-f]{64}", expected)
     program = (
         "import json, sys; from mmpack.settings import parse_settings; from mmpack.layout import Layout, LayoutConfig;"
         "print(Layout(parse_settings(json.loads(sys.argv[1]), LayoutConfig, where='x')).fingerprint)"
     )
-    there = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", program, json.dumps(BASE)], capture_output=True, text=True, check=True
     )
-    assert there.stdout.strip() == here
+    assert done.stdout.strip() == expected
 
 
 @pytest.mark.parametrize(
@@ -65,12 +67,12 @@ def test_it_is_sha256_and_the_same_in_another_process() -> None:
     ],
     ids=str,
 )
-def test_it_changes_with_every_setting_that_changes_tokens(change: dict) -> None:
+def test_every_setting_that_changes_tokens_changes_the_fingerprint(change: dict) -> None:
     assert fingerprint({**BASE, **change}) != fingerprint(BASE)
 
 
 @pytest.mark.parametrize(
-    "same",
+    "equivalent",
     [
         {"time": {"step": "0.1s", "span": "1min"}},
         {"vision": {"patch_size": 16}},
@@ -80,29 +82,29 @@ def test_it_changes_with_every_setting_that_changes_tokens(change: dict) -> None
     ],
     ids=str,
 )
-def test_it_stays_with_settings_that_give_the_same_tokens(same: dict) -> None:
-    assert fingerprint({**BASE, **same}) == fingerprint(BASE)
+def test_settings_with_the_same_tokens_have_the_same_fingerprint(equivalent: dict) -> None:
+    assert fingerprint({**BASE, **equivalent}) == fingerprint(BASE)
 
 
-def test_bounds_that_a_fixed_size_overrules_do_not_count() -> None:
+def test_token_limits_do_not_count_with_a_fixed_size() -> None:
     sized = {**BASE, "vision": {"size": [64, 64]}}
     assert fingerprint({**BASE, "vision": {"size": [64, 64], "max_tokens": 9}}) == fingerprint(sized)
 
 
-def test_a_tokenizer_counts_by_its_bytes_not_its_path(tmp_path: Path) -> None:
-    with as_file(SHIPPED) as shipped:
-        copy = shutil.copy(shipped, tmp_path / "mine.json")
+def test_the_fingerprint_depends_on_the_bytes_of_the_tokenizer_not_on_its_path(tmp_path: Path) -> None:
+    with as_file(TOKENIZER_FILE) as builtin:
+        copy = shutil.copy(builtin, tmp_path / "copy.json")
     assert fingerprint({**BASE, "text": {"tokenizer": str(copy)}}) == fingerprint(BASE)
     Path(copy).write_bytes(Path(copy).read_bytes() + b"\n")
     assert fingerprint({**BASE, "text": {"tokenizer": str(copy)}}) != fingerprint(BASE)
 
 
-def test_an_unknown_key_is_refused_with_the_nearest() -> None:
+def test_an_unknown_key_is_an_error_that_suggests_the_closest_key() -> None:
     with pytest.raises(ConfigError, match="patch_size"):
         fingerprint({"vision": {"patchsize": 16}})
 
 
-def test_importing_the_package_is_light() -> None:
+def test_importing_the_package_imports_no_large_library() -> None:
     program = "import sys, mmpack.layout; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "av", "tokenizers", "pyarrow", "soundfile"} & set(loaded.stdout.split())

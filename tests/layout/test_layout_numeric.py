@@ -1,3 +1,5 @@
+"""Numeric streams: bins and token counts."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -15,7 +17,7 @@ ACTION = NumericLayout(name="action", width=3, mode="discrete", low=LOW, high=HI
 
 
 @given(array_shapes(max_dims=2, max_side=20), st.integers(2, 1000), st.data())
-def test_decoding_is_within_half_a_bin(shape: tuple[int, ...], bins: int, data: st.DataObject) -> None:
+def test_decoded_values_are_within_half_a_bin(shape: tuple[int, ...], bins: int, data: st.DataObject) -> None:
     stream = NumericLayout(name="a", width=3, mode="discrete", bins=bins, low=LOW, high=HIGH)
     unit = data.draw(arrays(np.float64, (*shape, 3), elements=st.floats(0, 1)))
     low, high = np.array(LOW), np.array(HIGH)
@@ -23,19 +25,19 @@ def test_decoding_is_within_half_a_bin(shape: tuple[int, ...], bins: int, data: 
     codes = stream.encode(values)
     assert codes.dtype == np.int32
     assert codes.shape == values.shape
-    half = (high - low) / bins / 2
-    assert (np.abs(stream.decode(codes) - values) <= half * (1 + 1e-9)).all()
+    half_bin = (high - low) / bins / 2
+    assert (np.abs(stream.decode(codes) - values) <= half_bin * (1 + 1e-9)).all()
 
 
 @given(st.integers(2, 65_536), st.data())
-def test_every_bin_decodes_to_itself(bins: int, data: st.DataObject) -> None:
+def test_the_middle_of_a_bin_is_in_the_bin(bins: int, data: st.DataObject) -> None:
     stream = NumericLayout(name="a", width=1, mode="discrete", bins=bins, low=-3.7, high=0.1)
     codes = data.draw(arrays(np.int32, (10, 1), elements=st.integers(0, bins - 1)))
     assert (stream.encode(stream.decode(codes)) == codes).all()
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=2, max_size=2).map(sorted))
-def test_bins_keep_the_order_and_clamp(pair: list[float]) -> None:
+def test_bins_are_in_the_order_of_the_values_and_clamped(pair: list[float]) -> None:
     stream = NumericLayout(name="a", width=1, mode="discrete", low=-1, high=1)
     lesser, greater = stream.encode(np.array(pair)[:, None])[:, 0]
     assert 0 <= lesser <= greater <= 255
@@ -43,14 +45,14 @@ def test_bins_keep_the_order_and_clamp(pair: list[float]) -> None:
     assert stream.encode([np.inf])[0] == 255
 
 
-def test_one_limit_serves_all_values() -> None:
-    one = NumericLayout(name="a", width=2, mode="discrete", low=-1, high=1)
-    each = NumericLayout(name="a", width=2, mode="discrete", low=(-1, -1), high=(1, 1))
-    assert one.limits() == each.limits() == ((-1.0, -1.0), (1.0, 1.0))
-    assert one.to_canonical() == each.to_canonical()
+def test_one_limit_applies_to_all_values() -> None:
+    common = NumericLayout(name="a", width=2, mode="discrete", low=-1, high=1)
+    separate = NumericLayout(name="a", width=2, mode="discrete", low=(-1, -1), high=(1, 1))
+    assert common.limits() == separate.limits() == ((-1.0, -1.0), (1.0, 1.0))
+    assert common.to_canonical() == separate.to_canonical()
 
 
-def test_a_row_takes_one_place_or_one_per_value() -> None:
+def test_a_table_row_takes_one_token_or_one_per_value() -> None:
     assert NumericLayout(name="imu", width=6).num_tokens(10) == 10
     assert ACTION.num_tokens(10) == 30
     assert ACTION.num_tokens(0) == 0
@@ -58,7 +60,7 @@ def test_a_row_takes_one_place_or_one_per_value() -> None:
         NumericLayout(name="imu", width=6).num_tokens(-1)
 
 
-def test_nan_is_refused_with_its_place() -> None:
+def test_nan_is_an_error_that_names_its_index() -> None:
     values = np.zeros((4, 3))
     values[2, 1] = np.nan
     with pytest.raises(DataError, match=r"\(2, 1\)"):
@@ -66,7 +68,7 @@ def test_nan_is_refused_with_its_place() -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (3, 4)])
-def test_another_width_is_refused(shape: tuple[int, ...]) -> None:
+def test_another_width_is_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="width 3"):
         ACTION.encode(np.zeros(shape))
     with pytest.raises(DataError, match="width 3"):
@@ -74,7 +76,7 @@ def test_another_width_is_refused(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("code", [-1, 256])
-def test_a_code_that_is_no_bin_is_refused(code: int) -> None:
+def test_a_code_that_is_not_a_bin_is_an_error(code: int) -> None:
     with pytest.raises(DataError, match="255"):
         ACTION.decode([0, code, 0])
 
@@ -102,8 +104,8 @@ def test_a_continuous_stream_has_no_bins() -> None:
         ({"low": 1e16, "high": 1e16 + 2}, "bins"),
     ],
 )
-def test_settings_that_make_no_bins_are_refused_by_key(settings: dict, key: str) -> None:
-    good = {"name": "a", "width": 2, "mode": "discrete", "low": -1.0, "high": 1.0}
+def test_invalid_settings_are_errors_that_name_the_key(settings: dict, key: str) -> None:
+    valid = {"name": "a", "width": 2, "mode": "discrete", "low": -1.0, "high": 1.0}
     with pytest.raises(ConfigError) as caught:
-        NumericLayout(**{**good, **settings})
+        NumericLayout(**{**valid, **settings})
     assert caught.value.where == f"layout.numeric.a.{key}"

@@ -1,3 +1,5 @@
+"""Time tokens: names, and the token of a time."""
+
 from __future__ import annotations
 
 import re
@@ -12,7 +14,7 @@ from mmpack.errors import ConfigError, DataError
 from mmpack.layout import TimeLayout
 
 
-def test_the_names_count_from_zero_to_the_span() -> None:
+def test_names_run_from_zero_to_the_span() -> None:
     names = TimeLayout().token_names()
     assert len(names) == 601
     assert names[:2] == ("<|t_0.0s|>", "<|t_0.1s|>")
@@ -26,7 +28,7 @@ def test_the_names_count_from_zero_to_the_span() -> None:
 
 
 @given(st.integers(1, 10**10), st.integers(0, 200))
-def test_each_name_is_its_own_exact_time(step_ns: int, steps: int) -> None:
+def test_each_name_is_a_different_exact_time(step_ns: int, steps: int) -> None:
     layout = TimeLayout(step=f"{step_ns}ns", span=f"{step_ns * steps}ns")
     names = layout.token_names()
     assert len(set(names)) == steps + 1
@@ -37,15 +39,15 @@ def test_each_name_is_its_own_exact_time(step_ns: int, steps: int) -> None:
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), max_size=20), st.integers(1, 10**9), st.integers(0, 500))
-def test_a_time_gets_the_nearest_token_and_the_last_at_most(times: list[int], step: int, steps: int) -> None:
+def test_a_time_gets_the_nearest_token_and_at_most_the_last(times: list[int], step: int, steps: int) -> None:
     layout = TimeLayout(step=f"{step}ns", span=f"{step * steps}ns")
-    got = layout.token_indices(np.array(times, dtype=np.int64))
-    assert got.dtype == np.int32
-    for time, index in zip(times, got.tolist(), strict=True):
+    indices = layout.token_indices(np.array(times, dtype=np.int64))
+    assert indices.dtype == np.int32
+    for time, index in zip(times, indices.tolist(), strict=True):
         assert index == min(steps, int(Fraction(time, step) + Fraction(1, 2)))
 
 
-def test_a_time_before_the_start_or_in_float_is_refused() -> None:
+def test_a_time_before_the_start_or_in_float_is_an_error() -> None:
     with pytest.raises(DataError, match="-1 ns"):
         TimeLayout().token_indices([5, -1])
     with pytest.raises(DataError, match="float64"):
@@ -64,6 +66,6 @@ def test_a_time_before_the_start_or_in_float_is_refused() -> None:
         ("soon", "1s"),
     ],
 )
-def test_steps_that_make_no_scale_are_refused(step: str, span: str) -> None:
+def test_invalid_steps_and_spans_are_errors(step: str, span: str) -> None:
     with pytest.raises(ConfigError):
         TimeLayout(step=step, span=span)
