@@ -1,4 +1,4 @@
-"""What a row is without some of its samples, derived from the whole row: places masked, all else as it was."""
+"""Reference for rows with unreadable samples: derived from the intact row by masking positions."""
 
 from __future__ import annotations
 
@@ -14,45 +14,47 @@ from mmpack.rows.row import IGNORE_INDEX, Row
 
 
 def row_without(row: Row, planned: PlannedRow, lost: Collection[str], layout: Layout) -> Row:
-    """`row` as it must be when the samples `lost` cannot be read.
+    """Returns the row that must result from `row` when the samples `lost` are unreadable.
 
     Args:
-        row: as it is when all can be read.
-        planned: what it was made of.
-        lost: keys.
-        layout: of its places.
+        row: row in which all samples are readable.
+        planned: planned row of `row`.
+        lost: keys of the unreadable samples.
+        layout: token layout of the row.
     """
     pad = layout.vocabulary.id("<|pad|>")
-    ids, gone = row.input_ids.copy(), np.zeros(row.seq_len, np.bool_)
+    ids, is_lost = row.input_ids.copy(), np.zeros(row.seq_len, np.bool_)
     ends, valid, datasets, keys = [0], [], [], []
     for document in planned.documents:
-        for size, is_lost, own in _pieces(row, ends[-1], document, lost, layout):
+        for size, part_is_lost, part_keys in _split_document(row, ends[-1], document, lost, layout):
             start = ends[-1]
-            gone[start : start + size] = is_lost
-            if not is_lost and start not in row.cu_seqlens:
+            is_lost[start : start + size] = part_is_lost
+            if not part_is_lost and start not in row.cu_seqlens:
                 _restart_time(row, ids, start, start + size, layout)
             ends.append(start + size)
-            valid.append(not is_lost)
+            valid.append(not part_is_lost)
             datasets.append(document.dataset)
-            keys.append(own)
-    ids[gone] = pad
-    places = np.arange(row.seq_len)
-    number = np.searchsorted(ends, places, side="right") - 1
-    inside = places < ends[-1]
-    document_ids = np.where(inside & ~gone, number, -1).astype(np.int32)
-    starts = np.array(ends)[number]
+            keys.append(part_keys)
+    ids[is_lost] = pad
+    positions = np.arange(row.seq_len)
+    index = np.searchsorted(ends, positions, side="right") - 1
+    is_inside = positions < ends[-1]
+    document_ids = np.where(is_inside & ~is_lost, index, -1).astype(np.int32)
+    starts = np.array(ends)[index]
     modality = row.modality.copy()
-    modality[gone] = layout.vocabulary.modality(np.array([pad], np.int32))[0]
-    kept = np.unique(row.slice_ids[~gone & (row.slice_ids >= 0)])
-    slice_ids = np.where(gone | (row.slice_ids < 0), -1, np.searchsorted(kept, row.slice_ids))
-    has = {name: ~gone[getattr(row, f"{name}_index")] for name in ("patch", "value", "action", "audio")}
-    pictures = ~gone[row.image_spans[:, 0]]
-    cls_index = row.cls_index[~gone[row.cls_index[:, 0]]]
+    modality[is_lost] = layout.vocabulary.modality(np.array([pad], np.int32))[0]
+    remaining = np.unique(row.slice_ids[~is_lost & (row.slice_ids >= 0)])
+    slice_ids = np.where(is_lost | (row.slice_ids < 0), -1, np.searchsorted(remaining, row.slice_ids))
+    is_kept = {
+        name: ~is_lost[getattr(row, f"{name}_index")] for name in ("patch", "value", "action", "audio")
+    }
+    is_kept_image = ~is_lost[row.image_spans[:, 0]]
+    cls_index = row.cls_index[~is_lost[row.cls_index[:, 0]]]
     return replace(
         row,
         input_ids=ids,
-        labels=_labels(ids, document_ids, layout),
-        position_ids=np.where(inside, places - starts, 0).astype(np.int32),
+        labels=_expected_labels(ids, document_ids, layout),
+        position_ids=np.where(is_inside, positions - starts, 0).astype(np.int32),
         document_ids=document_ids,
         cu_seqlens=np.array(ends, np.int32),
         document_valid=np.array(valid, np.bool_),
@@ -60,29 +62,29 @@ def row_without(row: Row, planned: PlannedRow, lost: Collection[str], layout: La
         keys=tuple(keys),
         modality=modality,
         slice_ids=slice_ids.astype(np.int32),
-        t_ns=row.t_ns[kept],
-        patches=row.patches[has["patch"]],
-        patch_index=row.patch_index[has["patch"]],
-        image_spans=row.image_spans[pictures],
-        image_grids=row.image_grids[pictures],
+        t_ns=row.t_ns[remaining],
+        patches=row.patches[is_kept["patch"]],
+        patch_index=row.patch_index[is_kept["patch"]],
+        image_spans=row.image_spans[is_kept_image],
+        image_grids=row.image_grids[is_kept_image],
         **{
-            f"{name}{part}": getattr(row, f"{name}{part}")[has[kind]]
-            for kind, name, parts in (
-                ("value", "value", ("s", "_mask", "_index", "_stream")),
-                ("action", "action", ("s", "_mask", "_index", "_stream")),
-                ("audio", "audio", ("_frames", "_index")),
+            f"{name}{suffix}": getattr(row, f"{name}{suffix}")[is_kept[name]]
+            for name, suffixes in (
+                ("value", ("s", "_mask", "_index", "_stream")),
+                ("action", ("s", "_mask", "_index", "_stream")),
+                ("audio", ("_frames", "_index")),
             )
-            for part in parts
+            for suffix in suffixes
         },
         pairs=document_ids[cls_index],
         cls_index=cls_index,
     )
 
 
-def _pieces(
+def _split_document(
     row: Row, start: int, document: PlannedDocument, lost: Collection[str], layout: Layout
 ) -> list[tuple[int, bool, tuple[str, ...]]]:
-    """(places, whether they are lost, keys) of each document that a planned one becomes."""
+    """Returns (size, whether it is lost, sample keys) of each document that a planned document becomes."""
     keys = tuple(sample.key for sample in document.samples)
     total = document.tokens + (PAIR_OVERHEAD if document.is_pair else 0)
     if document.is_pair:
@@ -94,26 +96,25 @@ def _pieces(
     if document.is_run:
         sizes[0] += len(layout.document_prefix)
         sizes[-1] += len(layout.document_suffix)
-    both = zip(sizes, keys, strict=True)
-    pieces = []
-    for is_lost, group in groupby(both, key=lambda each: each[1] in lost):
-        found = list(group)
-        pieces.append((sum(size for size, _ in found), is_lost, tuple(key for _, key in found)))
-    return pieces
+    parts = []
+    for is_lost, group in groupby(zip(sizes, keys, strict=True), key=lambda item: item[1] in lost):
+        items = list(group)
+        parts.append((sum(size for size, _ in items), is_lost, tuple(key for _, key in items)))
+    return parts
 
 
 def _restart_time(row: Row, ids: np.ndarray, start: int, stop: int, layout: Layout) -> None:
-    """A run that goes on behind a lost slice counts its time from there."""
-    found, first = np.unique(row.slice_ids[start:stop], return_index=True)
-    own = found >= 0
-    since_ns = row.t_ns[found[own]] - row.t_ns[found[own][0]]
-    ids[start + first[own]] = layout.vocabulary.time_ids(since_ns)
+    """Sets the time tokens of a document that starts after a lost slice: its time starts from 0 again."""
+    slices, first = np.unique(row.slice_ids[start:stop], return_index=True)
+    is_slice = slices >= 0
+    since_ns = row.t_ns[slices[is_slice]] - row.t_ns[slices[is_slice][0]]
+    ids[start + first[is_slice]] = layout.vocabulary.time_ids(since_ns)
 
 
-def _labels(ids: np.ndarray, document_ids: np.ndarray, layout: Layout) -> np.ndarray:
-    held = [layout.vocabulary.id(f"<|{name}|>") for name in ("pad", "patch", "value", "action_value")]
+def _expected_labels(ids: np.ndarray, document_ids: np.ndarray, layout: Layout) -> np.ndarray:
+    unpredicted = [layout.vocabulary.id(f"<|{name}|>") for name in ("pad", "patch", "value", "action_value")]
     labels = np.full(len(ids), IGNORE_INDEX, np.int32)
-    for place in np.flatnonzero(document_ids[:-1] >= 0).tolist():
-        if document_ids[place] == document_ids[place + 1] and ids[place + 1] not in held:
-            labels[place] = ids[place + 1]
+    for position in np.flatnonzero(document_ids[:-1] >= 0).tolist():
+        if document_ids[position] == document_ids[position + 1] and ids[position + 1] not in unpredicted:
+            labels[position] = ids[position + 1]
     return labels

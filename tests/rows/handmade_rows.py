@@ -1,4 +1,4 @@
-"""Small builds, and rows planned by hand from their indexes."""
+"""Small shard sets, and rows planned by hand from their indexes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAYOUT: dict[str, Any] = {
 
 
 def build_mixed(root: Path) -> ShardSet:
-    """A build of every kind of sample; slices have several rows of `imu` and some have texts."""
+    """Builds a shard set with every kind of sample; slices have several rows of `imu`, and some have texts."""
     sources = load_settings(make_inputs(root, drives=0), BuildConfig).resolve_paths(root).samples
     make_recording(root / "drive", seed=3, seconds=2.0, size=(48, 64), faults=False)
     config = parse_settings(
@@ -42,11 +42,11 @@ def build_mixed(root: Path) -> ShardSet:
         BuildConfig,
         where="build.toml",
     )
-    return _built(config, root / "out", sources)
+    return _build(config, root / "out", sources)
 
 
 def build_tubelets(root: Path) -> ShardSet:
-    """A build of slices with tubelets of two or three frames."""
+    """Builds a shard set of slices with tubelets of two or three frames."""
     make_recording(root / "drive", seed=4, seconds=2.0, size=(48, 64), faults=False)
     config = parse_settings(
         {
@@ -58,26 +58,26 @@ def build_tubelets(root: Path) -> ShardSet:
         BuildConfig,
         where="build.toml",
     )
-    return _built(config, root / "out", ())
+    return _build(config, root / "out", ())
 
 
 def build_cameras(root: Path, real_data: Path) -> ShardSet:
-    """A build of the real keyframes, three seconds apart, under the standard vision layout."""
+    """Builds a shard set of real keyframes, three seconds apart, with the default vision layout."""
     tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
-    for number, camera in enumerate(CAMERAS):
+    for index, camera in enumerate(CAMERAS):
         (root / camera).mkdir()
-        pictures = sorted((real_data / "nuscenes_drivelm" / "samples" / camera.upper()).glob("*.jpg"))
-        for count, path in enumerate(pictures):
-            stamp_us = 1_600_000_000_000_000 + count * 3_000_000 + number * 7_000
-            (root / camera / f"{camera}_{stamp_us}.jpg").write_bytes(path.read_bytes())
+        images = sorted((real_data / "nuscenes_drivelm" / "samples" / camera.upper()).glob("*.jpg"))
+        for count, path in enumerate(images):
+            timestamp_us = 1_600_000_000_000_000 + count * 3_000_000 + index * 7_000
+            (root / camera / f"{camera}_{timestamp_us}.jpg").write_bytes(path.read_bytes())
         time = "{ pattern = '_(\\d+)\\.jpg$', unit = \"us\" }"
         tables.append(f'[streams.{camera}]\nkind = "camera"\npath = "{camera}"\ntime = {time}\n')
     (root / "recording.toml").write_text("".join(tables))
     config = parse_settings({"recordings": [str(root)]}, BuildConfig, where="build.toml")
-    return _built(config, root / "out", ())
+    return _build(config, root / "out", ())
 
 
-def _built(config: BuildConfig, out: Path, sources: Sequence[Any]) -> ShardSet:
+def _build(config: BuildConfig, out: Path, sources: Sequence[Any]) -> ShardSet:
     from msgspec.structs import replace
 
     outcome = build_shards(replace(config, samples=tuple(sources)), str(out))
@@ -86,25 +86,25 @@ def _built(config: BuildConfig, out: Path, sources: Sequence[Any]) -> ShardSet:
 
 
 def open_layout(shards: ShardSet) -> Layout:
-    """The layout of a build."""
+    """Opens the token layout of a shard set."""
     return Layout(parse_settings(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
 
 
 def make_assembler(shards: ShardSet, max_seq_len: int, rows: RowsConfig | None = None) -> RowAssembler:
-    """A row maker for one build."""
+    """Makes a row assembler for one shard set."""
     return RowAssembler(open_layout(shards), max_seq_len, [shards.manifest.numeric], rows or RowsConfig())
 
 
 def plan_sample(row: Mapping[str, Any], number: int, shard_set: int = 0) -> PlannedSample:
-    """Row `number` of an index as a planned sample."""
-    same = ("key", "kind", "shard", "offset_bytes", "size_bytes", "crc32", "tokens", "tokens_text")
-    return PlannedSample(shard_set=shard_set, number=number, **{name: row[name] for name in same})
+    """Makes a planned sample of index row `number`."""
+    fields = ("key", "kind", "shard", "offset_bytes", "size_bytes", "crc32", "tokens", "tokens_text")
+    return PlannedSample(shard_set=shard_set, number=number, **{name: row[name] for name in fields})
 
 
 def plan_document(
     shards: ShardSet, numbers: Iterable[int], *, dataset: int = 0, is_pair: bool = False, shard_set: int = 0
 ) -> PlannedDocument:
-    """Rows `numbers` of the index as one document: consecutive slices, or one stand-alone sample."""
+    """Plans a document of the index rows `numbers`: consecutive slices, or one stand-alone sample."""
     samples = tuple(
         plan_sample(shards.index.slice(number, 1).to_pylist()[0], number, shard_set) for number in numbers
     )
@@ -116,22 +116,24 @@ def plan_document(
 def plan_row(
     shards: ShardSet, documents: Iterable[tuple[Sequence[int], bool] | Sequence[int]], number: int = 0
 ) -> PlannedRow:
-    """A row by hand: of each document the rows of the index, or (rows of the index, whether it is a pair)."""
-    found = []
+    """Plans a row. Each document is a list of index rows, or (index rows, whether it is a pair)."""
+    planned = []
     for dataset, document in enumerate(documents):
-        pair = isinstance(document[-1], bool)
-        numbers: Any = document[0] if pair else document
-        found.append(plan_document(shards, numbers, dataset=dataset % 3, is_pair=pair and bool(document[1])))
-    return PlannedRow(number, tuple(found))
+        has_flag = isinstance(document[-1], bool)
+        numbers: Any = document[0] if has_flag else document
+        planned.append(
+            plan_document(shards, numbers, dataset=dataset % 3, is_pair=has_flag and bool(document[1]))
+        )
+    return PlannedRow(number, tuple(planned))
 
 
 def read_members(shards: ShardSet, planned: PlannedRow) -> dict[tuple[int, int], Any]:
-    """The bytes of every sample of a row, for `RowAssembler.make`."""
-    found: MembersByKey = {
+    """Reads the members of every sample of a row, for `RowAssembler.assemble`."""
+    members: MembersByKey = {
         (sample.shard_set, sample.number): shards.read(
             {name: getattr(sample, name) for name in ("key", "shard", "offset_bytes", "size_bytes", "crc32")}
         )
         for document in planned.documents
         for sample in document.samples
     }
-    return dict(found)
+    return dict(members)

@@ -1,4 +1,4 @@
-"""Batches of rows against what each array is defined as, told slowly."""
+"""Tests of collation against a slow check of the definition of each array."""
 
 from __future__ import annotations
 
@@ -29,62 +29,62 @@ def rows(mixed_shards: ShardSet, tmp_path_factory: pytest.TempPathFactory) -> li
         return list(stream)
 
 
-def test_every_array_is_in_a_batch_once(rows: list[Row]) -> None:
+def test_every_row_array_is_in_a_batch_once(rows: list[Row]) -> None:
     assert sorted([*PER_POSITION, *INDEXED, *CONCATENATED, *PER_ROW, "pairs"]) == sorted(ROW_ARRAYS)
     assert set(collate(rows[:2])) == {*ROW_ARRAYS, "numbers", "keys"}
 
 
 @settings(max_examples=20)
 @given(chosen=st.lists(st.integers(0, 39), min_size=1, max_size=5))
-def test_batches_are_what_they_are_defined_as(rows: list[Row], chosen: list[int]) -> None:
-    picked = [rows[number] for number in chosen]
+def test_batches_follow_their_definition(rows: list[Row], chosen: list[int]) -> None:
+    picked = [rows[index] for index in chosen]
     batch = collate(picked)
     for name in ROW_ARRAYS:
         for part in batch[name] if name in PER_ROW else [batch[name]]:
             assert part.dtype == getattr(picked[0], name).dtype, name
-    for number, row in enumerate(picked):
+    for index, row in enumerate(picked):
         for name in set(PER_POSITION) - {"slice_ids"}:
-            assert (batch[name][number] == getattr(row, name)).all(), name
+            assert (batch[name][index] == getattr(row, name)).all(), name
         for name in PER_ROW:
-            assert (batch[name][number] == getattr(row, name)).all(), name
+            assert (batch[name][index] == getattr(row, name)).all(), name
     for name in CONCATENATED:
-        assert _is_in_turn(batch[name], [getattr(row, name) for row in picked]), name
+        assert _is_concatenation(batch[name], [getattr(row, name) for row in picked]), name
     assert batch["numbers"].tolist() == [row.number for row in picked]
     assert batch["keys"] == [row.keys for row in picked]
-    _check_places(picked, batch)
-    _check_numbers(picked, batch)
+    _check_positions(picked, batch)
+    _check_slices_and_documents(picked, batch)
 
 
-def _is_in_turn(joined: NDArray[Any], parts: Sequence[NDArray[Any]]) -> bool:
-    each_own = [one for part in parts for one in part]
-    return len(joined) == len(each_own) and all(map(np.array_equal, joined, each_own))
+def _is_concatenation(joined: NDArray[Any], parts: Sequence[NDArray[Any]]) -> bool:
+    expected = [item for part in parts for item in part]
+    return len(joined) == len(expected) and all(map(np.array_equal, joined, expected))
 
 
-def _check_places(rows: Sequence[Row], batch: dict[str, Any]) -> None:
-    """An index leads to the same place of the flattened batch as it does in its row."""
-    origin = [(number, place) for number in range(len(rows)) for place in range(LENGTH)]
+def _check_positions(rows: Sequence[Row], batch: dict[str, Any]) -> None:
+    """Asserts that an index selects the same position in the flattened batch as in its row."""
+    origin = [(index, position) for index in range(len(rows)) for position in range(LENGTH)]
     for name in INDEXED:
-        found = [origin[place] for place in batch[name].ravel()]
-        assert found == [
-            (number, place) for number, row in enumerate(rows) for place in getattr(row, name).ravel()
+        selected = [origin[position] for position in batch[name].ravel()]
+        assert selected == [
+            (index, position) for index, row in enumerate(rows) for position in getattr(row, name).ravel()
         ], name
 
 
-def _check_numbers(rows: Sequence[Row], batch: dict[str, Any]) -> None:
-    """What counts slices and documents leads to those of the row it comes from."""
-    slices = [(number, each) for number, row in enumerate(rows) for each in range(len(row.t_ns))]
-    documents = [(number, each) for number, row in enumerate(rows) for each in range(len(row.keys))]
-    for number, row in enumerate(rows):
-        for found, own in zip(batch["slice_ids"][number], row.slice_ids, strict=True):
-            assert (found == -1) if own == -1 else (slices[found] == (number, own))
+def _check_slices_and_documents(rows: Sequence[Row], batch: dict[str, Any]) -> None:
+    """Asserts that indices of slices and documents select those of the row that they come from."""
+    slices = [(index, item) for index, row in enumerate(rows) for item in range(len(row.t_ns))]
+    documents = [(index, item) for index, row in enumerate(rows) for item in range(len(row.keys))]
+    for index, row in enumerate(rows):
+        for in_batch, in_row in zip(batch["slice_ids"][index], row.slice_ids, strict=True):
+            assert (in_batch == -1) if in_row == -1 else (slices[in_batch] == (index, in_row))
     assert len(batch["t_ns"]) == len(slices)
     assert len(batch["document_valid"]) == len(batch["datasets"]) == len(documents)
-    assert [documents[each] for each in batch["pairs"].ravel()] == [
-        (number, each) for number, row in enumerate(rows) for each in row.pairs.ravel()
+    assert [documents[item] for item in batch["pairs"].ravel()] == [
+        (index, item) for index, row in enumerate(rows) for item in row.pairs.ravel()
     ]
 
 
-def test_the_rows_have_what_the_tests_are_about(rows: list[Row]) -> None:
+def test_the_test_rows_have_empty_and_non_empty_arrays(rows: list[Row]) -> None:
     assert len(rows) == 40
     for name in (*INDEXED, "pairs", "t_ns", "image_spans", "actions", "audio_frames"):
         sizes = {len(getattr(row, name)) for row in rows}
@@ -92,26 +92,28 @@ def test_the_rows_have_what_the_tests_are_about(rows: list[Row]) -> None:
         assert len(sizes) > 1, name
 
 
-def test_a_batch_gives_the_attention_of_its_rows(rows: list[Row]) -> None:
+def test_the_mask_of_a_batch_is_the_mask_of_its_rows(rows: list[Row]) -> None:
     torch = pytest.importorskip("torch")
     picked = [rows[0], next(row for row in rows if len(row.image_spans)), rows[-1]]
     batch = collate(picked)
     mask = build_block_mask(batch["cu_seqlens"], LENGTH, image_spans=batch["image_spans"])
-    places = torch.arange(LENGTH)
-    for number, row in enumerate(picked):
-        seen = mask.mask_mod(torch.tensor(number), torch.tensor(0), places[:, None], places[None, :]).numpy()
+    positions = torch.arange(LENGTH)
+    for index, row in enumerate(picked):
+        attends = mask.mask_mod(
+            torch.tensor(index), torch.tensor(0), positions[:, None], positions[None, :]
+        ).numpy()
         document, image = np.full(LENGTH, -1), np.full(LENGTH, -1)
-        for each, (start, stop) in enumerate(zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False)):
-            document[start:stop] = each
-        for each, (start, stop) in enumerate(row.image_spans):
-            image[start:stop] = each
-        same = (document[:, None] == document) & (document[:, None] >= 0)
-        together = (image[:, None] == image) & (image[:, None] >= 0)
-        assert (seen == (same & (np.tri(LENGTH, dtype=bool) | together))).all()
+        for item, (start, stop) in enumerate(zip(row.cu_seqlens, row.cu_seqlens[1:], strict=False)):
+            document[start:stop] = item
+        for item, (start, stop) in enumerate(row.image_spans):
+            image[start:stop] = item
+        same_document = (document[:, None] == document) & (document[:, None] >= 0)
+        same_image = (image[:, None] == image) & (image[:, None] >= 0)
+        assert (attends == (same_document & (np.tri(LENGTH, dtype=bool) | same_image))).all()
 
 
-def test_batches_that_cannot_be_are_refused(rows: list[Row]) -> None:
-    with pytest.raises(DataError, match="no rows"):
+def test_empty_batches_and_different_lengths_raise_errors(rows: list[Row]) -> None:
+    with pytest.raises(DataError, match="at least one row"):
         collate([])
-    with pytest.raises(DataError, match="512 places and of others"):
+    with pytest.raises(DataError, match="not all rows have 512 positions"):
         collate([rows[0], replace(rows[1], input_ids=rows[1].input_ids[:-1])])

@@ -1,4 +1,4 @@
-"""Pairs: every place of the document goes to one place of the pair, and four are added."""
+"""Tests of contrastive pairs: a pair has all tokens of its document and four more."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ ID = LAYOUT.vocabulary.id
 
 
 @given(st.lists(st.sampled_from(["<|patch|>", "<|front|>", "<|text_start|>", "word", "<|t_0.1s|>"])))
-def test_a_pair_takes_the_document_and_four_places(names: list[str]) -> None:
-    inner = [7 if name == "word" else ID(name) for name in names]
-    ids = np.array([ID("<|bos|>"), *inner, ID("<|eos|>")], np.int32)
+def test_a_pair_has_the_tokens_of_the_document_and_four_more(names: list[str]) -> None:
+    inner_ids = [7 if name == "word" else ID(name) for name in names]
+    ids = np.array([ID("<|bos|>"), *inner_ids, ID("<|eos|>")], np.int32)
     is_text = is_text_position(LAYOUT, ids)
     assert is_text.tolist() == [token in (7, ID("<|text_start|>")) for token in ids.tolist()]
-    dealt = split_pair(is_text)
-    both = make_pair_ids(LAYOUT, ids, dealt)
-    assert len(both) == len(ids) + PAIR_OVERHEAD
-    assert both[dealt.positions].tolist() == ids.tolist()
-    added = set(range(len(both))) - set(dealt.positions.tolist())
-    assert added == {*dealt.cls, dealt.bos, dealt.eos}
-    media, texts = both[: dealt.bos].tolist(), both[dealt.bos :].tolist()
-    kept = [token for token, text in zip(ids.tolist(), is_text, strict=True) if not text]
-    assert media == [*kept[:-1], ID("<|cls|>"), ID("<|eos|>")]
-    said = [token for token, text in zip(ids.tolist(), is_text, strict=True) if text]
-    assert texts == [ID("<|bos|>"), *said, ID("<|cls|>"), ID("<|eos|>")]
+    pair = split_pair(is_text)
+    pair_ids = make_pair_ids(LAYOUT, ids, pair)
+    assert len(pair_ids) == len(ids) + PAIR_OVERHEAD
+    assert pair_ids[pair.positions].tolist() == ids.tolist()
+    added = set(range(len(pair_ids))) - set(pair.positions.tolist())
+    assert added == {*pair.cls, pair.bos, pair.eos}
+    media_ids, text_ids = pair_ids[: pair.bos].tolist(), pair_ids[pair.bos :].tolist()
+    media_tokens = [token for token, text in zip(ids.tolist(), is_text, strict=True) if not text]
+    assert media_ids == [*media_tokens[:-1], ID("<|cls|>"), ID("<|eos|>")]
+    text_tokens = [token for token, text in zip(ids.tolist(), is_text, strict=True) if text]
+    assert text_ids == [ID("<|bos|>"), *text_tokens, ID("<|cls|>"), ID("<|eos|>")]
 
 
-def test_only_texts_are_text() -> None:
-    names = LAYOUT.vocabulary
-    every = np.arange(names.size, dtype=np.int32)
-    found = every[is_text_position(LAYOUT, every)]
-    texts = np.flatnonzero(names.modality(every) == Modality.TEXT)
-    assert found.tolist() == sorted([*texts.tolist(), ID("<|text_start|>")])
+def test_only_text_ids_and_text_start_are_text_positions() -> None:
+    vocabulary = LAYOUT.vocabulary
+    all_ids = np.arange(vocabulary.size, dtype=np.int32)
+    selected = all_ids[is_text_position(LAYOUT, all_ids)]
+    texts = np.flatnonzero(vocabulary.modality(all_ids) == Modality.TEXT)
+    assert selected.tolist() == sorted([*texts.tolist(), ID("<|text_start|>")])

@@ -1,4 +1,4 @@
-"""What a row says of itself."""
+"""Tests of the text form of a row."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def test_a_printed_row_is_one_line() -> None:
     arrays |= {"input_ids": np.zeros(4096, np.int32), "cu_seqlens": np.array([0, 3000, 4000], np.int32)}
     arrays |= {"document_valid": np.array([True, False]), "patches": np.zeros((2500, 16, 16, 3), np.uint8)}
     row = Row(number=20, keys=(("a",), ("b",)), **arrays)
-    assert repr(row) == "Row 20: 3,000 of 4,096 places, 2 documents, 0 slices, 2,500 patches"
+    assert repr(row) == "Row 20: 3,000 of 4,096 positions, 2 documents, 0 slices, 2,500 patches"
