@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import json
 import multiprocessing
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from mmpack import quarantine as module
 from mmpack.errors import ConfigError, DataError, QuarantineError, StorageError
 from mmpack.quarantine import Quarantine, UnreadableSample, read_quarantine
+from tests.small_disk import mount_small_disk
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -112,16 +112,11 @@ def test_a_large_or_missing_file_is_an_error(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    try:
-        with pytest.raises(StorageError, match="No space left on device"):
-            _record_100_samples(disk / "q", rank=0)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with (
+        mount_small_disk("8k", tmp_path) as disk,
+        pytest.raises(StorageError, match="No space left on device"),
+    ):
+        _record_100_samples(disk / "q", rank=0)
 
 
 @pytest.mark.parametrize("name", [".", "file/below.jsonl"])

@@ -21,11 +21,11 @@ distances = st.lists(st.integers(-TEN_YEARS_NS, TEN_YEARS_NS), min_size=1)
 @given(anchors, anchors, drifts, distances)
 def test_the_map_follows_its_formula_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
     clock_map = ClockMap("x", "y", a, b, ppm)
-    got = clock_map.apply(np.array(d) + a)
-    assert got.dtype == np.int64
-    for one, mapped in zip(d, got.tolist(), strict=True):
-        assert abs(mapped - (b + one + one * Fraction(ppm) / 10**6)) <= 1
-        assert clock_map.apply(one + a) == mapped
+    mapped_ns = clock_map.apply(np.array(d) + a)
+    assert mapped_ns.dtype == np.int64
+    for distance, mapped in zip(d, mapped_ns.tolist(), strict=True):
+        assert abs(mapped - (b + distance + distance * Fraction(ppm) / 10**6)) <= 1
+        assert clock_map.apply(distance + a) == mapped
 
 
 @given(anchors, anchors, drifts, distances)
