@@ -1,4 +1,4 @@
-"""A sound run over a small build, and what a run over a damaged copy of it must be."""
+"""A run over a small intact shard set, and checks of runs over damaged copies of it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ contrastive = true
 max_epochs = 2
 """
 
-Losses = Mapping[str, str]
-"""Keys of samples that cannot be read, and what the record has to say of each."""
+Reasons = Mapping[str, str]
+"""For each unreadable sample, by key, a regular expression that its recorded reason must match."""
 
 
 @dataclass(frozen=True)
 class IntactRun:
-    """A build in `folder/out`, its plan in `folder/plan.toml`, and the rows of the whole run."""
+    """A shard set in `folder/out`, its plan in `folder/plan.toml`, and all rows of the plan."""
 
     folder: Path
     plan: Plan
@@ -64,12 +64,12 @@ class IntactRun:
     rows: list[Row]
 
     def copy(self, to: Path) -> Path:
-        """The folder once more, to be damaged."""
+        """Copies the folder, so that a test can damage the copy."""
         return Path(shutil.copytree(self.folder, to / "run"))
 
 
 def make_intact_run(folder: Path, inputs: Path) -> IntactRun:
-    """Builds a drive with gaps, texts, captions and speech, and reads them all twice."""
+    """Builds a drive with gaps, texts, captions and speech, and reads all rows of a plan of two epochs."""
     config = load_settings(make_inputs(inputs, drives=1), BuildConfig).resolve_paths(inputs)
     assert build_shards(config, str(folder / "out")).failures == []
     (folder / "plan.toml").write_text(PLAN)
@@ -80,57 +80,61 @@ def make_intact_run(folder: Path, inputs: Path) -> IntactRun:
 
 
 def read_rows(folder: Path | str, **reader: Any) -> list[Row]:
-    """All rows of a run."""
+    """Reads all rows of the plan in `folder`, with the `[reader]` settings `reader`."""
     with RowStream.open(Path(folder) / "plan.toml", reader=reader) as stream:
         return list(stream)
 
 
-def assert_equal(found: list[Row], expected: list[Row]) -> None:
-    """To the bit."""
-    assert [row.number for row in found] == [row.number for row in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.keys == other.keys
-        for name, array in one.arrays().items():
+def assert_equal(rows: list[Row], expected: list[Row]) -> None:
+    """Checks that the rows are equal to the bit."""
+    assert [row.number for row in rows] == [row.number for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys == other.keys
+        for name, array in row.arrays().items():
             same = getattr(other, name)
-            assert (array.dtype, array.shape) == (same.dtype, same.shape), (one.number, name)
-            assert array.tobytes() == same.tobytes(), (one.number, name)
+            assert (array.dtype, array.shape) == (same.dtype, same.shape), (row.number, name)
+            assert array.tobytes() == same.tobytes(), (row.number, name)
 
 
-def assert_masked(folder: Path, found: list[Row], sound: IntactRun, losses: Losses) -> None:
-    """The rows are the sound ones without `losses`, each of which is on record wherever it was met."""
-    layout = sound.plan.layout
+def assert_masked(folder: Path, rows: list[Row], intact: IntactRun, reasons: Reasons) -> None:
+    """Checks that `rows` are the intact rows without the samples of `reasons`, and that each of these is recorded.
+
+    A sample must be recorded once for every row that contains it, in the order of the rows.
+    """
+    layout = intact.plan.layout
     expected = [
-        row_without(row, planned, losses, layout)
-        for row, planned in zip(sound.rows, sound.planned, strict=True)
+        row_without(row, planned, reasons, layout)
+        for row, planned in zip(intact.rows, intact.planned, strict=True)
     ]
-    assert_equal(found, expected)
-    for row, whole in zip(found, sound.rows, strict=True):
+    assert_equal(rows, expected)
+    for row, intact_row in zip(rows, intact.rows, strict=True):
         if not row.document_valid.all():
             check_row_arrays(row, layout)
-        masked = (row.document_ids < 0) & (whole.document_ids >= 0)
+        masked = (row.document_ids < 0) & (intact_row.document_ids >= 0)
         assert (row.labels[masked] == -100).all()
-    met = [
+    unreadable = [
         (planned.number, sample.key)
-        for planned in sound.planned
+        for planned in intact.planned
         for document in planned.documents
         for sample in document.samples
-        if sample.key in losses
+        if sample.key in reasons
     ]
-    recorded = read_quarantine(folder / "quarantine.jsonl") if losses else []
-    assert [(fault.row, fault.key) for fault in recorded] == met
-    assert {fault.key for fault in recorded} == set(losses)
-    for fault in recorded:
-        assert re.search(losses[fault.key], fault.reason), fault.reason
-    assert losses or not (folder / "quarantine.jsonl").exists()
+    records = read_quarantine(folder / "quarantine.jsonl") if reasons else []
+    assert [(record.row, record.key) for record in records] == unreadable
+    assert {record.key for record in records} == set(reasons)
+    for record in records:
+        assert re.search(reasons[record.key], record.reason), record.reason
+    assert reasons or not (folder / "quarantine.jsonl").exists()
 
 
-def of_shard(out: Path, shard: str) -> list[dict[str, Any]]:
-    """The samples of a shard, in its order."""
-    found = [row for row in edit_shard_set.read_index(out) if row["shard"] == f"shards/{shard}.tar"]
-    return sorted(found, key=lambda row: row["offset_bytes"])
+def read_shard_index(out: Path, shard: str) -> list[dict[str, Any]]:
+    """Returns the index entries of a shard, in the order of its samples."""
+    entries = [row for row in edit_shard_set.read_index(out) if row["shard"] == f"shards/{shard}.tar"]
+    return sorted(entries, key=lambda row: row["offset_bytes"])
 
 
-def flip_bit(out: Path, row: Mapping[str, Any], place: int) -> None:
+def flip_bit(out: Path, row: Mapping[str, Any], offset: int) -> None:
+    """Flips one bit of the sample of the index entry `row`, in the byte `offset` of the sample."""
     data = bytearray((out / row["shard"]).read_bytes())
-    data[row["offset_bytes"] + place] ^= 1
+    data[row["offset_bytes"] + offset] ^= 1
     (out / row["shard"]).write_bytes(data)

@@ -1,4 +1,4 @@
-"""One rank of a run: reads rows, writes down what each was, saves its state at every step's end, and dies when told.
+"""One rank of a training run: records a digest of each row, saves its state after each step, and dies after some rows.
 
 python -m tests.stream.rank_process PLAN RANK RANKS WORKERS FOLDER STATE|- DIE_AFTER_ROWS|-
 """
@@ -18,12 +18,12 @@ from mmpack.stream import Row, RowStream
 
 
 def digest(row: Row) -> str:
-    """Of every array's type, shape and bytes, and of the keys."""
-    found = hashlib.sha256(repr(row.keys).encode())
+    """Returns a digest of the keys and of the name, dtype, shape and bytes of every array."""
+    hasher = hashlib.sha256(repr(row.keys).encode())
     for name, array in row.arrays().items():
-        found.update(f"{name} {array.dtype} {array.shape}".encode())
-        found.update(np.ascontiguousarray(array))
-    return found.hexdigest()
+        hasher.update(f"{name} {array.dtype} {array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array))
+    return hasher.hexdigest()
 
 
 def main() -> None:
@@ -36,15 +36,15 @@ def main() -> None:
         if state != "-":
             stream.load_state_dict(json.loads(Path(state).read_text()))
         share = stream.plan.config.global_batch // int(ranks)
-        with (home / f"rows-{rank}").open("w") as told:
+        with (home / f"rows-{rank}").open("w") as log:
             for count, row in enumerate(stream, start=1):
-                told.write(f"{row.number} {digest(row)}\n")
-                told.flush()
+                log.write(f"{row.number} {digest(row)}\n")
+                log.flush()
                 if count % share == 0:
                     saved = stream.state_dict()
-                    aside = home / f"state-{rank}.tmp"
-                    aside.write_text(json.dumps(saved, sort_keys=True))
-                    os.replace(aside, home / f"state-{saved['row']}-{rank}")
+                    temporary = home / f"state-{rank}.tmp"
+                    temporary.write_text(json.dumps(saved, sort_keys=True))
+                    os.replace(temporary, home / f"state-{saved['row']}-{rank}")
                 if str(count) == die_after:
                     os.kill(os.getpid(), signal.SIGKILL)
 

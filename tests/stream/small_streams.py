@@ -1,4 +1,4 @@
-"""A stream of every kind of document, pairs too, over the build of the fixture `mixed`."""
+"""A small row stream over the shard set of the fixture `mixed_shards`, with every kind of document and pairs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ temperature = 2.0
 
 
 def open_small_stream(shards: ShardSet, folder: Path, **settings: Any) -> RowStream:
-    """A stream of some forty rows; `settings` as :meth:`RowStream.open` takes them."""
+    """Opens a stream of about forty rows. `settings` are keyword arguments of :meth:`RowStream.open`."""
     path = folder / "plan.toml"
     path.write_text(_PLAN.format(shards=shards.store.url))
     return RowStream.open(path, **settings)

@@ -1,4 +1,4 @@
-"""The same rows on any number of ranks and workers, through kills, the end of an epoch and a change of phase."""
+"""Row streams on changing numbers of ranks and workers: the same rows through kills, epoch ends and phase changes."""
 
 from __future__ import annotations
 
@@ -69,27 +69,29 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(plan: Path) -> list[str]:
-    """What each row is in an uninterrupted run on one rank."""
+def row_digests(plan: Path) -> list[str]:
+    """The digest of each row of an uninterrupted run on one rank."""
     with RowStream.open(plan) as stream:
         rows = [(row.number, digest(row)) for row in stream]
         names = [dataset.name for dataset in stream.plan.datasets]
-        last = stream.plan.window((len(rows) - 1) // stream.plan.window_rows).start
+        last = stream.plan.window((len(rows) - 1) // stream.plan.rows_per_window).start
     assert [number for number, _ in rows] == list(range(len(rows)))
     assert len(rows) >= 5 * _BATCH
-    # It passes the end of an epoch, and the phases change within.
+    # The run passes the end of an epoch and a change of phase.
     epochs = dict(zip(names, last.documents, strict=True))
     assert epochs["texts"] > 40
     assert last.total_tokens > 80_000
-    return [told for _, told in rows]
+    return [row_digest for _, row_digest in rows]
 
 
 @settings(max_examples=12)
 @given(st.data())
-def test_any_course_of_ranks_gives_one_sequence(plan: Path, whole: list[str], data: st.DataObject) -> None:
-    """In one process, without media: the numbers that ranks are handed, step by step, however often they change."""
-    steps = len(whole) // _BATCH
-    handed: list[int] = []
+def test_changing_numbers_of_ranks_cover_every_row_once(
+    plan: Path, row_digests: list[str], data: st.DataObject
+) -> None:
+    """Checks the row numbers that the ranks get when their number changes after any steps; no media are read."""
+    steps = len(row_digests) // _BATCH
+    handed_out: list[int] = []
     state: dict | None = None
     step = 0
     while step < steps:
@@ -100,43 +102,45 @@ def test_any_course_of_ranks_gives_one_sequence(plan: Path, whole: list[str], da
             stream = RowStream.open(plan, rank=rank, ranks=ranks)
             if state is not None:
                 stream.load_state_dict(state)
-            for number in range(step, step + count):
-                handed += stream.plan.step_rows(number, rank, ranks)
+            for index in range(step, step + count):
+                handed_out += stream.plan.step_rows(index, rank, ranks)
             stream.seek(step + count) if step + count < steps else None
             states.append(stream.state_dict() if step + count < steps else None)
-        assert all(each == states[0] for each in states)
+        assert all(other == states[0] for other in states)
         state, step = states[0], step + count
-    assert sorted(handed) == list(range(len(whole)))
+    assert sorted(handed_out) == list(range(len(row_digests)))
 
 
 @pytest.mark.timeout(240)
-def test_killed_ranks_resume_on_other_numbers_of_ranks(plan: Path, whole: list[str], tmp_path: Path) -> None:
-    """4 ranks, kill -9 at a random row; 3 ranks with 2 workers each, killed; 8 ranks to the end."""
-    chance = random.Random(2024)
-    found: dict[int, str] = {}
+def test_killed_ranks_resume_on_other_numbers_of_ranks(
+    plan: Path, row_digests: list[str], tmp_path: Path
+) -> None:
+    """Runs 4 ranks that are killed at a random row, then 3 ranks with 2 workers each, killed, then 8 ranks to the end."""
+    generator = random.Random(2024)
+    digests: dict[int, str] = {}
     state, start = "-", 0
-    for life, (ranks, workers, steps) in enumerate([(4, 0, 2), (3, 2, 1), (8, 0, None)]):
-        folder = tmp_path / f"life-{life}"
+    for attempt, (ranks, workers, steps) in enumerate([(4, 0, 2), (3, 2, 1), (8, 0, None)]):
+        folder = tmp_path / f"attempt-{attempt}"
         folder.mkdir()
         share = _BATCH // ranks
-        # Every rank dies at a row of its own, after the steps that are to be kept.
+        # Every rank dies at a row of its own, in the step after the steps that must be complete.
         deaths = [
-            "-" if steps is None else str(steps * share + chance.randint(0, share)) for _ in range(ranks)
+            "-" if steps is None else str(steps * share + generator.randint(0, share)) for _ in range(ranks)
         ]
         _run_ranks(plan, folder, ranks, workers, state, deaths)
         states = _common_states(folder, ranks)
-        end = max(states) if steps is not None else len(whole)
-        told = _told(folder, ranks)
-        for number, what in told:
-            assert what == whole[number], f"row {number} differs on {ranks} ranks"
-        kept = [number for number, _ in told if number < end]
-        # Of what counts, nothing is lost and nothing comes twice.
-        assert sorted(kept) == list(range(start, end))
-        found |= {number: what for number, what in told if number < end}
+        end = max(states) if steps is not None else len(row_digests)
+        records = _read_digests(folder, ranks)
+        for number, row_digest in records:
+            assert row_digest == row_digests[number], f"row {number} differs on {ranks} ranks"
+        counted = [number for number, _ in records if number < end]
+        # No row before the common state is missing or read twice.
+        assert sorted(counted) == list(range(start, end))
+        digests |= {number: row_digest for number, row_digest in records if number < end}
         if steps is not None:
             assert end > start
             state, start = str(folder / f"state-{end}-0"), end
-    assert [found[number] for number in range(len(whole))] == whole
+    assert [digests[number] for number in range(len(row_digests))] == row_digests
 
 
 def _run_ranks(plan: Path, folder: Path, ranks: int, workers: int, state: str, deaths: list[str]) -> None:
@@ -156,7 +160,7 @@ def _run_ranks(plan: Path, folder: Path, ranks: int, workers: int, state: str, d
 
 
 def _common_states(folder: Path, ranks: int) -> dict[int, dict]:
-    """By row: the states that every rank has saved, once they are seen to be equal and small."""
+    """Returns the states that all ranks have saved, by row, after checking that they are equal and small."""
     saved: dict[int, list[str]] = {}
     for path in folder.glob("state-*-*"):
         saved.setdefault(int(path.name.split("-")[1]), []).append(path.read_text())
@@ -167,14 +171,15 @@ def _common_states(folder: Path, ranks: int) -> dict[int, dict]:
     return {row: json.loads(texts[0]) for row, texts in common.items()}
 
 
-def _told(folder: Path, ranks: int) -> list[tuple[int, str]]:
+def _read_digests(folder: Path, ranks: int) -> list[tuple[int, str]]:
+    """Reads the numbers and digests of the rows that the ranks recorded."""
     lines = [
         line.split() for rank in range(ranks) for line in (folder / f"rows-{rank}").read_text().splitlines()
     ]
-    return [(int(number), what) for number, what in lines]
+    return [(int(number), row_digest) for number, row_digest in lines]
 
 
-def test_within_a_step_a_run_goes_on_on_as_many_ranks_only(plan: Path, whole: list[str]) -> None:
+def test_a_state_within_a_step_needs_the_same_number_of_ranks(plan: Path, row_digests: list[str]) -> None:
     with RowStream.open(plan, rank=1, ranks=4) as stream:
         first = [next(stream).number for _ in range(8)]
         state = stream.state_dict()
@@ -184,9 +189,9 @@ def test_within_a_step_a_run_goes_on_on_as_many_ranks_only(plan: Path, whole: li
         stream.load_state_dict(state)
         assert [(row.number, digest(row)) for row in (next(stream) for _ in range(7))] == rest
     assert len({*first, *(number for number, _ in rest)}) == 15
-    assert all(told == whole[number] for number, told in rest)
+    assert all(row_digest == row_digests[number] for number, row_digest in rest)
     with (
         RowStream.open(plan, rank=1, ranks=3) as stream,
-        pytest.raises(ConfigError, match="within step 1, of 4 ranks"),
+        pytest.raises(ConfigError, match="within step 1 on 4 ranks"),
     ):
         stream.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""A run in a failing environment: stores that fail, disks that fill, processes that are killed."""
+"""Row streams in a failing environment: unreliable stores, full disks, killed processes."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tests.conftest import ROOT
 from tests.fetch.flaky_store import Proxy, run_proxy, run_s3_server, upload
 from tests.ingest.build_inputs import children, wait_gone
 from tests.small_disk import mount_small_disk
-from tests.stream.damaged_runs import IntactRun, assert_equal, assert_masked, of_shard, read_rows
+from tests.stream.damaged_runs import IntactRun, assert_equal, assert_masked, read_rows, read_shard_index
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def s3(intact_run: IntactRun) -> Iterator[tuple[Any, tuple[str, int]]]:
-    """A server that holds the build as s3://shards/sound."""
+    """A server that holds the intact shard set as s3://shards/intact."""
     with run_s3_server() as (client, address):
-        upload(client, intact_run.folder / "out", "sound")
+        upload(client, intact_run.folder / "out", "intact")
         yield client, address
 
 
@@ -40,14 +40,14 @@ def proxy(s3: tuple[Any, tuple[str, int]]) -> Iterator[Proxy]:
 
 @pytest.fixture
 def remote(intact_run: IntactRun, proxy: Proxy, tmp_path: Path) -> Path:
-    """A folder with the plan, whose shards are the server's."""
+    """A folder with the plan over the shards of the server."""
     text = (intact_run.folder / "plan.toml").read_text()
-    (tmp_path / "plan.toml").write_text(text.replace('shards = "out"', 'shards = "s3://shards/sound"'))
+    (tmp_path / "plan.toml").write_text(text.replace('shards = "out"', 'shards = "s3://shards/intact"'))
     return tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_store_that_fails_one_read_in_ten(
+def test_a_store_that_fails_one_read_in_ten_changes_no_row(
     intact_run: IntactRun, remote: Path, proxy: Proxy, workers: int
 ) -> None:
     stream = RowStream.open(remote / "plan.toml", reader={"workers": workers, "retries": 6})
@@ -60,37 +60,39 @@ def test_a_store_that_fails_one_read_in_ten(
     assert not (remote / "quarantine.jsonl").exists()
 
 
-def test_a_missing_object(intact_run: IntactRun, remote: Path, s3: tuple[Any, tuple[str, int]]) -> None:
+def test_samples_of_a_missing_object_are_masked(
+    intact_run: IntactRun, remote: Path, s3: tuple[Any, tuple[str, int]]
+) -> None:
     client, _ = s3
     upload(client, intact_run.folder / "out", "less")
-    rows = of_shard(intact_run.folder / "out", "drive-000-00010")
+    rows = read_shard_index(intact_run.folder / "out", "drive-000-00010")
     client.delete_object(Bucket="shards", Key=f"less/{rows[0]['shard']}")
     plan = remote / "plan.toml"
-    plan.write_text(plan.read_text().replace("shards/sound", "shards/less"))
-    losses = {row["key"]: r"s3://shards/less/shards/drive-000-00010\.tar: " for row in rows}
-    assert_masked(remote, read_rows(remote), intact_run, losses)
+    plan.write_text(plan.read_text().replace("shards/intact", "shards/less"))
+    reasons = {row["key"]: r"s3://shards/less/shards/drive-000-00010\.tar: " for row in rows}
+    assert_masked(remote, read_rows(remote), intact_run, reasons)
 
 
-def test_a_store_that_goes_away_ends_the_run(remote: Path, proxy: Proxy) -> None:
+def test_an_unreachable_store_stops_the_run(remote: Path, proxy: Proxy) -> None:
     stream = RowStream.open(remote / "plan.toml", reader={"retries": 2, "max_corrupt": 5})
-    began = time.monotonic()
+    start_s = time.monotonic()
     with stream:
         next(stream)
         proxy.is_down = True
         with pytest.raises(QuarantineError, match=r"6 samples cannot be read.*503"):
             list(stream)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - start_s < 20
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 400 kB, less than the run's samples."""
+    """A file system of 400 kB, less than the size of the samples."""
     with mount_small_disk("400k", tmp_path) as disk:
         yield disk
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_cache_on_a_full_disk(
+def test_a_cache_on_a_full_disk_changes_no_row(
     intact_run: IntactRun, small_disk: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
     cache = str(small_disk / "cache")
@@ -101,12 +103,12 @@ def test_a_cache_on_a_full_disk(
     assert list((small_disk / "cache").glob("*/aside-*")) == []
     if not workers:
         assert caplog.text.count("No space left on device") == 1
-    # What fitted serves the next run.
+    # The samples that fitted into the cache serve the next run.
     assert_equal(read_rows(intact_run.folder, cache=cache, cache_size="1GB"), intact_run.rows)
 
 
-def stat_of(pid: int) -> str:
-    """State of a process, as 'R' or 'Z'; empty if it is gone."""
+def read_process_state(pid: int) -> str:
+    """Returns the state letter of a process, as 'R' or 'Z'; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -114,7 +116,7 @@ def stat_of(pid: int) -> str:
 
 
 def named_memory(*pids: int) -> list[str]:
-    """What of the processes' memory has a name, so that it could outlive them: files of /dev/shm."""
+    """Lists the files of /dev/shm that the processes have mapped: memory that could outlive them."""
     return [
         line
         for pid in pids
@@ -123,15 +125,15 @@ def named_memory(*pids: int) -> list[str]:
     ]
 
 
-def test_a_worker_that_is_killed_is_replaced(intact_run: IntactRun) -> None:
+def test_a_killed_worker_is_replaced(intact_run: IntactRun) -> None:
     own = set(children(os.getpid()))
     with RowStream.open(intact_run.folder / "plan.toml", reader={"workers": 2, "prefetch": 2}) as stream:
         rows = [next(stream)]
         victim, other = sorted(set(children(os.getpid())) - own)
         os.kill(victim, signal.SIGKILL)
         rows += list(stream)
-        assert stat_of(victim) == ""
-        assert stat_of(other) not in ("", "Z")
+        assert read_process_state(victim) == ""
+        assert read_process_state(other) not in ("", "Z")
         assert named_memory(other) == []
     assert_equal(rows, intact_run.rows)
     assert set(children(os.getpid())) <= own
@@ -141,13 +143,13 @@ _CONSUMER = """
 import sys
 from mmpack.stream import RowStream
 stream = RowStream.open(sys.argv[1], reader={"workers": 2, "prefetch": 4})
-kept = [next(stream) for _ in range(3)]
+rows = [next(stream) for _ in range(3)]
 print("ready", flush=True)
 sys.stdin.read()
 """
 
 
-def test_nothing_is_left_of_a_consumer_that_is_killed(intact_run: IntactRun) -> None:
+def test_a_killed_consumer_leaves_no_process_and_no_memory(intact_run: IntactRun) -> None:
     before = set(os.listdir("/dev/shm"))
     consumer = subprocess.Popen(
         [sys.executable, "-c", _CONSUMER, str(intact_run.folder / "plan.toml")],
@@ -160,12 +162,12 @@ def test_nothing_is_left_of_a_consumer_that_is_killed(intact_run: IntactRun) -> 
     assert consumer.stdout.readline() == b"ready\n"
     workers = children(consumer.pid)
     assert len(workers) == 2
-    # Nothing has a name in /dev/shm, whoever else uses the folder, so nothing there can be left.
+    # No memory has a name in /dev/shm, so none can be left there, even if other programs use the folder.
     assert named_memory(consumer.pid, *workers) == []
     consumer.send_signal(signal.SIGKILL)
     assert consumer.wait(timeout=10) == -signal.SIGKILL
     assert wait_gone(workers, within_s=5) == []
-    assert [pid for pid in children(os.getpid()) if stat_of(pid) == "Z"] == []
+    assert [pid for pid in children(os.getpid()) if read_process_state(pid) == "Z"] == []
     owned = {str(pid) for pid in (consumer.pid, *workers)}
     new = set(os.listdir("/dev/shm")) - before
     assert [name for name in new if "mmpack" in name or any(pid in name for pid in owned)] == []

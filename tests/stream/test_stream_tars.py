@@ -1,4 +1,4 @@
-"""Rows from tars without an index: what is read, and what is recorded."""
+"""Rows of tars without an index: the samples that are read, and the samples that are recorded as unreadable."""
 
 from __future__ import annotations
 
@@ -66,80 +66,80 @@ def test_every_kind_of_sample_becomes_a_document(tmp_path: Path) -> None:
     assert sum(len(row.t_ns) for row in rows) == 0
 
 
-def test_tars_of_webdataset_give_its_keys_and_texts(tmp_path: Path) -> None:
+def test_tars_of_webdataset_give_the_same_keys_and_texts(tmp_path: Path) -> None:
     with webdataset.ShardWriter(str(tmp_path / "s-%03d.tar"), maxcount=7, verbose=0) as writer:
-        for number in range(20):
+        for index in range(20):
             writer.write(
                 {
-                    "__key__": f"folder.v1/{number:05d}",
-                    "txt": f"text {number}",
-                    "jpg": jpeg(number),
-                    "cls": number,
+                    "__key__": f"folder.v1/{index:05d}",
+                    "txt": f"text {index}",
+                    "jpg": jpeg(index),
+                    "cls": index,
                 }
             )
     urls = str(tmp_path / "s-{000..002}.tar")
-    theirs = [
+    expected = [
         (sample["__key__"], sample["txt"])
         for sample in webdataset.WebDataset(urls, shardshuffle=False).decode()
     ]
     tokenizer = Layout(LAYOUT).tokenizer
-    ours = []
+    samples = []
     for row in read_tar_rows(urls, tmp_path / "q.jsonl"):
-        for number, keys in enumerate(row.keys):
-            ids = row.input_ids[(row.document_ids == number) & (row.modality == Modality.TEXT)]
-            ours.append((keys[0], tokenizer.decode(ids)))
-    assert sorted(ours) == sorted(theirs)
-    assert len(ours) == 20
+        for document, keys in enumerate(row.keys):
+            ids = row.input_ids[(row.document_ids == document) & (row.modality == Modality.TEXT)]
+            samples.append((keys[0], tokenizer.decode(ids)))
+    assert sorted(samples) == sorted(expected)
+    assert len(samples) == 20
 
 
-def test_stand_alone_samples_of_mmpack_are_read_and_its_slices_refused(
+def test_stand_alone_samples_of_mmpack_are_read_and_slices_are_an_error(
     tmp_path: Path, mixed_shards: ShardSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = mixed_shards.index.select(["key", "kind", "shard"]).to_pylist()
-    of_slices = {row["shard"] for row in index if row["kind"] == "slice"}
-    others = {row["shard"] for row in index} - of_slices
+    slice_shards = {row["shard"] for row in index if row["kind"] == "slice"}
+    other_shards = {row["shard"] for row in index} - slice_shards
     url = mixed_shards.store.url
     settings: dict[str, Any] = {"max_seq_len": 1024}
-    rows = read_tar_rows([f"{url}/{name}" for name in sorted(others)], tmp_path / "q.jsonl", **settings)
-    assert sorted(sample_keys(rows)) == sorted(row["key"] for row in index if row["shard"] in others)
+    rows = read_tar_rows([f"{url}/{name}" for name in sorted(other_shards)], tmp_path / "q.jsonl", **settings)
+    assert sorted(sample_keys(rows)) == sorted(row["key"] for row in index if row["shard"] in other_shards)
     assert not caplog.records
     with (
-        open_tar_stream([f"{url}/{min(of_slices)}"], tmp_path / "q.jsonl", **settings) as stream,
-        pytest.raises(ConfigError, match=r"time slice.*Stream the build by its index"),
+        open_tar_stream([f"{url}/{min(slice_shards)}"], tmp_path / "q.jsonl", **settings) as stream,
+        pytest.raises(ConfigError, match=r"time slice.*Stream the shard set through its index"),
     ):
         next(stream)
 
 
-def test_unknown_members_are_left_aside_and_told_once(
+def test_unknown_members_are_ignored_with_one_warning_each(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     members = []
-    for number in range(5):
+    for index in range(5):
         members += [
-            (f"{number}.CLS", b"3"),
-            (f"{number}.JSON", b'{"version": "1.0"}'),
-            (f"{number}.seg.png", png()),
-            (f"{number}.txt", text(9)),
+            (f"{index}.CLS", b"3"),
+            (f"{index}.JSON", b'{"version": "1.0"}'),
+            (f"{index}.seg.png", png()),
+            (f"{index}.txt", text(9)),
         ]
     members += [("README", b"about"), ("._0.txt", b"of a Mac")]
     with caplog.at_level(logging.WARNING):
         rows = read_tar_rows([write_tar(tmp_path / "a.tar", members)], tmp_path / "q.jsonl")
     assert sorted(sample_keys(rows)) == list("01234")
-    told = [record.getMessage() for record in caplog.records]
-    assert [message.split(" are left")[0] for message in told] == [
+    warnings = [record.getMessage() for record in caplog.records]
+    assert [message.split(" are ignored")[0] for message in warnings] == [
         "members '.cls'",
         "members '.seg.png'",
         "members '.json'",
         "members without an extension",
     ]
-    assert "'0' in" in told[0]
+    assert "'0' in" in warnings[0]
 
 
-def test_what_makes_no_sample_is_recorded_by_key_and_passed_over(tmp_path: Path) -> None:
+def test_invalid_samples_are_recorded_by_key_and_skipped(tmp_path: Path) -> None:
     members = [
         ("good-1.txt", text(9)),
         ("long.txt", text(CAPACITY + 1)),
-        ("header.jpg", b"\xff\xd8 no picture"),
+        ("header.jpg", b"\xff\xd8 no image"),
         ("pixels.jpg", broken_jpeg()),
         ("pixels.txt", text(4)),
         ("latin.txt", b"caf\xe9"),
@@ -155,23 +155,23 @@ def test_what_makes_no_sample_is_recorded_by_key_and_passed_over(tmp_path: Path)
     quarantine = tmp_path / "q.jsonl"
     rows = read_tar_rows([write_tar(tmp_path / "a.tar", members)], quarantine)
     assert sorted(sample_keys(rows)) == ["good-1", "good-2"]
-    reasons = {told.key: told.reason for told in read_recorded_reasons(quarantine)}
+    reasons = {record.key: record.reason for record in read_recorded_reasons(quarantine)}
     assert "do not fit a row of 128. Raise max_seq_len" in reasons.pop("long")
-    assert "its picture: is not a JPG picture" in reasons.pop("header")
+    assert "the image: is not a JPG image" in reasons.pop("header")
     assert "cannot be decoded as JPEG" in reasons.pop("pixels")
     assert "not UTF-8" in reasons.pop("latin")
     assert "two members '.jpg'" in reasons.pop("two")
     assert "2 media members" in reasons.pop("both")
-    assert "holds no text, picture or clip" in reasons.pop("video")
-    assert "holds no text, picture or clip" in reasons.pop("empty")
-    assert "not next to each other" in reasons.pop("good-1")
+    assert "contains no text, image or audio" in reasons.pop("video")
+    assert "contains no text, image or audio" in reasons.pop("empty")
+    assert "not adjacent in the tar" in reasons.pop("good-1")
     assert reasons == {}
-    [place] = [number for row in rows for number, keys in enumerate(row.keys) if keys == ("pixels",)]
-    assert not rows[0].document_valid[place], "damage that decoding shows keeps its places"
+    [document] = [index for row in rows for index, keys in enumerate(row.keys) if keys == ("pixels",)]
+    assert not rows[0].document_valid[document], "an undecodable sample keeps its positions"
 
 
-def test_broken_and_missing_tars_are_passed_over(tmp_path: Path) -> None:
-    whole = write_tar(tmp_path / "whole.tar", texts("whole-", [20] * 10))
+def test_damaged_and_missing_tars_are_skipped(tmp_path: Path) -> None:
+    intact = write_tar(tmp_path / "intact.tar", texts("intact-", [20] * 10))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(tar_bytes(texts("cut-", [20] * 10))[: 512 * 2 * 6 + 700])
     noise = tmp_path / "noise.tar"
@@ -180,35 +180,35 @@ def test_broken_and_missing_tars_are_passed_over(tmp_path: Path) -> None:
     gz.write_bytes(gz.read_bytes()[:-200])
     last = write_tar(tmp_path / "last.tar", texts("last-", [20] * 10))
     quarantine = tmp_path / "q.jsonl"
-    urls = [noise, whole, cut, tmp_path / "none.tar", gz, last, tmp_path / "none-2.tar"]
-    found = Counter(key.partition("-")[0] for key in sample_keys(read_tar_rows(urls, quarantine)))
-    assert found["whole"] == found["last"] == 10
-    # The sample at the cut may lack members that were to come, so it is left out with the rest.
-    assert found["cut"] == 6
-    told = {each.shard: each for each in read_recorded_reasons(quarantine)}
-    assert set(told) == {"noise.tar", "cut.tar", "none.tar", "cut.tar.gz", "none-2.tar"}
-    assert told["cut.tar"].key == "from sample 6 on"
-    assert "cut short" in told["cut.tar"].reason
-    assert "no tar" in told["noise.tar"].reason
-    assert "gzip is cut short" in told["cut.tar.gz"].reason
-    assert "No such file" in told["none.tar"].reason
+    urls = [noise, intact, cut, tmp_path / "none.tar", gz, last, tmp_path / "none-2.tar"]
+    counts = Counter(key.partition("-")[0] for key in sample_keys(read_tar_rows(urls, quarantine)))
+    assert counts["intact"] == counts["last"] == 10
+    # The sample at the cut may lack members after the cut, so it is skipped with the rest.
+    assert counts["cut"] == 6
+    records = {record.shard: record for record in read_recorded_reasons(quarantine)}
+    assert set(records) == {"noise.tar", "cut.tar", "none.tar", "cut.tar.gz", "none-2.tar"}
+    assert records["cut.tar"].key == "from sample 6 on"
+    assert "cut short" in records["cut.tar"].reason
+    assert "not a tar" in records["noise.tar"].reason
+    assert "gzip data is cut short" in records["cut.tar.gz"].reason
+    assert "No such file" in records["none.tar"].reason
 
 
-def test_too_many_faults_stop_the_run_and_the_state_lies_before_them(tmp_path: Path) -> None:
-    names = [tmp_path / f"{number}.tar" for number in range(12)]
-    for name in (names[0], names[-1]):
-        write_tar(name, texts(name.stem, [100] * 4))
+def test_too_many_unreadable_samples_stop_the_run_and_the_state_is_before_them(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.tar" for index in range(12)]
+    for path in (paths[0], paths[-1]):
+        write_tar(path, texts(path.stem, [100] * 4))
     quarantine = tmp_path / "q.jsonl"
-    with open_tar_stream(names, quarantine, max_corrupt=5, pool=2) as stream:
+    with open_tar_stream(paths, quarantine, max_corrupt=5, pool=2) as stream:
         read = [next(stream) for _ in range(3)]
-        for count in (6, 7):  # it is met again if it is asked again
+        for count in (6, 7):  # iterating again meets the last one again
             with pytest.raises(QuarantineError, match=f"{count} samples cannot be read"):
                 next(stream)
         state = stream.state_dict()
-    with open_tar_stream(names, tmp_path / "other.jsonl", max_corrupt=99, pool=2) as stream:
+    with open_tar_stream(paths, tmp_path / "other.jsonl", max_corrupt=99, pool=2) as stream:
         stream.load_state_dict(state)
         read += stream
-    assert sorted(sample_keys(read)) == sorted(f"{tar}{number:04d}" for tar in (0, 11) for number in range(4))
+    assert sorted(sample_keys(read)) == sorted(f"{tar}{index:04d}" for tar in (0, 11) for index in range(4))
 
 
 def test_tars_without_samples_end_an_endless_run(tmp_path: Path) -> None:
@@ -216,13 +216,13 @@ def test_tars_without_samples_end_an_endless_run(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(bytes(1024))
     with (
         open_tar_stream([empty, tmp_path / "b.tar"], tmp_path / "q.jsonl", epochs=None) as stream,
-        pytest.raises(DataError, match="no tar holds a sample"),
+        pytest.raises(DataError, match="no tar contains a readable sample"),
     ):
         next(stream)
-    assert [told.key for told in read_recorded_reasons(tmp_path / "q.jsonl")] == ["a"]
+    assert [record.key for record in read_recorded_reasons(tmp_path / "q.jsonl")] == ["a"]
 
 
-def test_epochs_repeat_and_none_is_without_end(tmp_path: Path) -> None:
+def test_epochs_repeat_and_none_is_endless(tmp_path: Path) -> None:
     tars = [write_tar(tmp_path / f"{name}.tar", texts(name, range(5, 25))) for name in "ab"]
     counts = Counter(sample_keys(read_tar_rows(tars, tmp_path / "q.jsonl", epochs=3)))
     assert len(counts) == 40
@@ -235,19 +235,19 @@ def test_epochs_repeat_and_none_is_without_end(tmp_path: Path) -> None:
 
 
 def test_ranks_share_the_tars(tmp_path: Path) -> None:
-    for number in range(5):
-        write_tar(tmp_path / f"{number}.tar", texts(f"{number}-", [30] * 10))
-    read = [read_tar_rows(f"{tmp_path}/*.tar", tmp_path / "q.jsonl", rank=rank, ranks=2) for rank in range(2)]
-    assert {key[0] for key in sample_keys(read[0])} == {"0", "2", "4"}
-    assert {key[0] for key in sample_keys(read[1])} == {"1", "3"}
-    assert [row.number for row in read[1]] == list(range(1, 2 * len(read[1]), 2))
-    assert len(list(sample_keys(read[0] + read[1]))) == 50
+    for index in range(5):
+        write_tar(tmp_path / f"{index}.tar", texts(f"{index}-", [30] * 10))
+    rows = [read_tar_rows(f"{tmp_path}/*.tar", tmp_path / "q.jsonl", rank=rank, ranks=2) for rank in range(2)]
+    assert {key[0] for key in sample_keys(rows[0])} == {"0", "2", "4"}
+    assert {key[0] for key in sample_keys(rows[1])} == {"1", "3"}
+    assert [row.number for row in rows[1]] == list(range(1, 2 * len(rows[1]), 2))
+    assert len(list(sample_keys(rows[0] + rows[1]))) == 50
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ranks": 3}, "rank 0 of 3 ranks on 1 tars"),
+        ({"ranks": 3}, "1 tars cannot be read by rank 0 of 3 ranks"),
         ({"rank": -1}, "rank -1"),
         ({"epochs": 0}, "epochs: 0 is not"),
         ({"max_seq_len": 7}, "max_seq_len: 7 is not"),
@@ -256,54 +256,55 @@ def test_ranks_share_the_tars(tmp_path: Path) -> None:
         ({"reader": ReaderConfig(cache="cache")}, "reader.cache: .* nothing on disk"),
     ],
 )
-def test_settings_are_checked(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_an_error(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_tar_stream([tmp_path / "a.tar"], tmp_path / "q.jsonl", **settings)
 
 
-def test_urls_of_no_known_kind_are_refused(tmp_path: Path) -> None:
+def test_an_unknown_url_scheme_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a path or object store URL"):
         open_tar_stream("https://example.org/a.tar", tmp_path / "q.jsonl")
 
 
-def test_what_waits_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # JPEG passes over what lies behind its end.
-    padded = [(f"{number:03d}.jpg", jpeg(number) + bytes(30_000)) for number in range(60)]
-    captions = [(f"{number:03d}.txt", text(number * 7 % 40)) for number in range(60)]
-    both = [each for pair in zip(padded, captions, strict=True) for each in pair]
-    tar = write_tar(tmp_path / "a.tar", both)
+def test_the_size_of_waiting_samples_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # JPEG decoders ignore bytes after the end marker.
+    padded = [(f"{index:03d}.jpg", jpeg(index) + bytes(30_000)) for index in range(60)]
+    captions = [(f"{index:03d}.txt", text(index * 7 % 40)) for index in range(60)]
+    members = [member for sample in zip(padded, captions, strict=True) for member in sample]
+    tar = write_tar(tmp_path / "a.tar", members)
     monkeypatch.setattr(pack_rows, "POOL_BYTES", 400_000)
     with open_tar_stream([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
         rows = [next(stream)]
         state = stream.state_dict()
         assert len(state["waiting"]) + len(rows[0].keys) == 13
         rows += stream
-    assert sorted(sample_keys(rows)) == [f"{number:03d}" for number in range(60)]
+    assert sorted(sample_keys(rows)) == [f"{index:03d}" for index in range(60)]
     with open_tar_stream([tar], tmp_path / "q.jsonl", max_seq_len=64) as stream:
         stream.load_state_dict(state)
         assert_same_rows(stream, rows[1:])
 
 
-def test_a_stream_that_is_forgotten_ends_its_threads(tmp_path: Path) -> None:
+def test_the_threads_of_an_abandoned_stream_end(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", texts("a", [50] * 200))
     before = set(threading.enumerate())
     stream = open_tar_stream([tar], tmp_path / "q.jsonl", epochs=None)
     next(stream)
-    mine = set(threading.enumerate()) - before
-    assert mine
+    stream_threads = set(threading.enumerate()) - before
+    assert stream_threads
     del stream
     gc.collect()
-    for thread in mine:
+    for thread in stream_threads:
         thread.join(10)
         assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, tuple[str, int]]]:
+    """A folder of three tars of images, and the address of a server that holds them as s3://shards/foreign."""
     folder = tmp_path_factory.mktemp("s3")
-    for number in range(3):
-        pictures = [(f"{number}-{count:03d}.png", png(count, (200, 300))) for count in range(16)]
-        write_tar(folder / f"{number}.tar{'.gz' * (number == 1)}", pictures)
+    for tar in range(3):
+        images = [(f"{tar}-{index:03d}.png", png(index, (200, 300))) for index in range(16)]
+        write_tar(folder / f"{tar}.tar{'.gz' * (tar == 1)}", images)
     with run_s3_server() as (client, address):
         upload(client, folder, "foreign")
         yield folder, address
@@ -315,7 +316,7 @@ def proxy(s3: tuple[Path, tuple[str, int]]) -> Iterator[Proxy]:
         yield proxy
 
 
-def test_tars_in_an_object_store_through_a_bad_network(
+def test_tars_in_an_object_store_over_an_unreliable_network(
     tmp_path: Path, s3: tuple[Path, tuple[str, int]], proxy: Proxy
 ) -> None:
     names = ["0.tar", "1.tar.gz", "2.tar", "3.tar"]
@@ -330,10 +331,10 @@ def test_tars_in_an_object_store_through_a_bad_network(
         rows += stream
     assert_same_rows(rows, expected)
     assert proxy.num_failed > 0
-    assert [each.shard for each in read_recorded_reasons(tmp_path / "q.jsonl")] == ["3.tar"]
+    assert [record.shard for record in read_recorded_reasons(tmp_path / "q.jsonl")] == ["3.tar"]
 
 
-def test_names_that_climb_out_are_labels_and_nothing_else(tmp_path: Path) -> None:
+def test_member_names_with_parent_folders_write_no_file(tmp_path: Path) -> None:
     inside = tmp_path / "in" / "side"
     inside.mkdir(parents=True)
     members = [
@@ -345,16 +346,16 @@ def test_names_that_climb_out_are_labels_and_nothing_else(tmp_path: Path) -> Non
     write_tar(inside / "a.tar", members)
     rows = read_tar_rows([inside / "a.tar"], inside / "q.jsonl")
     assert sorted(sample_keys(rows)) == sorted(["../../evil", "/evil", "a\n\x1b"])
-    assert [told.key for told in read_recorded_reasons(inside / "q.jsonl")] == ["../q"]
+    assert [record.key for record in read_recorded_reasons(inside / "q.jsonl")] == ["../q"]
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"a.tar", "q.jsonl"}
     assert not Path("/evil.txt").exists()
 
 
-def test_faults_are_told_with_the_row_they_were_met_on_the_way_to(tmp_path: Path) -> None:
+def test_an_unreadable_sample_is_recorded_with_the_next_row(tmp_path: Path) -> None:
     lengths = [100, 100, 300, 100, 100]
     tar = write_tar(tmp_path / "a.tar", texts("a", lengths))
     with open_tar_stream([tar], tmp_path / "q.jsonl", pool=1) as stream:
         for row in stream:
             assert len(read_recorded_reasons(tmp_path / "q.jsonl")) == (row.number >= 2)
-    [told] = read_recorded_reasons(tmp_path / "q.jsonl")
-    assert (told.row, told.key, told.shard) == (2, "a0002", "a.tar")
+    [record] = read_recorded_reasons(tmp_path / "q.jsonl")
+    assert (record.row, record.key, record.shard) == (2, "a0002", "a.tar")

@@ -1,4 +1,4 @@
-"""Rows made ahead in worker processes: the same rows, whatever becomes of the workers."""
+"""Rows prefetched in worker processes: the same rows, even if workers are killed."""
 
 from __future__ import annotations
 
@@ -34,51 +34,51 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def named_memory(pid: int) -> str:
-    """What of a process's memory has a name that would outlive it: files in /dev/shm, semaphores among them."""
+    """Returns the mapped files of /dev/shm, including semaphores: memory of a process that could outlive it."""
     return "".join(line for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm" in line)
 
 
-def joined(buffers: list[bytes | memoryview]) -> np.ndarray:
+def join_buffers(buffers: list[bytes | memoryview]) -> np.ndarray:
     return np.frombuffer(bytearray(b"".join(buffers)), np.uint8)
 
 
-def test_a_row_survives_its_encoding() -> None:
-    for one in expected_rows(3):
-        data = joined(pack_row(*one))
-        other = unpack_row(data)
-        assert_same_row(one, other)
+def test_pack_row_and_unpack_row_are_inverse() -> None:
+    for result in expected_rows(3):
+        data = join_buffers(pack_row(*result))
+        unpacked = unpack_row(data)
+        assert_same_row(result, unpacked)
         base = data.ctypes.data
-        for name, array in other[0].arrays().items():
+        for name, array in unpacked[0].arrays().items():
             assert (array.ctypes.data - base) % ALIGN_BYTES == 0 or not array.size, name
             assert array.flags.writeable
             assert not array.size or np.shares_memory(array, data)
 
 
-def test_views_that_are_not_contiguous_are_sent_right() -> None:
-    row, faults = expected_rows(1)[0]
+def test_arrays_that_are_not_contiguous_are_packed_correctly() -> None:
+    row, unreadable = expected_rows(1)[0]
     wide = np.arange(200, dtype=np.int32)
     changed = type(row)(**{**row.arrays(), "number": 0, "keys": row.keys, "input_ids": wide[::2]})
-    assert_same_row((changed, faults), unpack_row(joined(pack_row(changed, faults))))
+    assert_same_row((changed, unreadable), unpack_row(join_buffers(pack_row(changed, unreadable))))
 
 
-def test_what_is_no_row_is_refused() -> None:
-    data = joined(pack_row(*expected_rows(1)[0]))
+def test_incomplete_data_of_a_row_is_an_error() -> None:
+    data = join_buffers(pack_row(*expected_rows(1)[0]))
     for end in (0, 5, 40, 300, len(data) // 2):
-        with pytest.raises(IntegrityError, match="no row"):
+        with pytest.raises(IntegrityError, match="not a row"):
             unpack_row(data[:end])
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 3), (2, 2)])
-def test_order_and_content(workers: int, threads: int) -> None:
+def test_rows_of_worker_processes_keep_order_and_content(workers: int, threads: int) -> None:
     gc.collect()
     before = count_open_descriptors()
     setup = FakeRowSetup(FakeRowFunction(max_delay_s=0.01, patches=9))
-    with ProcessPrefetcher(setup, planned_rows(30), workers=workers, threads=threads, depth=5) as ahead:
-        for one, other in zip(ahead, expected_rows(30, patches=9), strict=True):
-            assert_same_row(one, other)
-            one[0].patches[:1] = 7  # a consumer may write into it
-            assert (one[0].patches[0] == 7).all()
-    del one
+    with ProcessPrefetcher(setup, planned_rows(30), workers=workers, threads=threads, depth=5) as prefetcher:
+        for result, other in zip(prefetcher, expected_rows(30, patches=9), strict=True):
+            assert_same_row(result, other)
+            result[0].patches[:1] = 7  # the arrays are writable
+            assert (result[0].patches[0] == 7).all()
+    del result
     gc.collect()
     assert count_open_descriptors() <= before
     assert count_row_memfds() == 0
@@ -87,12 +87,12 @@ def test_order_and_content(workers: int, threads: int) -> None:
 def test_a_rows_memory_is_freed_with_its_last_array() -> None:
     with ProcessPrefetcher(
         FakeRowSetup(FakeRowFunction(patches=100)), planned_rows(6), workers=1, threads=1, depth=2
-    ) as ahead:
-        patches = [row.patches for row, _ in ahead]
+    ) as prefetcher:
+        patches = [row.patches for row, _ in prefetcher]
         gc.collect()
-        assert count_row_memfds() == 6  # mapped once each, and no descriptor is kept for them
-        again = expected_rows(6, patches=100)
-        for array, (row, _) in zip(patches, again, strict=True):
+        assert count_row_memfds() == 6  # each row is mapped once and keeps no descriptor
+        results = expected_rows(6, patches=100)
+        for array, (row, _) in zip(patches, results, strict=True):
             np.testing.assert_array_equal(array, row.patches)
         del patches[1:], array
         gc.collect()
@@ -102,46 +102,48 @@ def test_a_rows_memory_is_freed_with_its_last_array() -> None:
         assert count_row_memfds() == 0
 
 
-def test_an_error_in_its_place() -> None:
+def test_an_error_is_raised_in_place_of_its_row() -> None:
     with ProcessPrefetcher(
         FakeRowSetup(FakeRowFunction(fails_at=5)), planned_rows(9), workers=2, threads=1, depth=4
-    ) as ahead:
-        assert [next(ahead)[0].number for _ in range(5)] == [0, 1, 2, 3, 4]
+    ) as prefetcher:
+        assert [next(prefetcher)[0].number for _ in range(5)] == [0, 1, 2, 3, 4]
         with pytest.raises(DataError, match="a fault") as caught:
-            next(ahead)
+            next(prefetcher)
         assert (caught.value.where, caught.value.hint) == ("row 5", "None.")
-        assert [row.number for row, _ in ahead] == [6, 7, 8]
+        assert [row.number for row, _ in prefetcher] == [6, 7, 8]
 
 
-class Broken:
-    """A setup that fails, once unpickled."""
+class FailingSetup:
+    """A setup that raises an error when it is called in the worker."""
 
     def __call__(self) -> None:
         raise ZeroDivisionError("setup")
 
 
-class Wrong:
-    """A setup whose rows fail with errors that are none of ours."""
+class FailingRowsSetup:
+    """A setup whose row function raises errors other than MmpackError."""
 
     def __call__(self):
         return {}.__getitem__
 
 
-def test_other_errors_are_said_in_one_line() -> None:
-    with ProcessPrefetcher(Broken(), planned_rows(2), workers=1, threads=2, depth=2) as ahead:  # pyright: ignore[reportArgumentType]
+def test_other_errors_become_mmpack_errors_of_one_line() -> None:
+    with ProcessPrefetcher(FailingSetup(), planned_rows(2), workers=1, threads=2, depth=2) as prefetcher:  # pyright: ignore[reportArgumentType]
         for _ in range(2):
             with pytest.raises(MmpackError, match="unexpected ZeroDivisionError: setup") as caught:
-                next(ahead)
+                next(prefetcher)
             assert caught.value.where == "setting up a worker"
     with (
-        ProcessPrefetcher(Wrong(), planned_rows(1), workers=1, threads=1, depth=2) as ahead,
+        ProcessPrefetcher(FailingRowsSetup(), planned_rows(1), workers=1, threads=1, depth=2) as prefetcher,
         pytest.raises(MmpackError, match="unexpected KeyError"),
     ):
-        next(ahead)
+        next(prefetcher)
 
 
-def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """kill -9 of a random worker, again and again: the same rows in the same order."""
+def test_killing_workers_at_random_does_not_change_the_rows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kills random workers with SIGKILL while the rows are read."""
     setup = FakeRowSetup(FakeRowFunction(max_delay_s=0.03, patches=50, pids_folder=str(tmp_path)))
     stop = threading.Event()
     killed: list[int] = []
@@ -155,10 +157,10 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
                     os.kill(killed[-1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
-    with ProcessPrefetcher(setup, planned_rows(60), workers=2, threads=2, depth=8) as ahead:
+    with ProcessPrefetcher(setup, planned_rows(60), workers=2, threads=2, depth=8) as prefetcher:
         killer.start()
-        for one, other in zip(ahead, expected_rows(60, patches=50), strict=True):
-            assert_same_row(one, other)
+        for result, other in zip(prefetcher, expected_rows(60, patches=50), strict=True):
+            assert_same_row(result, other)
             time.sleep(0.02)
     stop.set()
     killer.join()
@@ -166,44 +168,44 @@ def test_workers_killed_at_random_change_nothing(tmp_path: Path, caplog: pytest.
     assert "a worker died (signal 9)" in caplog.text
 
 
-def test_a_row_that_kills_its_worker_twice_is_made_at_last(tmp_path: Path) -> None:
+def test_a_row_that_kills_its_worker_twice_is_built_at_the_third_try(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
     setup = FakeRowSetup(FakeRowFunction(dies_at=2, max_deaths=2, deaths_path=str(victims)))
-    with ProcessPrefetcher(setup, planned_rows(6), workers=1, threads=2, depth=3) as ahead:
-        assert [row.number for row, _ in ahead] == list(range(6))
+    with ProcessPrefetcher(setup, planned_rows(6), workers=1, threads=2, depth=3) as prefetcher:
+        assert [row.number for row, _ in prefetcher] == list(range(6))
     assert victims.read_bytes() == b"xx"
 
 
-def test_a_row_that_kills_every_worker_is_an_error_in_its_place(tmp_path: Path) -> None:
+def test_a_row_that_kills_every_worker_is_an_error_in_place_of_the_row(tmp_path: Path) -> None:
     victims = tmp_path / "victims"
     victims.touch()
     setup = FakeRowSetup(FakeRowFunction(dies_at=2, max_deaths=100, deaths_path=str(victims)))
-    with ProcessPrefetcher(setup, planned_rows(5), workers=1, threads=1, depth=3) as ahead:
-        assert [next(ahead)[0].number for _ in range(2)] == [0, 1]
-        with pytest.raises(MmpackError, match="3 workers died of it") as caught:
-            next(ahead)
+    with ProcessPrefetcher(setup, planned_rows(5), workers=1, threads=1, depth=3) as prefetcher:
+        assert [next(prefetcher)[0].number for _ in range(2)] == [0, 1]
+        with pytest.raises(MmpackError, match="3 workers died while they built this row") as caught:
+            next(prefetcher)
         assert caught.value.where == "row 2"
         assert "signal 9" in str(caught.value)
-        assert [row.number for row, _ in ahead] == [3, 4]
+        assert [row.number for row, _ in prefetcher] == [3, 4]
 
 
-def test_close_in_the_midst_and_forgetting(tmp_path: Path) -> None:
+def test_closing_or_abandoning_a_prefetcher_ends_its_workers(tmp_path: Path) -> None:
     gc.collect()
     before = count_open_descriptors()
-    for forget in (False, True):
+    for abandon in (False, True):
         setup = FakeRowSetup(FakeRowFunction(max_delay_s=20, pids_folder=str(tmp_path)))
-        ahead = ProcessPrefetcher(setup, planned_rows(1 << 40), workers=2, threads=1, depth=3)
-        until = time.monotonic() + 20
-        while len(os.listdir(tmp_path)) < 2 and time.monotonic() < until:
+        prefetcher = ProcessPrefetcher(setup, planned_rows(1 << 40), workers=2, threads=1, depth=3)
+        deadline_s = time.monotonic() + 20
+        while len(os.listdir(tmp_path)) < 2 and time.monotonic() < deadline_s:
             time.sleep(0.01)
-        began = time.monotonic()
-        if not forget:
-            ahead.close()
-            assert list(ahead) == []
-        del ahead
+        start_s = time.monotonic()
+        if not abandon:
+            prefetcher.close()
+            assert list(prefetcher) == []
+        del prefetcher
         gc.collect()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - start_s < 5
         pids = [int(path.name) for path in tmp_path.iterdir()]
         assert len(pids) == 2
         assert wait_gone(pids, within_s=5) == []
@@ -217,11 +219,11 @@ import sys
 sys.path[:0] = {path!r}
 from tests.fetch.random_stores import FakeRowFunction, FakeRowSetup, planned_rows
 from mmpack.stream.workers.pool import ProcessPrefetcher
-ahead = ProcessPrefetcher(
+prefetcher = ProcessPrefetcher(
     FakeRowSetup(FakeRowFunction(patches=3000, max_delay_s=0.01, pids_folder=sys.argv[1])),
     planned_rows(1 << 40), workers=2, threads=2, depth=6,
 )
-kept = [next(ahead) for _ in range(10)]
+results = [next(prefetcher) for _ in range(10)]
 print("ready", flush=True)
 {end}
 """
@@ -229,7 +231,7 @@ print("ready", flush=True)
 
 @pytest.mark.parametrize("end", ["import time; time.sleep(60)", "1 / 0"])
 def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
-    """Whether it is killed, ends without closing, or fails: no worker and no memory stays."""
+    """Kills the parent, or lets it fail without closing, and checks that no worker and no memory is left."""
     code = _PARENT.format(path=[str(Path(__file__).parent), str(Path(__file__).parents[2])], end=end)
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
@@ -245,8 +247,8 @@ def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
         assert wait_gone(pids, within_s=0.1) == pids
         assert [named_memory(pid) for pid in (parent.pid, *pids)] == ["", "", ""]
         parent.send_signal(signal.SIGKILL)
-    _, said = parent.communicate(timeout=30)
-    assert parent.returncode == (-signal.SIGKILL if "sleep" in end else 1), said
-    assert "Fatal" not in said
-    assert "Exception ignored" not in said
+    _, errors = parent.communicate(timeout=30)
+    assert parent.returncode == (-signal.SIGKILL if "sleep" in end else 1), errors
+    assert "Fatal" not in errors
+    assert "Exception ignored" not in errors
     assert wait_gone(pids, within_s=5) == []
