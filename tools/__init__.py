@@ -1,1 +1,1 @@
-"""Scripts for people who work on mmpack; run them from the repository root as ``python -m tools.NAME``."""
+"""Scripts for developers of mmpack; run them from the repository root as ``python -m tools.NAME``."""

@@ -1,4 +1,4 @@
-"""The faults planted in a recording beside those that sync found."""
+"""Comparison of the faults planted in a recording with the findings of `mmpack sync`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from mmpack.errors import DataError
 
-#: The finding that each planted fault has to show as.
+#: Kind of the finding that sync must report for each kind of planted fault.
 FOUND_AS = {
     "gap": "gap",
     "duplicate": "duplicate",
@@ -22,15 +22,15 @@ FOUND_AS = {
 
 @dataclass(frozen=True)
 class PlantedFaultResult:
-    """One planted fault and what was found of it.
+    """One planted fault and the finding that matches it.
 
     Attributes:
-        kind: what was planted, a key of :data:`FOUND_AS`.
-        stream: where.
-        t_ns: its true time on the recording's clock.
-        found_as: kind of the finding; empty if it was not found.
-        found_ns: the found place nearest to `t_ns`; None if it was not found.
-        ok: whether it was found, as the right kind and at its place.
+        kind: kind of the planted fault, a key of :data:`FOUND_AS`.
+        stream: name of the stream with the fault.
+        t_ns: true time of the fault on the clock of the recording.
+        found_as: kind of the matching finding; empty if the fault was not found.
+        found_ns: time in the matching findings that is nearest to `t_ns`; None if the fault was not found.
+        ok: whether the fault was found, with the right kind and at the right time.
     """
 
     kind: str
@@ -43,12 +43,13 @@ class PlantedFaultResult:
 
 @dataclass(frozen=True)
 class FalseAlarm:
-    """A fault that was found where none was planted.
+    """A reported fault that was not planted.
 
     Attributes:
-        kind, stream: of the finding.
-        t_ns: its place; None for a finding about the whole stream.
-        text: what the report says.
+        kind: kind of the finding.
+        stream: name of the stream.
+        t_ns: time of the finding; None for a finding about the whole stream.
+        text: text of the finding in the report.
     """
 
     kind: str
@@ -59,59 +60,59 @@ class FalseAlarm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All planted faults, in order of time, and what was found beyond them."""
+    """The results for all planted faults, in order of time, and the false alarms."""
 
-    rows: tuple[PlantedFaultResult, ...]
-    invented: tuple[FalseAlarm, ...]
+    results: tuple[PlantedFaultResult, ...]
+    false_alarms: tuple[FalseAlarm, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether all that was planted was found and nothing else."""
-        return all(row.ok for row in self.rows) and not self.invented
+        """True if every planted fault was found and there is no false alarm."""
+        return all(result.ok for result in self.results) and not self.false_alarms
 
 
 def compare_faults(planted: Path, report: dict[str, Any]) -> Comparison:
-    """The faults of `planted` against the findings of `report`.
+    """Compares the faults of `planted` with the findings of `report`.
 
-    A place counts as found within one and a half periods of the stream before the fault begins and after it
-    ends. A fault may show in several ways, a dead camera as a gap too: only a finding of severity 'fault' at
-    a place where its stream has no planted fault is invented.
+    A finding matches a fault if its time is at most one and a half periods of the stream before the start or after the end
+    of the fault. One fault may cause findings of several kinds (a dead camera also causes a gap), so only a finding of
+    severity 'fault' at a time at which its stream has no planted fault is a false alarm.
 
     Args:
-        planted: a planted.json.
-        report: of `mmpack sync`, or the "sync" part of that of `mmpack report`; of one recording.
+        planted: path of a planted.json.
+        report: report of `mmpack sync`, or the "sync" part of a report of `mmpack report`, about one recording.
 
     Raises:
-        DataError: the file is no planted.json, or the report has not exactly one recording.
+        DataError: the file is not a valid planted.json, or the report does not have exactly one recording.
     """
     try:
         faults = json.loads(planted.read_text(encoding="utf-8"))["faults"]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"is no planted.json ({error!r})", where=str(planted)) from None
+        raise DataError(f"is not a valid planted.json ({error!r})", where=str(planted)) from None
     if len(report["recordings"]) != 1:
         raise DataError(
-            f"the report has {len(report['recordings'])} recordings", hint="Compare one at a time."
+            f"the report has {len(report['recordings'])} recordings", hint="Compare one recording at a time."
         )
     recording = report["recordings"][0]
     findings = [finding for finding in recording["findings"] if finding["severity"] == "fault"]
-    slack_ns = {name: facts["period_ns"] * 3 // 2 for name, facts in recording["streams"].items()}
-    rows = tuple(_row(fault, findings, slack_ns[fault["stream"]]) for fault in faults)
-    return Comparison(rows, tuple(_find_false_alarms(faults, findings, slack_ns)))
+    slack_ns = {name: stream["period_ns"] * 3 // 2 for name, stream in recording["streams"].items()}
+    results = tuple(_match_fault(fault, findings, slack_ns[fault["stream"]]) for fault in faults)
+    return Comparison(results, tuple(_find_false_alarms(faults, findings, slack_ns)))
 
 
-def _row(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns: int) -> PlantedFaultResult:
+def _match_fault(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns: int) -> PlantedFaultResult:
     kind, stream, t_ns = fault["kind"], fault["stream"], fault["t_ns"]
-    places = [
-        place
+    times_ns = [
+        time_ns
         for finding in findings
         if (finding["kind"], finding["stream"]) == (FOUND_AS[kind], stream)
-        for place in finding["places_ns"]
-        if _covers(fault, place, slack_ns)
+        for time_ns in finding["places_ns"]
+        if _covers(fault, time_ns, slack_ns)
     ]
-    if not places:
+    if not times_ns:
         return PlantedFaultResult(kind, stream, t_ns, "", None, False)
     return PlantedFaultResult(
-        kind, stream, t_ns, FOUND_AS[kind], min(places, key=lambda place: abs(place - t_ns)), True
+        kind, stream, t_ns, FOUND_AS[kind], min(times_ns, key=lambda time_ns: abs(time_ns - t_ns)), True
     )
 
 
@@ -120,13 +121,13 @@ def _find_false_alarms(
 ) -> Iterator[FalseAlarm]:
     for finding in findings:
         kind, stream, text = finding["kind"], finding["stream"], finding["text"]
-        here = [fault for fault in faults if fault["stream"] == stream]
+        stream_faults = [fault for fault in faults if fault["stream"] == stream]
         if not finding["places_ns"]:
             yield FalseAlarm(kind, stream, None, text)
-        for place in finding["places_ns"]:
-            if not any(_covers(fault, place, slack_ns[stream]) for fault in here):
-                yield FalseAlarm(kind, stream, place, text)
+        for time_ns in finding["places_ns"]:
+            if not any(_covers(fault, time_ns, slack_ns[stream]) for fault in stream_faults):
+                yield FalseAlarm(kind, stream, time_ns, text)
 
 
-def _covers(fault: dict[str, Any], place_ns: int, slack_ns: int) -> bool:
-    return fault["t_ns"] - slack_ns <= place_ns <= fault["t_ns"] + fault["duration_ns"] + slack_ns
+def _covers(fault: dict[str, Any], time_ns: int, slack_ns: int) -> bool:
+    return fault["t_ns"] - slack_ns <= time_ns <= fault["t_ns"] + fault["duration_ns"] + slack_ns

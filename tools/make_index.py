@@ -1,4 +1,4 @@
-"""A build's index and manifest without its shards, of any size: what planning is tested and measured on."""
+"""Writes the index and manifest of a shard set without its shards, of any size, for tests and benchmarks of planning."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _CAMERA = "cam_front"
 
 @dataclass(frozen=True)
 class IndexSource:
-    """One recording or stand-alone source to be.
+    """One recording or stand-alone source of the index.
 
     Attributes:
-        name: of it.
-        kind: `slice` or `text`.
-        tokens: of each sample, integers (samples,).
-        runs: of each slice, integers (samples,); none: one run.
-        residual_ns: of each slice, integers (samples,); none: 0.
-        tokens_text: of these tokens, integers (samples,); none: all of a text, none of a slice.
+        name: name of the recording or source.
+        kind: kind of its samples, `slice` or `text`.
+        tokens: integers (samples,), number of tokens of each sample.
+        runs: integers (samples,), run of each slice; None for a single run.
+        residual_ns: integers (samples,), residual of each slice; None for 0.
+        tokens_text: integers (samples,), number of text tokens of each sample; None for all tokens of a text and 0 of a
+            slice.
     """
 
     name: str
@@ -52,14 +53,14 @@ def make_index(folder: Path, sources: list[IndexSource], *, layout: LayoutConfig
     with pq.ParquetWriter(path, INDEX_SCHEMA, compression="zstd") as writer:
         for source in sources:
             for start in range(0, len(source.tokens), 1 << 17):
-                table, offset = _table(source, start, min(start + (1 << 17), len(source.tokens)), offset)
+                table, offset = _make_table(source, start, min(start + (1 << 17), len(source.tokens)), offset)
                 for name in MODALITY_COLUMNS:
                     tokens[name] += int(table[f"tokens_{name}"].to_numpy().sum())
                 writer.write_table(table, row_group_size=1 << 17)
     with path.open("rb") as file:
         while chunk := file.read(8 << 20):
             digest.update(chunk)
-    opened = Layout(config)
+    token_layout = Layout(config)
     samples = sum(len(source.tokens) for source in sources)
     write_manifest(
         LocalStore(folder),
@@ -67,8 +68,8 @@ def make_index(folder: Path, sources: list[IndexSource], *, layout: LayoutConfig
             format=FORMAT_VERSION,
             mmpack="made",
             config={"layout": to_builtins(config)},
-            layout_fingerprint=opened.fingerprint,
-            vocabulary_size=opened.vocabulary.size,
+            layout_fingerprint=token_layout.fingerprint,
+            vocabulary_size=token_layout.vocabulary.size,
             samples=samples,
             tokens=sum(tokens.values()),
             slices=sum(len(source.tokens) for source in sources if source.kind == "slice"),
@@ -83,7 +84,8 @@ def make_index(folder: Path, sources: list[IndexSource], *, layout: LayoutConfig
     return folder
 
 
-def _table(source: IndexSource, start: int, stop: int, offset: int) -> tuple[pa.Table, int]:
+def _make_table(source: IndexSource, start: int, stop: int, offset: int) -> tuple[pa.Table, int]:
+    """Returns the index entries of the samples [start, stop), which begin at byte `offset`, and the next free byte."""
     count = stop - start
     ordinal = np.arange(start, stop)
     lengths = np.asarray(source.tokens[start:stop], np.int64)
@@ -93,12 +95,12 @@ def _table(source: IndexSource, start: int, stop: int, offset: int) -> tuple[pa.
         text = np.asarray(source.tokens_text[start:stop], np.int64)
     else:
         text = zeros if is_slice else lengths
-    # Sizes as if a token were four bytes of a tar.
+    # The sizes assume four bytes per token in the tar, plus a header.
     size = lengths * 4 + 1024
     ends = offset + np.cumsum(size)
     columns: dict[str, object] = {
-        "key": [f"{source.name}-{number:08d}" for number in ordinal.tolist()],
-        "shard": [f"shards/{source.name}-{number:05d}.tar" for number in (ordinal >> 17).tolist()],
+        "key": [f"{source.name}-{index:08d}" for index in ordinal.tolist()],
+        "shard": [f"shards/{source.name}-{shard:05d}.tar" for shard in (ordinal >> 17).tolist()],
         "offset_bytes": ends - size,
         "size_bytes": size,
         "crc32": zeros,
@@ -119,6 +121,7 @@ def _table(source: IndexSource, start: int, stop: int, offset: int) -> tuple[pa.
     }
     arrays = []
     for field in INDEX_SCHEMA:
-        plain = pa.string() if pa.types.is_dictionary(field.type) else field.type
-        arrays.append(pa.array(columns[field.name], type=plain).cast(field.type))  # pyright: ignore
+        # Values are converted as strings first, then to the dictionary type.
+        value_type = pa.string() if pa.types.is_dictionary(field.type) else field.type
+        arrays.append(pa.array(columns[field.name], type=value_type).cast(field.type))  # pyright: ignore
     return pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA), int(ends[-1])

@@ -1,10 +1,10 @@
-"""One data set of every kind of real recording at hand, and a plan that mixes it.
+"""Builds one shard set from every kind of real recording that is available, and writes a plan that mixes its data sets.
 
 python -m tools.real_mix --out FOLDER [--data REAL_DATA]
 
-It writes FOLDER/inputs (descriptions and lists that point at the recordings), FOLDER/build.toml, FOLDER/shards (one
-build, one layout) and FOLDER/plan.toml: six-camera keyframes, robot episodes, films with sound, telemetry, speech with
-transcripts, captioned pictures, and texts. The same recordings give the same bytes in any folder.
+The script writes FOLDER/inputs (descriptions and lists that refer to the recordings), FOLDER/build.toml, FOLDER/shards (one
+build, one token layout) and FOLDER/plan.toml. The data are six-camera keyframes, robot episodes, films with audio,
+telemetry, speech with transcripts, captioned images, and texts. The same recordings give the same bytes in any folder.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tools.real_texts import standard_library_texts
 
 _ROOT = Path(__file__).parents[1]
 _EPISODES = ("000029", "000030")
-_TEXTS = 6000
-_PICTURE = re.compile(r"n(?P<car>\d+)-(?P<date>\d{4}-\d\d-\d\d)-(?P<hour>\d\d)-(?P<minute>\d\d)-")
-# Where the two cars of nuScenes drove (arXiv 1903.11027, section 3).
+_MAX_TEXTS = 6000
+_IMAGE_NAME = re.compile(r"n(?P<car>\d+)-(?P<date>\d{4}-\d\d-\d\d)-(?P<hour>\d\d)-(?P<minute>\d\d)-")
+# Cities of the two cars of nuScenes (arXiv 1903.11027, section 3).
 _CITIES = {"008": "Boston", "015": "Singapore"}
 
 _BUILD = """\
@@ -160,12 +160,12 @@ end = "end"
 
 
 def main() -> None:
-    """Builds the mix and prints what it holds."""
+    """Builds the shard set and prints its numbers of samples and tokens."""
     default = os.environ.get("MMPACK_REAL_DATA") or str(_ROOT / ".." / "shared" / "data")
-    parser = argparse.ArgumentParser(description="Builds one data set of every kind of real recording.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for everything that is made")
+    parser = argparse.ArgumentParser(description="Builds one shard set from every kind of real recording.")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
     parser.add_argument("--data", type=Path, default=Path(default), help="folder of the real recordings")
-    parser.add_argument("--texts", type=int, default=_TEXTS, help="how many texts there are to be at most")
+    parser.add_argument("--texts", type=int, default=_MAX_TEXTS, help="largest number of texts")
     options = parser.parse_args()
     outcome = make_real_mix(options.out, options.data, texts=options.texts)
     manifest = outcome.manifest
@@ -175,28 +175,31 @@ def main() -> None:
     print(f"{options.out}: {manifest.samples:,} samples, {manifest.tokens:,} tokens ({tokens})")
 
 
-def make_real_mix(out: Path, data: Path, *, texts: int = _TEXTS) -> BuildOutcome:
+def make_real_mix(out: Path, data: Path, *, texts: int = _MAX_TEXTS) -> BuildOutcome:
     """Writes inputs, build.toml and plan.toml to `out`, and builds its shards.
 
     Args:
-        out: a folder; what an earlier call with other inputs built there is built anew.
-        data: the folder of real recordings.
-        texts: how many texts there are to be at most.
+        out: output folder; the results of an earlier call with other inputs are built again.
+        data: folder of the real recordings.
+        texts: largest number of texts.
+
+    Returns:
+        The outcome of the build.
 
     Raises:
         MmpackError: a recording is missing or cannot be read.
     """
     inputs = out / "inputs"
     inputs.mkdir(parents=True, exist_ok=True)
-    # Descriptions reach the recordings through a link, so that no path of this machine gets into the shards.
+    # Descriptions refer to the recordings through a link, so that the shards contain no path of this machine.
     link = inputs / "data"
     link.unlink(missing_ok=True)
     link.symlink_to(data.resolve(), target_is_directory=True)
     _write_recordings(inputs, data)
-    _write_lines(inputs / "captions.jsonl", _captions(data))
-    _write_lines(inputs / "speech.jsonl", _speech(data))
+    _write_lines(inputs / "captions.jsonl", _read_captions(data))
+    _write_lines(inputs / "speech.jsonl", _read_speech(data))
     library = standard_library_texts(texts)
-    _write_lines(inputs / "texts.jsonl", ({"text": text, "from": where} for where, text in library))
+    _write_lines(inputs / "texts.jsonl", ({"text": text, "from": source} for source, text in library))
     (out / "build.toml").write_text(_BUILD, "utf-8")
     (out / "plan.toml").write_text(_PLAN, "utf-8")
     config = load_settings(out / "build.toml", BuildConfig).resolve_paths(out)
@@ -204,17 +207,17 @@ def make_real_mix(out: Path, data: Path, *, texts: int = _TEXTS) -> BuildOutcome
 
 
 def _write_recordings(inputs: Path, data: Path) -> None:
-    episode = (_ROOT / "examples" / "lerobot" / "recording.toml").read_text("utf-8")
+    template = (_ROOT / "examples" / "lerobot" / "recording.toml").read_text("utf-8")
     tasks = data / "lerobot_v21_g1" / "meta" / "tasks.jsonl"
-    words = json.loads(tasks.read_text("utf-8").splitlines()[0])["task"]
-    for number in _EPISODES:
-        text = episode.replace("episode_000000", f"episode_{number}")
+    instruction = json.loads(tasks.read_text("utf-8").splitlines()[0])["task"]
+    for episode in _EPISODES:
+        text = template.replace("episode_000000", f"episode_{episode}")
         text = text.replace("$LEROBOT", "../../data/lerobot_v21_g1")
-        folder = _write_description(inputs / "episodes" / number, text)
-        (folder / "instruction.csv").write_text(f't,end,text\n0.0,1.0,"{words}"\n', "utf-8")
+        folder = _write_description(inputs / "episodes" / episode, text)
+        (folder / "instruction.csv").write_text(f't,end,text\n0.0,1.0,"{instruction}"\n', "utf-8")
         with (folder / "recording.toml").open("a", encoding="utf-8") as file:
             file.write(_INSTRUCTION.format(path=(folder / "instruction.csv").resolve()))
-    # The larger of the two pictures, with the sound and the subtitles beside it.
+    # Number 1 selects the larger one of the two video tracks, and the audio and subtitle tracks of the same number.
     nasa = {"name": "nasa_13013", "path": "av_speech/nasa_13013.mp4", "track": 1}
     _write_description(inputs / "films" / "nasa", (_FILM + _SUBTITLES).format_map(nasa))
     gopro = {"name": "gopro_heromode", "path": "gopro/max-heromode.mp4", "track": 0}
@@ -230,23 +233,23 @@ def _write_description(folder: Path, text: str) -> Path:
     return folder
 
 
-def _captions(data: Path) -> Iterable[Mapping[str, Any]]:
-    """A caption of what a picture's name tells: which camera, where and when."""
+def _read_captions(data: Path) -> Iterable[Mapping[str, Any]]:
+    """Yields image paths with captions made from the file names: camera, city and time."""
     for path in sorted((data / "nuscenes_drivelm" / "samples").glob("CAM_*/*.jpg")):
-        if named := _PICTURE.match(path.name):
+        if match := _IMAGE_NAME.match(path.name):
             camera = path.parent.name.removeprefix("CAM_").replace("_", " ").capitalize()
-            moment = f"{named['date']}, {named['hour']}:{named['minute']}"
-            text = f"{camera} camera, {_CITIES[named['car']]}, {moment}."
+            time = f"{match['date']}, {match['hour']}:{match['minute']}"
+            text = f"{camera} camera, {_CITIES[match['car']]}, {time}."
             yield {"path": f"data/{path.relative_to(data).as_posix()}", "text": text}
 
 
-def _speech(data: Path) -> Iterable[Mapping[str, Any]]:
+def _read_speech(data: Path) -> Iterable[Mapping[str, Any]]:
     folder = data / "av_speech"
     for line in (folder / "librivox" / "transcription").read_text("utf-8").splitlines():
         text, _, name = line.strip().removesuffix(")").rpartition(" (")
         spoken = text.removeprefix("<s>").removesuffix("</s>").strip()
         yield {"path": f"data/av_speech/librivox/{name}.wav", "text": spoken}
-    # The transcript is a matter of record: the inaugural address of 20 January 1961.
+    # The transcript is a public quotation from the inaugural address of 20 January 1961.
     yield {
         "path": "data/av_speech/jfk.flac",
         "text": "And so, my fellow Americans: ask not what your country can do for you, "

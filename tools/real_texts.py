@@ -1,6 +1,6 @@
-"""Real texts that are on every machine: docstrings and definitions of the Python standard library.
+"""Real texts that exist on every machine: docstrings and definitions of the Python standard library.
 
-Their lengths are spread as those of documents are, near log-normal from a line to a long page.
+Their lengths are distributed like those of documents: nearly log-normal, from one line to a long page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-# Tests and tables of characters are no prose, and the last two folders are not the library's own.
+# Tests and character tables are not prose, and the last two folders do not belong to the standard library.
 _EXCLUDED_MODULES = frozenset(
     {"test", "tests", "idle_test", "encodings", "lib2to3", "turtledemo", "site-packages", "dist-packages"}
 )
@@ -19,33 +19,33 @@ _MIN_CHARACTERS = 80
 _MAX_CHARACTERS = 12_000
 
 
-def standard_library_texts(most: int) -> list[tuple[str, str]]:
-    """(where, text) of up to `most` texts, 80 to 12,000 characters each, no text twice.
+def standard_library_texts(max_texts: int) -> list[tuple[str, str]]:
+    """Returns (source, text) of at most `max_texts` different texts of 80 to 12,000 characters.
 
-    Docstrings stand as they read, definitions as they are written. Of more than `most` every so many-th is taken; a
-    Python version always gives the same.
+    Docstrings are dedented, definitions are unchanged source text. If there are more texts, `max_texts` of them are taken at
+    equal distances. The result is always the same for one Python version.
     """
-    texts = _library()
-    if len(texts) <= most:
+    texts = _all_texts()
+    if len(texts) <= max_texts:
         return texts
-    return [texts[number * len(texts) // most] for number in range(most)]
+    return [texts[index * len(texts) // max_texts] for index in range(max_texts)]
 
 
 @cache
-def _library() -> list[tuple[str, str]]:
+def _all_texts() -> list[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, str] = {}
+    sources: dict[str, str] = {}  # by text
     for path in sorted(root.rglob("*.py")):
         parts = path.relative_to(root).parts
         if _EXCLUDED_MODULES.isdisjoint(parts):
-            for name, text in _texts(path):
+            for name, text in _texts_of_module(path):
                 if _MIN_CHARACTERS <= len(text) <= _MAX_CHARACTERS:
-                    found.setdefault(text, f"{'/'.join(parts)}:{name}")
-    return sorted((where, text) for text, where in found.items())
+                    sources.setdefault(text, f"{'/'.join(parts)}:{name}")
+    return sorted((source, text) for text, source in sources.items())
 
 
-def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """(name, text) of the docstrings and of the top-level definitions of one module; none if it is not Python 3."""
+def _texts_of_module(path: Path) -> Iterator[tuple[str, str]]:
+    """Yields (name, text) of the docstrings and top-level definitions of a module; nothing if it is not valid Python 3."""
     try:
         source = path.read_text("utf-8")
         module = ast.parse(source)

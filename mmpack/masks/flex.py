@@ -72,7 +72,7 @@ def _import_torch() -> tuple[Any, type[BlockMask]]:
     except ImportError:
         raise MissingDependencyError(
             "a BlockMask consists of torch tensors, and torch is not installed",
-            hint="Run: pip install 'mmpack[torch]'",
+            hint="pip install 'mmpack[torch]'",
         ) from None
     return torch, BlockMask
 

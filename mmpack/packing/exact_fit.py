@@ -56,7 +56,11 @@ def _find_pair(remaining: Any, available: Any, gap: int) -> Any:
 
 @njit(cache=True)
 def _find_triple(remaining: Any, available: Any, gap: int, max_length: int, max_steps: int) -> Any:
-    """Returns (a, b, steps) with the largest a for which items of a >= b >= gap - a - b remain; a and b are -1 without."""
+    """Searches three items a >= b >= gap - a - b that fill the gap, and takes the largest possible a.
+
+    Returns:
+        (a, b, steps); a and b are -1 if there are no such items.
+    """
     steps = 0
     a = max_length
     while a > 0 and 3 * a >= gap and steps < max_steps:

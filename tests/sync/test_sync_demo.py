@@ -44,12 +44,12 @@ def test_every_planted_fault_is_found_at_its_place_and_nothing_else(
     seed: int, rate_hz: int, seconds: float
 ) -> None:
     report, found = made(seed, rate_hz, seconds, faults=True)
-    assert sorted(row.kind for row in found.rows) == sorted(KINDS)
-    assert [row for row in found.rows if not row.ok] == []
-    assert found.invented == ()
+    assert sorted(row.kind for row in found.results) == sorted(KINDS)
+    assert [row for row in found.results if not row.ok] == []
+    assert found.false_alarms == ()
     # Each slice set aside lies at a fault that takes its item away: not at a duplicate or a stamp that jumps
     # back.
-    spoiling = {row.stream for row in found.rows if row.kind in ("gap", "outlier", "dead_camera")}
+    spoiling = {row.stream for row in found.results if row.kind in ("gap", "outlier", "dead_camera")}
     blamed = {
         reason["stream"] for entry in report["recordings"][0]["quarantine"] for reason in entry["reasons"]
     }
@@ -67,7 +67,7 @@ def test_a_drive_without_faults_shows_none_and_loses_no_slice(
 ) -> None:
     report, found = made(seed, rate_hz, seconds, faults=False)
     assert found.ok
-    assert found.rows == ()
+    assert found.results == ()
     assert report["quarantined"] == 0
     assert report["ticks"] == round(seconds * rate_hz)
 
@@ -85,7 +85,7 @@ def test_a_fault_that_is_not_found_is_said(drive: tuple[Path, dict[str, Any]], k
     kept = [finding for finding in report["recordings"][0]["findings"] if finding["kind"] != FOUND_AS[kind]]
     found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": kept}]})
     assert not found.ok
-    assert {(row.kind, row.found_as, row.found_ns) for row in found.rows if not row.ok} == {(kind, "", None)}
+    assert {(row.kind, row.found_as, row.found_ns) for row in found.results if not row.ok} == {(kind, "", None)}
 
 
 def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]) -> None:
@@ -98,8 +98,8 @@ def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]
         {**extra, "places_ns": []},
     ]
     found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
-    assert all(row.ok for row in found.rows)
-    assert [(one.kind, one.stream, one.t_ns) for one in found.invented] == [
+    assert all(row.ok for row in found.results)
+    assert [(one.kind, one.stream, one.t_ns) for one in found.false_alarms] == [
         ("gap", "action", t_ns),
         ("gap", "action", None),
     ]
@@ -112,8 +112,8 @@ def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, A
         for finding in report["recordings"][0]["findings"]
     ]
     found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
-    assert not any(row.ok for row in found.rows if row.kind in ("duplicate", "outlier"))
-    assert found.invented
+    assert not any(row.ok for row in found.results if row.kind in ("duplicate", "outlier"))
+    assert found.false_alarms
 
 
 def test_what_cannot_be_compared_is_refused(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The parts of a made-up drive: its motion, its world, what the sensors record, and what goes wrong."""
+"""The parts of a synthetic drive: motion of the car, scene, sensors and planted faults."""

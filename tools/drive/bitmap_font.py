@@ -1,4 +1,4 @@
-"""A 5 x 7 bitmap font, so that burned-in names and times look the same on every machine."""
+"""A 5 x 7 bitmap font, with which burned-in names and times look the same on every machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 GLYPH_ROWS = 7
 GLYPH_COLUMNS = 5
 
-# Seven rows of five bits each, the top row first, the leftmost column in the highest bit.
+# Each character has seven rows of five bits: the top row is first, the highest bit is the leftmost column.
 _GLYPHS = {
     "0": (14, 17, 19, 21, 25, 17, 14),
     "1": (4, 12, 4, 4, 4, 4, 14),
@@ -42,14 +42,14 @@ _GLYPHS = {
 
 
 def text_bitmap(text: str, scale: int = 1) -> npt.NDArray[np.bool_]:
-    """Draws one line of text.
+    """Renders one line of text.
 
     Args:
-        text: digits, point, space and the capital letters of the camera names.
-        scale: side in pixels of one dot of the font.
+        text: text of digits, point, space and the capital letters of the camera names.
+        scale: number of pixels per side of one dot of the font.
 
     Returns:
-        bool array of shape (9 * scale, (6 * len(text) + 1) * scale): the letters, and a border one dot wide.
+        bool array of shape (9 * scale, (6 * len(text) + 1) * scale): the text and a border that is one dot wide.
 
     Raises:
         KeyError: a character is not in the font.
@@ -61,6 +61,6 @@ def text_bitmap(text: str, scale: int = 1) -> npt.NDArray[np.bool_]:
 
 @functools.cache
 def _glyph(character: str) -> npt.NDArray[np.bool_]:
-    """One character as (7, 6) dots, the last column empty."""
+    """Returns one character as bool (7, 6) dots; the last column is empty."""
     rows = np.array(_GLYPHS[character], dtype=np.uint8)[:, None]
     return (rows >> np.array([4, 3, 2, 1, 0, 8], dtype=np.uint8)) % 2 == 1

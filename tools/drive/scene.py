@@ -1,4 +1,4 @@
-"""The world along the road: houses, and cars that move. Each thing is an upright box."""
+"""The scene along the road: houses and moving cars, each made of upright boxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.drive.motion import ROAD_BEYOND_M, Drive, Floats
 
 Colours = npt.NDArray[np.uint8]
 
-# Left of the line that the car follows: it drives in the right of two lanes, each 3.5 m wide.
+# Distances to the left of the path of the car, which drives in the right one of two lanes of 3.5 m.
 ROAD_RIGHT_EDGE_M = -1.75
 ROAD_CENTRE_M = 1.75
 ROAD_LEFT_EDGE_M = 5.25
@@ -26,12 +26,12 @@ _GLASS = (44, 60, 76)
 
 @dataclass(frozen=True)
 class Boxes:
-    """Upright boxes; N of them, one entry or row each.
+    """A set of N upright boxes; every array has one entry or row per box.
 
     Attributes:
-        x_m, y_m, heading_rad: centre and direction in the world, shape (N,).
-        size_m: length along the direction and width across it, shape (N, 2).
-        span_m: height of bottom and top above the ground, shape (N, 2).
+        x_m, y_m, heading_rad: centre in metres and direction in the world, shape (N,).
+        size_m: length along the direction and width across it, in metres, shape (N, 2).
+        span_m: heights of bottom and top above the ground, in metres, shape (N, 2).
         colour: RGB, uint8, shape (N, 3).
         windows: whether windows are painted on the walls, bool, shape (N,).
     """
@@ -45,38 +45,38 @@ class Boxes:
     windows: npt.NDArray[np.bool_]
 
     def __add__(self, other: Boxes) -> Boxes:
-        mine, others = vars(self), vars(other)
-        return Boxes(**{name: np.concatenate([mine[name], others[name]]) for name in mine})
+        arrays, others = vars(self), vars(other)
+        return Boxes(**{name: np.concatenate([arrays[name], others[name]]) for name in arrays})
 
 
 class Scene:
-    """Everything that stands or moves beside the car of ``drive``."""
+    """The houses and the other cars around the car of ``drive``."""
 
     def __init__(self, rng: np.random.Generator, drive: Drive) -> None:
         self.drive = drive
-        self.hills = rng.uniform(0.0, 2 * np.pi, size=3)  # phases of the skyline's three waves
-        self._houses = _houses(rng, drive)
+        self.hills = rng.uniform(0.0, 2 * np.pi, size=3)  # phases of the three waves of the skyline
+        self._houses = _make_houses(rng, drive)
         length_m = drive.road_end_m
         self._oncoming_m = 40.0 + np.cumsum(rng.uniform(35.0, 70.0, size=4 + int(length_m / 25)))
         self._paint = rng.permutation(len(_PAINTS))
 
     def boxes(self, time_s: float) -> Boxes:
-        """All boxes at ``time_s`` seconds from the drive's start."""
-        own_m = self.drive.at(np.array([time_s])).arc_m
-        ahead_m = own_m + 17.0 + 4.0 * np.sin(0.5 * time_s)
-        behind_m = own_m - 14.0 + 3.0 * np.sin(0.4 * time_s + 1.0)
+        """Returns all boxes at ``time_s`` seconds from the start of the drive."""
+        own_m = self.drive.state_at(np.array([time_s])).arc_m
+        front_car_m = own_m + 17.0 + 4.0 * np.sin(0.5 * time_s)
+        rear_car_m = own_m - 14.0 + 3.0 * np.sin(0.4 * time_s + 1.0)
         oncoming_m = self._oncoming_m - _ONCOMING_M_S * time_s
-        arc_m = np.concatenate([ahead_m, behind_m, oncoming_m])
+        arc_m = np.concatenate([front_car_m, rear_car_m, oncoming_m])
         left_m = np.where(np.arange(len(arc_m)) < 2, 0.0, _ONCOMING_LANE_M)
-        return self._houses + self._cars(arc_m, left_m)
+        return self._houses + self._make_cars(arc_m, left_m)
 
-    def _cars(self, arc_m: Floats, left_m: Floats) -> Boxes:
-        """A body for each car, and a smaller cabin that rises out of it."""
-        x, y, heading = self.drive.road(arc_m, left_m)
+    def _make_cars(self, arc_m: Floats, left_m: Floats) -> Boxes:
+        """Returns two boxes per car: the body and a smaller cabin on top."""
+        x, y, heading = self.drive.road_pose(arc_m, left_m)
         count = len(arc_m)
         paint = np.array(_PAINTS, dtype=np.uint8)[np.resize(self._paint, count)]
 
-        def part(size_m: tuple[float, float], span_m: tuple[float, float], colour: Colours) -> Boxes:
+        def make_part(size_m: tuple[float, float], span_m: tuple[float, float], colour: Colours) -> Boxes:
             return Boxes(
                 x_m=x,
                 y_m=y,
@@ -88,17 +88,17 @@ class Scene:
             )
 
         cabin = np.tile(np.array(_GLASS, dtype=np.uint8), (count, 1))
-        return part((4.4, 1.9), (0.25, 0.95), paint) + part((2.3, 1.6), (0.5, 1.5), cabin)
+        return make_part((4.4, 1.9), (0.25, 0.95), paint) + make_part((2.3, 1.6), (0.5, 1.5), cabin)
 
 
-def _houses(rng: np.random.Generator, drive: Drive) -> Boxes:
-    """A row of houses on each side of the road, from well behind the drive to well ahead."""
+def _make_houses(rng: np.random.Generator, drive: Drive) -> Boxes:
+    """Returns a row of houses on each side of the road, from before the start of the drive to after its end."""
     along_m = np.arange(-ROAD_BEYOND_M / 2, drive.road_end_m + ROAD_BEYOND_M / 2, _HOUSE_EVERY_M)
     arc_m = np.repeat(along_m, 2)
     count = len(arc_m)
     side = np.resize([1.0, -1.0], count)
     left_m = ROAD_CENTRE_M + side * rng.uniform(14.0, 22.0, size=count)
-    x, y, heading = drive.road(arc_m + rng.uniform(-3.0, 3.0, size=count), left_m)
+    x, y, heading = drive.road_pose(arc_m + rng.uniform(-3.0, 3.0, size=count), left_m)
     return Boxes(
         x_m=x,
         y_m=y,

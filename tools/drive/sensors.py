@@ -1,4 +1,4 @@
-"""What the car's other sensors record: rows of numbers, a microphone, and sentences about the drive."""
+"""Data of the sensors other than cameras: numeric tables, a microphone, and subtitles about the drive."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Int64s = npt.NDArray[np.int64]
 
 
 def ticks_ns(begin_ns: int, count: int, rate_hz: int) -> Int64s:
-    """``begin_ns + n / rate_hz`` for n below ``count``, each rounded by itself to the nearest nanosecond."""
+    """Returns ``begin_ns + n / rate_hz`` for n < ``count``, each value rounded independently to the nearest nanosecond."""
     n = np.arange(count, dtype=np.int64)
     return begin_ns + (2 * n * 10**9 + rate_hz) // (2 * rate_hz)
 
 
 def jitter_ns(rng: np.random.Generator, count: int) -> Int64s:
-    """What a hardware trigger leaves: some microseconds, 30 at most."""
+    """Returns the jitter of a hardware trigger: some microseconds, 30 at most."""
     return np.clip(np.rint(rng.normal(0.0, 8_000.0, size=count)), -30_000, 30_000).astype(np.int64)
 
 
 def imu_rows(rng: np.random.Generator, drive: Drive, time_s: Floats) -> Floats:
-    """ax, ay, az in m/s² (az holds gravity) and gx, gy, gz in rad/s, in the vehicle frame; shape (N, 6)."""
-    state = drive.at(time_s)
+    """Returns ax, ay, az in m/s² (az includes gravity) and gx, gy, gz in rad/s, in the vehicle frame; shape (N, 6)."""
+    state = drive.state_at(time_s)
     zero = np.zeros_like(time_s)
     sideways = state.speed_m_s * state.yaw_rate_rad_s
     exact = (state.accel_m_s2, sideways, zero + _GRAVITY_M_S2, zero, zero, state.yaw_rate_rad_s)
@@ -45,14 +45,14 @@ def imu_rows(rng: np.random.Generator, drive: Drive, time_s: Floats) -> Floats:
 
 
 def can_rows(drive: Drive, time_s: Floats) -> Floats:
-    """Speed in m/s and angle of the front wheels in rad, positive to the left; shape (N, 2)."""
-    state = drive.at(time_s)
+    """Returns the speed in m/s and the angle of the front wheels in rad, positive to the left; shape (N, 2)."""
+    state = drive.state_at(time_s)
     return np.stack([state.speed_m_s, state.steering_rad], axis=1)
 
 
 def action_rows(drive: Drive, time_s: Floats) -> Floats:
-    """Steer (-1 to 1, positive to the left), throttle and brake (0 to 1); shape (N, 3)."""
-    state = drive.at(time_s)
+    """Returns steer (-1 to 1, positive to the left), throttle and brake (0 to 1); shape (N, 3)."""
+    state = drive.state_at(time_s)
     steer = np.clip(state.steering_rad / _FULL_STEERING_RAD, -1.0, 1.0)
     throttle = np.clip(state.accel_m_s2 / _FULL_THROTTLE_M_S2, 0.0, 1.0)
     brake = np.clip(-state.accel_m_s2 / _FULL_BRAKE_M_S2, 0.0, 1.0)
@@ -60,7 +60,7 @@ def action_rows(drive: Drive, time_s: Floats) -> Floats:
 
 
 def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
-    """A CSV file with a header line and plain newlines."""
+    """Writes a CSV file with a header line and LF line ends."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -71,28 +71,28 @@ def write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Iterable[objec
 def write_microphone(
     path: Path, rng: np.random.Generator, count: int, beeps: Iterable[int], beep_samples: int
 ) -> None:
-    """A 48 kHz mono PCM16 file of quiet noise and 1 kHz beeps.
+    """Writes a 48 kHz mono PCM16 file with quiet noise and 1 kHz beeps.
 
     Args:
-        path: the wav file.
-        rng: source of the noise, whose standard deviation is 0.003 of full scale.
-        count: number of samples.
-        beeps: sample numbers at which beeps start; a beep starts at its crest, half of full scale.
-        beep_samples: length of a beep.
+        path: path of the wav file.
+        rng: random generator of the noise, whose standard deviation is 0.003 of full scale.
+        count: number of audio samples.
+        beeps: indices of the audio samples at which beeps start; a beep starts at its maximum, half of full scale.
+        beep_samples: number of audio samples of a beep.
     """
-    sound = rng.standard_normal(count, dtype=np.float32) * np.float32(0.003)
+    audio = rng.standard_normal(count, dtype=np.float32) * np.float32(0.003)
     tone = 0.5 * np.cos(2 * np.pi * BEEP_HZ / MIC_RATE_HZ * np.arange(beep_samples))
     for beep in beeps:
-        sound[beep : beep + beep_samples] += tone.astype(np.float32)
+        audio[beep : beep + beep_samples] += tone.astype(np.float32)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(MIC_RATE_HZ)
-        file.writeframes(np.rint(sound * 32767).astype("<i2").tobytes())
+        file.writeframes(np.rint(audio * 32767).astype("<i2").tobytes())
 
 
 def write_subtitles(path: Path, manoeuvres: Iterable[Manoeuvre], end_s: float) -> None:
-    """An srt file with one sentence for each manoeuvre, cut to 0 .. ``end_s`` seconds."""
+    """Writes an srt file with one sentence for each manoeuvre, limited to 0 to ``end_s`` seconds."""
     blocks = []
     for manoeuvre in manoeuvres:
         begin_s, stop_s = max(0.0, manoeuvre.begin_s), min(end_s, manoeuvre.end_s)
@@ -103,5 +103,5 @@ def write_subtitles(path: Path, manoeuvres: Iterable[Manoeuvre], end_s: float) -
 
 
 def _srt_time(seconds: float) -> str:
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d},{milliseconds:03d}"
+    total_seconds, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{total_seconds // 3600:02d}:{total_seconds // 60 % 60:02d}:{total_seconds % 60:02d},{milliseconds:03d}"
