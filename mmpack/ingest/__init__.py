@@ -1,4 +1,4 @@
-"""build-shards: recordings and stand-alone samples to verified shards, on one machine or many, resumable."""
+"""Builds of shard sets from recordings and stand-alone sources, resumable, on one machine or many."""
 
 from mmpack.ingest.build import BuildOutcome, build_shards
 from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig, SourceConfig

@@ -1,4 +1,4 @@
-"""A build: plan, do this rank's tasks, finish if all are done."""
+"""Entry point of a build: plans it, runs the tasks of this rank, and finishes the shard set if all are complete."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mmpack.storage.store import Store
 
 _SETTINGS_NAME = "_build/settings.json"
 _SHARD_NAME = re.compile(r"shards/[^/]+-\d{5,}\.tar")
-#: What a build writes beside its shards.
+#: Names of the files that a build writes next to its folders.
 TOP_LEVEL = frozenset({MANIFEST_NAME, "index.parquet", "quarantine.parquet", "sync.parquet", "sync.json"})
 
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """How a build ended.
+    """The outcome of a build on one rank.
 
     Attributes:
-        plan: what was to be built.
-        manifest: of the finished build; None if tasks are left (failed here, or other ranks').
-        failures: of this rank.
-        resumed: tasks that were complete before.
+        plan: plan of the build.
+        manifest: manifest of the finished shard set; None if a task of this or another rank is not complete.
+        failures: failed tasks of this rank.
+        resumed: number of tasks of this rank that were complete before.
     """
 
     plan: BuildPlan
@@ -55,102 +55,113 @@ def build_shards(
     on_progress: Callable[[TaskProgress], None] = lambda _: None,
     on_warning: Callable[[str], None] = lambda _: None,
 ) -> BuildOutcome:
-    """Builds shards, index and manifest at `out`; picks up where an earlier run was killed.
+    """Builds shards, index and manifest at `out`; resumes a build that was stopped.
 
-    The result is the same to the byte for any number of workers and ranks.
+    The result is identical to the byte for any number of workers and ranks.
 
     Args:
-        config: what to build; paths as they can be opened from here.
-        out: a folder or object store URL.
-        workers: processes; 0 works in this one. With more, the calling script needs its `if __name__ ==
-            "__main__":`.
-        rank, num_ranks: this run's share of the tasks. Ranks need nothing of each other but the target.
-        overwrite: removes what the target holds first.
-        root: where the relative paths of recording.toml files start, in place of what they say.
-        tell: told of progress.
-        warn: told of workers that died and were replaced.
+        config: settings of the build, with paths that can be opened from the current folder.
+        out: folder or object store URL of the target.
+        workers: number of worker processes; 0 runs all tasks in this process. With worker processes, the calling
+            script needs `if __name__ == "__main__":`.
+        rank: index of this process among the ranks, which share the tasks.
+        num_ranks: number of ranks. Ranks communicate only through the target.
+        overwrite: if True, an existing build in the target is removed first.
+        root: folder that replaces `recording.root` as the base of relative paths in recording.toml files.
+        on_progress: function that is called with the progress of tasks.
+        on_warning: function that is called with a message when a worker died and its task is repeated.
 
     Raises:
-        ConfigError: bad settings, or the target holds another build.
+        ConfigError: the settings are invalid, or the target contains another build.
         DataError: a recording cannot be opened.
-        StorageError: the target refuses.
+        StorageError: the target cannot be read or written.
     """
     if not 0 <= rank < num_ranks:
-        raise ConfigError(f"rank {rank} of {num_ranks} ranks", hint="Ranks count from 0.")
+        raise ConfigError(
+            f"rank {rank} is not one of {num_ranks} ranks",
+            hint=f"Set --rank to a number from 0 to {num_ranks - 1}.",
+        )
     if overwrite and num_ranks > 1:
         raise ConfigError(
-            "--overwrite with several ranks would delete what the others wrote",
+            "--overwrite with several ranks would delete the output of the other ranks",
             hint="Empty the target first.",
         )
     if not out.strip():
-        raise ConfigError("no target", hint="Give --out a folder or an object store URL.")
+        raise ConfigError("no target is set", hint="Give --out a folder or an object store URL.")
     plan = plan_build(config, root=root)
     store = open_store(out)
     if overwrite:
         _clear_target(store)
     _claim_target(plan, store)
-    mine = [task for number, task in enumerate(plan.tasks) if number % num_ranks == rank]
-    resumed = sum(read_task_record(store, task.name) is not None for task in mine)
-    failures = run_tasks(plan, mine, out, workers=workers, on_progress=on_progress, on_warning=on_warning)
+    tasks = [task for index, task in enumerate(plan.tasks) if index % num_ranks == rank]
+    resumed = sum(read_task_record(store, task.name) is not None for task in tasks)
+    failures = run_tasks(plan, tasks, out, workers=workers, on_progress=on_progress, on_warning=on_warning)
     manifest = None if failures else finish_build(plan, store)
     return BuildOutcome(plan, manifest, failures, resumed)
 
 
 def _claim_target(plan: BuildPlan, store: Store) -> None:
-    """Marks the target as this build's. Raises ConfigError, with what differs, if it is another's."""
-    mine = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
-    mend = "Choose another --out, or add --overwrite to build it anew."
+    """Writes the settings of this build to the target, or compares them with the stored ones.
+
+    Raises:
+        ConfigError: the target contains another build; the error lists the differences.
+    """
+    settings = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
+    hint = "Choose another --out, or add --overwrite to rebuild the target."
     if not store.exists(_SETTINGS_NAME):
         if store.exists(MANIFEST_NAME):
             raise ConfigError(
-                "the target holds finished shards, and the records that a build goes on from were removed",
+                "the target contains a finished shard set without the records that a build needs to resume",
                 where=store.url,
-                hint=mend,
+                hint=hint,
             )
-        store.write(_SETTINGS_NAME, canonical_json(mine))
+        store.write(_SETTINGS_NAME, canonical_json(settings))
         return
-    theirs = from_json(store.read(_SETTINGS_NAME, limit=64 << 20))
-    if theirs.get("fingerprint") != plan.fingerprint:
-        changed = ", ".join(_differences(theirs.get("settings", {}), plan.settings)) or "the layout"
+    stored = from_json(store.read(_SETTINGS_NAME, limit=64 << 20))
+    if stored.get("fingerprint") != plan.fingerprint:
+        changes = ", ".join(_list_differences(stored.get("settings", {}), plan.settings)) or "the layout"
         raise ConfigError(
-            f"the target holds a build with other settings: {changed}", where=store.url, hint=mend
+            f"the target contains a build with other settings: {changes}", where=store.url, hint=hint
         )
-    known = {task.name for task in plan.tasks}
-    held = {name.split("/")[2] for name in store.list_names("_build/tasks/")}
-    if held - known:
+    stored_tasks = {name.split("/")[2] for name in store.list_names("_build/tasks/")}
+    removed_tasks = stored_tasks - {task.name for task in plan.tasks}
+    if removed_tasks:
         raise ConfigError(
-            f"the target also holds '{min(held - known)}', which is not among the inputs",
+            f"the target also contains '{min(removed_tasks)}', which is not among the inputs",
             where=store.url,
-            hint=mend,
+            hint=hint,
         )
 
 
-def _differences(stored: Any, current: Any, path: str = "") -> list[str]:
+def _list_differences(stored: Any, current: Any, path: str = "") -> list[str]:
+    """Lists the differing values of two JSON trees as texts; `path` is the dotted key of the trees."""
     if isinstance(stored, dict) and isinstance(current, dict):
         return [
             line
             for key in sorted(stored.keys() | current.keys())
-            for line in _differences(stored.get(key), current.get(key), f"{path}.{key}" if path else str(key))
+            for line in _list_differences(
+                stored.get(key), current.get(key), f"{path}.{key}" if path else str(key)
+            )
         ]
     return [] if stored == current else [f"{path} is {current!r} and was {stored!r}"]
 
 
 def _clear_target(store: Store) -> None:
-    """Removes what a build wrote, and nothing else. Raises ConfigError if the target holds files but no build."""
+    """Deletes the files of a build and no others. Raises ConfigError if the target has files but no build."""
     names = list(store.list_names())
     if names and not {MANIFEST_NAME, _SETTINGS_NAME} & set(names):
         raise ConfigError(
-            f"--overwrite removes builds, and the target holds none but other files ('{names[0]}')",
+            f"--overwrite deletes only a build, but the target contains other files ('{names[0]}') and no build",
             where=store.url,
-            hint="Choose another --out, or empty it yourself.",
+            hint="Choose another --out, or empty the target yourself.",
         )
-    ours = [
+    build_files = [
         name
         for name in names
         if name in TOP_LEVEL or _SHARD_NAME.fullmatch(name) or name.startswith("_build/")
     ]
-    # The manifest goes first: without it nothing takes the rest for a finished build; the settings last, so that a killed
-    # clearing is taken up again.
-    ours.sort(key=lambda name: (name != MANIFEST_NAME, name == _SETTINGS_NAME))
-    for name in ours:
+    # The manifest is deleted first, because without it the target is no finished shard set. The settings are deleted
+    # last, so that a deletion that was stopped can be repeated.
+    build_files.sort(key=lambda name: (name != MANIFEST_NAME, name == _SETTINGS_NAME))
+    for name in build_files:
         store.delete(name)

@@ -1,6 +1,4 @@
-"""The report of a finished build: its manifest, its index and the sync of its recordings, for machines and
-people.
-"""
+"""Report of a finished shard set: its manifest, its index and the sync reports of its recordings as JSON values."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from mmpack.sync.sync_report import pool_stream_reports
 
 
 def build_report(shards: ShardSet) -> dict[str, Any]:
-    """Everything there is to say of a build, as plain JSON values. Raises StorageError, IntegrityError."""
+    """Builds the report of a shard set as plain JSON values. Raises StorageError, IntegrityError."""
     manifest, table = shards.manifest, shards.index
     recordings = read_sync_reports(shards.store)
     tokens = table["tokens"].to_numpy()
@@ -33,9 +31,9 @@ def build_report(shards: ShardSet) -> dict[str, Any]:
         "layout_fingerprint": manifest.layout_fingerprint,
         "numeric": manifest.numeric,
         "sync": {
-            "ticks": sum(facts["ticks"] for facts in recordings),
-            "passed": sum(facts["passed"] for facts in recordings),
-            "quarantined": sum(facts["quarantined"] for facts in recordings),
+            "ticks": sum(report["ticks"] for report in recordings),
+            "passed": sum(report["passed"] for report in recordings),
+            "quarantined": sum(report["quarantined"] for report in recordings),
             "streams": pool_stream_reports(recordings),
             "recordings": recordings,
         },

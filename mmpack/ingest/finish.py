@@ -1,5 +1,6 @@
-"""The end of a build: the parts of all tasks become one index, one quarantine, one sync table, one list of sync
-reports, and the manifest, written last.
+"""End of a build: merges the parts of all tasks into index, quarantine table, sync table and sync reports.
+
+The manifest is written last.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import pyarrow as pa
 
 from mmpack.ingest.tasks.build_plan import BuildPlan
 from mmpack.ingest.tasks.task import TaskRecord, read_task_record, task_sync_name
-from mmpack.samples.statistics import NumericStatistics
-from mmpack.samples.statistics import merge_statistics as merge_statistics
+from mmpack.samples.statistics import NumericStatistics, merge_statistics
 from mmpack.serialisation import canonical_json
 from mmpack.shards import index
 from mmpack.shards.manifest import (
@@ -29,12 +29,13 @@ from mmpack.storage.store import Store
 
 
 def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
-    """Puts the parts together, if every task is complete; None if some are not (another rank has them).
+    """Merges the parts of all tasks and writes the manifest; returns None if a task is not complete.
 
-    It gives the same bytes whoever does it, so two ranks that finish together do no harm.
+    Every rank writes the same bytes, so two ranks may finish a build at the same time.
 
     Raises:
-        StorageError, IntegrityError: parts cannot be read or the target refuses.
+        StorageError: a part cannot be read, or the target cannot be written.
+        IntegrityError: a part is damaged.
     """
     records: dict[str, TaskRecord] = {}
     for task in plan.tasks:
@@ -46,7 +47,7 @@ def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
     parts: list[pa.Table] = []
     statistics: dict[str, NumericStatistics] = {}
     for task in plan.tasks:
-        for number, shard in enumerate(read_records(store, task.name)):
+        for shard_index, shard in enumerate(read_records(store, task.name)):
             shards.append(
                 ShardEntry(
                     name=shard.name,
@@ -56,7 +57,7 @@ def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
                     tokens=shard.tokens,
                 )
             )
-            parts.append(index.read_parquet(store, part_name(task.name, number)))
+            parts.append(index.read_parquet(store, part_name(task.name, shard_index)))
             for name, part in shard.statistics.items():
                 statistics[name] = merge_statistics(statistics[name], part) if name in statistics else part
     table = pa.concat_tables(parts).unify_dictionaries() if parts else index.INDEX_SCHEMA.empty_table()
@@ -69,13 +70,13 @@ def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
     files = {
         index.INDEX_NAME: _write(store, index.INDEX_NAME, index.encode_parquet(table)),
         index.QUARANTINE_NAME: _write(
-            store, index.QUARANTINE_NAME, index.encode_parquet(_quarantine_table(reports))
+            store, index.QUARANTINE_NAME, index.encode_parquet(_build_quarantine_table(reports))
         ),
         SYNC_REPORTS_NAME: _write(store, SYNC_REPORTS_NAME, canonical_json(reports)),
     }
     if sync:
-        together = pa.concat_tables(sync).unify_dictionaries()
-        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.encode_parquet(together))
+        sync_table = pa.concat_tables(sync).unify_dictionaries()
+        files[index.SYNC_NAME] = _write(store, index.SYNC_NAME, index.encode_parquet(sync_table))
     manifest = Manifest(
         format=FORMAT_VERSION,
         mmpack=version("mmpack"),
@@ -83,10 +84,10 @@ def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
         layout_fingerprint=plan.layout.fingerprint,
         vocabulary_size=plan.layout.vocabulary.size,
         samples=table.num_rows,
-        tokens=_column_sum(table, "tokens"),
+        tokens=_sum_column(table, "tokens"),
         slices=sum(report["passed"] for report in reports),
         quarantined=sum(report["quarantined"] for report in reports),
-        tokens_by_modality={name: _column_sum(table, f"tokens_{name}") for name in index.MODALITY_COLUMNS},
+        tokens_by_modality={name: _sum_column(table, f"tokens_{name}") for name in index.MODALITY_COLUMNS},
         shards=shards,
         recordings=[make_recording_entry(report, where=report["recording"]) for report in reports],
         numeric={name: part.to_manifest() for name, part in sorted(statistics.items())},
@@ -98,15 +99,17 @@ def finish_build(plan: BuildPlan, store: Store) -> Manifest | None:
 
 
 def _write(store: Store, name: str, data: bytes) -> str:
+    """Writes a file and returns its sha256 in hexadecimal."""
     store.write(name, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def _column_sum(table: pa.Table, column: str) -> int:
+def _sum_column(table: pa.Table, column: str) -> int:
     return int(table[column].to_numpy().sum(dtype="int64"))
 
 
-def _quarantine_table(reports: list[dict[str, Any]]) -> pa.Table:
+def _build_quarantine_table(reports: list[dict[str, Any]]) -> pa.Table:
+    """Builds the table of quarantined slices, one row per slice and reason, from the sync reports."""
     rows = [
         {
             "recording": report["recording"],

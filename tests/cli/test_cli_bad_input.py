@@ -118,7 +118,7 @@ def unknown_kind(drive: Path) -> tuple[str, ...]:
 
 def unknown_clock(drive: Path) -> tuple[str, ...]:
     edit(drive / "recording.toml", lambda text: text.replace('clock = "rig"', 'clock = "rigg"', 1))
-    return "clock 'rigg' is not described", "[clocks.rigg]"
+    return "clock 'rigg' has no [clocks] table", "[clocks.rigg]"
 
 
 def fewer_stamps_than_frames(drive: Path) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ def test_the_float_nanoseconds_of_a_real_table(real_data: Path) -> None:
 
 def test_nothing_there(tmp_path: Path) -> None:
     assert "no such file or folder" in line_of(mmpack("sync", tmp_path / "nowhere"))
-    assert "no reader knows this input" in line_of(mmpack("sync", tmp_path))
+    assert "the format of this input is unknown" in line_of(mmpack("sync", tmp_path))
     assert "no such file" in line_of(mmpack("build-shards", tmp_path / "x.toml", "--out", tmp_path / "out"))
 
 

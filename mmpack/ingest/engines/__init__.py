@@ -1,4 +1,4 @@
-"""Engines: where the tasks of a build run."""
+"""Engines that run the tasks of a build: this process, or a pool of worker processes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def run_tasks(
     on_progress: Callable[[TaskProgress], None],
     on_warning: Callable[[str], None],
 ) -> list[TaskFailure]:
-    """Runs `tasks` in worker processes (in this one if `workers` is 0); the others go on when one fails.
+    """Runs `tasks` in worker processes or in this process; a failure does not stop the other tasks.
 
     Args:
-        plan: the build.
-        tasks: those that are this run's to do.
-        url: of the target.
-        workers: number of processes.
-        tell: told of progress.
-        warn: told of workers that died.
+        plan: plan of the build.
+        tasks: tasks of this rank.
+        url: folder or URL of the target.
+        workers: number of worker processes; 0 runs the tasks in this process.
+        on_progress: function that is called with the progress of tasks.
+        on_warning: function that is called with a message when a worker died and its task is repeated.
 
     Returns:
-        The failures, in the order they happened.
+        The failures, in the order in which they happened.
     """
     if workers <= 0:
         return run_in_process(plan, tasks, url, on_progress)
-    # Few tasks for many workers: the cores left over decode cameras side by side.
+    # With fewer tasks than workers, the remaining cores decode cameras in parallel.
     threads = len(tasks) < workers
     pool = WorkerPool(plan, url, threads, min(workers, max(len(tasks), 1)))
     try:

@@ -1,4 +1,4 @@
-"""Engine protocol, TaskFailure."""
+"""Parts that all engines share: the failure of a task, and a task run that returns its error."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mmpack.storage.store import Store
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A task that did not end well.
+    """The failure of a task.
 
     Attributes:
-        task: its name.
-        error: what went wrong.
+        task: name of the task.
+        error: error that ended the task.
     """
 
     task: str
@@ -29,20 +29,27 @@ class TaskFailure:
 def run_one_task(
     plan: BuildPlan, task: Task, store: Store, threads: bool, on_progress: Callable[[TaskProgress], None]
 ) -> MmpackError | None:
-    """None for a task that ended well, else why it did not."""
+    """Runs a task and returns its error, or None if it succeeded.
+
+    Args:
+        plan: plan of the build.
+        task: task of the plan.
+        store: target of the build.
+        threads: if True, every camera is decoded in a thread of its own.
+        on_progress: function that is called with the progress of the task.
+    """
     try:
         run_task(plan, task, store, threads=threads, on_progress=on_progress)
     except MmpackError as error:
         return error
     except MemoryError:
         return MmpackError("out of memory", where=task.name, hint="Use fewer --workers.")
-    except (
-        Exception
-    ) as error:  # a fault of ours: said in one line with its place, rather than lost with the worker
+    except Exception as error:
+        # A bug in mmpack is reported in one line with its file and line; raised, it would be lost with the worker.
         last = traceback.extract_tb(error.__traceback__)[-1]
         return MmpackError(
             f"unexpected {type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno})",
             where=task.name,
-            hint="This is a bug in mmpack: please report it with the input's description.",
+            hint="This is a bug in mmpack: report it with the description of the input.",
         )
     return None

@@ -1,4 +1,4 @@
-"""This process."""
+"""Engine that runs the tasks of a build in this process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ from mmpack.storage import open_store
 def run_in_process(
     plan: BuildPlan, tasks: Sequence[Task], url: str, on_progress: Callable[[TaskProgress], None]
 ) -> list[TaskFailure]:
+    """Runs `tasks` one after the other and returns the failures, in order.
+
+    Args:
+        plan: plan of the build.
+        tasks: tasks to run.
+        url: folder or URL of the target.
+        on_progress: function that is called with the progress of the tasks.
+    """
     failures: list[TaskFailure] = []
     for task in tasks:
         try:

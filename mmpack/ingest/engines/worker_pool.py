@@ -1,6 +1,4 @@
-"""The local engine: worker processes, each taking a task at a time; a dead one is replaced and its task tried
-again.
-"""
+"""Engine that runs the tasks of a build in worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -19,29 +17,40 @@ from mmpack.ingest.tasks.build_plan import BuildPlan, Task
 from mmpack.ingest.tasks.task import TaskProgress
 from mmpack.storage import open_store
 
-#: A task that kills three workers in a row is not the victim but the cause.
+#: Number of workers that may die in one task. A task that ends so many is taken for the cause of their death.
 MAX_TRIES = 3
 
 
 class WorkerPool:
+    """A pool of worker processes, each of which runs one task at a time.
+
+    A worker that dies is replaced and its task is repeated, up to `MAX_TRIES` times in total.
+
+    Args:
+        plan: plan of the build.
+        url: folder or URL of the target.
+        threads: if True, every camera is decoded in a thread of its own.
+        size: number of worker processes.
+    """
+
     def __init__(self, plan: BuildPlan, url: str, threads: bool, size: int) -> None:
-        # 'spawn': a fork would inherit half of a decoder's threads and locks.
+        # A forked process would inherit the locks of decoder threads that do not exist in it.
         self._context = mp.get_context("spawn")
-        # A worker needs the settings; its tasks it is sent one by one.
+        # A worker needs the settings only; it receives its tasks one by one.
         self._job = (BuildPlan(plan.config, ()), url, threads)
         self._workers: dict[Connection, tuple[BaseProcess, Task | None]] = {}
         for _ in range(size):
             self._start()
 
     def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        # The job goes through our pipe and not with the process: multiprocessing would wait for ever for a
-        # worker that is killed before it has read arguments larger than a pipe holds.
-        process = self._context.Process(target=_worker_main, args=(theirs,), daemon=True)
+        parent_end, child_end = self._context.Pipe()
+        # The job is sent through this pipe and not as an argument of the process. multiprocessing waits for ever for a
+        # worker that is killed before it has read arguments larger than the capacity of a pipe.
+        process = self._context.Process(target=_worker_main, args=(child_end,), daemon=True)
         process.start()
-        theirs.close()
-        _send(ours, self._job)
-        self._workers[ours] = (process, None)
+        child_end.close()
+        _send(parent_end, self._job)
+        self._workers[parent_end] = (process, None)
 
     def run(
         self,
@@ -49,13 +58,20 @@ class WorkerPool:
         on_progress: Callable[[TaskProgress], None],
         on_warning: Callable[[str], None],
     ) -> list[TaskFailure]:
-        waiting, tries = deque(tasks), dict.fromkeys((task.name for task in tasks), 0)
+        """Runs `tasks` and returns the failures, in the order in which they happened.
+
+        Args:
+            tasks: tasks to run.
+            on_progress: function that is called with the progress of tasks.
+            on_warning: function that is called with a message when a worker died and its task is repeated.
+        """
+        queue, num_tries = deque(tasks), dict.fromkeys((task.name for task in tasks), 0)
         failures: list[TaskFailure] = []
-        left = len(waiting)
-        while left:
+        num_unfinished = len(queue)
+        while num_unfinished:
             for pipe, (process, task) in list(self._workers.items()):
-                if task is None and waiting:
-                    task = waiting.popleft()
+                if task is None and queue:
+                    task = queue.popleft()
                     self._workers[pipe] = (process, task)
                     _send(pipe, task)
             for ready in wait(list(self._workers)):
@@ -67,26 +83,26 @@ class WorkerPool:
                     del self._workers[ready]
                     ready.close()
                     process.join()
-                    if task is not None and tries[task.name] + 1 < MAX_TRIES:
-                        tries[task.name] += 1
+                    if task is not None and num_tries[task.name] + 1 < MAX_TRIES:
+                        num_tries[task.name] += 1
                         on_warning(
-                            f"a worker died ({_exit_reason(process)}) in '{task.name}'; trying it again"
+                            f"a worker died ({_format_exit(process)}) in '{task.name}'; the task is repeated"
                         )
-                        waiting.appendleft(task)
+                        queue.appendleft(task)
                         task = None
-                    if waiting:
+                    if queue:
                         self._start()
                     if task is None:
                         continue
                     message = MmpackError(
-                        f"{MAX_TRIES} workers died of it ({_exit_reason(process)})",
+                        f"{MAX_TRIES} workers died in this task ({_format_exit(process)})",
                         where=task.name,
-                        hint="Too little memory is the usual cause: use fewer --workers.",
+                        hint="Use fewer --workers: too little memory is the usual cause.",
                     )
                 if isinstance(message, TaskProgress):
                     on_progress(message)
                     continue
-                left -= 1
+                num_unfinished -= 1
                 if ready in self._workers:
                     self._workers[ready] = (process, None)
                 if isinstance(message, MmpackError):
@@ -95,6 +111,7 @@ class WorkerPool:
         return failures
 
     def close(self) -> None:
+        """Terminates the worker processes."""
         for pipe, (process, _) in self._workers.items():
             pipe.close()
             process.terminate()
@@ -103,18 +120,18 @@ class WorkerPool:
 
 
 def _send(pipe: Connection, message: object) -> None:
-    # To a dead worker nothing can be sent; reading from it says that it is dead.
+    # Sending to a dead worker fails. Its death is handled where its messages are received.
     with suppress(OSError):
         pipe.send(message)
 
 
-def _exit_reason(process: BaseProcess) -> str:
+def _format_exit(process: BaseProcess) -> str:
     code = process.exitcode
     return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
 def _worker_main(pipe: Connection) -> None:
-    _die_with_parent()
+    _exit_with_parent()
     with suppress(EOFError, OSError):
         plan, url, threads = pipe.recv()
         store = open_store(url)
@@ -122,8 +139,11 @@ def _worker_main(pipe: Connection) -> None:
             pipe.send(run_one_task(plan, pipe.recv(), store, threads, pipe.send))
 
 
-def _die_with_parent() -> None:
-    """A killed parent takes its workers along: an orphan would go on writing beside the resumed build."""
+def _exit_with_parent() -> None:
+    """Ends this worker as soon as its parent process ends.
+
+    The worker of a killed build would otherwise continue to write while the build is resumed.
+    """
     parent = mp.parent_process()
     if parent is None:
         return

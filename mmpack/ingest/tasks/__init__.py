@@ -1,1 +1,1 @@
-"""Tasks of a build: one recording or stand-alone source to shards."""
+"""Tasks of a build: each turns one recording or stand-alone source into shards."""

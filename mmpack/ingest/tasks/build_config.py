@@ -1,4 +1,4 @@
-"""The build's TOML file: what to build from, how to match, lay out and write it."""
+"""Settings of a build: its inputs, and how they are synchronised, laid out and written."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from mmpack.sync import SyncConfig
 
 
 class ShardsConfig(Settings, frozen=True, kw_only=True):
-    """`[shards]`: how media are written.
+    """`[shards]`: size of the shards and encoding of the media.
 
     Fields:
-        size: a shard is closed once it is at least this large.
-        jpeg_quality: of video frames that become JPEG, 1 to 100. Pictures that are JPEG or PNG already pass
-            through.
-        audio: flac (lossless, smaller) or wav.
-        tubelet_crf: x264 quality of tubelets, 0 (best) to 51.
+        size: size, with a unit, from which on a shard is closed.
+        jpeg_quality: JPEG quality of video frames, 1 to 100. JPEG and PNG files are copied unchanged.
+        audio: audio format, flac (lossless, smaller) or wav.
+        tubelet_crf: x264 quality (CRF) of tubelets, 0 (best) to 51.
     """
 
     size: str = "512MB"
@@ -29,26 +28,26 @@ class ShardsConfig(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError("jpeg_quality is 1 to 100")
+            raise ValueError(f"jpeg_quality {self.jpeg_quality} is not between 1 and 100")
         if not 0 <= self.tubelet_crf <= 51:
-            raise ValueError("tubelet_crf is 0 to 51")
+            raise ValueError(f"tubelet_crf {self.tubelet_crf} is not between 0 and 51")
         parse_size(self.size, where="shards.size")
 
     @property
     def size_bytes(self) -> int:
-        """`size` in bytes."""
+        """The value of `size` in bytes."""
         return parse_size(self.size, where="shards.size")
 
 
 class SourceConfig(Settings, frozen=True, kw_only=True):
-    """`[[samples]]`: stand-alone samples, one source.
+    """`[[samples]]`: a source of stand-alone samples.
 
     Fields:
-        name: of the source; begins its keys and shards.
-        kind: text, image_text or speech.
-        path: a jsonl or parquet file with a row per sample.
+        name: name of the source, with which its keys and shard names begin.
+        kind: kind of the samples: text, image_text or speech.
+        path: jsonl or parquet file with one table row per sample.
         text: column of the text, caption or transcript.
-        media: column of the picture's or clip's path, relative to the file; not for text.
+        media: column of the path of the image or audio file, relative to the folder of `path`; not used for text.
     """
 
     name: str
@@ -59,16 +58,16 @@ class SourceConfig(Settings, frozen=True, kw_only=True):
 
 
 class BuildConfig(Settings, frozen=True, kw_only=True):
-    """The whole file.
+    """The settings of a build, as written in its TOML file.
 
     Fields:
-        recordings: paths of recordings, relative to the file.
+        recordings: paths of the recordings, relative to the TOML file.
         samples: stand-alone sources.
-        sync: how recordings become slices.
-        layout: what samples become as tokens. Cameras and numeric streams that are not listed are taken from
-            the recordings.
-        shards: how media are written.
-        max_quarantine: largest share of a recording's slices that may be set aside.
+        sync: synchronisation of the recordings into slices.
+        layout: token layout of the samples. Cameras and numeric streams that it does not list are taken from the
+            recordings.
+        shards: size of the shards and encoding of the media.
+        max_quarantine: largest share of a recording's slices that may be quarantined, 0 to 1.
     """
 
     recordings: tuple[str, ...] = ()
@@ -79,16 +78,25 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
     max_quarantine: float = 0.1
 
     def resolve_paths(self, base: Path) -> BuildConfig:
-        """The same with paths made relative to `base`, the folder of the file."""
+        """Returns these settings with all paths joined to `base`, the folder of the TOML file."""
         from msgspec.structs import replace
 
         samples = tuple(replace(source, path=str(base / source.path)) for source in self.samples)
         return replace(self, recordings=tuple(str(base / path) for path in self.recordings), samples=samples)
 
     def validate(self) -> BuildConfig:
-        """Itself. Raises ConfigError if there is nothing to build."""
+        """Returns these settings after checking them.
+
+        Raises:
+            ConfigError: there is nothing to build, or `max_quarantine` is out of range.
+        """
         if not self.recordings and not self.samples:
-            raise ConfigError("nothing to build", hint="Name recordings, or add a [[samples]] table.")
+            raise ConfigError(
+                "there is nothing to build", hint="List recordings, or add a [[samples]] table."
+            )
         if not 0 <= self.max_quarantine <= 1:
-            raise ConfigError(f"max_quarantine {self.max_quarantine} is not a share between 0 and 1")
+            raise ConfigError(
+                f"max_quarantine {self.max_quarantine} is not between 0 and 1",
+                hint="Give the largest share of quarantined slices, from 0 to 1.",
+            )
         return self

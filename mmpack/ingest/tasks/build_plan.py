@@ -1,4 +1,4 @@
-"""What a build consists of: its tasks, and the layout that all of them share."""
+"""Plan of a build: its tasks, and the token layout that all tasks share."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from mmpack.settings import suggest
 from mmpack.shards.manifest import FORMAT_VERSION
 from mmpack.sync.policies.rule import DEFAULT_POLICY
 
-#: Tables and texts up to this size are hashed whole; an edit that keeps a file's size must not go unnoticed.
+#: Tables and texts up to this size are hashed with their content, so that an edit that keeps the size is detected.
 MAX_HASHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Task:
-    """One recording or one stand-alone source: the unit that a worker takes and that a killed build repeats.
+    """One recording or one stand-alone source, built by one worker.
 
     Attributes:
-        name: begins its keys and shards.
-        recording: what to slice; None for a stand-alone source.
-        samples: the source; None for a recording.
+        name: name of the task, with which its keys and shard names begin.
+        recording: recording to build; None for a stand-alone source.
+        samples: settings of the stand-alone source; None for a recording.
     """
 
     name: str
@@ -44,33 +44,40 @@ class Task:
     samples: SourceConfig | None = None
 
     def fingerprint(self, settings: str) -> str:
-        """sha256 of the settings and of all that the task is made from: descriptions, stamps, file names and sizes.
+        """Computes the sha256 of the settings and all inputs: descriptions, timestamps, file names and sizes.
 
-        Small files (tables, subtitles, lists of samples) count with their content, media with their size.
+        Small files (tables, subtitles, lists of samples) are hashed with their content, media with their size.
+
+        Args:
+            settings: fingerprint of the build's settings.
         """
-        facts: list[Any] = [settings, self.name]
+        inputs: list[Any] = [settings, self.name]
         if self.recording is not None:
-            facts.append([self.recording.reference, [_plain_values(known) for known in self.recording.maps]])
+            inputs.append([self.recording.reference, [_plain_values(map_) for map_ in self.recording.maps]])
             for stream in self.recording.streams.values():
                 hashed = not isinstance(stream.source, FrameSource | AudioSource)
-                facts.append([_plain_values(stream, hashed=hashed), sorted(stream.source.files())])
+                inputs.append([_plain_values(stream, hashed=hashed), sorted(stream.source.files())])
         if self.samples is not None:
-            facts.append(_plain_values(Path(self.samples.path), hashed=True))
-        return hashlib.sha256(canonical_json(facts)).hexdigest()
+            inputs.append(_plain_values(Path(self.samples.path), hashed=True))
+        return hashlib.sha256(canonical_json(inputs)).hexdigest()
 
 
 def _plain_values(value: Any, *, hashed: bool = False) -> Any:
-    """A description as plain values: a path becomes its name (and, if `hashed` and small, its digest), an array its digest."""
+    """Converts a description to JSON values that identify its content.
+
+    A path becomes its name and, if `hashed` is True and the file is small, the digest of its content. An array
+    becomes its digest. An object becomes its class name and its fields.
+    """
     if isinstance(value, Path):
         is_small = hashed and value.is_file() and value.stat().st_size <= MAX_HASHED_BYTES
         return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if is_small else ""]
     if isinstance(value, np.ndarray):
         return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if dataclasses.is_dataclass(value):
-        named = [field.name for field in dataclasses.fields(value) if field.init]
+        names = [field.name for field in dataclasses.fields(value) if field.init]
         return [
             type(value).__name__,
-            {name: _plain_values(getattr(value, name), hashed=hashed) for name in named},
+            {name: _plain_values(getattr(value, name), hashed=hashed) for name in names},
         ]
     if isinstance(value, list | tuple):
         return [_plain_values(item, hashed=hashed) for item in value]
@@ -84,11 +91,11 @@ def _plain_values(value: Any, *, hashed: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Everything that decides a build's bytes, and nothing that does not (paths, workers, ranks).
+    """The settings and tasks that determine the bytes of a build, without paths, workers and ranks.
 
     Attributes:
-        config: with the layout's cameras and numeric streams filled in.
-        tasks: sorted by name.
+        config: settings, with the cameras and numeric streams of the recordings added to the layout.
+        tasks: tasks, sorted by name.
     """
 
     config: BuildConfig
@@ -96,34 +103,34 @@ class BuildPlan:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout all tasks count under."""
+        """The token layout of all tasks."""
         return Layout(self.config.layout)
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting as JSON values, defaults written out, paths left out."""
-        whole = from_json(canonical_json(to_builtins(self.config)))
-        whole.pop("recordings")
-        for source in whole["samples"]:
+        """All settings as JSON values, with defaults; without the paths of recordings and the folders of sources."""
+        settings = from_json(canonical_json(to_builtins(self.config)))
+        settings.pop("recordings")
+        for source in settings["samples"]:
             source["path"] = Path(source["path"]).name
-        return whole
+        return settings
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the settings, the layout and the format."""
-        whole = {"settings": self.settings, "layout": self.layout.fingerprint, "format": FORMAT_VERSION}
-        return hashlib.sha256(canonical_json(whole)).hexdigest()
+        """The sha256 of the settings, the layout and the format version."""
+        content = {"settings": self.settings, "layout": self.layout.fingerprint, "format": FORMAT_VERSION}
+        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 def plan_build(config: BuildConfig, *, root: Path | None = None) -> BuildPlan:
-    """Opens every recording (without reading its media) and settles the layout.
+    """Opens all recordings without reading their media, and completes the token layout.
 
     Args:
-        config: with paths that can be opened from here.
-        root: where the relative paths of recording.toml files start, in place of what they say.
+        config: settings, with paths that can be opened from the current folder.
+        root: folder that replaces `recording.root` as the base of relative paths in recording.toml files.
 
     Raises:
-        ConfigError: nothing to build, or two tasks of one name.
+        ConfigError: the settings are invalid, there is nothing to build, or two tasks have the same name.
         DataError: a recording cannot be opened.
     """
     config.validate()
@@ -134,22 +141,22 @@ def plan_build(config: BuildConfig, *, root: Path | None = None) -> BuildPlan:
     ]
     tasks += [Task(sanitise_name(source.name), samples=source) for source in config.samples]
     tasks.sort(key=lambda task: task.name)
-    for before, after in itertools.pairwise(tasks):
-        if before.name == after.name:
+    for first, second in itertools.pairwise(tasks):
+        if first.name == second.name:
             raise ConfigError(
-                f"two inputs are called '{after.name}'",
-                hint="Give one another recording.name or samples.name.",
+                f"two inputs are called '{second.name}'",
+                hint="Change recording.name or samples.name of one of them.",
             )
     recordings = [task.recording for task in tasks if task.recording is not None]
     return BuildPlan(_fill_layout(config, recordings), tuple(tasks))
 
 
 def _fill_layout(config: BuildConfig, recordings: Sequence[Recording]) -> BuildConfig:
-    """The config with the recordings' cameras and numeric streams in its layout, where it does not list them itself.
+    """Returns the settings with the cameras and numeric streams of the recordings added to the layout.
 
     Raises:
-        ConfigError: a camera is not among those listed, or a numeric stream has other columns than listed or than in
-            another recording.
+        ConfigError: a camera is not in the layout's list, a numeric stream has another number of columns than in the
+            layout, or other columns than in another recording.
     """
     layout = config.layout
     cameras: set[str] = set()
@@ -162,31 +169,31 @@ def _fill_layout(config: BuildConfig, recordings: Sequence[Recording]) -> BuildC
             if stream.kind == "camera":
                 cameras.add(stream.name)
             if stream.kind in TABLE_KINDS | {"radar"} and isinstance(stream.source, TableSource):
-                mine = stream.source.columns()
-                first, theirs = columns.setdefault(stream.name, (recording.name, mine))
-                if mine != theirs:
+                names = stream.source.columns()
+                first, first_names = columns.setdefault(stream.name, (recording.name, names))
+                if names != first_names:
                     raise ConfigError(
-                        f"'{stream.name}' has columns {', '.join(mine)}, and in '{first}' {', '.join(theirs)}",
+                        f"'{stream.name}' has columns {', '.join(names)}, but in '{first}' {', '.join(first_names)}",
                         where=recording.path,
                         hint="Set the same columns = [...] in both descriptions.",
                     )
                 role = "action" if stream.kind == "action" else "observation"
-                added = NumericLayout(name=stream.name, width=len(mine), role=role)
-                if numeric.setdefault(stream.name, added).width != len(mine):
+                added = NumericLayout(name=stream.name, width=len(names), role=role)
+                if numeric.setdefault(stream.name, added).width != len(names):
                     raise ConfigError(
-                        f"'{stream.name}' has {len(mine)} columns ({', '.join(mine)}) and a width of "
+                        f"'{stream.name}' has {len(names)} columns ({', '.join(names)}), but a width of "
                         f"{numeric[stream.name].width} in the layout",
                         where="layout.numeric",
-                        hint=f"Set width = {len(mine)}.",
+                        hint=f"Set width = {len(names)}.",
                     )
     unlisted = sorted(cameras.difference(layout.cameras)) if layout.cameras else []
     if unlisted:
         raise ConfigError(
             f"the camera '{unlisted[0]}' is not listed",
             where="layout.cameras",
-            hint=f"{suggest(unlisted[0], layout.cameras)} Or add it, or set its policy to 'ignore'.",
+            hint=f"{suggest(unlisted[0], layout.cameras)} Add the camera, or set its policy to 'ignore'.",
         )
-    # Sorted, so that the order in which recordings are named does not change the vocabulary.
+    # The names are sorted, so that the order of the recordings does not change the vocabulary.
     listed = layout.cameras or tuple(sorted(cameras))
     fixed = [stream.name for stream in layout.numeric]
     streams = tuple(numeric[name] for name in [*fixed, *sorted(numeric.keys() - set(fixed))])

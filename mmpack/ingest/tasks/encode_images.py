@@ -1,4 +1,4 @@
-"""Frames to JPEG, frame windows to mp4 tubelets."""
+"""Encoding of frames as JPEG, and of consecutive frames as mp4 tubelets."""
 
 from __future__ import annotations
 
@@ -20,32 +20,38 @@ if TYPE_CHECKING:
     from mmpack.recording import Frame
 
 
-# Pixel formats whose planes libjpeg-turbo takes as they are, by chroma subsampling.
+# Pixel formats whose planes libjpeg-turbo accepts: full-range ones directly, limited-range ones after a conversion
+# of the range.
 _FULL_RANGE = {"yuvj420p", "yuvj422p", "yuvj444p"}
 _LIMITED = {"yuv420p": "yuvj420p", "yuv422p": "yuvj422p", "yuv444p": "yuvj444p"}
-# Matrices that JPEG's BT.601 planes agree with; 2 is unspecified, which decoders take for BT.601 as well.
+# Colour matrices that equal the BT.601 of JPEG. 2 means unspecified, which decoders treat as BT.601; 6 is SMPTE 170M.
 _BT601 = {int(Colorspace.ITU601), int(Colorspace.SMPTE170M), 2, 6}
 _TUBELET_TIME_BASE = Fraction(1, 1_000_000)
 
 
 def encode_image(frame: Frame, quality: int) -> tuple[bytes, str, int, int]:
-    """A frame as (bytes, extension, height, width); one that is encoded already is passed through untouched.
+    """Returns a frame as (bytes, extension, height, width); the bytes of an encoded frame are returned unchanged.
+
+    Args:
+        frame: encoded or decoded frame.
+        quality: JPEG quality of a decoded frame, 1 to 100.
 
     Raises:
-        DataError: the encoded picture is damaged in its header.
+        DataError: the header of an encoded image is damaged.
     """
     if frame.encoded is not None:
         height, width = image_size(frame.encoded, frame.extension, where=f"frame {frame.index}")
         return frame.encoded, frame.extension, height, width
     decoded = frame.decoded
     if decoded is None:
-        raise DataError("a frame without content", where=f"frame {frame.index}")
+        raise DataError("the frame has no content", where=f"frame {frame.index}")
     return _to_jpeg(decoded, quality), "jpg", decoded.height, decoded.width
 
 
 def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
-    """JPEG with libjpeg-turbo: planes go straight in where their matrix is JPEG's, through RGB where it is
-    another (BT.709).
+    """Encodes a decoded frame as JPEG with libjpeg-turbo.
+
+    Planes with JPEG's colour matrix are encoded directly; frames with another matrix (BT.709) are converted to RGB.
     """
     name = frame.format.name
     is_full = name in _FULL_RANGE or (name in _LIMITED and int(frame.color_range) == int(ColorRange.JPEG))
@@ -73,12 +79,17 @@ def _to_jpeg(frame: av.VideoFrame, quality: int) -> bytes:
 def encode_tubelet(
     frames: Sequence[av.VideoFrame], t_ns: Sequence[int], *, crf: int
 ) -> tuple[bytes, int, int]:
-    """Consecutive frames as a short H.264 mp4, its time zero at the first, stamps to the microsecond.
+    """Encodes consecutive frames as a short H.264 mp4 with time zero at the first frame.
 
-    Returns (mp4, height, width). Chroma at half the resolution needs even sides: an odd one loses its last pixel to scaling.
+    Chroma has half the resolution, so the sides must be even: a frame with an odd side is scaled down by one pixel.
 
-    One thread and no macroblock-tree: with it x264's bytes depend on uninitialised memory, and a rebuilt
-    shard would differ.
+    Args:
+        frames: decoded frames.
+        t_ns: timestamp of each frame; stored with a resolution of one microsecond.
+        crf: x264 quality, 0 (best) to 51.
+
+    Returns:
+        (mp4 bytes, height, width).
     """
     buffer = io.BytesIO()
     height, width = (max(2, side - side % 2) for side in (frames[0].height, frames[0].width))
@@ -86,14 +97,16 @@ def encode_tubelet(
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = _TUBELET_TIME_BASE
-        # What the planes mean: without it a decoder takes full-range or BT.709 colours for others.
+        # Without these fields a decoder misinterprets full-range or BT.709 colours.
         stream.codec_context.color_range = frames[0].color_range
         stream.codec_context.colorspace = frames[0].colorspace
+        # x264 uses one thread and no macroblock tree. With the tree, its output depends on uninitialised memory, and a
+        # rebuilt shard would differ.
         stream.thread_type = "NONE"
         stream.codec_context.thread_count = 1
         stream.options = {"preset": "veryfast", "crf": str(crf), "x264-params": "mbtree=0:threads=1"}
-        for frame, stamp in zip(frames, t_ns, strict=True):
-            picture = frame.reformat(
+        for frame, frame_ns in zip(frames, t_ns, strict=True):
+            image = frame.reformat(
                 width=width,
                 height=height,
                 format="yuv420p",
@@ -102,9 +115,9 @@ def encode_tubelet(
                 src_colorspace=frame.colorspace,
                 dst_colorspace=frame.colorspace,
             )
-            picture.pts = (stamp - t_ns[0]) // 1000
-            picture.time_base = _TUBELET_TIME_BASE
-            picture.pict_type = PictureType.NONE
-            container.mux(stream.encode(picture))
+            image.pts = (frame_ns - t_ns[0]) // 1000
+            image.time_base = _TUBELET_TIME_BASE
+            image.pict_type = PictureType.NONE
+            container.mux(stream.encode(image))
         container.mux(stream.encode(None))
     return buffer.getvalue(), height, width

@@ -1,4 +1,4 @@
-"""A synchronised recording as samples: media read once, in one forward pass, a slice at a time."""
+"""Encoding of a synchronised recording as samples, slice by slice, in one forward pass over its media."""
 
 from __future__ import annotations
 
@@ -26,20 +26,30 @@ from mmpack.shards.index import IndexEntry
 from mmpack.sync import MatchStatus, StreamMatch, SyncResult, interpolate_rows
 from mmpack.sync.synchronise import describe_failure
 
-#: A step between ticks longer than this many periods ends a run: what lies across it is not consecutive.
+#: Largest step between consecutive slices of a run, in tick periods.
 MAX_STEP_PERIODS = 1.5
-#: Decoded frames held back at once: 256 of 1080p are 800 MB.
+#: Largest number of decoded frames in memory at once; 256 frames of 1080p are 800 MB.
 MAX_BUFFERED_FRAMES = 256
-
-#: Encoded parts of a camera kept ready: enough to bridge a slow slice, few enough for 4K frames.
+#: Number of encoded parts of a camera that are computed ahead: enough to bridge a slow slice, few enough for 4K frames.
 PREFETCH_DEPTH = 8
-
+#: Largest number of channels that flac supports.
 MAX_FLAC_CHANNELS = 8
 
 
 @dataclass(frozen=True)
 class SlicePart:
-    """What one stream gives to one slice."""
+    """The members, arrays and metadata that one stream contributes to one slice; empty where it is absent.
+
+    Attributes:
+        members: (member name, bytes) of each file.
+        arrays: (array name, array) of each array of the numeric member.
+        camera: (stream name, height, width, number of frames) of an image or tubelet.
+        audio: (stream name, number of audio samples, rate in Hz).
+        numeric: (stream name, number of table rows).
+        texts: texts of the stream.
+        statistics: statistics of the numeric values.
+        metadata: description of the stream in the `json` member.
+    """
 
     members: tuple[tuple[str, bytes], ...] = ()
     arrays: tuple[tuple[str, NDArray[Any]], ...] = ()
@@ -53,9 +63,15 @@ class SlicePart:
 
 @dataclass(frozen=True)
 class EncodedSample:
-    """A sample ready to be written: its index row, its members, the statistics of its numbers."""
+    """A sample that is ready to be written.
 
-    row: IndexEntry
+    Attributes:
+        entry: index entry.
+        members: (member name, bytes) of each file, in the order of the tar.
+        statistics: statistics of the numeric values, by stream.
+    """
+
+    entry: IndexEntry
     members: list[tuple[str, bytes]]
     statistics: dict[str, NumericStatistics]
 
@@ -63,41 +79,46 @@ class EncodedSample:
 def encode_slices(
     result: SyncResult, config: ShardsConfig, *, skip: int = 0, threads: bool = False
 ) -> Iterator[EncodedSample]:
-    """The slices of a recording that passed, in order.
+    """Yields the slices of a recording that passed synchronisation, in order.
 
     Args:
-        result: the synchronised recording.
-        config: how media are written.
-        skip: slices at the start that are published already; their media are passed over without encoding.
-        threads: one decoding thread per camera.
+        result: synchronised recording.
+        config: encoding of the media.
+        skip: number of slices at the start that are already published; their media are not encoded.
+        threads: if True, every camera is decoded in a thread of its own.
 
     Raises:
         DataError: media cannot be read.
+        ConfigError: a setting does not fit the media.
     """
-    todo = np.flatnonzero(result.passed)[skip:]
-    tables = _tick_columns(result)
-    parts: dict[str, Iterator[SlicePart]] = {}
+    pending_ticks = np.flatnonzero(result.passed)[skip:]
+    columns = _compute_tick_columns(result)
+    streams: dict[str, Iterator[SlicePart]] = {}
     with ExitStack() as prefetchers:
-        # By name, which is also the order of a sample's description.
+        # Streams are sorted by name, which is also their order in the `json` member.
         for name, match in sorted(result.matches.items()):
-            pieces = _stream_parts(match, result, todo, config)
-            if pieces is None:
+            stream_parts = _encode_stream(match, result, pending_ticks, config)
+            if stream_parts is None:
                 continue
             if threads and match.stream.stream.kind == "camera":
                 # Decoders and encoders release the interpreter's lock, so one thread per camera uses as many cores.
-                prefetcher = Prefetcher(lambda part: part, pieces, threads=1, depth=PREFETCH_DEPTH)
-                parts[name] = prefetchers.enter_context(prefetcher)
+                prefetcher = Prefetcher(lambda part: part, stream_parts, threads=1, depth=PREFETCH_DEPTH)
+                streams[name] = prefetchers.enter_context(prefetcher)
             else:
-                parts[name] = pieces
-        for tick in todo.tolist():
-            pieces = {name: next(part) for name, part in parts.items()}
-            yield _sample(result, tables, tick, pieces)
+                streams[name] = stream_parts
+        for tick in pending_ticks.tolist():
+            parts = {name: next(stream_parts) for name, stream_parts in streams.items()}
+            yield _encode_slice(result, columns, tick, parts)
 
 
 def number_runs(result: SyncResult) -> NDArray[np.int64]:
-    """int64, shape (T,): number of the run of consecutive slices that each tick belongs to.
+    """Numbers the runs of consecutive slices.
 
-    A slice that was set aside, or a step of more than RUN_BREAK periods, ends a run.
+    A quarantined slice, or a step of more than `MAX_STEP_PERIODS` periods, ends a run.
+
+    Returns:
+        int64, shape (T,), for each tick the number of its run, ascending. The number of a tick that did not pass has
+        no meaning.
     """
     passed, t_ns = result.passed, result.ticks.t_ns
     breaks = np.zeros(len(t_ns), np.int64)
@@ -108,12 +129,12 @@ def number_runs(result: SyncResult) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _TickColumns:
-    """Facts of all T ticks, found for whole columns at once.
+    """Values of all T ticks, computed for whole columns at once.
 
     Attributes:
-        run: int64, shape (T,), of :func:`number_runs`.
-        residual_ns: int64, shape (T,): largest |residual| of the streams that are matched to one item.
-        absent: by stream, bool, shape (T,): ticks at which it fails its rule.
+        run: int64, shape (T,), run of each tick, from :func:`number_runs`.
+        residual_ns: int64, shape (T,), largest |residual| of the streams that are matched to one item per tick.
+        absent: bool, shape (T,), by stream: True at the ticks at which the stream fails its match rule.
     """
 
     run: NDArray[np.int64]
@@ -121,28 +142,29 @@ class _TickColumns:
     absent: dict[str, NDArray[np.bool_]]
 
 
-def _tick_columns(result: SyncResult) -> _TickColumns:
+def _compute_tick_columns(result: SyncResult) -> _TickColumns:
     residual_ns = np.zeros(len(result.passed), np.int64)
-    for found in result.matches.values():
-        if found.rule.policy in ("exact", "nearest"):
-            np.maximum(residual_ns, np.abs(found.residual_ns), out=residual_ns, where=found.has_item)
+    for match in result.matches.values():
+        if match.rule.policy in ("exact", "nearest"):
+            np.maximum(residual_ns, np.abs(match.residual_ns), out=residual_ns, where=match.has_item)
     absent = {
-        name: (found.status != MatchStatus.OK) & (found.status != MatchStatus.EMPTY)
-        for name, found in result.matches.items()
+        name: (match.status != MatchStatus.OK) & (match.status != MatchStatus.EMPTY)
+        for name, match in result.matches.items()
     }
     return _TickColumns(number_runs(result), residual_ns, absent)
 
 
-def _sample(
-    result: SyncResult, tables: _TickColumns, tick: int, parts: dict[str, SlicePart]
+def _encode_slice(
+    result: SyncResult, columns: _TickColumns, tick: int, parts: dict[str, SlicePart]
 ) -> EncodedSample:
+    """Merges the parts of all streams at one tick into a sample."""
     name, t_ns = result.recording.name, int(result.ticks.t_ns[tick])
-    run, residual_ns = int(tables.run[tick]), int(tables.residual_ns[tick])
-    arrays = {key: array for piece in parts.values() for key, array in piece.arrays}
-    members = [member for piece in parts.values() for member in piece.members]
+    run, residual_ns = int(columns.run[tick]), int(columns.residual_ns[tick])
+    arrays = {key: array for part in parts.values() for key, array in part.arrays}
+    members = [member for part in parts.values() for member in part.members]
     if arrays:
         members.append((NUMERIC_MEMBER, encode_npz(arrays)))
-    texts = tuple(text for piece in parts.values() for text in piece.texts)
+    texts = tuple(text for part in parts.values() for text in part.texts)
     description = {
         "version": 1,
         "kind": "slice",
@@ -152,71 +174,76 @@ def _sample(
         "t_ns": t_ns,
         "clock": result.clock.name,
         "residual_ns": residual_ns,
-        "streams": {stream: piece.metadata for stream, piece in parts.items() if piece.metadata},
+        "streams": {stream: part.metadata for stream, part in parts.items() if part.metadata},
         "absent": {
-            stream: describe_failure(found, tick)
-            for stream, found in result.matches.items()
-            if tables.absent[stream][tick]
+            stream: describe_failure(match, tick)
+            for stream, match in result.matches.items()
+            if columns.absent[stream][tick]
         },
     }
-    facts = SliceMetadata(
-        cameras=tuple(piece.camera for piece in parts.values() if piece.camera),
-        audio=tuple(piece.audio for piece in parts.values() if piece.audio),
-        numeric=tuple(piece.numeric for piece in parts.values() if piece.numeric),
+    metadata = SliceMetadata(
+        cameras=tuple(part.camera for part in parts.values() if part.camera),
+        audio=tuple(part.audio for part in parts.values() if part.audio),
+        numeric=tuple(part.numeric for part in parts.values() if part.numeric),
         text=texts,
     )
     key = f"{name}-{tick:08d}"
     text_bytes = sum(len(text.encode()) for text in texts)
-    row = IndexEntry(key, "slice", name, tick, run, t_ns, residual_ns, facts, text_bytes)
-    statistics = {stream: piece.statistics for stream, piece in parts.items() if piece.statistics}
-    return EncodedSample(row, [*members, ("json", canonical_json(description))], statistics)
+    entry = IndexEntry(key, "slice", name, tick, run, t_ns, residual_ns, metadata, text_bytes)
+    statistics = {stream: part.statistics for stream, part in parts.items() if part.statistics}
+    return EncodedSample(entry, [*members, ("json", canonical_json(description))], statistics)
 
 
-def _stream_parts(
+def _encode_stream(
     match: StreamMatch, result: SyncResult, pending_ticks: NDArray[np.int64], config: ShardsConfig
 ) -> Iterator[SlicePart] | None:
-    """One stream's pieces for the ticks in `todo`, or None for a stream without content (lidar, events)."""
+    """Returns the parts of one stream at `pending_ticks`, or None for a stream without content (lidar, events).
+
+    Raises:
+        DataError: the stream is a camera without images.
+    """
     stream = match.stream.stream
     source = stream.source
     if stream.kind == "camera" and isinstance(source, FrameSource):
         if match.rule.policy == "window":
-            return _tubelet_parts(match, source, pending_ticks, config)
-        return _image_parts(match, source, pending_ticks, config)
+            return _encode_tubelets(match, source, pending_ticks, config)
+        return _encode_images(match, source, pending_ticks, config)
     if stream.kind == "audio":
-        return _audio_parts(match, pending_ticks, config)
+        return _encode_audio_clips(match, pending_ticks, config)
     if stream.kind in TABLE_KINDS | {"radar"} and isinstance(source, TableSource):
-        return _numeric_parts(match, source, result, pending_ticks)
+        return _encode_table_rows(match, source, result, pending_ticks)
     if stream.kind == "text" and isinstance(source, TextSource):
-        return _text_parts(match, source, pending_ticks)
+        return _encode_texts(match, source, pending_ticks)
     if stream.kind == "camera":
         raise DataError(
-            "its pictures are not there, so no shards can be built from it",
+            "the image files are missing, so this camera cannot be built into shards",
             where=f"{result.recording.path}, stream '{stream.name}'",
-            hint="Only `mmpack sync` works on stamps alone.",
+            hint="Add the files, or set policy = 'ignore' for this stream; `mmpack sync` works without images.",
         )
     return None
 
 
-def _common_description(match: StreamMatch, tick: int, **more: Any) -> dict[str, Any]:
+def _describe_match(match: StreamMatch, tick: int, **details: Any) -> dict[str, Any]:
+    """Returns the description of a stream at a tick for the `json` member, with further `details`."""
     return {
         "policy": match.rule.policy,
         "t_ns": int(match.aligned_ns[tick]),
         "offset_ns": match.rule.offset_ns,
         "residual_ns": int(match.residual_ns[tick]),
         "tolerance_ns": match.rule.tolerance_ns,
-        **more,
+        **details,
     }
 
 
 def _is_present(match: StreamMatch) -> NDArray[np.bool_]:
-    """bool, shape (T,): ticks a stream has something good for.
+    """Returns bool, shape (T,): True at the ticks at which the stream has an item that satisfies its match rule.
 
-    An optional one that fails its rule is absent, not padded.
+    An optional stream that fails its rule is absent from the slice, not padded.
     """
     return match.has_item & (match.status == MatchStatus.OK)
 
 
-def _image_parts(
+def _encode_images(
     match: StreamMatch, source: FrameSource, pending_ticks: NDArray[np.int64], config: ShardsConfig
 ) -> Iterator[SlicePart]:
     present = _is_present(match)
@@ -230,11 +257,11 @@ def _image_parts(
         frame = next(frames)
         data, extension, height, width = encode_image(frame, config.jpeg_quality)
         member = f"{match.name}.{extension}"
-        facts = _common_description(match, tick, member=member, item=frame.index, height=height, width=width)
-        yield SlicePart(((member, data),), camera=(match.name, height, width, 1), metadata=facts)
+        metadata = _describe_match(match, tick, member=member, item=frame.index, height=height, width=width)
+        yield SlicePart(((member, data),), camera=(match.name, height, width, 1), metadata=metadata)
 
 
-def _tubelet_parts(
+def _encode_tubelets(
     match: StreamMatch, source: FrameSource, pending_ticks: NDArray[np.int64], config: ShardsConfig
 ) -> Iterator[SlicePart]:
     present = _is_present(match)
@@ -247,47 +274,57 @@ def _tubelet_parts(
         if not len(window):
             yield SlicePart()
             continue
-        shown = [next(frames) for _ in window]
-        decoded = [frame.decoded for frame in shown if frame.decoded is not None]
-        if len(decoded) != len(shown):
+        tubelet = [next(frames) for _ in window]
+        decoded = [frame.decoded for frame in tubelet if frame.decoded is not None]
+        if len(decoded) != len(tubelet):
             raise ConfigError(
-                "policy 'window' makes tubelets from video, and this camera is a folder of pictures",
+                "policy 'window' builds tubelets from video, but this camera is a folder of images",
                 where=f"stream '{match.name}'",
                 hint="Use policy = 'nearest'.",
             )
         first = int(match.first[tick])
-        stamps = match.stream.t_ns[first : first + len(shown)].tolist()
+        t_ns = match.stream.t_ns[first : first + len(tubelet)].tolist()
         member = f"{match.name}.mp4"
-        data, height, width = encode_tubelet(decoded, stamps, crf=config.tubelet_crf)
-        facts = _common_description(
-            match, tick, member=member, item=shown[0].index, height=height, width=width, stamps_ns=stamps
+        data, height, width = encode_tubelet(decoded, t_ns, crf=config.tubelet_crf)
+        metadata = _describe_match(
+            match, tick, member=member, item=tubelet[0].index, height=height, width=width, stamps_ns=t_ns
         )
-        yield SlicePart(((member, data),), camera=(match.name, height, width, len(shown)), metadata=facts)
+        yield SlicePart(
+            ((member, data),), camera=(match.name, height, width, len(tubelet)), metadata=metadata
+        )
 
 
 def _frames_in_order(name: str, source: FrameSource, items: list[int]) -> Iterator[Frame]:
-    """Frames in the order of `items`, from one forward pass over their source.
+    """Yields frames in the order of `items`, from one forward pass over their source.
 
-    A frame that is wanted again (windows that overlap) or only later (a repaired order) is kept until then.
-    Raises DataError if that would be more than MAX_KEPT_FRAMES of the stream `name` at once.
+    A frame that is needed again (overlapping windows) or only later (a corrected order) stays in memory until its
+    last use.
+
+    Args:
+        name: name of the stream, for messages.
+        source: source of the frames.
+        items: frame indices.
+
+    Raises:
+        DataError: more than `MAX_BUFFERED_FRAMES` frames would be in memory at once.
     """
-    last_use = {item: place for place, item in enumerate(items)}
-    coming = source.frames(sorted(last_use))
-    kept: dict[int, Frame] = {}
-    for place, item in enumerate(items):
-        while item not in kept:
-            frame = next(coming)
-            kept[frame.index] = frame
-            if len(kept) > MAX_BUFFERED_FRAMES:
+    last_use = {item: index for index, item in enumerate(items)}
+    ascending_frames = source.frames(sorted(last_use))
+    buffered: dict[int, Frame] = {}
+    for index, item in enumerate(items):
+        while item not in buffered:
+            frame = next(ascending_frames)
+            buffered[frame.index] = frame
+            if len(buffered) > MAX_BUFFERED_FRAMES:
                 raise DataError(
-                    f"more than {MAX_BUFFERED_FRAMES} frames would have to be kept to give frame {item}",
+                    f"frame {item} needs more than {MAX_BUFFERED_FRAMES} frames in memory",
                     where=f"stream '{name}'",
-                    hint="Shorten the windows that overlap, or write the frames in the order of their stamps.",
+                    hint="Shorten the overlapping windows, or write the frames in the order of their timestamps.",
                 )
-        yield kept[item] if last_use[item] > place else kept.pop(item)
+        yield buffered[item] if last_use[item] > index else buffered.pop(item)
 
 
-def _audio_parts(
+def _encode_audio_clips(
     match: StreamMatch, pending_ticks: NDArray[np.int64], config: ShardsConfig
 ) -> Iterator[SlicePart]:
     stream = match.stream.stream
@@ -301,7 +338,7 @@ def _audio_parts(
         first, count = int(match.first[tick]), int(match.count[tick])
         data = _encode_audio(read(first, first + count), timeline.rate_hz, config.audio)
         member = f"{match.name}.{config.audio}"
-        facts = _common_description(
+        metadata = _describe_match(
             match,
             tick,
             member=member,
@@ -310,14 +347,14 @@ def _audio_parts(
             rate_hz=timeline.rate_hz,
             channels=timeline.channels,
         )
-        yield SlicePart(((member, data),), audio=(match.name, count, timeline.rate_hz), metadata=facts)
+        yield SlicePart(((member, data),), audio=(match.name, count, timeline.rate_hz), metadata=metadata)
 
 
 def _encode_audio(samples: NDArray[np.int16], rate_hz: int, format_: str) -> bytes:
     buffer = io.BytesIO()
     if format_ == "flac" and samples.shape[1] > MAX_FLAC_CHANNELS:
         raise ConfigError(
-            f"flac holds {MAX_FLAC_CHANNELS} channels, and the sound has {samples.shape[1]}",
+            f"flac supports {MAX_FLAC_CHANNELS} channels, but the audio has {samples.shape[1]}",
             where="shards.audio",
             hint="Set audio = 'wav' in [shards].",
         )
@@ -325,7 +362,7 @@ def _encode_audio(samples: NDArray[np.int16], rate_hz: int, format_: str) -> byt
     return buffer.getvalue()
 
 
-def _numeric_parts(
+def _encode_table_rows(
     match: StreamMatch, source: TableSource, result: SyncResult, pending_ticks: NDArray[np.int64]
 ) -> Iterator[SlicePart]:
     values, columns = source.values(), source.columns()
@@ -334,24 +371,24 @@ def _numeric_parts(
         if not present[tick]:
             yield SlicePart()
             continue
-        rows, stamps = interpolate_rows(match, tick, int(result.ticks.t_ns[tick]), values, columns)
-        arrays = ((match.name, rows), (f"{match.name}.t_ns", stamps))
-        facts = _common_description(
+        rows, row_ns = interpolate_rows(match, tick, int(result.ticks.t_ns[tick]), values, columns)
+        arrays = ((match.name, rows), (f"{match.name}.t_ns", row_ns))
+        metadata = _describe_match(
             match, tick, member=NUMERIC_MEMBER, array=match.name, rows=len(rows), columns=list(columns)
         )
         yield SlicePart(
             arrays=arrays,
             numeric=(match.name, len(rows)),
             statistics=compute_statistics(columns, rows),
-            metadata=facts,
+            metadata=metadata,
         )
 
 
-def _text_parts(
+def _encode_texts(
     match: StreamMatch, source: TextSource, pending_ticks: NDArray[np.int64]
 ) -> Iterator[SlicePart]:
     texts, stream = source.texts(), match.stream
-    place = {int(item): number for number, item in enumerate(stream.items)}
+    index_by_item = {int(item): index for index, item in enumerate(stream.items)}
     for tick in pending_ticks.tolist():
         first, count = int(match.first[tick]), int(match.count[tick])
         if not count:
@@ -359,8 +396,8 @@ def _text_parts(
             continue
         entries: list[dict[str, Any]] = []
         for item in match.items[first : first + count].tolist():
-            number = place[item]
-            end_ns = int(stream.end_ns[number]) if stream.end_ns is not None else int(stream.t_ns[number])
-            entries.append({"t_ns": int(stream.t_ns[number]), "end_ns": end_ns, "text": texts[item]})
-        said = tuple(entry["text"] for entry in entries)
-        yield SlicePart(texts=said, metadata={"policy": match.rule.policy, "texts": entries})
+            index = index_by_item[item]
+            end_ns = int(stream.end_ns[index]) if stream.end_ns is not None else int(stream.t_ns[index])
+            entries.append({"t_ns": int(stream.t_ns[index]), "end_ns": end_ns, "text": texts[item]})
+        slice_texts = tuple(entry["text"] for entry in entries)
+        yield SlicePart(texts=slice_texts, metadata={"policy": match.rule.policy, "texts": entries})

@@ -1,4 +1,4 @@
-"""Stand-alone samples: texts, pictures with captions, speech with transcripts, from a jsonl or parquet file."""
+"""Reader of stand-alone samples: texts, images with captions, speech with transcripts, from jsonl or parquet."""
 
 from __future__ import annotations
 
@@ -22,60 +22,63 @@ from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.shards.index import IndexEntry
 
-#: One line of jsonl, one picture, one clip: larger ones are mistakes, not samples.
+#: Largest line of a jsonl file. Larger lines are mistakes, not samples.
 MAX_TEXT_BYTES = 64 << 20
+#: Largest image or audio file of a sample.
 MAX_MEDIA_BYTES = 1 << 30
 _IMAGE_SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
 _AUDIO_SUFFIXES = {".wav": "wav", ".flac": "flac", ".ogg": "ogg"}
 
 
 def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSample]:
-    """All samples of a source, in file order, from number `skip` on.
+    """Yields the samples of a source in file order, without the first `skip` ones.
 
     Raises:
-        DataError: the file or a sample cannot be read; names the row.
+        DataError: the file or a sample cannot be read; the error names the row.
     """
     path, name = Path(source.path), sanitise_name(source.name)
-    for number, record in enumerate(_read_records(path, source)):
-        if number < skip:
+    for ordinal, record in enumerate(_read_records(path, source)):
+        if ordinal < skip:
             continue
-        where = f"{path}, row {number}"
-        text = _text(record, source.text, where=where)
+        where = f"{path}, row {ordinal}"
+        text = _read_text(record, source.text, where=where)
         members: list[tuple[str, bytes]] = [("txt", text.encode())] if text else []
-        facts: SampleMetadata
+        metadata: SampleMetadata
         if source.kind == "text":
-            facts = TextMetadata(text)
+            metadata = TextMetadata(text)
         else:
-            member, data = _read_media(record, source, path.parent, where=where)
-            members.append((member, data))
-            facts = _media_metadata(source.kind, member, data, text, where=where)
-        key = f"{name}-{number:08d}"
-        extra = {
-            name: value for name, value in record.items() if name != source.text and _is_plain_value(value)
+            extension, data = _read_media(record, source, path.parent, where=where)
+            members.append((extension, data))
+            metadata = _read_media_metadata(source.kind, extension, data, text, where=where)
+        key = f"{name}-{ordinal:08d}"
+        other_columns = {
+            column: value
+            for column, value in record.items()
+            if column != source.text and _is_plain_value(value)
         }
         description = {
             "version": 1,
             "kind": source.kind,
             "recording": name,
-            "ordinal": number,
-            "source": extra,
+            "ordinal": ordinal,
+            "source": other_columns,
         }
         members.append(("json", canonical_json(description)))
-        row = IndexEntry(key, source.kind, name, number, number, 0, 0, facts, len(text.encode()))
-        yield EncodedSample(row, members, {})
+        entry = IndexEntry(key, source.kind, name, ordinal, ordinal, 0, 0, metadata, len(text.encode()))
+        yield EncodedSample(entry, members, {})
 
 
 def count_rows(source: SourceConfig) -> int:
-    """Rows of a source. Raises DataError."""
+    """Counts the samples of a source. Raises DataError."""
     path = require_file(Path(source.path), stream=source.name)
     if path.suffix == ".parquet":
-        with _parquet(path) as file:
+        with _open_parquet(path) as file:
             return file.metadata.num_rows
     return sum(1 for _ in _read_records(path, source))
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
             yield file
@@ -84,28 +87,31 @@ def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _read_records(path: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
+    """Yields the records of a jsonl or parquet file as dicts. Raises DataError."""
     require_file(path, stream=source.name)
     if path.suffix == ".parquet":
-        with _parquet(path) as file:
+        with _open_parquet(path) as file:
             for batch in file.iter_batches(batch_size=256):
                 yield from batch.to_pylist()
         return
     if path.suffix not in (".jsonl", ".json", ".ndjson"):
-        raise DataError("is neither jsonl nor parquet", where=str(path))
+        raise DataError("the file is neither jsonl nor parquet", where=str(path))
     with path.open("rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b"")):
+        for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT_BYTES + 1), b""), 1):
             if not line.strip():
                 continue
             try:
                 record = json.loads(line) if len(line) <= MAX_TEXT_BYTES else None
             except (ValueError, RecursionError) as error:
-                raise DataError(f"line {number + 1} is not JSON ({error})", where=str(path)) from None
+                raise DataError(f"line {number} is not JSON ({error})", where=str(path)) from None
             if not isinstance(record, dict):
-                raise DataError(f"line {number + 1} is not a JSON object of a sane size", where=str(path))
+                raise DataError(
+                    f"line {number} is not a JSON object of at most {MAX_TEXT_BYTES} bytes", where=str(path)
+                )
             yield record
 
 
-def _text(record: dict[str, Any], column: str, *, where: str) -> str:
+def _read_text(record: dict[str, Any], column: str, *, where: str) -> str:
     if column not in record:
         raise DataError(f"no column '{column}'", where=where, hint=suggest(column, record))
     value = record[column]
@@ -115,27 +121,32 @@ def _text(record: dict[str, Any], column: str, *, where: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"column '{column}' holds half of a surrogate pair, which is no text", where=where
+            f"column '{column}' holds half of a surrogate pair, which is not valid text", where=where
         ) from None
     return value
 
 
 def _read_media(record: dict[str, Any], source: SourceConfig, base: Path, *, where: str) -> tuple[str, bytes]:
-    name = _text(record, source.media, where=where)
+    """Reads the media file of a record; returns its extension and bytes. Raises DataError."""
+    name = _read_text(record, source.media, where=where)
     relative = Path(name)
     if ".." in relative.parts:
-        raise DataError(f"the path '{name}' leaves the source's folder", where=where)
-    known = _IMAGE_SUFFIXES if source.kind == "image_text" else _AUDIO_SUFFIXES
-    extension = known.get(relative.suffix.lower())
+        raise DataError(f"the path '{name}' is outside the source's folder", where=where)
+    extensions = _IMAGE_SUFFIXES if source.kind == "image_text" else _AUDIO_SUFFIXES
+    extension = extensions.get(relative.suffix.lower())
     if extension is None:
-        raise DataError(f"'{name}' is not of a known kind", where=where, hint=f"Known: {', '.join(known)}.")
+        raise DataError(
+            f"'{name}' has an unknown suffix",
+            where=where,
+            hint=f"Use a file with one of the suffixes {', '.join(extensions)}.",
+        )
     path = require_file(base / relative, stream=source.name)
     if path.stat().st_size > MAX_MEDIA_BYTES:
         raise DataError(f"'{name}' is larger than {MAX_MEDIA_BYTES} bytes", where=where)
     return extension, path.read_bytes()
 
 
-def _media_metadata(kind: str, extension: str, data: bytes, text: str, *, where: str) -> SampleMetadata:
+def _read_media_metadata(kind: str, extension: str, data: bytes, text: str, *, where: str) -> SampleMetadata:
     if kind == "image_text":
         height, width = image_size(data, extension, where=where)
         return ImageTextMetadata(height, width, text)
@@ -146,7 +157,7 @@ def _media_metadata(kind: str, extension: str, data: bytes, text: str, *, where:
     except soundfile.LibsndfileError as error:
         raise DataError(f"cannot be opened as audio ({error})", where=where) from None
     if info.frames <= 0:
-        raise DataError("a clip without samples", where=where)
+        raise DataError("the audio file has no audio samples", where=where)
     return SpeechMetadata(info.frames, info.samplerate, text)
 
 

@@ -1,4 +1,4 @@
-"""One task from start to finish: sync, gate, media, shards, and the record that says it is done."""
+"""Run of one task: synchronisation, quarantine check, encoding, shards, and the completion record."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from mmpack.sync.sync_report import recording_report, to_table
 
 
 class TaskRecord(Settings, frozen=True, kw_only=True):
-    """Says that a task is complete, and what it found.
+    """The completion record of a task.
 
     Fields:
-        fingerprint: of settings and inputs; a record with another one is of another build.
-        shards: how many it published.
-        report: of the sync; None for a stand-alone source.
+        fingerprint: fingerprint of settings and inputs; another fingerprint means another build.
+        shards: number of published shards.
+        report: sync report; None for a stand-alone source.
     """
 
     fingerprint: str
@@ -35,12 +35,13 @@ class TaskRecord(Settings, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class TaskProgress:
-    """How far a task is.
+    """The progress of a task.
 
     Attributes:
-        task: its name.
-        done, total: samples.
-        size_bytes: written since the last such message.
+        task: name of the task.
+        done: number of samples that have been written.
+        total: number of samples of the task.
+        size_bytes: bytes written since the last progress message.
     """
 
     task: str
@@ -50,24 +51,30 @@ class TaskProgress:
 
 
 def task_record_name(task: str) -> str:
-    """The task's completion record."""
+    """Returns the file name of a task's completion record."""
     return f"_build/tasks/{task}/done.json"
 
 
 def task_sync_name(task: str) -> str:
-    """The task's part of sync.parquet."""
+    """Returns the file name of a task's part of sync.parquet."""
     return f"_build/tasks/{task}/sync.parquet"
 
 
 def read_task_record(store: Store, task: str) -> TaskRecord | None:
-    """The completion record of a task; None if it is not complete. Raises IntegrityError for a damaged one."""
+    """Reads the completion record of a task; returns None if the task is not complete.
+
+    Raises:
+        IntegrityError: the record is damaged.
+    """
     name = task_record_name(task)
     if not store.exists(name):
         return None
     try:
         return from_json(store.read(name, limit=1 << 30), TaskRecord)
     except JSON_ERRORS as error:
-        raise IntegrityError(f"a damaged completion record ({error})", where=f"{store.url}/{name}") from None
+        raise IntegrityError(
+            f"the completion record is damaged ({error})", where=f"{store.url}/{name}"
+        ) from None
 
 
 def run_task(
@@ -78,26 +85,26 @@ def run_task(
     threads: bool = False,
     on_progress: Callable[[TaskProgress], None] | None = None,
 ) -> None:
-    """Does what is left of a task.
+    """Runs the part of a task that is not complete yet.
 
     Args:
-        plan: the build.
-        task: one of its tasks.
-        store: the target.
-        threads: one decoding thread per camera, for when there are more cores than tasks.
-        tell: told of progress.
+        plan: plan of the build.
+        task: task of the plan.
+        store: target of the build.
+        threads: if True, every camera is decoded in a thread of its own, for fewer tasks than cores.
+        on_progress: function that is called with the progress of the task.
 
     Raises:
-        ConfigError: the target holds this task from other settings or inputs.
+        ConfigError: the target contains this task, built from other settings or inputs.
         DataError: the input cannot be read.
-        QuarantineError: more slices than allowed were set aside.
-        StorageError: the target refuses.
+        QuarantineError: more slices would be quarantined than `max_quarantine` allows.
+        StorageError: the target cannot be read or written.
     """
     with store.lock_task(task.name):
-        _run(plan, task, store, threads=threads, on_progress=on_progress)
+        _run_locked(plan, task, store, threads=threads, on_progress=on_progress)
 
 
-def _run(
+def _run_locked(
     plan: BuildPlan,
     task: Task,
     store: Store,
@@ -111,15 +118,15 @@ def _run(
         return
     if finished is not None:
         raise ConfigError(
-            f"the target holds '{task.name}' built from other files",
+            f"the target contains '{task.name}' built from other files",
             where=store.url,
-            hint="Choose another --out, or add --overwrite to build it anew.",
+            hint="Choose another --out, or add --overwrite to rebuild the target.",
         )
     _prepare_task(store, task.name, fingerprint)
     records = read_records(store, task.name)
     skip = records[-1].done if records else 0
     done = skip
-    report, stream, total = _open_task(plan, task, store, skip=skip, threads=threads)
+    report, samples, total = _open_task(plan, task, store, skip=skip, threads=threads)
 
     def on_bytes(size: int) -> None:
         nonlocal done
@@ -132,37 +139,38 @@ def _run(
         task.name,
         plan.layout,
         shard_bytes=plan.config.shards.size_bytes,
-        earlier=records,
+        earlier_records=records,
         on_bytes=on_bytes,
     )
     if on_progress is not None:
         on_progress(TaskProgress(task.name, done, total, 0))
     try:
-        for sample in stream:
-            writer.add(sample.row, sample.members, sample.statistics)
+        for sample in samples:
+            writer.add(sample.entry, sample.members, sample.statistics)
         writer.close_shard()
     except BaseException:
         writer.discard()
         raise
     finally:
-        stream.close()
+        samples.close()
     record = TaskRecord(fingerprint=fingerprint, shards=len(writer.records), report=report)
     store.write(task_record_name(task.name), canonical_json(record))
 
 
 def _prepare_task(store: Store, task: str, fingerprint: str) -> None:
-    """Notes what the task is made from. Shards of an unfinished run from other files (since repaired) are
-    dropped first.
+    """Writes the fingerprint of a task before it runs.
+
+    Shards of an unfinished task with another fingerprint, for instance of a since repaired input, are deleted first.
     """
     name = f"_build/tasks/{task}/begun.json"
     if store.exists(name):
         if from_json(store.read(name, limit=1 << 20)) == fingerprint:
             return
         records = read_records(store, task)
-        for number, record in reversed(list(enumerate(records))):
-            # The record goes first: without it the shard does not count.
-            store.delete(record_name(task, number))
-            store.delete(part_name(task, number))
+        for shard_index, record in reversed(list(enumerate(records))):
+            # The record is deleted first, because a shard without its record is not part of the build.
+            store.delete(record_name(task, shard_index))
+            store.delete(part_name(task, shard_index))
             store.delete(record.name)
     store.write(name, canonical_json(fingerprint))
 
@@ -170,7 +178,7 @@ def _prepare_task(store: Store, task: str, fingerprint: str) -> None:
 def _open_task(
     plan: BuildPlan, task: Task, store: Store, *, skip: int, threads: bool
 ) -> tuple[dict[str, Any] | None, Any, int]:
-    """(sync report, generator of samples, number of samples) of a task."""
+    """Opens the input of a task; returns (sync report, generator of samples, number of samples)."""
     if task.samples is not None:
         return None, read_source(task.samples, skip=skip), count_rows(task.samples)
     assert task.recording is not None
@@ -179,27 +187,31 @@ def _open_task(
     store.write(task_sync_name(task.name), index.encode_parquet(to_table([result])))
     stream: Iterator[EncodedSample] = encode_slices(result, plan.config.shards, skip=skip, threads=threads)
     report = recording_report(result)
-    report.pop("path")  # where the input lay does not belong into what is built from it
+    report.pop("path")  # The location of the input must not change the bytes of the build.
     return report, stream, int(result.passed.sum())
 
 
 def check_quarantine_share(result: SyncResult, max_quarantine: float) -> None:
-    """Refuses a recording of which too much would be set aside. Raises QuarantineError with the commonest
-    reasons.
+    """Raises QuarantineError if too many slices of a recording are quarantined; the error lists the main reasons.
+
+    Args:
+        result: synchronised recording.
+        max_quarantine: largest allowed share of quarantined slices, 0 to 1.
     """
-    aside = result.quarantined_ordinals()
-    share = len(aside) / len(result.passed)
+    quarantined = result.quarantined_ordinals()
+    share = len(quarantined) / len(result.passed)
     if share <= max_quarantine:
         return
-    causes: dict[str, int] = {}
-    for tick in aside.tolist():
-        for name, why in result.failure_reasons(tick):
-            label = f"{name}: {why}"
-            causes[label] = causes.get(label, 0) + 1
-    worst = sorted(causes.items(), key=lambda item: -item[1])[:3]
-    named = "; ".join(f"{label} ({number} times)" for label, number in worst)
+    counts: dict[str, int] = {}
+    for tick in quarantined.tolist():
+        for name, failure in result.failure_reasons(tick):
+            reason = f"{name}: {failure}"
+            counts[reason] = counts.get(reason, 0) + 1
+    main_reasons = sorted(counts.items(), key=lambda item: -item[1])[:3]
+    reasons = "; ".join(f"{reason} ({count} times)" for reason, count in main_reasons)
     raise QuarantineError(
-        f"{len(aside)} of {len(result.passed)} slices ({share:.1%}) would be set aside, allowed are {max_quarantine:.1%}. {named}",
+        f"{len(quarantined)} of {len(result.passed)} slices ({share:.1%}) would be quarantined, but at most "
+        f"{max_quarantine:.1%} are allowed. {reasons}",
         where=result.recording.name,
-        hint="Look at `mmpack sync` of it; correct the description, or raise --max-quarantine.",
+        hint="Run `mmpack sync` on the recording, then correct its recording.toml or raise --max-quarantine.",
     )
