@@ -1,4 +1,4 @@
-"""Small media files and folders for the readers' tests."""
+"""Small media files and folders for the tests of the readers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ MS = 10**6
 S = 10**9
 
 
-def grey_level(number: int) -> int:
-    """Grey of frame `number`: far enough from its neighbours' to be told after lossy coding."""
-    return 20 + (number * 37) % 200
+def grey_level(index: int) -> int:
+    """Returns the grey level of frame `index`, which differs enough from its neighbours' to survive lossy coding."""
+    return 20 + (index * 37) % 200
 
 
 def write_video(
@@ -28,12 +28,12 @@ def write_video(
     *,
     b_frames: int = 0,
     earlier_ms: int = 0,
-    sound_s: float = 0,
+    audio_s: float = 0,
     options: dict[str, str] | None = None,
 ) -> None:
-    """A grey h264 video whose frames lie at `pts_ms`, less `earlier_ms`, and a sound track of noise in AAC.
+    """Writes a grey h264 video with frames at `pts_ms` minus `earlier_ms`, and `audio_s` seconds of noise in AAC.
 
-    Frames before 0 make the muxer write an edit list that hides them.
+    Frames before 0 make the muxer write an edit list that hides them. There is no audio track if `audio_s` is 0.
     """
     millisecond = Fraction(1, 1000)
     with av.open(str(path), "w", options=options or {}) as container:
@@ -46,11 +46,11 @@ def write_video(
             "x264-params": "b-adapt=0:scenecut=0",
         }
         video.time_base = video.codec_context.time_base = millisecond
-        audio: Any = container.add_stream("aac", rate=16_000, layout="mono") if sound_s else None
+        audio: Any = container.add_stream("aac", rate=16_000, layout="mono") if audio_s else None
         packets: list[Any] = []
-        for number, pts in enumerate(pts_ms):
+        for index, pts in enumerate(pts_ms):
             frame = av.VideoFrame.from_ndarray(
-                np.full((48, 64, 3), grey_level(number), np.uint8), format="rgb24"
+                np.full((48, 64, 3), grey_level(index), np.uint8), format="rgb24"
             )
             frame.pts, frame.time_base = pts, millisecond
             packets += video.encode(frame)
@@ -59,25 +59,25 @@ def write_video(
             packet.pts -= earlier_ms
             packet.dts -= earlier_ms
         if audio is not None:
-            packets += _sound(audio, sound_s)
+            packets += _encode_noise(audio, audio_s)
         for packet in sorted(packets, key=lambda packet: packet.dts * packet.time_base):
             container.mux(packet)
 
 
 def write_audio_track(path: Path, codec: str, seconds: float, options: dict[str, str] | None = None) -> None:
-    """A container with nothing but noise at 16 kHz."""
+    """Writes a container with a single audio track of noise at 16 kHz."""
     with av.open(str(path), "w", options=options or {}) as container:
         audio: Any = container.add_stream(codec, rate=16_000, layout="mono")
-        for packet in _sound(audio, seconds):
+        for packet in _encode_noise(audio, seconds):
             container.mux(packet)
 
 
 def noise(seconds: float) -> NDArray[np.int16]:
-    """Mono noise at 16 kHz, shape (samples,)."""
+    """Returns mono noise at 16 kHz, shape (samples,)."""
     return (np.random.default_rng(0).standard_normal(round(16_000 * seconds)) * 3_000).astype(np.int16)
 
 
-def _sound(audio: Any, seconds: float) -> list[Any]:
+def _encode_noise(audio: Any, seconds: float) -> list[Any]:
     raw = av.AudioFrame.from_ndarray(noise(seconds)[None], format="s16", layout="mono")
     raw.sample_rate, raw.pts, raw.time_base = 16_000, 0, Fraction(1, 16_000)
     frames = av.AudioResampler(format=audio.codec_context.format, layout="mono", rate=16_000).resample(raw)
@@ -85,25 +85,25 @@ def _sound(audio: Any, seconds: float) -> list[Any]:
 
 
 def write_wav(path: Path, seconds: float = 1.0) -> None:
-    """A mono wav file of noise at 16 kHz."""
+    """Writes a mono wav file of noise at 16 kHz."""
     soundfile.write(path, noise(seconds), 16_000, subtype="PCM_16")
 
 
-def write_image(path: Path, number: int = 0) -> None:
-    """A small grey JPEG."""
+def write_image(path: Path, index: int = 0) -> None:
+    """Writes a small JPEG with the grey level of frame `index`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), grey_level(number), np.uint8)))
+    path.write_bytes(simplejpeg.encode_jpeg(np.full((16, 16, 3), grey_level(index), np.uint8)))
 
 
 def write_recording_toml(folder: Path, text: str, *, clock: str = "boot") -> Path:
-    """A recording.toml of these [streams.*] tables, all on a clock called 'rig' of the domain `clock`."""
+    """Writes a recording.toml with the [streams.*] tables `text`, all on a clock 'car' of the domain `clock`."""
     path = folder / "recording.toml"
     path.write_text(
-        f'[recording]\nname = "made"\nclock = "rig"\n[clocks.rig]\ndomain = "{clock}"\n{text}\n', "utf-8"
+        f'[recording]\nname = "made"\nclock = "car"\n[clocks.car]\ndomain = "{clock}"\n{text}\n', "utf-8"
     )
     return path
 
 
 def imu_table(time: str = 'column = "t", unit = "ns"', path: str = "imu.csv", more: str = "") -> str:
-    """The table of a stream called 'imu'."""
+    """Returns the TOML table of a stream called 'imu'; `more` are further lines of the table."""
     return f'[streams.imu]\nkind = "imu"\npath = "{path}"\ntime = {{ {time} }}\n{more}'

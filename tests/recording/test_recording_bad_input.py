@@ -1,4 +1,4 @@
-"""Bad input: one error that names the file and the stream and says what to do."""
+"""Bad input of the readers: each case gives one error that names the file and the stream and has a hint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.recording.media_files import (
 UTC_US = 1_537_291_002_262_404
 CAMERA = '[streams.cam]\nkind = "camera"\npath = "cam.mp4"\n'
 MICROPHONE = '[streams.mic]\nkind = "audio"\npath = "mic.wav"\n'
-PICTURES = (
+IMAGES = (
     '[streams.cam]\nkind = "camera"\npath = "cam"\n'
     "time = { pattern = '_(\\d+)\\.(jpg|png)$', unit = \"UNIT\" }\n"
 )
@@ -43,30 +43,30 @@ def sync_folder(folder: Path, text: str, clock: str) -> SyncResult:
     return synchronise(recording, SyncConfig(reference="rate:10"))
 
 
-def refused(folder: Path, text: str, kind: type[MmpackError], *, clock: str = "boot") -> MmpackError:
-    """The error that opening and synchronising a folder ends with."""
+def expect_error(folder: Path, text: str, type_: type[MmpackError], *, clock: str = "boot") -> MmpackError:
+    """Opens and synchronises a folder and returns the error, which must have the type `type_` and a hint."""
     with pytest.raises(MmpackError) as caught:
         sync_folder(folder, text, clock)
-    assert type(caught.value) is kind
+    assert type(caught.value) is type_
     assert caught.value.hint
     assert "\n" not in str(caught.value)
     return caught.value
 
 
-def write_rows(path: Path, stamps: list[int], header: str = "t,ax") -> None:
-    path.write_text(header + "\n" + "".join(f"{t},0\n" for t in stamps))
+def write_rows(path: Path, times: list[int], header: str = "t,ax") -> None:
+    path.write_text(header + "\n" + "".join(f"{t},0\n" for t in times))
 
 
 def test_a_missing_camera_file(tmp_path: Path) -> None:
-    error = refused(tmp_path, CAMERA, DataError)
+    error = expect_error(tmp_path, CAMERA, DataError)
     assert "no such file" in error.message
     assert "cam.mp4" in error.where
     assert "'cam'" in error.where
 
 
-def test_a_missing_folder_of_pictures_and_an_empty_one(tmp_path: Path) -> None:
-    text = PICTURES.replace("UNIT", "us")
-    assert "cam" in refused(tmp_path, text, DataError).where
+def test_a_missing_and_an_empty_image_folder(tmp_path: Path) -> None:
+    text = IMAGES.replace("UNIT", "us")
+    assert "cam" in expect_error(tmp_path, text, DataError).where
     (tmp_path / "cam").mkdir()
     with pytest.raises(DataError, match="no JPEG or PNG") as caught:
         open_recordings(write_recording_toml(tmp_path, text))
@@ -76,30 +76,28 @@ def test_a_missing_folder_of_pictures_and_an_empty_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("flags", ["faststart", "moov at the end"])
 def test_a_truncated_mp4(tmp_path: Path, flags: str, share: float) -> None:
-    whole = tmp_path / "whole.mp4"
+    complete = tmp_path / "complete.mp4"
     write_video(
-        whole,
+        complete,
         [40 * k for k in range(100)],
-        sound_s=4,
+        audio_s=4,
         options={"movflags": "+faststart"} if "fast" in flags else {},
     )
-    data = whole.read_bytes()
+    data = complete.read_bytes()
     (tmp_path / "cam.mp4").write_bytes(data[: int(len(data) * share)])
     for text in (CAMERA, '[streams.cam]\nkind = "audio"\npath = "cam.mp4"\n'):
-        error = refused(tmp_path, text, DataError)
+        error = expect_error(tmp_path, text, DataError)
         assert "cam.mp4" in error.where
         assert "'cam'" in error.where
         assert "truncated" in str(error) or "Copy" in error.hint
-    shutil.copy(whole, tmp_path / "cam.mp4")
+    shutil.copy(complete, tmp_path / "cam.mp4")
     assert len(scan_packets(tmp_path / "cam.mp4", "v:0", stream="cam").pts) == 100
     assert len(scan_packets(tmp_path / "cam.mp4", "a:0", stream="cam").pts) >= 62
 
 
 @pytest.mark.parametrize(("codec", "name"), [("aac", "a.m4a"), ("pcm_s16le", "a.mov")])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
-def test_truncated_sound_is_not_taken_for_a_shorter_one(
-    tmp_path: Path, codec: str, name: str, share: float
-) -> None:
+def test_a_truncated_audio_track_raises(tmp_path: Path, codec: str, name: str, share: float) -> None:
     path = tmp_path / name
     write_audio_track(path, codec, 5.0, {"movflags": "+faststart"})
     scan_packets(path, "a:0", stream="mic")
@@ -111,7 +109,7 @@ def test_truncated_sound_is_not_taken_for_a_shorter_one(
 
 def test_a_truncated_mkv(tmp_path: Path) -> None:
     path = tmp_path / "cam.mkv"
-    write_video(path, [40 * k for k in range(100)], sound_s=4)
+    write_video(path, [40 * k for k in range(100)], audio_s=4)
     assert len(scan_packets(path, "v:0", stream="cam").pts) == 100
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     for spec in ("v:0", "a:0"):
@@ -120,17 +118,17 @@ def test_a_truncated_mkv(tmp_path: Path) -> None:
         assert "cam.mkv" in caught.value.where
 
 
-@pytest.mark.parametrize("content", [b"", b"RIFF", b"not a sound"])
-def test_a_wav_of_nothing(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"not an audio file"])
+def test_a_wav_without_valid_content(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mic.wav").write_bytes(content)
-    error = refused(tmp_path, MICROPHONE, DataError)
+    error = expect_error(tmp_path, MICROPHONE, DataError)
     assert "mic.wav" in error.where
     assert "'mic'" in error.where
     assert ("0 bytes" in error.message) == (content == b"")
 
 
 @pytest.mark.parametrize(
-    ("form", "subtype", "endian"),
+    ("format_", "subtype", "endian"),
     [
         ("WAV", "PCM_16", "FILE"),
         ("WAV", "FLOAT", "BIG"),
@@ -140,12 +138,12 @@ def test_a_wav_of_nothing(tmp_path: Path, content: bytes) -> None:
         ("FLAC", "PCM_16", "FILE"),
     ],
 )
-def test_a_truncated_sound_file(tmp_path: Path, form: str, subtype: str, endian: str) -> None:
+def test_a_truncated_audio_file(tmp_path: Path, format_: str, subtype: str, endian: str) -> None:
     path = tmp_path / "mic.wav"
-    soundfile.write(path, np.zeros(16_000), 16_000, format=form, subtype=subtype, endian=endian)
+    soundfile.write(path, np.zeros(16_000), 16_000, format=format_, subtype=subtype, endian=endian)
     data = path.read_bytes()
-    described = write_recording_toml(tmp_path, MICROPHONE)
-    assert open_recordings(described)[0].streams["mic"].audio_timeline.samples.tolist() == [16_000]
+    description = write_recording_toml(tmp_path, MICROPHONE)
+    assert open_recordings(description)[0].streams["mic"].audio_timeline.samples.tolist() == [16_000]
     for cut in (len(data) // 2, len(data) - 1):
         path.write_bytes(data[:cut])
         source = AudioFile(path, "mic")
@@ -157,47 +155,47 @@ def test_a_truncated_sound_file(tmp_path: Path, form: str, subtype: str, endian:
 def test_a_wav_written_to_a_pipe_has_no_size(tmp_path: Path) -> None:
     path = tmp_path / "mic.wav"
     write_wav(path)
-    whole = path.read_bytes()
-    at = whole.index(b"data") + 4
-    path.write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    data = path.read_bytes()
+    offset = data.index(b"data") + 4
+    path.write_bytes(data[:offset] + b"\xff" * 4 + data[offset + 4 :])
     assert AudioFile(path, "mic").timeline().samples.tolist() == [16_000]
-    path.write_bytes(whole[:at] + bytes(4) + whole[at + 4 :])
-    with pytest.raises(DataError, match="a header that says so") as caught:
+    path.write_bytes(data[:offset] + bytes(4) + data[offset + 4 :])
+    with pytest.raises(DataError, match="or its header declares none") as caught:
         AudioFile(path, "mic").timeline()
     assert "repair the header" in caught.value.hint
 
 
-def test_a_wav_with_other_chunks_is_whole(tmp_path: Path) -> None:
+def test_a_wav_with_further_chunks_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "mic.wav"
     write_wav(path)
     data = path.read_bytes()
-    at = data.index(b"data")
-    path.write_bytes(data[:at] + b"note" + (3).to_bytes(4, "little") + b"abc\0" + data[at:] + b"LIST")
+    offset = data.index(b"data")
+    path.write_bytes(data[:offset] + b"note" + (3).to_bytes(4, "little") + b"abc\0" + data[offset:] + b"LIST")
     (recording,) = open_recordings(write_recording_toml(tmp_path, MICROPHONE))
     assert recording.streams["mic"].audio_timeline.samples.tolist() == [16_000]
 
 
-def test_a_wav_of_a_header_alone(tmp_path: Path) -> None:
+def test_a_wav_with_only_a_header(tmp_path: Path) -> None:
     write_wav(tmp_path / "mic.wav", 0.0)
-    with pytest.raises(DataError, match="no samples") as caught:
+    with pytest.raises(DataError, match="no audio samples") as caught:
         open_recordings(write_recording_toml(tmp_path, MICROPHONE))[0].streams["mic"].audio_timeline  # noqa: B018
     assert "mic.wav" in caught.value.where
 
 
 def test_a_csv_without_the_time_column(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2], "time_ns,ax")
-    error = refused(tmp_path, imu_table('column = "t_ns", unit = "ns"'), DataError)
+    error = expect_error(tmp_path, imu_table('column = "t_ns", unit = "ns"'), DataError)
     assert "no column 't_ns'" in error.message
     assert "imu.csv" in error.where
     assert "'time_ns'" in error.hint
 
 
-def test_a_csv_of_a_header_alone(tmp_path: Path) -> None:
+def test_a_csv_with_only_a_header(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [])
-    assert "no items" in refused(tmp_path, imu_table(), DataError).message
+    assert "no items" in expect_error(tmp_path, imu_table(), DataError).message
 
 
-def test_a_csv_of_one_row_is_one_tick(tmp_path: Path) -> None:
+def test_a_csv_with_one_row_gives_one_tick(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [5 * S])
     result = synchronise(
         open_recordings(write_recording_toml(tmp_path, imu_table()))[0], SyncConfig(reference="rate:10")
@@ -207,7 +205,7 @@ def test_a_csv_of_one_row_is_one_tick(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("per_s", "unit", "kind", "advice"),
+    ("per_s", "unit", "type_", "suggestion"),
     [
         (10**3, "s", DataError, "ms"),
         (10**6, "ms", DataError, "us"),
@@ -217,29 +215,29 @@ def test_a_csv_of_one_row_is_one_tick(tmp_path: Path) -> None:
         (10**3, "us", ClockError, "Read as ms "),
     ],
 )
-def test_epoch_stamps_in_the_wrong_unit_name_the_right_one(
-    tmp_path: Path, per_s: int, unit: str, kind: type[MmpackError], advice: str
+def test_epoch_times_in_the_wrong_unit_suggest_the_right_one(
+    tmp_path: Path, per_s: int, unit: str, type_: type[MmpackError], suggestion: str
 ) -> None:
     write_rows(tmp_path / "imu.csv", [(UTC_US + k * 10_000) * per_s // 10**6 for k in range(50)])
-    error = refused(tmp_path, imu_table(f'column = "t", unit = "{unit}"'), kind, clock="utc")
+    error = expect_error(tmp_path, imu_table(f'column = "t", unit = "{unit}"'), type_, clock="utc")
     assert "imu" in error.where
-    assert advice in error.hint
+    assert suggestion in error.hint
 
 
-def test_the_year_2464(tmp_path: Path) -> None:
+def test_times_in_the_year_2464(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [15_600_000_000 + k for k in range(50)])
-    error = refused(tmp_path, imu_table('column = "t", unit = "s"'), DataError, clock="utc")
+    error = expect_error(tmp_path, imu_table('column = "t", unit = "s"'), DataError, clock="utc")
     assert "2464" in error.message
     assert "imu.csv" in error.where
 
 
 @pytest.mark.parametrize("unit", ["us", "ns"])
-def test_pictures_named_in_another_unit(tmp_path: Path, unit: str) -> None:
+def test_image_names_with_times_in_another_unit(tmp_path: Path, unit: str) -> None:
     for k in range(3):
-        stamp = UTC_US + k * 100_000
-        write_image(tmp_path / "cam" / f"a_{stamp * 1000 if unit == 'us' else stamp}.jpg")
-    error = refused(
-        tmp_path, PICTURES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc"
+        time_us = UTC_US + k * 100_000
+        write_image(tmp_path / "cam" / f"a_{time_us * 1000 if unit == 'us' else time_us}.jpg")
+    error = expect_error(
+        tmp_path, IMAGES.replace("UNIT", unit), DataError if unit == "us" else ClockError, clock="utc"
     )
     assert "cam" in error.where
     assert "ns" in error.hint if unit == "us" else "us" in error.hint
@@ -251,31 +249,31 @@ def test_float_nanoseconds_in_a_csv(tmp_path: Path) -> None:
         for k in range(9)
     )
     (tmp_path / "imu.csv").write_text("t,ax\n" + lines)
-    error = refused(tmp_path, imu_table(), DataError, clock="utc")
+    error = expect_error(tmp_path, imu_table(), DataError, clock="utc")
     assert "float64" in error.message
     assert "256 ns" in error.message
     assert "imu.csv" in error.where
     assert "row 0" in error.where
 
 
-def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -> None:
-    stamps = [5 * S + k * 10 * MS for k in range(400)]
-    broken = [t - 357 * MS if k % 4 == 3 else t for k, t in enumerate(stamps)]
-    write_rows(tmp_path / "imu.csv", broken)
-    error = refused(tmp_path, imu_table(), DataError)
+def test_many_timestamps_out_of_order_raise_and_few_are_excluded(tmp_path: Path) -> None:
+    t_ns = [5 * S + k * 10 * MS for k in range(400)]
+    many = [t - 357 * MS if k % 4 == 3 else t for k, t in enumerate(t_ns)]
+    write_rows(tmp_path / "imu.csv", many)
+    error = expect_error(tmp_path, imu_table(), DataError)
     assert "out of order" in error.message
     assert "imu" in error.where
-    few = [t - 25 * MS if k == 100 else t for k, t in enumerate(stamps)]
+    few = [t - 25 * MS if k == 100 else t for k, t in enumerate(t_ns)]
     write_rows(tmp_path / "imu.csv", few)
     result = synchronise(
         open_recordings(write_recording_toml(tmp_path, imu_table()))[0], SyncConfig(reference="rate:10")
     )
-    assert [(found.kind, found.count) for found in result.findings] == [("backward", 1)]
+    assert [(finding.kind, finding.count) for finding in result.findings] == [("backward", 1)]
     assert result.passed.all()
 
 
 @pytest.mark.parametrize(
-    ("text", "key", "near"),
+    ("text", "key", "nearest"),
     [
         (imu_table(more='colums = ["ax"]'), "streams.imu.colums", "columns"),
         (imu_table('colum = "t"'), "streams.imu.time.colum", "column"),
@@ -287,17 +285,17 @@ def test_many_stamps_out_of_order_refuse_and_few_are_set_aside(tmp_path: Path) -
         ),
     ],
 )
-def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, key: str, near: str) -> None:
+def test_an_unknown_key_suggests_the_nearest(tmp_path: Path, text: str, key: str, nearest: str) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
-    error = refused(tmp_path, text, ConfigError)
+    error = expect_error(tmp_path, text, ConfigError)
     assert f"'{key}'" in error.message
-    assert f"'{near}'" in error.hint
+    assert f"'{nearest}'" in error.hint
     assert "recording.toml" in error.where
 
 
-def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> None:
+def test_an_unknown_kind_lists_the_known_ones(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
-    error = refused(tmp_path, imu_table().replace('"imu"', '"imux"', 1), ConfigError)
+    error = expect_error(tmp_path, imu_table().replace('"imu"', '"imux"', 1), ConfigError)
     assert "'imux'" in error.message
     assert "'streams.imu.kind'" in error.message
     assert "Did you mean 'imu'?" in error.hint
@@ -312,11 +310,14 @@ def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> 
         (CAMERA + 'end = "t"', "end"),
         (MICROPHONE + 'time = { column = "t" }', "time"),
         (MICROPHONE + 'track = "a:0"\ntime = { column = "t" }', "time"),
-        (PICTURES.replace("UNIT", "us") + 'track = "v:0"', "track"),
+        (IMAGES.replace("UNIT", "us") + 'track = "v:0"', "track"),
         (imu_table(more='track = "s:0"'), "track"),
         (imu_table(more='text = "words"'), "text"),
-        ('[streams.said]\nkind = "text"\npath = "a.srt"\nend = "stop"', "end"),
-        ('[streams.said]\nkind = "text"\npath = "imu.csv"\ntrack = "s:0"\ntime = { column = "t" }', "track"),
+        ('[streams.speech]\nkind = "text"\npath = "a.srt"\nend = "stop"', "end"),
+        (
+            '[streams.speech]\nkind = "text"\npath = "imu.csv"\ntrack = "s:0"\ntime = { column = "t" }',
+            "track",
+        ),
         (
             '[streams.hit]\nkind = "event"\ntime = { path = "imu.csv", column = "t" }\ncolumns = ["ax"]',
             "columns",
@@ -325,43 +326,43 @@ def test_a_word_that_a_key_does_not_take_names_those_it_does(tmp_path: Path) -> 
         (imu_table('column = "t", file_column = "ax"'), "time.file_column"),
         (imu_table('column = "t", columns = ["t", "ax"]'), "time.columns"),
         (imu_table('column = "t", columns = ["t", "ax"], unit = "gps_week_s"'), "time.column"),
-        (PICTURES.replace('unit = "UNIT"', 'column = "t"'), "time.column"),
+        (IMAGES.replace('unit = "UNIT"', 'column = "t"'), "time.column"),
     ],
 )
-def test_a_key_that_would_not_be_read_is_refused(tmp_path: Path, text: str, key: str) -> None:
+def test_a_key_that_would_not_be_read_raises(tmp_path: Path, text: str, key: str) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
     write_wav(tmp_path / "mic.wav")
     write_video(tmp_path / "cam.mp4", [0, 40])
     (tmp_path / "a.srt").write_text("1\n00:00:01,000 --> 00:00:02,500\nLeft.\n")
     if "pattern" in text:
         (tmp_path / "cam").mkdir()
-    error = refused(tmp_path, text, ConfigError)
+    error = expect_error(tmp_path, text, ConfigError)
     assert f"key '{key}' has no meaning" in error.message
     assert "[streams." in error.where
 
 
-def test_a_map_is_stated_or_fitted(tmp_path: Path) -> None:
+def test_a_clock_map_with_offset_and_pairs_raises(tmp_path: Path) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
     pair = '{ path = "imu.csv", column = "t" }'
     text = (
         imu_table()
-        + f"[[clock_maps]]\nsource = 'rig'\ntarget = 'media'\npairs = {{ source = {pair}, target = {pair} }}\n"
+        + f"[[clock_maps]]\nsource = 'car'\ntarget = 'media'\npairs = {{ source = {pair}, target = {pair} }}\n"
     )
-    assert "beside pairs" in refused(tmp_path, text + 'offset = "1s"', ConfigError).message
+    assert "next to pairs" in expect_error(tmp_path, text + 'offset = "1s"', ConfigError).message
 
 
 @pytest.mark.parametrize(
-    ("content", "what"), [("a = " + "[" * 20_000, "too deeply"), ("a = " + "1" * 20_000, "not valid TOML")]
+    ("content", "message"), [("a = " + "[" * 20_000, "too deeply"), ("a = " + "1" * 20_000, "not valid TOML")]
 )
-def test_a_description_that_no_parser_gets_through(tmp_path: Path, content: str, what: str) -> None:
+def test_a_recording_toml_that_cannot_be_parsed(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "recording.toml").write_text(content)
-    with pytest.raises(ConfigError, match=what) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         open_recordings(tmp_path)
     assert "recording.toml" in caught.value.where
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "message"),
     [
         ('[streams.imu]\nkind = "lidaar"\npath = "imu.csv"\n', "lidaar"),
         ('[streams.imu]\nkind = "imu"\npath = "imu.csv"\n', "needs time"),
@@ -373,51 +374,49 @@ def test_a_description_that_no_parser_gets_through(tmp_path: Path, content: str,
         ("[streams.imu\n", "not valid TOML"),
     ],
 )
-def test_a_description_that_cannot_be(tmp_path: Path, text: str, what: str) -> None:
+def test_an_invalid_recording_toml(tmp_path: Path, text: str, message: str) -> None:
     write_rows(tmp_path / "imu.csv", [1, 2])
-    with pytest.raises(ConfigError, match=what) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         open_recordings(write_recording_toml(tmp_path, text))
     assert "recording.toml" in caught.value.where
 
 
-def test_stamps_and_frames_of_different_number(tmp_path: Path) -> None:
+def test_different_numbers_of_timestamps_and_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "cam.mp4", [40 * k for k in range(20)])
     write_rows(tmp_path / "cam.csv", [5 * S + k * 40 * MS for k in range(19)])
     text = CAMERA + 'time = { path = "cam.csv", column = "t", unit = "ns" }\n'
-    error = refused(tmp_path, text, DataError)
-    assert "20 frames but 19 stamps" in error.message
+    error = expect_error(tmp_path, text, DataError)
+    assert "20 frames but 19 timestamps" in error.message
     assert "cam.mp4" in error.where
 
 
-def test_pictures_of_one_stamp_are_one_picture_twice(tmp_path: Path) -> None:
+def test_images_with_equal_timestamps_are_duplicates(tmp_path: Path) -> None:
     for k in range(12):
         write_image(tmp_path / "cam" / f"a_{k * 100}.jpg", k)
     write_image(tmp_path / "cam" / "b_500.jpg", 99)
-    text = PICTURES.replace("UNIT", "ms")
+    text = IMAGES.replace("UNIT", "ms")
     (recording,) = open_recordings(write_recording_toml(tmp_path, text))
     result = synchronise(recording)
     assert len(result.ticks.t_ns) == 12
-    assert [(found.kind, found.count) for found in result.findings if found.severity == "fault"] == [
+    assert [(finding.kind, finding.count) for finding in result.findings if finding.severity == "fault"] == [
         ("duplicate", 1)
     ]
     source = recording.streams["cam"].source
     assert isinstance(source, FrameSource)
-    kept = [frame.encoded for frame in source.frames(result.matches["cam"].items.tolist())]
-    assert kept[5] == (tmp_path / "cam" / "a_500.jpg").read_bytes()
+    encoded = [frame.encoded for frame in source.frames(result.matches["cam"].items.tolist())]
+    assert encoded[5] == (tmp_path / "cam" / "a_500.jpg").read_bytes()
 
 
-def test_pictures_whose_names_hold_no_stamp_or_that_are_no_pictures(tmp_path: Path) -> None:
+def test_image_names_without_a_time_and_files_that_are_no_images(tmp_path: Path) -> None:
     write_image(tmp_path / "cam" / "front.jpg")
     with pytest.raises(DataError, match=r"does not match time\.pattern") as caught:
-        open_recordings(write_recording_toml(tmp_path, PICTURES.replace("UNIT", "us")))
+        open_recordings(write_recording_toml(tmp_path, IMAGES.replace("UNIT", "us")))
     assert "front.jpg" in caught.value.where
     (tmp_path / "cam" / "front.jpg").unlink()
     for k, content in enumerate([b"", b"GIF89a", b"\x89PNG but a jpg"]):
         (tmp_path / "cam" / f"a_{k}.jpg").write_bytes(content)
     source = (
-        open_recordings(write_recording_toml(tmp_path, PICTURES.replace("UNIT", "s")))[0]
-        .streams["cam"]
-        .source
+        open_recordings(write_recording_toml(tmp_path, IMAGES.replace("UNIT", "s")))[0].streams["cam"].source
     )
     assert isinstance(source, FrameSource)
     for k in range(3):
@@ -430,7 +429,7 @@ def test_pictures_whose_names_hold_no_stamp_or_that_are_no_pictures(tmp_path: Pa
     "names",
     ["nothing", "a__CAM__x.jpg", "a__CAM__1.jpg\nrubbish\n", "a__CAM__0.jpg", "a__CAM__" + "9" * 30 + ".jpg"],
 )
-def test_a_list_of_names_that_cannot_be(tmp_path: Path, names: str) -> None:
+def test_an_invalid_list_of_names(tmp_path: Path, names: str) -> None:
     path = tmp_path / "names.txt"
     path.write_text(names)
     with pytest.raises(DataError) as caught:
@@ -446,10 +445,10 @@ def test_a_list_of_names_in_another_encoding(tmp_path: Path) -> None:
     assert "names.txt" in caught.value.where
 
 
-@pytest.mark.parametrize("stamp", ["abc", "", None, True, [1], 1.5e15, float("nan")])
-def test_a_timestamp_that_is_no_integer(tmp_path: Path, stamp: Any) -> None:
+@pytest.mark.parametrize("timestamp", ["abc", "", None, True, [1], 1.5e15, float("nan")])
+def test_a_timestamp_that_is_not_an_integer(tmp_path: Path, timestamp: Any) -> None:
     path = tmp_path / "sample_data.json"
-    path.write_text(json.dumps([{"filename": "samples/CAM/a.jpg", "timestamp": stamp}]))
+    path.write_text(json.dumps([{"filename": "samples/CAM/a.jpg", "timestamp": timestamp}]))
     with pytest.raises(DataError) as caught:
         open_recordings(path)
     assert "sample_data.json" in caught.value.where
@@ -467,7 +466,7 @@ def test_a_timestamp_that_is_no_integer(tmp_path: Path, stamp: Any) -> None:
         ("sample_data.json", '[{"is_key_frame": true}]'),
     ],
 )
-def test_tables_that_cannot_be(tmp_path: Path, table: str, content: str) -> None:
+def test_invalid_nuscenes_tables(tmp_path: Path, table: str, content: str) -> None:
     folder = tmp_path / "v1.0-mini"
     folder.mkdir()
     (folder / "sample.json").write_text('[{"token": "t", "scene_token": "s"}]')
@@ -479,7 +478,7 @@ def test_tables_that_cannot_be(tmp_path: Path, table: str, content: str) -> None
     assert "v1.0-mini" in caught.value.where
 
 
-def test_names_with_nanoseconds_are_read_as_such(tmp_path: Path) -> None:
+def test_names_with_nanoseconds_are_recognised(tmp_path: Path) -> None:
     path = tmp_path / "names.txt"
     path.write_text(f"a__CAM__{UTC_US}.jpg\nb__CAM__{UTC_US * 1000 + 1}.jpg\n")
     first, second = open_recordings(path)
@@ -488,7 +487,7 @@ def test_names_with_nanoseconds_are_read_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere", "a.bin", "empty"])
-def test_what_no_reader_knows(tmp_path: Path, name: str) -> None:
+def test_an_input_of_unknown_format(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.bin").write_bytes(b"\x00")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError) as caught:
@@ -498,7 +497,7 @@ def test_what_no_reader_knows(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1000, b"ftypisom"])
-def test_a_media_file_of_nothing(tmp_path: Path, content: bytes) -> None:
+def test_a_media_file_without_valid_content(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.mp4").write_bytes(content)
     with pytest.raises(DataError) as caught:
         open_recordings(tmp_path / "a.mp4")
