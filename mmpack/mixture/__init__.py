@@ -1,10 +1,10 @@
-"""Which data set the next document comes from, so that shares in tokens follow the phases exactly.
+"""The mixture: chooses the data set of each document so that shares in tokens follow the phases exactly.
 
-    schedule = schedule_of(phases, {"drives": 4_000_000_000, "texts": 90_000_000_000})
-    course = course_of(schedule, available=[16_000_000_000, None])
-    drawn = draw(course, zeros, lengths, offsets, until_tokens=16_777_216)
+    schedule = mixture_schedule(phases, {"drives": 4_000_000_000, "texts": 90_000_000_000})
+    curve = quota_curve(schedule, available=[16_000_000_000, None])
+    result = draw_documents(curve, zeros, lengths, offsets, until_tokens=16_777_216)
 
-numba is imported when a draw first needs it.
+numba is imported by the first call of `draw_documents`.
 """
 
 from __future__ import annotations

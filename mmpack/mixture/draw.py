@@ -1,40 +1,42 @@
-"""In what order documents are drawn, so that every data set keeps to its due tokens within one document.
+"""The order in which documents are drawn: every data set stays within one document of its quota.
 
-The rule. The course says how many tokens of each data set are due after t tokens, whatever was drawn. The next
-document of a data set is *released* once all before it are due, and its *deadline* is when it is due itself. Of the
-released documents the one with the earliest deadline is drawn: chairman assignment (Tijdeman, Discrete Mathematics
-32, 1980) with documents of any length, or worst-case fair queueing (WF²Q: Bennett and Zhang, INFOCOM 1996) with
-shares that change.
+*Rule.* The quota curve says how many tokens of each data set are due after t tokens of all data sets, whatever was
+drawn. The next document of a data set is *released* once all documents of the data set before it are due, and its
+*deadline* is the token count at which it is due itself. Of the released documents, the one with the earliest deadline
+is drawn. This is chairman assignment (Tijdeman, Discrete Mathematics 32, 1980) with documents of any length, or
+worst-case fair queueing (WF²Q: Bennett and Zhang, INFOCOM 1996) with shares that change.
 
-What holds. Let D_i be due, d_i drawn, L the longest document: |D_i − d_i| ≤ L for every data set after every draw,
-for any number of data sets, shares, changes of shares and lengths.
+*Bound.* Let D_i be the tokens due and d_i the tokens drawn of data set i, and L the length of the longest document.
+Then |D_i − d_i| ≤ L for every data set after every draw, for any number of data sets, any shares, any changes of
+shares and any lengths.
 
-*Never more than L ahead.* A document is drawn only once all before it are due, so d_i ≤ D_i before it and
-d_i − D_i is at most its length after it.
+*At most L ahead.* A document is drawn only once all documents before it are due. So d_i ≤ D_i before the draw, and
+d_i − D_i is at most the length of the document after the draw.
 
-*One is always released*: the sum of D_i − d_i is 0. If one is positive, that data set's next document is released;
-if all are 0, so is that of any data set whose share is positive now.
+*A document is always released.* The sum of D_i − d_i over all data sets is 0. If one difference is positive, the next
+document of its data set is released. If all are 0, the next document of any data set with a positive share now is
+released.
 
-*Never more than L behind.* Take a document J of length l with deadline T. Let t be the last time before J is done
-at which a document with a later deadline was drawn, and l' its length. All released then had later deadlines, so a
-data set with an earlier one had at least its due at t. What is drawn from t + l' until J is done has deadlines up
-to T: it was all due between t and T, which is T − t tokens at most, and J is done by T + l' ≤ T + L. (If there is no
-such t, it is done by T.) So J is begun by T + L − l, when no more than l + (L − l) = L of its data set is due beyond
-what was drawn before it.
+*At most L late.* Take a document J of length l with deadline T. Let t be the last time before J is complete at which
+a document with a later deadline was drawn, and l' the length of that document. All documents released at t had later
+deadlines, so a data set whose next document had an earlier deadline had drawn at least its due tokens at t. The
+documents drawn from t + l' until J is complete have deadlines up to T, so all their tokens became due between t and T:
+at most T − t tokens. Hence J is complete by T + l' ≤ T + L. (If there is no such t, J is complete by T.) So J is
+started by T + L − l, when at most l + (L − l) = L tokens of its data set are due beyond those drawn before J.
 
-Deadlines are compared as whole tokens, rounded down. That changes nothing above: of the documents that fall due
-before T + 1 at least one does so with a part of a token to spare, or all do at T; token counts are integers, so
-together they have T − t at most.
+Deadlines are compared as whole tokens, rounded down. This does not change the bound. Of the documents that become due
+before T + 1, either at least one becomes due a fraction of a token early, or all become due at T. Token counts are
+integers, so these documents have at most T − t tokens together.
 
-*Phases.* What is due does not jump at a boundary, so a data set that the new phase lacks may still come once, if it is
-behind and no other document is released. It never comes before its first phase begins.
+*Phases.* The tokens due are continuous at a phase boundary. So a data set that the new phase lacks may still be drawn
+once, if it is late and no other document is released. A data set is never drawn before its first phase begins.
 
-*Repeat caps.* A data set has run out once its tokens have reached what is available. The document that crosses the
-cap is drawn whole, and what is beyond the cap is in no share: for the course it is not counted. With caps of whole
-epochs there is none. L is then the longest part that counts, and D_i stops at the cap.
+*Repeat caps.* A data set is exhausted once its drawn tokens reach its available tokens. The document that crosses the
+cap is drawn completely; its tokens beyond the cap belong to no share, and the quota curve does not count them. Caps of
+whole epochs have no such tokens. L is then the longest counted part of a document, and D_i stops at the cap.
 
-What the order depends on. The tokens drawn of each data set are the whole state: releases and deadlines follow from
-them and the course. So a draw can be broken off anywhere, and draws can be taken back, by their numbers of tokens.
+*State.* The tokens drawn of each data set are the whole state: releases and deadlines follow from them and from the
+quota curve. So drawing can stop after any document, and draws can be undone by subtracting their tokens.
 """
 
 from __future__ import annotations
@@ -50,25 +52,28 @@ from mmpack.mixture.quota import QuotaCurve
 from mmpack.mixture.weights import SCALE
 
 _MAX_LENGTH = 1 << 24
-_STOP_REASONS: tuple[Literal["enough", "dry", "end"], ...] = ("enough", "dry", "end")
+_STOP_REASONS: tuple[Literal["enough", "exhausted", "end"], ...] = ("enough", "exhausted", "end")
+"""Names of the stop codes of :mod:`mmpack.mixture.draw_kernel`, by code."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawResult:
-    """What one call of `draw` has drawn.
+    """The result of one call of `draw_documents`.
 
     Attributes:
-        chosen: int16 (draws,), the data set of each draw, in order. The n-th draw of a data set in it is the n-th
-            document of its buffer.
-        tokens: int64 (datasets,), drawn by now, with what was drawn before: the state to go on from.
-        stop: "enough", as many tokens as wanted; "dry", a buffer has no next document, go on with a fuller one;
-            "end", the course has ended: the last phase is over, or all data sets of the phase have run out.
-        dry: the data set whose buffer ran dry; -1 if none did.
+        chosen: int16 (draws,), data set index of each draw, in order. The n-th draw of a data set is the n-th document
+            of its buffer.
+        tokens: int64 (datasets,), tokens drawn of each data set, including those drawn before the call: the state from
+            which the next call resumes.
+        stop: why drawing stopped. "enough": the requested number of tokens is reached. "exhausted": a buffer has no
+            next document; the next call needs a buffer with more documents. "end": the quota curve has ended, because
+            the last phase is over or all data sets of the phase are exhausted.
+        exhausted_dataset: index of the data set whose buffer has no next document; -1 unless `stop` is "exhausted".
     """
 
     chosen: NDArray[np.int16]
     tokens: NDArray[np.int64]
-    stop: Literal["enough", "dry", "end"]
+    stop: Literal["enough", "exhausted", "end"]
     exhausted_dataset: int
 
 
@@ -80,26 +85,27 @@ def draw_documents(
     *,
     until_tokens: int,
 ) -> DrawResult:
-    """Draw documents until a token count of the run is reached.
+    """Draws documents until a total number of tokens is reached.
 
-    The order does not depend on how much the buffers hold, nor on where a draw was broken off.
+    The order depends neither on the number of documents in the buffers nor on where earlier calls stopped.
 
     Args:
-        course: what is due.
+        curve: quota of each data set.
         drawn: int64 (datasets,), tokens of each data set drawn so far; zeros at the start. Not changed.
-        lengths: int32, tokens of the next documents, data set by data set, each in the order they are to be drawn.
-        offsets: int64 (datasets + 1,), where each data set's begin.
-        until_tokens: of all data sets together, counted from the start of the run; the document that reaches it is
-            the last.
+        lengths: int32 (documents,), tokens of the next documents of each data set, data set after data set, in the
+            order in which they are to be drawn.
+        offsets: int64 (datasets + 1,), index in `lengths` at which each data set begins.
+        until_tokens: number of tokens of all data sets together, counted from the start of the plan; the document that
+            reaches it is the last.
 
     Raises:
-        DataError: a length is not 1 to 16,777,216, or the arrays do not fit each other.
+        DataError: a length is not 1 to 16,777,216, or the shapes of the arrays do not match.
     """
     from mmpack.mixture.draw_kernel import draw_earliest_deadline
 
-    count = len(curve.available)
-    if drawn.shape != (count,) or offsets.shape != (count + 1,) or offsets[-1] != lengths.size:
-        raise DataError(f"tokens, buffers and offsets are not those of {count} data sets", where="draw")
+    num_datasets = len(curve.available)
+    if drawn.shape != (num_datasets,) or offsets.shape != (num_datasets + 1,) or offsets[-1] != lengths.size:
+        raise DataError(f"tokens, lengths and offsets do not match {num_datasets} data sets", where="draw")
     if lengths.size and not (lengths.min() >= 1 and lengths.max() <= _MAX_LENGTH):
         wrong = int(np.flatnonzero((lengths < 1) | (lengths > _MAX_LENGTH))[0])
         raise DataError(
@@ -107,24 +113,24 @@ def draw_documents(
             where=f"data set '{curve.schedule.datasets[int(np.searchsorted(offsets, wrong, 'right')) - 1]}'",
         )
     tokens = np.array(drawn, np.int64)
-    places = np.array(
+    quota_points = np.array(
         [
             curve.inverse(i, int(min(drawn_i, cap)))
             for i, (drawn_i, cap) in enumerate(zip(drawn, curve.available, strict=True))
         ],
         np.int64,
     )
-    chosen, stop, dry = draw_earliest_deadline(
+    chosen, stop, exhausted_dataset = draw_earliest_deadline(
         curve.segment_edges,
         curve.weights,
         curve.available,
-        places,
+        quota_points,
         tokens,
         lengths,
         offsets,
         int(until_tokens),
     )
-    return DrawResult(chosen, tokens, _STOP_REASONS[stop], int(dry))
+    return DrawResult(chosen, tokens, _STOP_REASONS[stop], int(exhausted_dataset))
 
 
 def tokens_after(
@@ -134,14 +140,14 @@ def tokens_after(
     lengths: NDArray[np.int32],
     offsets: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The state after some of a draw's documents, for taking back the others: pass the first k of `chosen`.
+    """Computes the state after the first k draws of a call of `draw_documents`, which undoes the other draws.
 
     Args:
-        course, drawn, lengths, offsets: as they were given to `draw`.
-        chosen: int16 (k,).
+        curve, drawn, lengths, offsets: the arguments of the call.
+        chosen: int16 (k,), the first k entries of `DrawResult.chosen`.
 
     Returns:
-        int64 (datasets,).
+        int64 (datasets,), tokens drawn of each data set.
     """
     counts = np.bincount(chosen, minlength=len(curve.available))
     ends = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
@@ -149,11 +155,13 @@ def tokens_after(
 
 
 def quota_lag(curve: QuotaCurve, drawn: NDArray[np.int64]) -> list[int]:
-    """Due less drawn of each data set, in parts of `SCALE` of a token: within one document of 0, always.
+    """Computes tokens due minus tokens drawn of each data set, in parts of 1 / `SCALE` of a token.
+
+    The absolute value is at most the longest document, after every draw.
 
     Args:
-        course: what is due.
-        drawn: int64 (datasets,), tokens drawn so far; beyond a cap they are not counted.
+        curve: quota of each data set.
+        drawn: int64 (datasets,), tokens drawn so far; tokens beyond a cap are not counted.
     """
     counted = [int(min(tokens, cap)) for tokens, cap in zip(drawn, curve.available, strict=True)]
     return [due - tokens * SCALE for due, tokens in zip(curve.tokens_at(sum(counted)), counted, strict=True)]

@@ -1,4 +1,4 @@
-"""`[[phases]]`: which data sets are mixed, in what shares, for how many tokens."""
+"""`[[phases]]`: the data sets of each phase, their shares and the number of tokens."""
 
 from __future__ import annotations
 
@@ -12,100 +12,119 @@ _SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
 
 def parse_token_count(text: int | str, *, where: str) -> int:
-    """A number of tokens: an integer, or text with a unit, as `"1.5T"` (k, M, B = G, T).
+    """Returns a positive number of tokens from an integer, or from text with a unit such as `"1.5T"` (k, M, B = G, T).
+
+    Args:
+        text: number of tokens.
+        where: location named by an error.
 
     Raises:
-        ConfigError: neither, or not above 0.
+        ConfigError: the text is not a whole number of tokens, or the number is not above 0.
     """
     if isinstance(text, str):
         match = _COUNT.fullmatch(text)
         if match is None:
-            raise ConfigError(f"'{text}' is no number of tokens", where=where, hint="Write it as in '1.5T'.")
-        whole, _, part = match[1].partition(".")
-        # In integers: 0.1T is 10**11 exactly.
-        digits = int(whole + part) * _SCALE[match[2]]
-        tokens, rest = divmod(digits, 10 ** len(part))
-        if rest:
-            raise ConfigError(f"'{text}' is no whole number of tokens", where=where)
+            raise ConfigError(
+                f"'{text}' is not a number of tokens",
+                where=where,
+                hint="Write it with a unit, such as '1.5T'.",
+            )
+        integer_part, _, fraction = match[1].partition(".")
+        # Integer arithmetic keeps the value exact: 0.1T is 10**11.
+        scaled = int(integer_part + fraction) * _SCALE[match[2]]
+        tokens, remainder = divmod(scaled, 10 ** len(fraction))
+        if remainder:
+            raise ConfigError(f"'{text}' is not a whole number of tokens", where=where)
     else:
         tokens = text
     if tokens < 1:
-        raise ConfigError(f"{tokens} tokens are none", where=where)
+        raise ConfigError(f"at least one token is needed, not {tokens}", where=where)
     return tokens
 
 
 class PhaseConfig(Settings, frozen=True, kw_only=True):
-    """One `[[phases]]` table. A data set's share is P(i) ∝ weight(i) · tokens(i)^(1/T) over the phase's data sets.
+    """One `[[phases]]` table.
 
-    T = 1 keeps the data sets' sizes, T above 1 flattens them, T below 1 amplifies them.
+    The share of data set i is P(i) ∝ weight(i) · tokens(i)^(1/T) over the data sets of the phase. T = 1 keeps the sizes
+    of the data sets, T above 1 flattens them, T below 1 amplifies them.
 
     Raises:
-        ConfigError: a temperature is not above 0, a weight or share is negative, shares stand beside weights, or a data
-            set is named twice, or weighed though it is not among those named.
+        ConfigError: a temperature is not positive and finite, a weight or share is negative or not finite, `shares` is
+            combined with `weights` or `temperature`, `datasets` is empty or lists a data set twice, `weights` or
+            `shares` has a data set that `datasets` does not list, or a temperature ramp has no `tokens`.
     """
 
     name: str
-    """Of the phase, as in "cold"."""
+    """Name of the phase, such as "cold"."""
     tokens: int | str | None = None
-    """How long it lasts, as in `"1T"`; left out in the last phase, which then goes on while there is data."""
+    """Number of tokens of the phase, such as `"1T"`; only the last phase may omit it and then lasts as long as there are
+    data."""
     temperature: float | tuple[float, float] = 1.0
-    """T, or (first, last): a ramp over the phase, linear in tokens; needs `tokens`."""
+    """Temperature T, or (first, last): a ramp over the phase, linear in tokens, which needs `tokens`."""
     datasets: tuple[str, ...] | None = None
-    """Data sets of this phase; left out: all, or those that `shares` names."""
+    """Data sets of this phase; if omitted, those of `shares`, or all data sets if `shares` is empty."""
     weights: dict[str, float] = {}
-    """Factor of a data set beside its size; 1 where it is not named."""
+    """Factors by which the shares of data sets are multiplied; 1 for a data set that is not listed."""
     shares: dict[str, float] = {}
-    """Explicit shares, in proportion, in place of sizes, temperature and weights."""
+    """Explicit shares in any unit, instead of sizes, temperature and weights."""
 
     def __post_init__(self) -> None:
         where = f"phases.{self.name}"
-        for bound in self.temperatures:
-            if not 0 < bound < float("inf"):
-                raise ConfigError(f"temperature {bound} is not above 0", where=where)
+        for temperature in self.temperatures:
+            if not 0 < temperature < float("inf"):
+                raise ConfigError(f"temperature {temperature} is not positive and finite", where=where)
         if isinstance(self.temperature, tuple) and self.tokens is None:
-            raise ConfigError("a ramp needs an end", where=where, hint="Give the phase its tokens.")
+            raise ConfigError(
+                "a temperature ramp needs the number of tokens of its phase",
+                where=where,
+                hint="Set 'tokens' of the phase.",
+            )
         for key, table in (("weights", self.weights), ("shares", self.shares)):
             for name, value in table.items():
                 if not 0 <= value < float("inf"):
                     raise ConfigError(f"{value} is negative or not finite", where=f"{where}.{key}.{name}")
         if self.datasets == ():
             raise ConfigError(
-                "an empty list names no data set",
+                "the list of data sets is empty",
                 where=f"{where}.datasets",
-                hint="Name some, or leave it out for all.",
+                hint="List at least one data set, or omit 'datasets' to use all data sets.",
             )
         names = self.datasets or ()
         for name in names:
             if names.count(name) > 1:
-                raise ConfigError(f"'{name}' is named twice", where=f"{where}.datasets")
+                raise ConfigError(f"data set '{name}' is listed twice", where=f"{where}.datasets")
         if self.datasets:
             for name in {**self.weights, **self.shares}:
                 if name not in self.datasets:
                     raise ConfigError(
-                        f"'{name}' is weighed, and is none of the phase's datasets",
+                        f"data set '{name}' has a weight or share, but is not in 'datasets'",
                         where=where,
-                        hint=f"Add it to datasets. {suggest(name, self.datasets)}",
+                        hint=f"Add it to 'datasets'. {suggest(name, self.datasets)}",
                     )
             for name in self.datasets:
                 if self.shares and name not in self.shares:
                     raise ConfigError(
-                        f"'{name}' has no share", where=f"{where}.shares", hint="Give it one, or 0."
+                        f"data set '{name}' has no share",
+                        where=f"{where}.shares",
+                        hint="Add its share, which may be 0.",
                     )
         if self.shares and (self.weights or self.temperature != 1.0):
             raise ConfigError(
-                "shares are explicit, and weights or temperature would have no say", where=where
+                "'shares' cannot be combined with 'weights' or 'temperature'",
+                where=where,
+                hint="Remove 'shares', or remove 'weights' and 'temperature'.",
             )
 
     @property
     def temperatures(self) -> tuple[float, float]:
-        """(first, last)."""
+        """The first and the last temperature of the phase."""
         if isinstance(self.temperature, tuple):
             return self.temperature
         return self.temperature, self.temperature
 
     @property
     def num_tokens(self) -> int | None:
-        """Tokens of the phase; None if it has no end."""
+        """The number of tokens of the phase; None if the phase has no end."""
         return (
             None
             if self.tokens is None

@@ -1,12 +1,12 @@
-"""The course of a mixture: how many tokens of each data set are due once so many were drawn in all.
+"""The quota curve of a mixture: the tokens due to each data set as a function of all tokens drawn.
 
-A schedule says which shares are wanted. Its course says what comes of them when data sets may run out at their
-repeat caps: from then on the others of the phase share the part in proportion. It is known before the first
-document is drawn, from sizes and caps alone: the draw follows it within one document (`mmpack.mixture.draw`), and
-the forecast reads it.
+A schedule states the requested shares. Its quota curve also takes into account that data sets are exhausted at their
+repeat caps: from then on, the other data sets of the phase divide the share in proportion. The curve follows from sizes
+and caps alone, so it is known before the first document is drawn. The draw stays within one document of the curve
+(`mmpack.mixture.draw`), and the forecast reads it.
 
-This is generalised processor sharing (Parekh and Gallager, IEEE/ACM Transactions on Networking 1, 1993) with tokens
-for time, in integers.
+This is generalised processor sharing (Parekh and Gallager, IEEE/ACM Transactions on Networking 1, 1993) in integers,
+with tokens instead of time.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ from mmpack.mixture.schedule import MAX_TOKENS, MixtureSchedule
 from mmpack.mixture.weights import SCALE, integer_weights, split_proportionally
 
 NEVER = (1 << 63) - 1
-"""A token count that no run reaches, in place of infinity."""
+"""A token count that no plan reaches, used instead of infinity."""
 
 
 @dataclass(frozen=True, eq=False)
 class QuotaCurve:
-    """Tokens due to each data set, as a function of all tokens: linear in each segment.
+    """The tokens due to each data set as a function of all tokens drawn; linear in each segment.
 
     Attributes:
-        schedule: what it is the course of.
-        available: int64 (datasets,), tokens a data set may give in the whole run; `NEVER`: no cap.
-        start_tokens: int64 (segments,), where a segment begins; the first is 0, ascending.
-        weights: int64 (segments, datasets), tokens due per token drawn, in parts of `SCALE`; rows sum to it.
-        phase: int64 (segments,).
-        end_tokens: where it ends; None: never.
-        ends_by: "schedule", at the end of the last phase; "data", where all data sets of a phase have run out;
-            "never".
-        spent: (data set, tokens) in order: the data set has run out once that many tokens were drawn in all.
+        schedule: schedule from which the curve was computed.
+        available: int64 (datasets,), tokens that each data set may contribute to the whole plan; `NEVER` if it has no
+            cap.
+        start_tokens: int64 (segments,), token counts at which the segments begin, ascending from 0.
+        weights: int64 (segments, datasets), tokens due per token drawn, in parts of 1 / `SCALE`; each row sums to
+            `SCALE`.
+        phase: int64 (segments,), phase index of each segment.
+        end_tokens: token count at which the curve ends; None if it does not end.
+        ends_by: "schedule": the curve ends with the last phase; "data": it ends where all data sets of a phase are
+            exhausted; "never": it does not end.
+        exhausted: (data set index, tokens) of each exhausted data set, in order: the data set is exhausted once this
+            many tokens of all data sets were drawn.
     """
 
     schedule: MixtureSchedule
@@ -55,85 +58,90 @@ class QuotaCurve:
 
     @cached_property
     def segment_edges(self) -> NDArray[np.int64]:
-        """int64 (segments + 1,): `start_tokens`, then the end or `NEVER`."""
+        """The token counts between segments, int64 (segments + 1,): `start_tokens`, then the end or `NEVER`."""
         return np.append(self.start_tokens, NEVER if self.end_tokens is None else self.end_tokens)
 
     @cached_property
     def _tokens_exact(self) -> list[list[int]]:
-        """By data set: what is due at each edge but an infinite one, in parts of `SCALE`."""
+        """The tokens due to each data set at each segment edge, in parts of 1 / `SCALE`, as Python integers.
+
+        The value at an infinite last edge is only an upper bound.
+        """
         columns = []
         edges = self.segment_edges.tolist()
         for column in self.weights.T.tolist():
             due = [0]
             for start, stop, weight in zip(edges, edges[1:], column, strict=False):
-                # Past any run if the segment has no end: only a bound.
                 due.append(due[-1] + (stop - start) * weight)
             columns.append(due)
         return columns
 
     def tokens_at(self, tokens: int) -> list[int]:
-        """What is due to each data set once `tokens` were drawn in all, in parts of `SCALE`; sums to tokens · SCALE.
+        """Computes the tokens due to each data set once `tokens` tokens of all data sets were drawn.
 
-        Behind the end nothing more falls due.
+        The values are in parts of 1 / `SCALE` and sum to tokens · `SCALE`. They are constant after the end of the curve.
         """
         tokens = min(tokens, int(self.segment_edges[-1]))
         segment = (
             min(int(np.searchsorted(self.start_tokens, tokens, side="right")), len(self.start_tokens)) - 1
         )
-        more = tokens - int(self.start_tokens[segment])
+        tokens_in_segment = tokens - int(self.start_tokens[segment])
         return [
-            due[segment] + more * int(weight)
+            due[segment] + tokens_in_segment * int(weight)
             for due, weight in zip(self._tokens_exact, self.weights[segment], strict=True)
         ]
 
     def inverse(self, dataset: int, tokens: int) -> tuple[int, int, int]:
-        """Where `tokens` of a data set fall due.
+        """Computes the point of the curve at which `tokens` tokens of a data set are due.
 
         Returns:
-            (segment, whole tokens of the run, rest): after `whole + rest / weight` tokens, the weight being that of the
-            segment; or (segments, `NEVER`, 0) if they never do.
+            (segment, whole tokens, rest): the tokens are due once `whole tokens + rest / weight` tokens of all data sets
+            were drawn, where weight is the weight of the data set in the segment; (number of segments, `NEVER`, 0) if
+            the tokens never become due.
         """
-        wanted = tokens * SCALE
+        target = tokens * SCALE
         due = self._tokens_exact[dataset]
-        segment = bisect_left(due, wanted, 1) - 1
+        segment = bisect_left(due, target, 1) - 1
         if segment == len(self.start_tokens):
             return segment, NEVER, 0
-        start, more = int(self.start_tokens[segment]), wanted - due[segment]
-        if not more:
+        start, due_in_segment = int(self.start_tokens[segment]), target - due[segment]
+        if not due_in_segment:
             return segment, start, 0
-        whole, rest = divmod(more, int(self.weights[segment, dataset]))
-        return segment, start + whole, rest
+        steps, rest = divmod(due_in_segment, int(self.weights[segment, dataset]))
+        return segment, start + steps, rest
 
 
 def quota_curve(schedule: MixtureSchedule, available: Sequence[int | None]) -> QuotaCurve:
-    """The course of a schedule.
+    """Computes the quota curve of a schedule.
 
     Args:
-        schedule: wanted shares.
-        available: tokens that each data set may give in the whole run, its tokens times its repeat cap; None: no cap.
+        schedule: requested shares.
+        available: tokens that each data set may contribute to the whole plan, its tokens times its repeat cap; None if
+            it has no cap.
 
     Raises:
-        ConfigError: not one entry for each data set, one is negative, or those of the first phase are all 0.
+        ConfigError: the number of entries differs from the number of data sets, an entry is negative, or the entries of
+            all data sets of the first phase are 0.
     """
     if len(available) != len(schedule.datasets):
         raise ConfigError(f"{len(available)} caps for {len(schedule.datasets)} data sets", where="datasets")
     if any(tokens is not None and tokens < 0 for tokens in available):
-        raise ConfigError("a data set has less than no tokens", where="datasets")
-    # No run reaches a cap beyond MAX_TOKENS, and sums of such would pass 64 bits.
+        raise ConfigError("a data set has a negative number of available tokens", where="datasets")
+    # No plan reaches a cap above MAX_TOKENS, and sums of such caps would exceed 64 bits.
     caps = [NEVER if tokens is None or tokens > MAX_TOKENS else tokens for tokens in available]
-    builder = _Builder(caps)
+    builder = _CurveBuilder(caps)
     ends = [*schedule.start_tokens[1:].tolist(), schedule.end_tokens]
-    lasts = all(
-        builder.stage(weights, phase, end)
+    completed = all(
+        builder.add_stage(weights, phase, end)
         for weights, phase, end in zip(schedule.weights.tolist(), schedule.phase.tolist(), ends, strict=True)
     )
     if not builder.starts:
         raise ConfigError(
-            "none of its data sets may give a token",
+            "no data set of the phase may contribute a token",
             where=f"phases.{schedule.phases[0]}",
             hint="Raise max_epochs.",
         )
-    if not lasts:
+    if not completed:
         end_tokens, ends_by = builder.tokens, "data"
     else:
         end_tokens = schedule.end_tokens
@@ -146,47 +154,51 @@ def quota_curve(schedule: MixtureSchedule, available: Sequence[int | None]) -> Q
         np.array(builder.phases, np.int64),
         end_tokens,
         ends_by,
-        tuple(builder.spent),
+        tuple(builder.exhausted),
     )
 
 
-class _Builder:
-    """Stages to segments, in Python's integers: what is due passes 64 bits."""
+class _CurveBuilder:
+    """A builder of the segments of a quota curve from the stages of a schedule.
+
+    It computes with Python integers, because the tokens due in parts of 1 / `SCALE` exceed 64 bits.
+    """
 
     def __init__(self, caps: list[int]) -> None:
         self.starts: list[int] = []
         self.weights: list[list[int]] = []
         self.phases: list[int] = []
-        self.spent: list[tuple[int, int]] = []
+        self.exhausted: list[tuple[int, int]] = []
         self.tokens = 0
-        # What is not yet due of what is available, in parts of SCALE; None: no cap.
+        # The available tokens that are not yet due, in parts of 1 / SCALE; None for a data set without a cap.
         self._left = [None if cap == NEVER else cap * SCALE for cap in caps]
 
-    def stage(self, wanted: list[int], phase: int, end: int | None) -> bool:
-        """Appends a stage's segments; false if its data run out before its end."""
+    def add_stage(self, stage_weights: list[int], phase: int, end: int | None) -> bool:
+        """Appends the segments of a stage; returns False if all its data sets are exhausted before its end."""
         while end is None or self.tokens < end:
-            parts = [part if left != 0 else 0 for part, left in zip(wanted, self._left, strict=True)]
+            parts = [part if left != 0 else 0 for part, left in zip(stage_weights, self._left, strict=True)]
             if not any(parts):
                 return False
             weights = integer_weights(parts)
-            capped = [
+            tokens_to_caps = [
                 left // weight
                 for left, weight in zip(self._left, weights, strict=True)
                 if weight and left is not None
             ]
-            room = None if end is None else end - self.tokens
-            length = min((tokens for tokens in [*capped, room] if tokens is not None), default=None)
+            tokens_to_end = None if end is None else end - self.tokens
+            limits = [tokens for tokens in [*tokens_to_caps, tokens_to_end] if tokens is not None]
+            length = min(limits, default=None)
             if length:
-                self._segment(weights, phase, length)
+                self._append_segment(weights, phase, length)
             elif length is None:
-                self._segment(weights, phase, 0)
+                self._append_segment(weights, phase, 0)
                 return True
-            elif not self._last_token(parts, phase):
+            elif not self._append_final_token(parts, phase):
                 return False
         return True
 
-    def _segment(self, weights: list[int], phase: int, length: int) -> None:
-        """Appends a segment of `length` tokens; of an infinite one, 0."""
+    def _append_segment(self, weights: list[int], phase: int, length: int) -> None:
+        """Appends a segment of `length` tokens; 0 stands for an infinite segment."""
         self.starts.append(self.tokens)
         self.weights.append(weights)
         self.phases.append(phase)
@@ -196,26 +208,27 @@ class _Builder:
             if weight and left is not None:
                 self._left[i] = left - weight * length
                 if self._left[i] == 0:
-                    self.spent.append((i, self.tokens))
+                    self.exhausted.append((i, self.tokens))
 
-    def _last_token(self, parts: list[int], phase: int) -> bool:
-        """A segment of one token, in which a data set gets the fraction it has left and the others the rest.
+    def _append_final_token(self, parts: list[int], phase: int) -> bool:
+        """Appends a segment of one token in which a data set is exhausted within the token.
 
-        False if all of them have less than a token left.
+        The data set contributes the fraction that it has left, and the other data sets contribute the rest. Returns False
+        if all data sets together have less than one token left.
         """
         weights = [0] * len(parts)
         rest = SCALE
         while rest:
-            open_ = [
+            open_parts = [
                 part if self._left[i] is None or weights[i] < self._left[i] else 0  # type: ignore[operator]
                 for i, part in enumerate(parts)
             ]
-            if not any(open_):
+            if not any(open_parts):
                 return False
-            for i, more in enumerate(split_proportionally(rest, open_)):
+            for i, share in enumerate(split_proportionally(rest, open_parts)):
                 left = self._left[i]
-                taken = more if left is None else min(more, left - weights[i])
+                taken = share if left is None else min(share, left - weights[i])
                 weights[i] += taken
                 rest -= taken
-        self._segment(weights, phase, 1)
+        self._append_segment(weights, phase, 1)
         return True

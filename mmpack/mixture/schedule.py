@@ -1,4 +1,4 @@
-"""Phases to stages: which shares are in force from which token on."""
+"""The schedule of a mixture: phases divided into stages with constant shares."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from mmpack.mixture.weights import share_weights, temperature_weights
 from mmpack.settings import suggest
 
 RAMP_STAGES = 64
-"""Stages of a ramp: equally long in tokens, each with the temperature at its middle. From T = 3 to 5 a share is then
-within 1.2 % of itself of the smooth ramp's, for data sets two thousandfold apart."""
+"""Number of stages of a temperature ramp, equally long in tokens, each with the temperature at its middle.
+
+For a ramp from T = 3 to 5 and data sets whose sizes differ by a factor of 2,000, each share is within 1.2 % (relative)
+of the share of the smooth ramp.
+"""
 
 MAX_TOKENS = 1 << 60
-"""Of a run; far above what is trained on, and sums of it fit into 64 bits."""
+"""Largest number of tokens of a plan: far above any training run, and small enough that sums fit into 64 bits."""
 _MAX_DATASETS = 1 << 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MixtureSchedule:
-    """The shares of a run as its phases state them, before any data set runs out.
+    """The shares of a plan as its phases state them, without repeat caps.
 
     Attributes:
-        datasets: names, in the order of the columns.
-        phases: names.
-        start_tokens: int64 (stages,), tokens of the run at which a stage begins; the first is 0, ascending.
-        weights: int64 (stages, datasets), shares in parts of `SCALE`, which each row sums to.
-        phase: int64 (stages,), the phase that a stage belongs to.
-        end_tokens: tokens of all phases; None if the last one has no end.
+        datasets: names of the data sets, in the order of the columns of `weights`.
+        phases: names of the phases.
+        start_tokens: int64 (stages,), token counts at which the stages begin, ascending from 0.
+        weights: int64 (stages, datasets), shares in parts of 1 / `SCALE`; each row sums to `SCALE`.
+        phase: int64 (stages,), phase index of each stage.
+        end_tokens: tokens of all phases together; None if the last phase has no end.
     """
 
     datasets: tuple[str, ...]
@@ -45,7 +48,10 @@ class MixtureSchedule:
     end_tokens: int | None
 
     def canonical(self) -> dict[str, Any]:
-        """Plain data for a fingerprint: all that the order of documents depends on. Names of phases are not in it."""
+        """Returns plain data for a fingerprint: all values on which the order of documents depends.
+
+        The names of the phases are not included, because the order does not depend on them.
+        """
         return {
             "datasets": list(self.datasets),
             "start_tokens": self.start_tokens.tolist(),
@@ -54,60 +60,64 @@ class MixtureSchedule:
         }
 
     def stage_at(self, tokens: int) -> int:
-        """The stage in force once `tokens` were drawn; behind the end, the last one."""
+        """Returns the index of the stage that applies once `tokens` tokens were drawn; after the end, the last stage."""
         return int(np.searchsorted(self.start_tokens, tokens, side="right")) - 1
 
 
 def mixture_schedule(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -> MixtureSchedule:
-    """The stages of `phases` over data sets of given sizes.
+    """Builds the schedule of `phases` over data sets of known sizes.
 
     Args:
-        phases: one after the other; only the last may lack tokens.
-        tokens: name to tokens of one epoch, in the order that data sets are numbered in. One without tokens has no
-            share.
+        phases: phases in order; only the last may lack `tokens`.
+        tokens: tokens of one epoch by name of data set, in the order of the data set indices. A data set without tokens
+            has no share.
 
     Raises:
-        ConfigError: a phase names an unknown data set (with the nearest known one), has no data set with a positive
-            share, or lacks tokens and is not the last; no phases, or more tokens than `MAX_TOKENS`.
+        ConfigError: a phase names an unknown data set (the hint has the nearest known name), has no data set with a
+            positive share, or lacks `tokens` and is not the last; there are no phases or no data sets, or too many data
+            sets; the phases have more than `MAX_TOKENS` tokens.
     """
     if not phases:
-        raise ConfigError("no phases", where="phases", hint="Add a [[phases]] table.")
+        raise ConfigError("there are no phases", where="phases", hint="Add a [[phases]] table.")
     if not 1 <= len(tokens) <= _MAX_DATASETS:
-        raise ConfigError(f"{len(tokens)} data sets are not 1 to {_MAX_DATASETS}", where="datasets")
+        raise ConfigError(
+            f"the number of data sets, {len(tokens)}, is not 1 to {_MAX_DATASETS}", where="datasets"
+        )
     starts: list[int] = []
     weights: list[list[int]] = []
-    owners: list[int] = []
+    phase_indices: list[int] = []
     end: int | None = 0
-    for number, phase in enumerate(phases):
+    for index, phase in enumerate(phases):
         if end is None:
+            previous = phases[index - 1].name
             raise ConfigError(
-                f"it never begins, since '{phases[number - 1].name}' before it has no end",
+                f"the phase never begins, because the phase '{previous}' before it has no end",
                 where=f"phases.{phase.name}",
-                hint=f"Give '{phases[number - 1].name}' its tokens.",
+                hint=f"Set 'tokens' of '{previous}'.",
             )
         for start, row in _phase_stages(phase, tokens):
             starts.append(end + start)
             weights.append(row)
-            owners.append(number)
+            phase_indices.append(index)
         end = None if phase.num_tokens is None else end + phase.num_tokens
         if end is not None and end > MAX_TOKENS:
             raise ConfigError(
-                f"the phases so far have {end:,} tokens, more than {MAX_TOKENS:,}",
+                f"the phases up to this one have {end:,} tokens, more than {MAX_TOKENS:,}",
                 where=f"phases.{phase.name}",
-                hint="Check the unit.",
+                hint="Check the unit of 'tokens'.",
             )
     return MixtureSchedule(
         tuple(tokens),
         tuple(phase.name for phase in phases),
         np.array(starts, np.int64),
         np.array(weights, np.int64),
-        np.array(owners, np.int64),
+        np.array(phase_indices, np.int64),
         end,
     )
 
 
 def _phase_stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, list[int]]]:
-    """(tokens from the phase's start, weights) of each stage."""
+    """Returns (tokens after the start of the phase, weights) of each stage."""
     where = f"phases.{phase.name}"
     for key, names in (
         ("datasets", phase.datasets or ()),
@@ -127,22 +137,24 @@ def _phase_stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[i
     ]
     if not any(factors):
         raise ConfigError(
-            "no data set has a share in it",
+            "no data set has a positive share in the phase",
             where=where,
-            hint="Name one that has tokens, with a share or weight above 0.",
+            hint="List a data set that has tokens, and give it a share or weight above 0.",
         )
     if phase.shares:
         return [(0, share_weights(factors))]
     first, last = (Fraction(repr(float(value))) for value in phase.temperatures)
     if first == last or phase.num_tokens is None:
         return [(0, temperature_weights(list(tokens.values()), first, factors))]
-    count = min(RAMP_STAGES, phase.num_tokens)
+    num_stages = min(RAMP_STAGES, phase.num_tokens)
     return [
         (
-            phase.num_tokens * stage // count,
+            phase.num_tokens * stage // num_stages,
             temperature_weights(
-                list(tokens.values()), first + (last - first) * Fraction(2 * stage + 1, 2 * count), factors
+                list(tokens.values()),
+                first + (last - first) * Fraction(2 * stage + 1, 2 * num_stages),
+                factors,
             ),
         )
-        for stage in range(count)
+        for stage in range(num_stages)
     ]

@@ -1,9 +1,9 @@
-"""The plan: which documents go to which row, as a pure function of index, seed and mixture.
+"""The plan: the documents of every row, as a pure function of index, seed and mixture.
 
     plan = open_plan(config)
     plan.row(123456)
 
-No media are read here, and nothing depends on the number of ranks or workers.
+Planning reads no media, and rows do not depend on the number of ranks or workers.
 """
 
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ __all__ = [
     "read_state",
 ]
 
-# Worker processes and streams of samples plan nothing.
+# These names load on first use, because worker processes and sample streams do not plan.
 __getattr__ = make_lazy_getattr(
     globals(),
     {

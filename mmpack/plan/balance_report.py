@@ -1,4 +1,4 @@
-"""What each way to balance buys and costs, measured on the plan itself."""
+"""A comparison of the balance modes, measured on the plan itself."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from mmpack.packing import balance_rows
 from mmpack.plan.plan import Plan
 
 BalanceMode = Literal["rank", "step", "off"]
+"""A value of the setting `balance`."""
 BALANCE_MODES: tuple[BalanceMode, ...] = get_args(BalanceMode)
 
 
 @dataclass(frozen=True, slots=True)
 class BalanceReport:
-    """One way to balance, over some windows.
+    """The measurements of one balance mode over some windows.
 
     Attributes:
-        mode: setting `balance`.
-        utilisation: mean / largest cost of the ranks of a step, mean over steps: the share of a step in which a rank
-            works.
-        worst: that of the worst step.
-        length_spread: how unlike steps are in document length: deviation over steps of the length of the document
-            that a token lies in, relative to its mean.
-        share_error: how far a step's token shares are from the window's: half the sum of |differences|, mean over
-            steps.
-        fill: tokens / places.
+        mode: value of the setting `balance`.
+        utilisation: mean cost / largest cost of the ranks of a step, averaged over steps: the share of a step in which a
+            rank works.
+        worst: utilisation of the worst step.
+        length_spread: difference of steps in document length: standard deviation over steps, divided by the mean, of the
+            length of the document that contains a random token of the step.
+        share_error: distance of the token shares of a step from those of its window: half the sum of the absolute
+            differences over the data sets, averaged over steps.
+        fill: document tokens / positions of the rows.
     """
 
     mode: BalanceMode
@@ -40,16 +41,16 @@ class BalanceReport:
 
 
 def compare_balance_modes(plan: Plan, *, ranks: int, windows: int) -> list[BalanceReport]:
-    """The price of every mode on a plan's first windows.
+    """Measures every balance mode on the first windows of a plan.
 
     Args:
-        plan: of any mode.
-        ranks: that share a step.
-        windows: how many are looked at; the run may have fewer.
+        plan: plan with any balance mode.
+        ranks: number of ranks that share a step.
+        windows: number of windows to measure; the plan may have fewer.
 
     Raises:
-        ConfigError: the ranks cannot share a step's rows.
-        DataError: the run has not a single step.
+        ConfigError: the ranks cannot share the rows of a step.
+        DataError: the plan has no step.
     """
     plan.step_rows(0, 0, ranks)
     return [_measure_mode(plan, mode, ranks, windows) for mode in BALANCE_MODES]
@@ -57,12 +58,12 @@ def compare_balance_modes(plan: Plan, *, ranks: int, windows: int) -> list[Balan
 
 def _measure_mode(plan: Plan, mode: BalanceMode, ranks: int, windows: int) -> BalanceReport:
     config = replace(plan.config, balance=mode)
-    other = Plan(config, plan.catalogs, plan.datasets, plan.layout, ledger=False)
+    mode_plan = Plan(config, plan.catalogs, plan.datasets, plan.layout, ledger=False)
     batch = config.global_batch
-    worked, lengths, errors = [], [], []
-    tokens = places = 0
+    utilisations, mean_lengths, share_errors = [], [], []
+    tokens = positions = 0
     for number in range(windows):
-        window = other.window(number)
+        window = mode_plan.window(number)
         if not window.rows:
             break
         cost = window.cost.reshape(-1, batch)
@@ -70,26 +71,26 @@ def _measure_mode(plan: Plan, mode: BalanceMode, ranks: int, windows: int) -> Ba
             load = balance_rows(window.cost, global_batch=batch, ranks=ranks, steps="given").cost
         else:
             load = cost.reshape(len(cost), batch // ranks, ranks).sum(axis=1)
-        worked.append(load.mean(axis=1) / load.max(axis=1))
+        utilisations.append(load.mean(axis=1) / load.max(axis=1))
         row = np.repeat(np.arange(window.rows), np.diff(window.offsets))
         step = row // batch
         length = window.tokens.astype(np.float64)
-        used = np.bincount(step, length)
-        lengths.append(np.bincount(step, length**2) / used)
+        step_tokens = np.bincount(step, length)
+        mean_lengths.append(np.bincount(step, length**2) / step_tokens)
         shares = np.zeros((len(cost), len(plan.datasets)))
         np.add.at(shares, (step, window.dataset), length)
-        whole = shares.sum(axis=0) / shares.sum()
-        errors.append(np.abs(shares / used[:, None] - whole).sum(axis=1) / 2)
+        window_shares = shares.sum(axis=0) / shares.sum()
+        share_errors.append(np.abs(shares / step_tokens[:, None] - window_shares).sum(axis=1) / 2)
         tokens += int(window.tokens.sum())
-        places += window.rows * config.max_seq_len
+        positions += window.rows * config.max_seq_len
         if window.end is None:
             break
-    utilisation, length = np.concatenate(worked), np.concatenate(lengths)
+    utilisation, length = np.concatenate(utilisations), np.concatenate(mean_lengths)
     return BalanceReport(
         mode,
         float(utilisation.mean()),
         float(utilisation.min()),
         float(length.std() / length.mean()),
-        float(np.concatenate(errors).mean()),
-        tokens / places,
+        float(np.concatenate(share_errors).mean()),
+        tokens / positions,
     )

@@ -1,7 +1,7 @@
-"""A build's index as the plan and the reader need it: flat columns, memory-mapped, opened in no time.
+"""The index of a shard set as flat, memory-mapped columns for the plan and the reader.
 
-index.parquet is read once, batch by batch, and what is needed of it is kept in the cache folder under the index's
-own digest. Opening a catalog reads none of it: pages come in as rows are planned.
+index.parquet is read once, batch by batch, and its columns are stored in the cache folder under the digest of the
+index. Opening a catalog from the cache reads no column data: pages are loaded as rows are planned.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmpack.storage import open_store
 from mmpack.storage.array_tables import ArrayTables, cache_folder, open_tables, write_tables
 from mmpack.storage.store import Store
 
-#: Raised with every change of the columns.
+#: Version of the cached columns; increase it with every change of them.
 _VERSION = 1
 _SAMPLE_COLUMNS = (
     "recording",
@@ -35,21 +35,23 @@ _SAMPLE_COLUMNS = (
 
 
 class IndexCatalog:
-    """The samples of one finished build, by their number in its index.
+    """The samples of one shard set, by their number in its index, from 0.
 
     Args:
-        url: folder or object store URL.
+        url: folder or object store URL of the shard set.
 
     Raises:
-        IntegrityError: there is no finished build, or its index is not what the manifest says.
-        StorageError: it cannot be read.
+        IntegrityError: the shard set is not finished, or its index does not match the manifest.
+        StorageError: the shard set cannot be read.
 
     Attributes:
-        store: where the shards are.
-        manifest: of the build.
-        digest: sha256 of index.parquet, in hex.
-        columns: `shard`, `kind` and `recording` as int32 numbers of names, and `offset_bytes`, `size_bytes`, `crc32`,
-            `ordinal`, `run`, `residual_ns`, `tokens`, `tokens_text`, each of shape (samples,).
+        store: store that holds the shards.
+        manifest: manifest of the shard set.
+        digest: sha256 of index.parquet, in hexadecimal.
+        folder: cache folder of the columns.
+        columns: `shard`, `kind` and `recording` as int32 indices of names, and `offset_bytes`, `size_bytes`, `crc32`,
+            `ordinal`, `run`, `residual_ns`, `tokens`, `tokens_text`; each has shape (samples,).
+        shards, kinds, recordings: the names to which the indices of the columns `shard`, `kind` and `recording` refer.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,10 +66,10 @@ class IndexCatalog:
             )
         self.folder: Path = cache_folder() / f"index-{self.digest[:32]}-v{_VERSION}"
         tables = open_tables(self.folder)
-        self.columns: ArrayTables = tables if tables is not None else self._read()
+        self.columns: ArrayTables = tables if tables is not None else self._build_columns()
         if len(self) != self.manifest.samples:
             raise IntegrityError(
-                f"{len(self)} samples, the manifest says {self.manifest.samples}",
+                f"the index has {len(self)} samples, the manifest says {self.manifest.samples}",
                 where=f"{self.store.url}/{INDEX_NAME}",
                 hint="Build the shards again.",
             )
@@ -80,17 +82,22 @@ class IndexCatalog:
         return len(self.columns["tokens"])
 
     def key(self, number: int) -> str:
-        """The key of a sample: its recording and its ordinal."""
+        """Returns the key of a sample: its recording and its ordinal."""
         recording = self.recordings[self.columns["recording"][number]]
         return f"{recording}-{int(self.columns['ordinal'][number]):08d}"
 
-    def samples(self, numbers: Sequence[int] | NDArray[np.int64], source: int) -> list[PlannedSample]:
-        """What the reader needs of samples."""
+    def samples(self, numbers: Sequence[int] | NDArray[np.int64], shard_set: int) -> list[PlannedSample]:
+        """Returns samples as the reader needs them.
+
+        Args:
+            numbers: numbers of the samples in the index.
+            shard_set: index of this shard set in the plan.
+        """
         shards, kinds, recordings = self.shards, self.kinds, self.recordings
         columns = (self.columns[name][numbers].tolist() for name in _SAMPLE_COLUMNS)
         return [
             PlannedSample(
-                source,
+                shard_set,
                 number,
                 f"{recordings[recording]}-{ordinal:08d}",
                 kinds[kind],
@@ -114,8 +121,8 @@ class IndexCatalog:
             ) in zip(np.asarray(numbers).tolist(), zip(*columns, strict=True), strict=True)
         ]
 
-    def _read(self) -> ArrayTables:
-        # Parquet takes longer to import than all else here, and is needed once for each index.
+    def _build_columns(self) -> ArrayTables:
+        # pyarrow is slow to import and is needed only once for each index.
         from mmpack.plan.index_columns import write_columns
 
         with write_tables(self.folder) as writer:

@@ -1,4 +1,4 @@
-"""A data set of a plan: its units, and the order they are drawn in."""
+"""A data set of a plan: its documents and their order."""
 
 from __future__ import annotations
 
@@ -17,46 +17,50 @@ from mmpack.plan.plan_config import DatasetConfig
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """One data set.
+    """A data set of a plan.
 
     Attributes:
-        config: its table.
-        number: of the data set in the plan.
-        source: number of its build in the plan.
-        catalog: of that build.
-        units: what is drawn.
-        key: uint64, of its order: another for each seed and name, whatever other data sets there are.
+        config: table of the data set in PLAN.toml.
+        index: index of the data set in the plan.
+        shard_set: index of its shard set in the plan.
+        catalog: index of that shard set.
+        document_table: documents of the data set.
+        key: uint64, key of the order of its documents. It depends on seed and name only, not on other data sets.
     """
 
     config: DatasetConfig
-    number: int
-    source: int
+    index: int
+    shard_set: int
     catalog: IndexCatalog
     document_table: DocumentTable
     key: np.uint64
 
     @property
     def name(self) -> str:
-        """What the phases call it."""
+        """The name of the data set."""
         return self.config.name
 
     @property
     def tokens(self) -> int:
-        """Of one epoch, with what wraps documents."""
+        """The number of tokens of one epoch, document overhead included."""
         return self.document_table.total_tokens
 
     @property
-    def documents(self) -> int:
-        """Of one epoch."""
+    def num_documents(self) -> int:
+        """The number of documents of one epoch."""
         return len(self.document_table)
 
     @property
     def max_tokens(self) -> int | None:
-        """Tokens that may be drawn in the whole run; None: no cap."""
+        """The number of tokens that may be drawn in the whole plan; None if there is no cap."""
         return max_tokens_of_run(self.config.max_epochs, self.tokens)
 
     def draw_order(self, first: int, count: int) -> NDArray[np.int64]:
-        """The units drawn at the places first, ..., first + count - 1: int64 (count,)."""
+        """Returns the documents of draws first, ..., first + count - 1 of this data set.
+
+        Returns:
+            int64 (count,), indices in `document_table`.
+        """
         return epoch_order(
             first,
             count,
@@ -67,5 +71,5 @@ class Dataset:
 
 
 def derive_dataset_key(seed: int, name: str) -> np.uint64:
-    """The key of a data set's order."""
+    """Derives the key of the document order of a data set."""
     return np.uint64(int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little"))

@@ -1,7 +1,7 @@
-"""What a data set is drawn in: runs of consecutive slices that fit a row, and stand-alone samples.
+"""The documents of a data set: runs of consecutive slices that fit a row, and stand-alone samples.
 
-A run ends where a slice was set aside, where the recording has a gap, where this plan's own sync gate bars a
-slice, and where a row is full. It is cut between slices only.
+A run ends where a slice was quarantined, where the recording has a gap, where the tolerance of the plan excludes a slice
+and where a row is full. Runs are cut between slices only.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,22 +24,23 @@ from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.storage.array_tables import ArrayTables, open_tables, write_tables
 
-#: Raised with every change of how units are cut.
+#: Version of the document boundaries; increase it with every change of them.
 DOCUMENTS_VERSION = 1
-_NO_GATE = np.iinfo(np.int64).max
+_NO_TOLERANCE = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DocumentTable:
-    """The units of one data set, in the order of its index.
+    """The documents of one data set, in the order of its index.
 
     Attributes:
-        start, stop: int64 (units,), unit u is the samples `start[u]` to `stop[u] - 1` of the build.
-        tokens: int32 (units,), places of each as a document of its own.
-        total_tokens: their sum.
-        longest: the longest.
-        samples: how many are planned.
-        gated: how many are not, because their residual exceeds the plan's tolerance.
+        start, stop: int64 (documents,), document d holds the samples `start[d]` to `stop[d] - 1` of the shard set.
+        tokens: int32 (documents,), length of each document in positions, document overhead included.
+        total_tokens: sum of `tokens`.
+        max_tokens: largest of `tokens`.
+        num_samples: number of samples in the documents.
+        num_excluded_slices: number of slices that are in no document, because their residual exceeds the tolerance of
+            the plan.
     """
 
     start: NDArray[np.int64]
@@ -46,7 +48,7 @@ class DocumentTable:
     tokens: NDArray[np.int32]
     total_tokens: int
     max_tokens: int
-    samples: int
+    num_samples: int
     num_excluded_slices: int
 
     def __len__(self) -> int:
@@ -56,43 +58,54 @@ class DocumentTable:
 def load_documents(
     catalog: IndexCatalog, config: DatasetConfig, *, overhead: int, capacity: int, tolerance_ns: int | None
 ) -> DocumentTable:
-    """The units of a data set.
+    """Loads the documents of a data set from the cache folder, or builds and caches them.
 
     Args:
-        catalog: of the build.
-        config: which of its samples.
-        overhead: places around a run of slices.
-        capacity: places of a row.
-        tolerance_ns: largest residual of a slice that is planned; None for all.
+        catalog: index of the shard set.
+        config: selection of samples.
+        overhead: document overhead of a run of slices, in positions.
+        capacity: positions of a row.
+        tolerance_ns: largest residual of a planned slice in ns; None to plan all slices.
 
     Raises:
-        ConfigError: no recording has such a name.
-        DataError: a sample does not fit a row; nothing is left to plan.
+        ConfigError: no recording or source matches the selection.
+        DataError: a sample does not fit a row, or no sample is left to plan.
     """
     where = f"datasets.{config.name}"
     names = catalog.recordings
-    chosen = np.array([any(fnmatchcase(name, each) for each in config.select) for name in names], np.bool_)
-    if not chosen.any():
+    selected = np.array(
+        [any(fnmatchcase(name, pattern) for pattern in config.select) for name in names], np.bool_
+    )
+    if not selected.any():
         raise ConfigError(
             f"no recording or source of {catalog.store.url} matches {list(config.select)}",
             where=where,
-            hint=suggest(config.select[0], names) if config.select else "Set select.",
+            hint=suggest(config.select[0], names) if config.select else "Set 'select'.",
         )
-    gate = _NO_GATE if tolerance_ns is None else tolerance_ns
-    room = capacity - (PAIR_OVERHEAD if config.contrastive else 0)
+    max_residual_ns = _NO_TOLERANCE if tolerance_ns is None else tolerance_ns
+    max_tokens = capacity - (PAIR_OVERHEAD if config.contrastive else 0)
     key = canonical_json(
-        [DOCUMENTS_VERSION, np.flatnonzero(chosen).tolist(), overhead, capacity, gate, config.contrastive]
+        [
+            DOCUMENTS_VERSION,
+            np.flatnonzero(selected).tolist(),
+            overhead,
+            capacity,
+            max_residual_ns,
+            config.contrastive,
+        ]
     )
     folder = catalog.folder.with_name(f"{catalog.folder.name}-units-{hashlib.sha256(key).hexdigest()[:16]}")
     tables = open_tables(folder)
     if tables is None:
-        tables = _build_tables(catalog, folder, chosen, overhead, room, gate, config.contrastive, where)
+        tables = _build_tables(
+            catalog, folder, selected, overhead, max_tokens, max_residual_ns, config.contrastive, where
+        )
     meta = tables.meta
     if not len(tables["tokens"]):
         raise DataError(
-            f"nothing is left to plan; {meta['gated']} slices exceed the tolerance",
+            f"no sample is left to plan; {meta['gated']} slices exceed the tolerance",
             where=where,
-            hint="Raise the tolerance, or choose other recordings.",
+            hint="Raise 'tolerance', or select other recordings.",
         )
     return DocumentTable(
         tables["start"],
@@ -107,14 +120,15 @@ def load_documents(
 
 def _build_tables(
     catalog: IndexCatalog,
-    folder: Any,
-    chosen: NDArray[np.bool_],
+    folder: Path,
+    selected: NDArray[np.bool_],
     overhead: int,
-    capacity: int,
-    gate: int,
+    max_tokens: int,
+    max_residual_ns: int,
     contrastive: bool,
     where: str,
 ) -> ArrayTables:
+    """Cuts the selected samples into documents of up to `max_tokens` positions and writes the tables to `folder`."""
     columns = catalog.columns
     slice_kind = catalog.kinds.index("slice") if "slice" in catalog.kinds else -1
     text_kind = catalog.kinds.index("text") if "text" in catalog.kinds else -1
@@ -122,43 +136,43 @@ def _build_tables(
     arrays = [columns[name] for name in names]
     scan: tuple[Any, ...] = (
         *arrays,
-        chosen,
+        selected,
         slice_kind,
         text_kind,
-        gate,
+        max_residual_ns,
         overhead,
-        capacity,
+        max_tokens,
         PAIR_OVERHEAD if contrastive else 0,
     )
-    # Once to count them, once to write them.
+    # The first call counts the documents, the second writes them.
     counting: tuple[Any, ...] = (*scan, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
-    count, samples, gated, too_long = _cut_documents(*counting)
+    count, num_samples, num_excluded, too_long = _cut_documents(*counting)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])
         raise DataError(
-            f"{tokens} tokens do not fit a row of {capacity}, with what wraps them",
+            f"{tokens} tokens do not fit a row of {max_tokens} positions together with the document overhead",
             where=f"{where}, sample '{catalog.key(too_long)}'",
             hint=f"Set max_seq_len to {tokens + overhead + PAIR_OVERHEAD} or more, or lower layout.vision.max_tokens and "
             "build again.",
         )
     start, stop, tokens = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int32)
-    filled: tuple[Any, ...] = (*scan, start, stop, tokens)
-    _cut_documents(*filled)
+    writing: tuple[Any, ...] = (*scan, start, stop, tokens)
+    _cut_documents(*writing)
     with write_tables(folder) as writer:
         for name, values in (("start", start), ("stop", stop), ("tokens", tokens)):
             writer.append(name, values)
         writer.meta = {
             "total_tokens": int(tokens.sum(dtype=np.int64)),
             "longest": int(tokens.max(initial=0)),
-            "samples": int(samples),
-            "gated": int(gated),
+            "samples": int(num_samples),
+            "gated": int(num_excluded),
         }
     return writer.tables
 
 
 @njit(cache=True)
 def _continues_run(kind: Any, recording: Any, run: Any, ordinal: Any, i: int, slice_kind: int) -> bool:
-    """Whether sample i follows sample i - 1 in a run of slices."""
+    """Returns whether sample i continues the run of slices of sample i - 1."""
     return (
         kind[i] == slice_kind
         and kind[i - 1] == slice_kind
@@ -177,46 +191,61 @@ def _cut_documents(
     residual_ns: Any,
     tokens: Any,
     tokens_text: Any,
-    chosen: Any,
+    selected: Any,
     slice_kind: int,
     text_kind: int,
-    gate: int,
+    max_residual_ns: int,
     overhead: int,
-    capacity: int,
-    pair: int,
+    max_tokens: int,
+    pair_overhead: int,
     start: Any,
     stop: Any,
     length: Any,
 ) -> Any:
-    """Writes the units, as many as there is room for; (units, samples, samples gated, first too long or -1)."""
-    units = samples = gated = 0
-    first = -1  # of the open unit
+    """Cuts samples into documents.
+
+    Args:
+        kind, recording, run, ordinal, residual_ns, tokens, tokens_text: columns of the index, each (samples,).
+        selected: bool (recordings,), recordings and sources whose samples are planned.
+        slice_kind, text_kind: indices of these kinds in the column `kind`; -1 if no sample is of the kind.
+        max_residual_ns: largest residual of a planned slice.
+        overhead: document overhead of a run of slices.
+        max_tokens: largest length of a document, without the overhead of a pair.
+        pair_overhead: tokens that are added to a document that becomes a pair; 0 if no document becomes one.
+        start, stop, length: arrays that receive the documents, up to their size.
+
+    Returns:
+        (number of documents, number of samples in them, number of excluded slices, index of the first sample that is too
+        long or -1).
+    """
+    num_documents = num_samples = num_excluded = 0
+    first = -1  # the first sample of the open document; -1 if no document is open
     used = texts = 0
     for i in range(kind.size + 1):
-        ends = i == kind.size
-        taken = not ends and chosen[recording[i]]
-        if taken and kind[i] == slice_kind and residual_ns[i] > gate:
-            gated += 1
-            taken = False
+        is_end = i == kind.size
+        is_planned = not is_end and selected[recording[i]]
+        if is_planned and kind[i] == slice_kind and residual_ns[i] > max_residual_ns:
+            num_excluded += 1
+            is_planned = False
         if first >= 0 and (
-            not taken
+            not is_planned
             or not _continues_run(kind, recording, run, ordinal, i, slice_kind)
-            or used + tokens[i] > capacity
+            or used + tokens[i] > max_tokens
         ):
-            if units < start.size:
-                start[units], stop[units] = first, i
+            if num_documents < start.size:
+                start[num_documents], stop[num_documents] = first, i
                 # A pair needs both media and texts.
-                has_pair = texts > 0 and kind[first] != text_kind
-                length[units] = used + (pair if has_pair else 0)
-            units += 1
+                is_pair = texts > 0 and kind[first] != text_kind
+                length[num_documents] = used + (pair_overhead if is_pair else 0)
+            num_documents += 1
             first = -1
-        if not taken:
+        if not is_planned:
             continue
-        samples += 1
+        num_samples += 1
         if first < 0:
             first, used, texts = i, overhead if kind[i] == slice_kind else 0, 0
         used += tokens[i]
         texts += tokens_text[i]
-        if used > capacity:
-            return units, samples, gated, i
-    return units, samples, gated, -1
+        if used > max_tokens:
+            return num_documents, num_samples, num_excluded, i
+    return num_documents, num_samples, num_excluded, -1

@@ -1,4 +1,4 @@
-"""The documents of a window, in the order they are drawn."""
+"""The documents of a window, in the order in which they are drawn."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mmpack.mixture.weights import SCALE
 from mmpack.plan.dataset import Dataset
 from mmpack.plan.state import WindowCursor
 
-#: Documents held ready beyond what a data set's share should take.
-_SPARE = 64
+#: Documents that are looked up for each data set in addition to its expected number.
+_NUM_SPARE_DOCUMENTS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrawnDocuments:
-    """Documents as they were drawn.
+    """Documents in the order in which they were drawn.
 
     Attributes:
-        datasets: of the plan.
-        start: where drawing began.
-        dataset: int16 (draws,), number of the data set.
-        first, stop: int64 (draws,), samples of its build.
-        tokens: int64 (draws,), places.
-        whole: bool (draws,), it may not be cut: a contrastive pair.
-        ended: nothing comes after these.
+        datasets: data sets of the plan.
+        start: cursor at which drawing began.
+        dataset: int16 (draws,), index of the data set of each document.
+        first, stop: int64 (draws,), a document holds the samples `first` to `stop - 1` of its shard set.
+        tokens: int64 (draws,), length of each document in positions.
+        is_indivisible: bool (draws,), whether the document must not be cut, because it belongs to a contrastive data set.
+        ended: whether these are the last documents of the plan.
     """
 
     datasets: Sequence[Dataset]
@@ -38,14 +38,14 @@ class DrawnDocuments:
     first: NDArray[np.int64]
     stop: NDArray[np.int64]
     tokens: NDArray[np.int64]
-    is_full: NDArray[np.bool_]
+    is_indivisible: NDArray[np.bool_]
     ended: bool
 
     def cursor_after(self, count: int) -> WindowCursor:
-        """Where the first `count` draws lead to."""
-        n = len(self.datasets)
-        documents = np.bincount(self.dataset[:count], minlength=n)
-        tokens = np.zeros(n, np.int64)
+        """Returns the cursor after the first `count` draws."""
+        num_datasets = len(self.datasets)
+        documents = np.bincount(self.dataset[:count], minlength=num_datasets)
+        tokens = np.zeros(num_datasets, np.int64)
         np.add.at(tokens, self.dataset[:count], self.tokens[:count])
         return WindowCursor(
             tuple((np.array(self.start.documents) + documents).tolist()),
@@ -56,56 +56,61 @@ class DrawnDocuments:
 def draw_window_documents(
     datasets: Sequence[Dataset], curve: QuotaCurve, start: WindowCursor, positions: int
 ) -> DrawnDocuments:
-    """Documents of more than `places` tokens, or all that are left.
+    """Draws documents of more than `positions` tokens together, or all documents that are left.
 
     Args:
-        datasets: of the plan.
-        course: of its mixture.
-        start: where to begin.
-        places: tokens of a window.
+        datasets: data sets of the plan.
+        curve: quota curve of the mixture.
+        start: cursor at which the window begins.
+        positions: number of positions of a window.
     """
     drawn = np.array(start.tokens, np.int64)
-    held = [np.empty(0, np.int64)] * len(datasets)  # units
+    buffers = [np.empty(0, np.int64)] * len(datasets)
     lengths = [np.empty(0, np.int32)] * len(datasets)
-    want = [_expected_count(each, curve, start, positions) for each in datasets]
+    counts = [_expected_count(dataset, curve, start, positions) for dataset in datasets]
     while True:
-        for number, dataset in enumerate(datasets):
-            have = len(held[number])
-            if want[number] > have:
-                more = dataset.draw_order(start.documents[number] + have, want[number] - have)
-                held[number] = np.concatenate((held[number], more))
-                lengths[number] = np.concatenate((lengths[number], dataset.document_table.tokens[more]))
-        offsets = np.concatenate(([0], np.cumsum([len(each) for each in held])))
-        # One more than fills the window: the first that does not fit ends it.
-        found = draw_documents(
+        for index, dataset in enumerate(datasets):
+            buffered = len(buffers[index])
+            if counts[index] > buffered:
+                documents = dataset.draw_order(start.documents[index] + buffered, counts[index] - buffered)
+                buffers[index] = np.concatenate((buffers[index], documents))
+                lengths[index] = np.concatenate((lengths[index], dataset.document_table.tokens[documents]))
+        offsets = np.concatenate(([0], np.cumsum([len(buffer) for buffer in buffers])))
+        # One token more than the window holds, because the first document that does not fit ends the window.
+        result = draw_documents(
             curve, drawn, np.concatenate(lengths), offsets, until_tokens=start.total_tokens + positions + 1
         )
-        if found.stop != "dry":
+        if result.stop != "exhausted":
             break
-        want[found.exhausted_dataset] = 2 * want[found.exhausted_dataset] + _SPARE
-    count = len(found.chosen)
-    first, stop = np.empty(count, np.int64), np.empty(count, np.int64)
-    tokens = np.empty(count, np.int64)
-    for number, dataset in enumerate(datasets):
-        mine = np.flatnonzero(found.chosen == number)
-        units = held[number][: len(mine)]
-        first[mine], stop[mine] = dataset.document_table.start[units], dataset.document_table.stop[units]
-        tokens[mine] = lengths[number][: len(mine)]
-    contrastive = np.array([each.config.contrastive for each in datasets], np.bool_)
+        counts[result.exhausted_dataset] = 2 * counts[result.exhausted_dataset] + _NUM_SPARE_DOCUMENTS
+    num_draws = len(result.chosen)
+    first, stop = np.empty(num_draws, np.int64), np.empty(num_draws, np.int64)
+    tokens = np.empty(num_draws, np.int64)
+    for index, dataset in enumerate(datasets):
+        draws = np.flatnonzero(result.chosen == index)
+        documents = buffers[index][: len(draws)]
+        first[draws], stop[draws] = (
+            dataset.document_table.start[documents],
+            dataset.document_table.stop[documents],
+        )
+        tokens[draws] = lengths[index][: len(draws)]
+    contrastive = np.array([dataset.config.contrastive for dataset in datasets], np.bool_)
     return DrawnDocuments(
         datasets,
         start,
-        found.chosen,
+        result.chosen,
         first,
         stop,
         tokens,
-        contrastive[found.chosen],
-        found.stop == "end",
+        contrastive[result.chosen],
+        result.stop == "end",
     )
 
 
 def _expected_count(dataset: Dataset, curve: QuotaCurve, start: WindowCursor, positions: int) -> int:
-    """Documents that the data set's share of a window should take, and some to spare."""
+    """Returns the expected number of documents of a data set in a window, plus some spare documents."""
     now = start.total_tokens
-    due = curve.tokens_at(now + positions)[dataset.number] - curve.tokens_at(now)[dataset.number]
-    return int(due * dataset.documents / (SCALE * dataset.tokens)) + _SPARE if due else 1
+    due = curve.tokens_at(now + positions)[dataset.index] - curve.tokens_at(now)[dataset.index]
+    if not due:
+        return 1
+    return int(due * dataset.num_documents / (SCALE * dataset.tokens)) + _NUM_SPARE_DOCUMENTS

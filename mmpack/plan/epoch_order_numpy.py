@@ -1,7 +1,7 @@
-"""The order of `mmpack.plan.epoch_order`, place by place the same, without a compiler.
+"""The order of `mmpack.plan.epoch_order` with exactly the same results, in numpy instead of numba.
 
-What is compiled takes a third of a second to load. Rows are planned by the ten thousand and need it; who reads samples
-looks up a thousand places at a time, and starts at once.
+Compiled functions take a third of a second to load. Planning looks up tens of thousands of rows and needs them; a sample
+stream looks up a thousand indices at a time and starts without this delay.
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 def epoch_order_numpy(
     first: int, count: int, n: int, block: int, key: int, step: int = 1
 ) -> NDArray[np.int64]:
-    """See :func:`mmpack.plan.epoch_order.order`."""
-    places = first + step * np.arange(count, dtype=np.int64)
-    own = _derive_key(np.full(count, key, np.uint64), places // n)
-    place = places % n
-    full, rest = divmod(n, block)
-    # The short block lies anywhere among the others.
-    short = (_derive_key(own, 0) % np.uint64(full + 1)).astype(np.int64) * block
-    in_short = (rest > 0) & (short <= place) & (place < short + rest)
-    inside = np.where(in_short, place - short, 0)
-    place = np.where(place >= short + rest, place - rest, place)
-    number = np.full(count, full, np.int64)
-    long = ~in_short
-    number[long] = _permute_index(place[long] // block, full, _derive_key(own[long], 1))
-    inside[long] = place[long] % block
-    keys = _derive_key(own, number + 2)
-    inside[long] = _permute_index(inside[long], block, keys[long])
-    inside[in_short] = _permute_index(inside[in_short], rest, keys[in_short])
-    return number * block + inside
+    """Computes the same items as :func:`mmpack.plan.epoch_order.epoch_order`, which documents the arguments."""
+    series_index = first + step * np.arange(count, dtype=np.int64)
+    epoch_keys = _derive_key(np.full(count, key, np.uint64), series_index // n)
+    index = series_index % n
+    num_full_blocks, short_size = divmod(n, block)
+    # The short block gets a random position among the full blocks.
+    short_start = (_derive_key(epoch_keys, 0) % np.uint64(num_full_blocks + 1)).astype(np.int64) * block
+    in_short = (short_size > 0) & (short_start <= index) & (index < short_start + short_size)
+    inside = np.where(in_short, index - short_start, 0)
+    index = np.where(index >= short_start + short_size, index - short_size, index)
+    block_index = np.full(count, num_full_blocks, np.int64)
+    in_full = ~in_short
+    block_index[in_full] = _permute_index(
+        index[in_full] // block, num_full_blocks, _derive_key(epoch_keys[in_full], 1)
+    )
+    inside[in_full] = index[in_full] % block
+    block_keys = _derive_key(epoch_keys, block_index + 2)
+    inside[in_full] = _permute_index(inside[in_full], block, block_keys[in_full])
+    inside[in_short] = _permute_index(inside[in_short], short_size, block_keys[in_short])
+    return block_index * block + inside
 
 
 def _splitmix64(x: _Words) -> _Words:
@@ -51,13 +53,13 @@ def _derive_key(key: _Words, number: NDArray[np.int64] | int) -> _Words:
 def _permute_index(index: NDArray[np.int64], n: int, key: _Words) -> NDArray[np.int64]:
     half = max(1, (max(n - 1, 1).bit_length() + 1) // 2)
     shift, low = np.uint64(half), np.uint64((1 << half) - 1)
-    keys = [_derive_key(key, number) for number in range(_ROUNDS)]
+    round_keys = [_derive_key(key, round_index) for round_index in range(_ROUNDS)]
     value = index.astype(np.uint64)
     walking = np.arange(len(value))
     while len(walking):
         left, right = value[walking] >> shift, value[walking] & low
-        for own in keys:
-            left, right = right, left ^ (_splitmix64(right ^ own[walking]) & low)
+        for round_key in round_keys:
+            left, right = right, left ^ (_splitmix64(right ^ round_key[walking]) & low)
         value[walking] = left << shift | right
         walking = walking[value[walking] >= np.uint64(n)]
     return value.astype(np.int64)

@@ -1,4 +1,4 @@
-"""index.parquet batch by batch, checked, as flat columns."""
+"""Conversion of index.parquet to flat columns: read batch by batch and checked."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from mmpack.storage.local import LocalStore
 from mmpack.storage.store import Store
 
 NAME_COLUMNS = ("shard", "kind", "recording")
+"""Text columns, stored as int32 indices of names."""
 NUMBER_COLUMNS = (
     "offset_bytes",
     "size_bytes",
@@ -32,19 +33,20 @@ NUMBER_COLUMNS = (
     "tokens",
     "tokens_text",
 )
+"""Columns of integers, stored with the type of the index schema."""
 
 
 def write_columns(writer: ArrayTableWriter, store: Store, digest: str) -> None:
-    """Writes NAMES, as int32 numbers of names, and NUMBERS; the names themselves are `names` of the meta.
+    """Writes `NAME_COLUMNS` as int32 indices of names, and `NUMBER_COLUMNS`. The key `names` of `meta` has the names.
 
     Args:
-        writer: takes them.
-        store: of the build.
-        digest: sha256 of index.parquet, in hex.
+        writer: destination of the columns.
+        store: store of the shard set.
+        digest: sha256 of index.parquet according to the manifest, in hexadecimal.
 
     Raises:
-        IntegrityError: the index is another, or not what one can be.
-        StorageError: it cannot be read.
+        IntegrityError: the digest of the index differs, or the index is invalid.
+        StorageError: the index cannot be read.
     """
     where = f"{store.url}/{INDEX_NAME}"
     names: dict[str, dict[str, int]] = {name: {} for name in NAME_COLUMNS}
@@ -56,22 +58,24 @@ def write_columns(writer: ArrayTableWriter, store: Store, digest: str) -> None:
 
 
 def _read_batches(store: Store, digest: str, where: str) -> Iterator[pa.RecordBatch]:
-    """The index in pieces, once its bytes are known to be those that the manifest names."""
+    """Yields the batches of the index after its digest was checked."""
     if store.size(INDEX_NAME) > MAX_INDEX_BYTES:
-        raise IntegrityError(f"larger than {MAX_INDEX_BYTES} bytes", where=where)
-    found = hashlib.sha256()
-    kept = io.BytesIO()
+        raise IntegrityError(f"the index is larger than {MAX_INDEX_BYTES} bytes", where=where)
+    actual_digest = hashlib.sha256()
+    buffered = io.BytesIO()
     is_local = isinstance(store, LocalStore)
     for chunk in store.read_chunks(INDEX_NAME):
-        found.update(chunk)
+        actual_digest.update(chunk)
         if not is_local:
-            kept.write(chunk)
-    if found.hexdigest() != digest:
+            buffered.write(chunk)
+    if actual_digest.hexdigest() != digest:
         raise IntegrityError(
-            "its sha256 is not the manifest's", where=where, hint="`mmpack verify` tells what else differs."
+            "the sha256 of the index differs from the manifest",
+            where=where,
+            hint="Run `mmpack verify` to find out what else differs.",
         )
     content: Any = (
-        store.path(INDEX_NAME) if isinstance(store, LocalStore) else pa.BufferReader(kept.getbuffer())
+        store.path(INDEX_NAME) if isinstance(store, LocalStore) else pa.BufferReader(buffered.getbuffer())
     )
     try:
         with pq.ParquetFile(content) as file:
@@ -79,32 +83,35 @@ def _read_batches(store: Store, digest: str, where: str) -> Iterator[pa.RecordBa
                 if name not in file.schema_arrow.names or (
                     file.schema_arrow.field(name).type != INDEX_SCHEMA.field(name).type
                 ):
-                    raise IntegrityError(f"no column '{name}' of its type", where=where)
+                    raise IntegrityError(f"column '{name}' is missing or has another type", where=where)
             yield from file.iter_batches(1 << 17, columns=["key", *NAME_COLUMNS, *NUMBER_COLUMNS])
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise IntegrityError(f"is not a readable Parquet file ({error})", where=where) from None
+        raise IntegrityError(f"the index is not a readable Parquet file ({error})", where=where) from None
 
 
 def _append_batch(
     writer: ArrayTableWriter, batch: pa.RecordBatch, names: dict[str, dict[str, int]], where: str
 ) -> None:
+    """Checks a batch of the index and appends its columns; new names are added to `names`."""
     for name in ("key", *NAME_COLUMNS, *NUMBER_COLUMNS):
         if batch.column(name).null_count:
             raise IntegrityError(f"column '{name}' has rows without a value", where=where)
     numbers = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in NUMBER_COLUMNS}
     size, offset = numbers["size_bytes"], numbers["offset_bytes"]
-    wrong = (size < 0) | (size > MAX_SAMPLE_BYTES) | (offset < 0) | (offset > 1 << 60)
-    wrong |= (numbers["tokens"] < 1) | (numbers["ordinal"] < 0) | (numbers["residual_ns"] < 0)
-    wrong |= (numbers["tokens_text"] < 0) | (numbers["tokens_text"] > numbers["tokens"])
+    is_invalid = (size < 0) | (size > MAX_SAMPLE_BYTES) | (offset < 0) | (offset > 1 << 60)
+    is_invalid |= (numbers["tokens"] < 1) | (numbers["ordinal"] < 0) | (numbers["residual_ns"] < 0)
+    is_invalid |= (numbers["tokens_text"] < 0) | (numbers["tokens_text"] > numbers["tokens"])
     padded = pc.utf8_lpad(batch.column("ordinal").cast(pa.string()), 8, "0")  # pyright: ignore
     recording = batch.column("recording").cast(pa.string())
     expected = pc.binary_join_element_wise(recording, padded, "-")  # pyright: ignore
-    wrong |= ~pc.equal(batch.column("key"), expected).to_numpy(zero_copy_only=False)  # pyright: ignore
-    if wrong.any():
-        key = batch.column("key")[int(wrong.argmax())].as_py()
-        raise IntegrityError("what the index says of it cannot be", where=f"{where}, sample '{key}'")
+    is_invalid |= ~pc.equal(batch.column("key"), expected).to_numpy(zero_copy_only=False)  # pyright: ignore
+    if is_invalid.any():
+        key = batch.column("key")[int(is_invalid.argmax())].as_py()
+        raise IntegrityError(
+            "the index entry of the sample has impossible values", where=f"{where}, sample '{key}'"
+        )
     for name in NAME_COLUMNS:
-        writer.append(name, _codes(batch.column(name), names[name]))
+        writer.append(name, _encode_names(batch.column(name), names[name]))
     for name, values in numbers.items():
         writer.append(name, values.astype(_dtype(name), copy=False))
 
@@ -113,7 +120,7 @@ def _dtype(name: str) -> Any:
     return INDEX_SCHEMA.field(name).type.to_pandas_dtype()
 
 
-def _codes(column: Any, known: dict[str, int]) -> NDArray[np.int32]:
-    """A dictionary column as numbers of names; new names are added to `known`."""
-    local = [known.setdefault(name, len(known)) for name in column.dictionary.to_pylist()]
-    return np.array(local, np.int32)[column.indices.to_numpy()] if local else np.empty(0, np.int32)
+def _encode_names(column: Any, codes: dict[str, int]) -> NDArray[np.int32]:
+    """Returns a dictionary column as indices of names; new names are added to `codes`."""
+    dictionary = [codes.setdefault(name, len(codes)) for name in column.dictionary.to_pylist()]
+    return np.array(dictionary, np.int32)[column.indices.to_numpy()] if dictionary else np.empty(0, np.int32)

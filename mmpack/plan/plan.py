@@ -1,4 +1,4 @@
-"""The plan: row g of a run as a pure function of index, seed and mixture."""
+"""The plan: every row as a pure function of index, seed and mixture."""
 
 from __future__ import annotations
 
@@ -35,32 +35,34 @@ from mmpack.storage.array_tables import cache_folder
 logger = logging.getLogger(__name__)
 
 PLAN_VERSION = 1
-"""Raised with every change of this package that gives some row other documents under the same settings."""
+"""Version of the rows; increase it with every change that gives a row other documents under the same settings."""
 
-#: Windows kept at hand: the reader is at the end of one while the next is begun.
+#: Windows in memory; more than one, because the reader finishes a window while the next one is planned.
 _MAX_CACHED_WINDOWS = 4
-#: Windows that are planned to reach one further on; it takes an hour or more, and a wrong number would for ever.
+#: Largest number of windows that are planned to reach a requested one. Planning this many takes an hour or more; a larger
+#: gap is almost certainly a wrong number.
 _MAX_WINDOWS_TO_PLAN = 1 << 20
 
 
 class PlanEndError(DataError):
-    """The run ends before what was asked for."""
+    """The error that the plan ends before the requested row or window."""
 
 
 class Plan:
-    """Which documents go to which row. Made by :func:`open_plan`.
+    """The assignment of documents to rows. :func:`open_plan` creates it.
 
-    Nothing here reads media, and nothing depends on how many ranks or workers there are.
+    Planning reads no media, and rows do not depend on the number of ranks or workers.
 
     Attributes:
-        config: its settings.
-        catalogs: one for each build, by `PlannedSample.source`.
-        datasets: in the order of the settings.
-        layout: that all builds share.
-        schedule: the phases, cut to stages of constant shares.
-        course: what comes of them where data sets run out at their repeat caps.
-        parts: what the rows follow from, by name, in short: equal parts, equal rows.
-        fingerprint: sha256 of it all, in hex.
+        config: settings of the plan.
+        catalogs: catalog of each shard set; `PlannedSample.shard_set` is an index in this list.
+        datasets: data sets, in the order of the settings.
+        layout: token layout that all shard sets share.
+        schedule: phases, divided into stages of constant shares.
+        quota_curve: tokens due to each data set, with repeat caps taken into account.
+        fingerprint_parts: short digests or values of the settings on which rows depend, by name. Plans with equal parts
+            have equal rows.
+        fingerprint: sha256 of `fingerprint_parts`, in hexadecimal.
     """
 
     def __init__(
@@ -76,156 +78,162 @@ class Plan:
         self.datasets = datasets
         self.layout = layout
         self.schedule: MixtureSchedule = mixture_schedule(
-            config.phases, {each.name: each.tokens for each in datasets}
+            config.phases, {dataset.name: dataset.tokens for dataset in datasets}
         )
-        self.quota_curve: QuotaCurve = quota_curve(self.schedule, [each.max_tokens for each in datasets])
-        self.fingerprint_parts = self._parts()
+        self.quota_curve: QuotaCurve = quota_curve(
+            self.schedule, [dataset.max_tokens for dataset in datasets]
+        )
+        self.fingerprint_parts = self._collect_fingerprint_parts()
         self.fingerprint = hashlib.sha256(canonical_json(self.fingerprint_parts)).hexdigest()
         path: Path | None = cache_folder() / f"ledger-{self.fingerprint[:32]}" if ledger else None
-        self._ledger = WindowStarts(path, len(datasets))
+        self._window_starts = WindowStarts(path, len(datasets))
         self._windows: OrderedDict[int, Window] = OrderedDict()
         self._key = derive_dataset_key(config.seed, "")
-        self._last: Window | None = None
-        # Rows are asked for by whoever reads ahead, states by whoever trains.
+        self._last_window: Window | None = None
+        # Prefetch threads request rows while the training thread requests states.
         self._lock = threading.RLock()
 
     @property
-    def window_rows(self) -> int:
-        """Rows of a window."""
+    def rows_per_window(self) -> int:
+        """The number of rows of a complete window."""
         return self.config.window_steps * self.config.global_batch
 
     def window(self, number: int) -> Window:
-        """A window's rows; those before it are planned too where it is not known where this one starts.
+        """Returns a window. If its start is not known, the windows before it are planned as well.
 
         Raises:
-            DataError: the run ends before it, the number is negative, or too many windows would have to be planned.
+            DataError: the plan ends before the window, the number is negative, or too many windows would have to be planned.
         """
         if number < 0:
-            raise DataError(f"there is no window {number}", where="plan", hint="Windows count from 0.")
+            raise DataError(f"there is no window {number}", where="plan", hint="Count windows from 0.")
         with self._lock:
             if number in self._windows:
                 self._windows.move_to_end(number)
                 return self._windows[number]
-            at, start = self._ledger.nearest(number)
-            if self._first_unreachable(number) - at > _MAX_WINDOWS_TO_PLAN:
+            current, start = self._window_starts.nearest(number)
+            if self._first_unreachable(number) - current > _MAX_WINDOWS_TO_PLAN:
                 raise DataError(
-                    f"window {number} lies {number - at} windows behind the last that is known",
+                    f"window {number} is {number - current} windows after the last known window",
                     where="plan",
                     hint="Check the number, or load a state near it.",
                 )
             while True:
-                if self._last is not None and at > self._last.number:
-                    raise self._end_error(at)
-                window = self._plan_window(at, start)
-                if at == number:
+                if self._last_window is not None and current > self._last_window.number:
+                    raise self._end_error(current)
+                window = self._plan_window(current, start)
+                if current == number:
                     return window
                 if window.end is None:
                     raise self._end_error(number)
-                at, start = at + 1, window.end
+                current, start = current + 1, window.end
 
     def row(self, number: int) -> PlannedRow:
-        """A row by its number in the run.
+        """Returns a row by its number in the plan.
 
         Raises:
-            DataError: as :meth:`window`.
+            DataError: see :meth:`window`.
         """
         if number < 0:
-            raise DataError(f"there is no row {number}", where="plan", hint="Rows count from 0.")
-        window = self.window(number // self.window_rows)
-        slot = number % self.window_rows
-        if slot >= window.rows:
+            raise DataError(f"there is no row {number}", where="plan", hint="Count rows from 0.")
+        window = self.window(number // self.rows_per_window)
+        row = number % self.rows_per_window
+        if row >= window.rows:
             raise self._end_error(window.number)
-        places = slice(int(window.offsets[slot]), int(window.offsets[slot + 1]))
-        owners = [self.datasets[each] for each in window.dataset[places].tolist()]
-        ranges = list(zip(window.first[places].tolist(), window.stop[places].tolist(), strict=True))
-        # Samples of one build are looked up together: a lookup costs more than what it finds.
-        found: list[Iterator[PlannedSample]] = []
-        for source, catalog in enumerate(self.catalogs):
-            mine = [
+        documents = slice(int(window.offsets[row]), int(window.offsets[row + 1]))
+        datasets = [self.datasets[index] for index in window.dataset[documents].tolist()]
+        ranges = list(zip(window.first[documents].tolist(), window.stop[documents].tolist(), strict=True))
+        # The samples of each shard set are looked up with one call, because every call has a high fixed cost.
+        samples: list[Iterator[PlannedSample]] = []
+        for shard_set, catalog in enumerate(self.catalogs):
+            numbers = [
                 sample
-                for owner, (first, stop) in zip(owners, ranges, strict=True)
-                if owner.source == source
+                for dataset, (first, stop) in zip(datasets, ranges, strict=True)
+                if dataset.shard_set == shard_set
                 for sample in range(first, stop)
             ]
-            found.append(iter(catalog.samples(mine, source) if mine else ()))
+            samples.append(iter(catalog.samples(numbers, shard_set) if numbers else ()))
         return PlannedRow(
             number,
             tuple(
-                _planned_document(owner, tuple(islice(found[owner.source], stop - first)), tokens)
-                for owner, (first, stop), tokens in zip(
-                    owners, ranges, window.tokens[places].tolist(), strict=True
+                _planned_document(dataset, tuple(islice(samples[dataset.shard_set], stop - first)), tokens)
+                for dataset, (first, stop), tokens in zip(
+                    datasets, ranges, window.tokens[documents].tolist(), strict=True
                 )
             ),
         )
 
     def step_rows(self, step: int, rank: int, ranks: int) -> list[int]:
-        """Numbers of a rank's rows in a step, in the order it does them: ascending.
+        """Returns the numbers of the rows that a rank computes in a step, ascending, which is the order of computation.
 
-        Which rows form a step does not depend on `ranks`; who does which of them does.
+        The rows of a step do not depend on `ranks`; their assignment to ranks does.
 
         Raises:
-            ConfigError: the ranks cannot share a step's rows.
-            DataError: the run ends before that step.
+            ConfigError: the ranks cannot share the rows of a step.
+            DataError: the plan ends before the step.
         """
         batch = self.config.global_batch
         self.check_ranks(rank, ranks)
         first = step * batch
-        window = self.window(first // self.window_rows)
-        slot = first % self.window_rows
-        if slot >= window.rows:
+        window = self.window(first // self.rows_per_window)
+        row = first % self.rows_per_window
+        if row >= window.rows:
             raise self._end_error(window.number)
         if self.config.balance != "rank" or ranks == batch:
             return list(range(first + rank, first + batch, ranks))
-        dealt = balance_rows(
-            window.cost[slot : slot + batch], global_batch=batch, ranks=ranks, steps="given"
+        assigned = balance_rows(
+            window.cost[row : row + batch], global_batch=batch, ranks=ranks, steps="given"
         ).rows
-        return sorted((first + dealt[0, rank]).tolist())
+        return sorted((first + assigned[0, rank]).tolist())
 
     def steps(self, first: int = 0) -> Iterator[int]:
-        """Numbers of the run's steps from `first` on, until it ends.
+        """Yields the numbers of the steps from `first` until the plan ends.
 
         Raises:
-            DataError: the run has not a single step, or as :meth:`window`.
+            DataError: the plan has no step, or see :meth:`window`.
         """
         step = first
-        per_window = self.config.window_steps
+        steps_per_window = self.config.window_steps
         while True:
             try:
-                window = self.window(step // per_window)
+                window = self.window(step // steps_per_window)
             except PlanEndError:
                 return
-            count = window.rows // self.config.global_batch
-            if not count and not window.number:
+            num_steps = window.rows // self.config.global_batch
+            if not num_steps and not window.number:
                 raise self._end_error(0)
-            if step % per_window >= count:
+            if step % steps_per_window >= num_steps:
                 return
-            yield from range(step, step - step % per_window + count)
+            yield from range(step, step - step % steps_per_window + num_steps)
             if window.end is None:
                 return
-            step += count - step % per_window
+            step += num_steps - step % steps_per_window
 
     def check_ranks(self, rank: int, ranks: int) -> None:
-        """Raises ConfigError unless `ranks` can share a step's rows and `rank` is one of them."""
+        """Checks that `ranks` ranks can share the rows of a step, and that `rank` is one of them.
+
+        Raises:
+            ConfigError: the rank is not below `ranks`, or `ranks` does not divide the rows of a step.
+        """
         batch = self.config.global_batch
         if not 0 <= rank < ranks:
-            raise ConfigError(f"rank {rank} of {ranks} ranks", hint="Ranks count from 0.")
+            raise ConfigError(f"there is no rank {rank} among {ranks} ranks", hint="Count ranks from 0.")
         if batch % ranks:
             raise ConfigError(
-                f"{ranks} ranks cannot share {batch} rows a step",
+                f"{ranks} ranks cannot share {batch} rows per step",
                 where="global_batch",
-                hint="Make global_batch a multiple of the data-parallel ranks.",
+                hint="Set global_batch to a multiple of the number of data-parallel ranks.",
             )
 
     def state(self, row: int, ranks: int) -> StreamState:
-        """The state after `row` rows.
+        """Returns the state after `row` rows, shared by `ranks` ranks.
 
         Raises:
-            DataError: as :meth:`window`.
+            DataError: see :meth:`window`.
         """
-        number = row // self.window_rows
+        number = row // self.rows_per_window
         start = self._start(number)
-        if start is None and row == number * self.window_rows:
-            # The last window is full, and none starts behind it.
+        if start is None and row == number * self.rows_per_window:
+            # The last window is complete, and no window starts after it.
             number -= 1
             start = self._start(number)
         if start is None:
@@ -241,88 +249,95 @@ class Plan:
         )
 
     def load_state(self, state: StreamState) -> None:
-        """Takes a saved state in: rows from there on are found at once.
+        """Loads a saved state, so that rows from there on can be planned without the windows before them.
 
         Raises:
-            ConfigError: it is of another plan; says what differs.
-            DataError: its numbers contradict each other or this plan.
+            ConfigError: the state belongs to another plan; the message has the differences.
+            DataError: the numbers of the state contradict each other or this plan.
         """
         require_equal_parts(state.parts, self.fingerprint_parts)
-        within = state.row - state.window * self.window_rows
+        row_in_window = state.row - state.window * self.rows_per_window
         if (
             len(state.documents) != len(self.datasets)
-            or not 0 <= within <= self.window_rows
-            or not self._is_reachable(state.cursors, state.window)
+            or not 0 <= row_in_window <= self.rows_per_window
+            or not self._is_reachable(state.window_start, state.window)
         ):
-            raise DataError("its row and cursors do not fit together", where="state")
-        known = self._ledger.get(state.window)
-        if known is not None and known != state.cursors:
+            raise DataError("the row and the cursors of the state contradict each other", where="state")
+        start = self._window_starts.get(state.window)
+        if start is not None and start != state.window_start:
             raise DataError(
-                "its cursors are not where this plan puts them",
+                "the cursors of the state differ from the window start in this plan",
                 where="state",
-                hint="The checkpoint is damaged, or was edited.",
+                hint="Load another checkpoint; this one is damaged or was edited.",
             )
-        self._ledger.trust(state.window, state.cursors)
+        self._window_starts.trust(state.window, state.window_start)
 
     def _is_reachable(self, start: WindowCursor, window: int) -> bool:
-        """Whether a window may start there, as far as epochs and places tell."""
-        epochs = all(
-            drawn // each.documents * each.tokens <= tokens <= -(-drawn // each.documents) * each.tokens
-            for each, drawn, tokens in zip(self.datasets, start.documents, start.tokens, strict=True)
+        """Returns whether the window may start at `start`, judged by the limits of epochs and positions."""
+        within_epochs = all(
+            drawn // dataset.num_documents * dataset.tokens
+            <= tokens
+            <= -(-drawn // dataset.num_documents) * dataset.tokens
+            for dataset, drawn, tokens in zip(self.datasets, start.documents, start.tokens, strict=True)
         )
-        places = window * self.window_rows * self.config.max_seq_len
-        return epochs and start.total_tokens <= min(places, MAX_TOKENS)
+        positions = window * self.rows_per_window * self.config.max_seq_len
+        return within_epochs and start.total_tokens <= min(positions, MAX_TOKENS)
 
     def _first_unreachable(self, number: int) -> int:
-        """At most the window `number`, and not far beyond the last one of a run that ends."""
+        """Returns `number`, or a smaller number of a window that is certainly after the end of the plan."""
         if self.quota_curve.end_tokens is None:
             return number
-        # Windows but the last are more than half full.
+        # All windows except the last are more than half full.
         return min(
-            number, 2 * self.quota_curve.end_tokens // (self.window_rows * self.config.max_seq_len) + 1
+            number, 2 * self.quota_curve.end_tokens // (self.rows_per_window * self.config.max_seq_len) + 1
         )
 
     def _start(self, number: int) -> WindowCursor | None:
-        """Where a window starts; None if the one before it is the last."""
-        known = self._ledger.get(number)
-        return self.window(number - 1).end if known is None else known
+        """Returns the start of a window; None if the window before it is the last."""
+        start = self._window_starts.get(number)
+        return self.window(number - 1).end if start is None else start
 
     def _plan_window(self, number: int, start: WindowCursor) -> Window:
         draws = draw_window_documents(
-            self.datasets, self.quota_curve, start, self.window_rows * self.config.max_seq_len
+            self.datasets, self.quota_curve, start, self.rows_per_window * self.config.max_seq_len
         )
         window = plan_window(number, draws, self.config, np.uint64(derive_key(self._key, number)))
         self._windows[number] = window
         if len(self._windows) > _MAX_CACHED_WINDOWS:
             self._windows.popitem(last=False)
         if window.end is not None:
-            self._ledger.record(number + 1, window.end)
+            self._window_starts.record(number + 1, window.end)
         else:
-            self._last = window
+            self._last_window = window
             logger.info(
-                "the plan ends in window %d; %d documents fill no whole step", number, window.num_unplanned
+                "the plan ends in window %d; %d documents are left out because they do not fill a step",
+                number,
+                window.num_unplanned,
             )
         return window
 
     def _end_error(self, window: int) -> PlanEndError:
-        if self._last is not None and not self._last.rows and not self._last.number:
+        """Returns the error that the plan ends before `window`."""
+        last = self._last_window
+        if last is not None and not last.rows and not last.number:
             return PlanEndError(
-                f"its {self._last.num_unplanned} documents fill no whole step of {self.config.global_batch} rows",
+                f"the {last.num_unplanned} documents do not fill one step of {self.config.global_batch} rows",
                 where="plan",
                 hint="Lower global_batch or max_seq_len, lengthen the phases, or raise max_epochs.",
             )
-        if self._last is None:
-            what = f"the run ends before window {window}"
+        if last is None:
+            message = f"the plan ends before window {window}"
         else:
-            rows = self._last.number * self.window_rows + self._last.rows
-            what = f"the run ends after {rows} rows, {rows // self.config.global_batch} steps"
+            rows = last.number * self.rows_per_window + last.rows
+            message = f"the plan ends after {rows} rows, {rows // self.config.global_batch} steps"
         return PlanEndError(
-            what,
+            message,
             where="plan",
             hint="Lengthen the last phase, or raise max_epochs.",
         )
 
-    def _parts(self) -> dict[str, str]:
+    def _collect_fingerprint_parts(self) -> dict[str, str]:
+        """Returns short digests or values of all settings and inputs on which rows depend, by name."""
         config = self.config
         parts = {
             name: str(getattr(config, name))
@@ -333,99 +348,110 @@ class Plan:
         if config.balance != "off":
             parts["cost"] = f"{config.cost.quadratic!r} {config.cost.linear!r}"
         parts["layout"] = self.layout.fingerprint[:8]
-        parts["rows"] = _digest([config.rows.audio_frames, _codec_identity(config.rows.codec)])
-        parts["mixture"] = _digest(self.schedule.canonical())
-        for each in self.datasets:
-            settings = to_builtins(each.config)
-            del settings["shards"]  # the same build may lie elsewhere
-            # Of the manifest, statistics alone change what a row holds.
-            numeric = each.catalog.manifest.numeric
-            parts[f"dataset {each.name}"] = _digest([each.number, each.catalog.digest, numeric, settings])
+        parts["rows"] = _short_digest([config.rows.audio_frames, _codec_identity(config.rows.codec)])
+        parts["mixture"] = _short_digest(self.schedule.canonical())
+        for dataset in self.datasets:
+            settings = to_builtins(dataset.config)
+            # The same shard set may be stored elsewhere.
+            del settings["shards"]
+            # Only the statistics of the manifest change the content of a row.
+            numeric = dataset.catalog.manifest.numeric
+            parts[f"dataset {dataset.name}"] = _short_digest(
+                [dataset.index, dataset.catalog.digest, numeric, settings]
+            )
         return parts
 
     @cached_property
     def num_excluded_slices(self) -> dict[str, int]:
-        """Slices of each data set that the plan's tolerance bars."""
-        return {each.name: each.document_table.num_excluded_slices for each in self.datasets}
+        """The number of slices of each data set, by name, that the tolerance of the plan excludes."""
+        return {dataset.name: dataset.document_table.num_excluded_slices for dataset in self.datasets}
 
 
 def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
-    """The plan of `config`, whose paths can be opened from here.
+    """Opens the plan of `config`.
 
     Args:
-        config: settings, see :meth:`PlanConfig.located`.
-        ledger: keep the starts of windows in the cache folder.
+        config: settings, with paths that :meth:`PlanConfig.resolve_paths` resolved.
+        ledger: whether to record window starts in the cache folder.
 
     Raises:
-        ConfigError: settings contradict each other or the builds: names, layouts.
-        IntegrityError, StorageError: a build cannot be read.
+        ConfigError: settings contradict each other or the shard sets: names or token layouts.
+        IntegrityError, StorageError: a shard set cannot be read.
         DataError: a sample does not fit a row, or a data set is empty.
     """
-    urls: dict[str, int] = {}
-    for each in config.datasets:
-        urls.setdefault(each.shards.rstrip("/"), len(urls))
-    catalogs = [IndexCatalog(url) for url in urls]
-    layout = _layout(catalogs)
+    shard_sets: dict[str, int] = {}
+    for dataset_config in config.datasets:
+        shard_sets.setdefault(dataset_config.shards.rstrip("/"), len(shard_sets))
+    catalogs = [IndexCatalog(url) for url in shard_sets]
+    layout = _open_common_layout(catalogs)
     datasets = []
-    for number, each in enumerate(config.datasets):
-        source = urls[each.shards.rstrip("/")]
-        units = load_documents(
-            catalogs[source],
-            each,
+    for index, dataset_config in enumerate(config.datasets):
+        shard_set = shard_sets[dataset_config.shards.rstrip("/")]
+        document_table = load_documents(
+            catalogs[shard_set],
+            dataset_config,
             overhead=layout.document_overhead,
             capacity=config.max_seq_len,
             tolerance_ns=config.tolerance_ns,
         )
-        if units.num_excluded_slices:
+        if document_table.num_excluded_slices:
             logger.warning(
                 "data set %s: %d slices exceed the tolerance of %s and are not planned",
-                each.name,
-                units.num_excluded_slices,
+                dataset_config.name,
+                document_table.num_excluded_slices,
                 config.tolerance,
             )
-        key = derive_dataset_key(config.seed, each.name)
-        datasets.append(Dataset(each, number, source, catalogs[source], units, key))
+        key = derive_dataset_key(config.seed, dataset_config.name)
+        datasets.append(Dataset(dataset_config, index, shard_set, catalogs[shard_set], document_table, key))
     return Plan(config, catalogs, datasets, layout, ledger)
 
 
-def _layout(catalogs: list[IndexCatalog]) -> Layout:
+def _open_common_layout(catalogs: list[IndexCatalog]) -> Layout:
+    """Opens the token layout of the shard sets.
+
+    Raises:
+        ConfigError: the shard sets have different token layouts, or this version of mmpack counts tokens differently.
+    """
     manifest = catalogs[0].manifest
     for other in catalogs[1:]:
         if other.manifest.layout_fingerprint != manifest.layout_fingerprint:
             raise ConfigError(
-                f"was built with another layout than {catalogs[0].store.url}",
+                f"the shard set was built with another layout than {catalogs[0].store.url}",
                 where=other.store.url,
-                hint="Build both with the same [layout] table, cameras and numeric streams listed.",
+                hint="Build both shard sets with the same [layout] table that lists cameras and numeric streams.",
             )
     layout = Layout(parse_settings(manifest.config.get("layout", {}), LayoutConfig, where="manifest.json"))
     if layout.fingerprint != manifest.layout_fingerprint:
         raise ConfigError(
-            "its tokens were counted with another layout or version than this one",
+            "the tokens were counted with another layout, tokenizer or version of mmpack",
             where=catalogs[0].store.url,
             hint="Build the shards again, or use the version and tokenizer that built them.",
         )
     return layout
 
 
-def _digest(value: object) -> str:
+def _short_digest(value: object) -> str:
+    """Returns the first 8 hexadecimal digits of the sha256 of `value` as canonical JSON."""
     return hashlib.sha256(canonical_json(value)).hexdigest()[:8]
 
 
 def _codec_identity(folder: str) -> list[object]:
-    """What tells one codec's folder from another without reading its weights: names, sizes, and the settings."""
+    """Returns the file names, file sizes and settings digest of a codec folder, which identify it without its weights."""
     if not folder:
         return []
     try:
         files = sorted((path.name, path.stat().st_size) for path in Path(folder).iterdir() if path.is_file())
         return [files, hashlib.sha256((Path(folder) / "config.json").read_bytes()).hexdigest()]
     except OSError:
-        return []  # whoever opens the codec says what is wrong with it
+        # Opening the codec will report the problem with a better message.
+        return []
 
 
 def _planned_document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
-    pair = (
+    """Builds a planned document; `tokens` is its length, which includes `PAIR_OVERHEAD` if it is a pair."""
+    is_pair = (
         dataset.config.contrastive
         and samples[0].kind != "text"
         and any(sample.tokens_text for sample in samples)
     )
-    return PlannedDocument(dataset.number, samples, tokens - (PAIR_OVERHEAD if pair else 0), pair)
+    return PlannedDocument(dataset.index, samples, tokens - (PAIR_OVERHEAD if is_pair else 0), is_pair)

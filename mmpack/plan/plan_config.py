@@ -1,4 +1,4 @@
-"""PLAN.toml: what is streamed, how it is mixed, packed and balanced, and how it is read."""
+"""PLAN.toml: the settings for data sets, mixture, packing, balance and reading."""
 
 from __future__ import annotations
 
@@ -13,88 +13,96 @@ from mmpack.settings import Settings, parse_size
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
-#: Of a window: planned together, in memory.
+#: Largest number of rows of a window, which is planned as a whole in memory.
 _MAX_ROWS = 1 << 22
 
 
 class DatasetConfig(Settings, frozen=True, kw_only=True):
-    """One `[[datasets]]` table: samples of one build that are mixed as one.
+    """One `[[datasets]]` table: samples of one shard set that are drawn as one data set.
 
     Raises:
         ConfigError: a setting is out of range.
     """
 
     name: str
-    """What the phases call it."""
+    """Name of the data set, which the phases use."""
     shards: str
-    """Folder or object store URL of a finished build; a relative path starts at the file."""
+    """Folder or object store URL of a shard set; a path is relative to the plan file."""
     select: tuple[str, ...] = ("*",)
-    """Patterns on the names of recordings and sources in the build, as `"drive-*"`; one that matches is enough."""
+    """Patterns of names of recordings and sources in the shard set, such as `"drive-*"`; one match is enough."""
     max_epochs: float | None = None
-    """Repeat cap: how often its tokens may be seen in the whole run; after that the others share its part. (Gains
-    fade after about 4 epochs, arXiv 2305.16264.)"""
+    """Repeat cap: largest number of epochs in the whole plan; after that, the other data sets take over the share.
+    (Repeats gain little after about 4 epochs, arXiv 2305.16264.)"""
     locality: int = 32
-    """Neighbouring documents of the index that stay neighbours when it is shuffled, so that one read serves several."""
+    """Number of neighbouring documents of the index that stay together in the shuffle, so that one read serves several
+    documents."""
     contrastive: bool = False
-    """A run or sample that has texts becomes two documents of one row, its media and its texts, each with a
+    """If true, a run or sample with texts becomes two documents of one row, one of media and one of texts, each with a
     `<|cls|>`."""
 
     def __post_init__(self) -> None:
         where = f"datasets.{self.name}"
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"'{self.name}' is no name", where="datasets", hint="Use letters, digits, '_.+-'."
+                f"'{self.name}' is not a valid name of a data set",
+                where="datasets",
+                hint="Use 1 to 64 letters, digits and '_.+-'.",
             )
         if self.max_epochs is not None and not 0 < self.max_epochs < 1e6:
-            raise ConfigError(f"max_epochs {self.max_epochs} is not above 0", where=where)
+            raise ConfigError(f"max_epochs {self.max_epochs} is not above 0 and below 1,000,000", where=where)
         if not 1 <= self.locality <= 1 << 20:
             raise ConfigError(f"locality {self.locality} is not 1 to {1 << 20}", where=where)
 
 
 class CostConfig(Settings, frozen=True, kw_only=True):
-    """`[cost]`: what a document of l tokens costs a rank, quadratic · l² + linear · l.
+    """`[cost]`: the cost of a document of l tokens, quadratic · l² + linear · l.
 
-    The default is a decoder of width 4,096: six widths of products with the weights of a layer for each of l².
+    The default is for a decoder of width 4,096: the matrix products of a layer cost as much as its attention where l is
+    six times the width, see :func:`mmpack.packing.row_costs`.
     """
 
     quadratic: float = 1.0
+    """Cost of attention, per l²."""
     linear: float = 24_576.0
+    """Cost of matrix products, per l."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.quadratic < float("inf") and 0 <= self.linear < float("inf")):
-            raise ConfigError("costs are not negative", where="cost")
+            raise ConfigError("the coefficients of the cost must be finite and at least 0", where="cost")
 
 
 class RowsConfig(Settings, frozen=True, kw_only=True):
-    """`[rows]`: what a row holds beside its ids."""
+    """`[rows]`: the optional arrays of a row."""
 
     audio_frames: bool = False
-    """Also the sound itself, float32 frames of the layout's hop, for models that do not read codes."""
+    """If true, a row also has the audio itself, as float32 frames of one hop of the token layout, for models that do not
+    read codec codes."""
     codec: str = ""
-    """Folder of a `transformers` audio codec (Mimi, EnCodec), for layouts whose codec is not built in."""
+    """Folder of a `transformers` audio codec (Mimi, EnCodec), for token layouts whose codec is not built in."""
 
 
 class ReaderConfig(Settings, frozen=True, kw_only=True):
-    """`[reader]`: how the media of a rank's rows are read. None of it changes a row."""
+    """`[reader]`: the settings for reading and decoding. They do not change the rows."""
 
     workers: int = 0
-    """Processes that read and decode; 0: threads of this process."""
+    """Number of processes that read and decode; 0: threads of this process read and decode."""
     threads: int = 2
-    """Threads that read and decode, in this process or in each worker; 0: nothing is made before it is asked for."""
+    """Number of threads that read and decode, in this process or in each worker; 0: each row is read when it is
+    requested."""
     prefetch: int = 8
-    """Rows made ahead of the one that is asked for."""
+    """Number of rows that are read before they are requested."""
     gap: str = "64kB"
-    """Samples of one shard that lie no further apart are read together."""
+    """Largest number of bytes between samples of one shard that are read together."""
     cache: str = ""
-    """Folder of a disk cache; empty: none."""
+    """Folder of the disk cache; empty: no cache. A path is relative to the plan file."""
     cache_size: str = "10GB"
-    """What the cache may hold."""
+    """Largest size of the cache."""
     retries: int = 4
-    """Times a failed read is tried again, waiting twice as long each time."""
+    """Number of times that a failed read is repeated; the wait doubles each time."""
     max_corrupt: int = 100
-    """Unreadable samples that a rank puts up with in a run."""
+    """Largest number of unreadable samples of a rank; one more stops the stream."""
     quarantine: str = "quarantine.jsonl"
-    """File that unreadable samples are recorded in; a relative path starts at the file of the plan."""
+    """File in which unreadable samples are recorded; a path is relative to the plan file."""
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -105,10 +113,13 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
         ):
             if not low <= getattr(self, key) <= high:
                 raise ConfigError(
-                    f"{getattr(self, key)} is not within {low} and {high}", where=f"reader.{key}"
+                    f"{getattr(self, key)} is not between {low} and {high}", where=f"reader.{key}"
                 )
         if self.workers and not self.threads:
-            raise ConfigError("0, and workers need at least 1", where="reader.threads")
+            raise ConfigError(
+                "the number of threads is 0, but worker processes need at least 1 thread",
+                where="reader.threads",
+            )
         if self.max_corrupt < 0:
             raise ConfigError(f"{self.max_corrupt} is negative", where="reader.max_corrupt")
         for key in ("gap", "cache_size"):
@@ -116,32 +127,35 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
 
 
 class PlanConfig(Settings, frozen=True, kw_only=True):
-    """The whole file.
+    """The settings of a PLAN.toml.
 
     Raises:
-        ConfigError: a setting is out of range, or a name is taken or unknown.
+        ConfigError: a setting is out of range, or two data sets or two phases have the same name.
     """
 
     max_seq_len: int
-    """Token places of a row."""
+    """Number of positions of a row."""
     global_batch: int
-    """Rows of a step over all ranks."""
+    """Number of rows of a step, over all ranks."""
     datasets: tuple[DatasetConfig, ...]
-    """What there is."""
+    """Data sets of the plan."""
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(name="all"),)
-    """How it is mixed, one phase after the other."""
+    """Phases of the mixture, in order."""
     seed: int = 0
-    """Of everything that is drawn."""
+    """Seed of every random choice in the plan."""
     window_steps: int = 64
-    """Steps that are mixed, packed and balanced together."""
+    """Number of steps that are mixed, packed and balanced together."""
     balance: Literal["rank", "step", "off"] = "rank"
-    """`rank`: rows of a step are dealt to ranks by cost, steps stay random. `step`: rows of like cost form a step, for
-    one row per rank. `off`: rows as they come."""
+    """Balance mode. `rank`: the rows of a step are assigned to ranks by cost, and steps are random. `step`: rows of
+    similar cost form a step, for one row per rank. `off`: rows stay in random order."""
     tolerance: str | None = None
-    """Largest |residual| of a slice that is planned; left out: whatever the build let pass."""
+    """Largest |residual| of a slice that is planned; if omitted, all slices of the shard set are planned."""
     cost: CostConfig = CostConfig()
+    """Cost of a document, by which rows are balanced."""
     rows: RowsConfig = RowsConfig()
+    """Optional arrays of a row."""
     reader: ReaderConfig = ReaderConfig()
+    """Settings for reading and decoding."""
 
     def __post_init__(self) -> None:
         for key, low, high in (
@@ -151,42 +165,48 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
             ("seed", 0, (1 << 63) - 1),
         ):
             if not low <= getattr(self, key) <= high:
-                raise ConfigError(f"{getattr(self, key)} is not within {low} and {high}", where=key)
+                raise ConfigError(f"{getattr(self, key)} is not between {low} and {high}", where=key)
         if self.window_steps * self.global_batch > _MAX_ROWS:
             raise ConfigError(
                 f"a window of {self.window_steps * self.global_batch:,} rows is more than {_MAX_ROWS:,}",
                 where="window_steps",
-                hint="Use fewer steps a window.",
+                hint="Lower window_steps or global_batch.",
             )
         if self.tolerance is not None and parse_duration(self.tolerance) < 0:
             raise ConfigError(f"{self.tolerance} is negative", where="tolerance")
         if not self.datasets:
-            raise ConfigError("no data sets", where="datasets", hint="Add a [[datasets]] table.")
+            raise ConfigError("there are no data sets", where="datasets", hint="Add a [[datasets]] table.")
         if not self.phases:
-            raise ConfigError("no phases", where="phases", hint="Leave them out, or add a [[phases]] table.")
-        for what, names in (
-            ("datasets", [each.name for each in self.datasets]),
-            ("phases", [each.name for each in self.phases]),
+            raise ConfigError(
+                "there are no phases", where="phases", hint="Omit 'phases', or add a [[phases]] table."
+            )
+        for key, names in (
+            ("datasets", [dataset.name for dataset in self.datasets]),
+            ("phases", [phase.name for phase in self.phases]),
         ):
-            double = next((name for name in names if names.count(name) > 1), None)
-            if double is not None:
-                raise ConfigError(f"two are called '{double}'", where=what, hint="Rename one.")
+            duplicate = next((name for name in names if names.count(name) > 1), None)
+            if duplicate is not None:
+                raise ConfigError(
+                    f"the name '{duplicate}' is used twice", where=key, hint="Rename one of them."
+                )
 
     @property
     def tolerance_ns(self) -> int | None:
-        """`tolerance` in ns."""
+        """The tolerance in ns; None if all slices are planned."""
         return None if self.tolerance is None else parse_duration(self.tolerance)
 
     def resolve_paths(self, base: Path) -> PlanConfig:
-        """The same with paths made relative to `base`, the folder of the file."""
+        """Returns the same settings with relative paths resolved against `base`, the folder of the plan file."""
         from msgspec.structs import replace
 
-        def at(path: str) -> str:
+        def resolve(path: str) -> str:
             return path if not path or "://" in path else str(base / path)
 
         return replace(
             self,
-            datasets=tuple(replace(each, shards=at(each.shards)) for each in self.datasets),
-            rows=replace(self.rows, codec=at(self.rows.codec)),
-            reader=replace(self.reader, cache=at(self.reader.cache), quarantine=at(self.reader.quarantine)),
+            datasets=tuple(replace(dataset, shards=resolve(dataset.shards)) for dataset in self.datasets),
+            rows=replace(self.rows, codec=resolve(self.rows.codec)),
+            reader=replace(
+                self.reader, cache=resolve(self.reader.cache), quarantine=resolve(self.reader.quarantine)
+            ),
         )

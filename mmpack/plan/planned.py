@@ -1,4 +1,4 @@
-"""What a plan says of a row: its documents, and where the bytes of their samples lie."""
+"""The planned row: its documents, and the locations of their samples in the shards."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PlannedSample:
-    """One sample of a build's index.
+    """A sample of a planned row.
 
     Attributes:
-        source: which of the plan's builds, from 0.
-        number: row of that build's index.
-        key: the sample's key.
+        shard_set: index of its shard set in the plan.
+        number: number of the sample in the index of the shard set, from 0.
+        key: key of the sample.
         kind: `slice`, `text`, `image_text` or `speech`.
-        shard: name of its tar in the build's store.
-        offset_bytes, size_bytes, crc32: its members in the tar.
-        tokens: places it takes, without what wraps a document.
-        tokens_text: of these, ids of texts.
+        shard: name of the shard, a tar file in the store of the shard set.
+        offset_bytes, size_bytes, crc32: location and checksum of its members in the tar file.
+        tokens: number of its tokens, without document overhead.
+        tokens_text: number of its text tokens.
     """
 
     shard_set: int
@@ -34,13 +34,14 @@ class PlannedSample:
 
 @dataclass(frozen=True, slots=True)
 class PlannedDocument:
-    """One document of a row, or a contrastive pair of two.
+    """A document of a row, or a contrastive pair of two documents.
 
     Attributes:
-        dataset: which of the plan's data sets, from 0.
+        dataset: index of its data set in the plan.
         samples: consecutive slices of one recording, or one stand-alone sample.
-        tokens: places of it as one document, with what wraps it.
-        pair: it becomes two documents, its media and its texts, and takes `PAIR_OVERHEAD` more places.
+        tokens: number of its tokens as one document, with document overhead but without `PAIR_OVERHEAD`.
+        is_pair: whether the samples become two documents, one of media and one of texts, which together have
+            `PAIR_OVERHEAD` more tokens.
     """
 
     dataset: int
@@ -50,17 +51,17 @@ class PlannedDocument:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is slices, inside the layout's document prefix and suffix."""
+        """True if the document consists of slices, between the document prefix and suffix of the token layout."""
         return self.samples[0].kind == "slice"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """One row.
+    """A row of the plan.
 
     Attributes:
-        number: of the row in the whole run, from 0.
-        documents: in the order of their places, from place 0 on; the places after them are pads.
+        number: number of the row in the whole plan, from 0.
+        documents: documents in the order of their positions, from position 0 on; the positions after them are padding.
     """
 
     number: int
@@ -68,4 +69,5 @@ class PlannedRow:
 
 
 PAIR_OVERHEAD = 4
-"""Places that a pair takes beside its document: a `<|cls|>` in both, and `<|bos|>`, `<|eos|>` of the texts."""
+"""Number of tokens that a pair has in addition to its single document: a `<|cls|>` in both documents, and `<|bos|>` and
+`<|eos|>` of the text document."""

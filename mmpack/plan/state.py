@@ -1,4 +1,4 @@
-"""Where a run is: a few integers, the same on every rank and worker."""
+"""The state of a row stream: a few integers, the same on every rank and worker."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from mmpack.serialisation import from_builtins
 from mmpack.settings import Settings
 
 STATE_VERSION = 1
+"""Version of the keys of `StreamState`."""
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _MAX_DATASETS = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class WindowCursor:
-    """Where a window starts.
+    """The number of documents and tokens drawn of each data set, for example at the start of a window.
 
     Attributes:
-        documents: drawn of each data set, over all epochs.
-        tokens: of these documents, by data set.
+        documents: number of documents drawn of each data set, over all epochs.
+        tokens: number of tokens of these documents, for each data set.
     """
 
     documents: tuple[int, ...]
@@ -31,25 +32,25 @@ class WindowCursor:
 
     @classmethod
     def initial(cls, datasets: int) -> WindowCursor:
-        """Before the first document."""
+        """Returns the cursor before the first document."""
         return cls((0,) * datasets, (0,) * datasets)
 
     @property
     def total_tokens(self) -> int:
-        """Drawn of all data sets together."""
+        """The number of tokens drawn of all data sets together."""
         return sum(self.tokens)
 
 
 class StreamState(Settings, frozen=True, kw_only=True):
-    """What a checkpoint holds of the data.
+    """The state that a checkpoint stores to resume a row stream.
 
     Fields:
-        version: of this table.
-        row: rows that were handed out, over all ranks.
-        ranks: that shared them; needed where `row` lies within a step.
-        window: the window of `row`.
-        documents, tokens: its start, see :class:`WindowCursor`.
-        parts: what the plan follows from, by name, in short.
+        version: version of these fields.
+        row: number of rows that were delivered, over all ranks.
+        ranks: number of ranks that shared the rows; needed if `row` is within a step.
+        window: number of the window of `row`.
+        documents, tokens: cursor at the start of the window, see :class:`WindowCursor`.
+        parts: short digests or values of the settings on which the rows of the plan depend, by name.
     """
 
     version: int
@@ -61,42 +62,49 @@ class StreamState(Settings, frozen=True, kw_only=True):
     parts: dict[str, str]
 
     @property
-    def cursors(self) -> WindowCursor:
-        """The start of `window`."""
+    def window_start(self) -> WindowCursor:
+        """The cursor at the start of `window`."""
         return WindowCursor(self.documents, self.tokens)
 
 
 def read_state(state: Mapping[str, Any]) -> StreamState:
-    """A state as it was saved, checked.
+    """Reads and checks a saved state.
 
     Raises:
-        DataError: it is no such state, or of another version.
+        DataError: the mapping is not the state of a row stream, or has another version.
     """
     try:
-        found = from_builtins(dict(state), StreamState, strict=False)
+        result = from_builtins(dict(state), StreamState, strict=False)
     except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise DataError(f"is no state of a row stream ({error})", where="state") from None
-    if found.version != STATE_VERSION:
-        raise DataError(f"version {found.version}, and this one reads {STATE_VERSION}", where="state")
-    if len(found.documents) != len(found.tokens) or len(found.tokens) > _MAX_DATASETS:
-        raise DataError("its cursors do not fit together", where="state")
-    return found
+        raise DataError(f"this is not the state of a row stream ({error})", where="state") from None
+    if result.version != STATE_VERSION:
+        raise DataError(
+            f"the state has version {result.version}, but this version of mmpack reads {STATE_VERSION}",
+            where="state",
+        )
+    if len(result.documents) != len(result.tokens) or len(result.tokens) > _MAX_DATASETS:
+        raise DataError("the cursors of documents and tokens do not match", where="state")
+    return result
 
 
 def require_equal_parts(saved: Mapping[str, str], own: Mapping[str, str]) -> None:
-    """Refuses a state of another plan.
+    """Raises an error unless a saved state belongs to this plan.
+
+    Args:
+        saved: `StreamState.parts` of the state.
+        own: `Plan.fingerprint_parts` of this plan.
 
     Raises:
-        ConfigError: names each part that differs, with both values.
+        ConfigError: some parts differ; the message has each of them with both values.
     """
-    differs = [
+    differences = [
         f"{name} was {saved.get(name, 'absent')}, is {own.get(name, 'absent')}"
         for name in sorted(saved.keys() | own.keys())
         if saved.get(name) != own.get(name)
     ]
-    if differs:
+    if differences:
         raise ConfigError(
-            f"the state belongs to another plan: {'; '.join(differs)}",
+            f"the state belongs to another plan: {'; '.join(differences)}",
             where="state",
-            hint="Resume with what the run was started with, or start a new run.",
+            hint="Resume with the settings and shards with which the state was saved, or start without a state.",
         )

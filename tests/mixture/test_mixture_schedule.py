@@ -1,4 +1,4 @@
-"""Phases to stages; the statements on mixing of the recipe."""
+"""The schedule: phases divided into stages, for the phases of a training recipe."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def formula(temperature: float) -> np.ndarray:
     ("tokens", "temperature"),
     [(0, 1.2), (T - 1, 1.2), (T, 3.0), (5 * T, 4.0), (9 * T - 1, 5.0), (9 * T, 1.5), (10 * T - 1, 1.5)],
 )
-def test_cold_mid_and_hot_follow_the_formula(tokens: int, temperature: float) -> None:
-    # A stage of the ramp has the temperature of its middle: at most half a stage off.
-    off = (5 - 3) / RAMP_STAGES / 2 if 3 <= temperature <= 5 else 0
-    near = [formula(temperature - off), formula(temperature + off)]
-    assert (shares_at(tokens) >= np.minimum(*near) - 2 / SCALE).all()
-    assert (shares_at(tokens) <= np.maximum(*near) + 2 / SCALE).all()
+def test_all_phases_of_the_recipe_follow_the_formula(tokens: int, temperature: float) -> None:
+    # A stage of the ramp has the temperature of its middle, which differs by at most half a stage.
+    tolerance = (5 - 3) / RAMP_STAGES / 2 if 3 <= temperature <= 5 else 0
+    bounds = [formula(temperature - tolerance), formula(temperature + tolerance)]
+    assert (shares_at(tokens) >= np.minimum(*bounds) - 2 / SCALE).all()
+    assert (shares_at(tokens) <= np.maximum(*bounds) + 2 / SCALE).all()
 
 
-def test_a_ramp_is_close_to_the_smooth_one_everywhere() -> None:
+def test_a_ramp_is_close_to_the_smooth_ramp_everywhere() -> None:
     for part in np.linspace(0, 1, 500, endpoint=False):
         assert shares_at(int((1 + 8 * part) * T)) == pytest.approx(formula(3 + 2 * part), rel=0.012)
 
@@ -66,14 +66,14 @@ def test_a_data_set_without_tokens_has_no_share() -> None:
     assert mixture_schedule([PhaseConfig(name="a")], {"full": 5, "empty": 0}).weights.tolist() == [[SCALE, 0]]
 
 
-def test_the_fingerprint_sees_what_matters_and_no_names_of_phases() -> None:
-    def printed(*phases: PhaseConfig) -> bytes:
+def test_the_fingerprint_depends_on_shares_and_tokens_but_not_on_names_of_phases() -> None:
+    def fingerprint(*phases: PhaseConfig) -> bytes:
         return canonical_json(mixture_schedule(phases, SIZES).canonical())
 
-    whole = printed(PhaseConfig(name="a", temperature=2.0))
-    assert whole == printed(PhaseConfig(name="b", temperature=2.0))
-    assert whole != printed(PhaseConfig(name="a", temperature=2.1))
-    assert whole != printed(PhaseConfig(name="a", temperature=2.0, tokens=5))
+    original = fingerprint(PhaseConfig(name="a", temperature=2.0))
+    assert original == fingerprint(PhaseConfig(name="b", temperature=2.0))
+    assert original != fingerprint(PhaseConfig(name="a", temperature=2.1))
+    assert original != fingerprint(PhaseConfig(name="a", temperature=2.0, tokens=5))
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,17 @@ def test_the_fingerprint_sees_what_matters_and_no_names_of_phases() -> None:
         ([PhaseConfig(name="a", datasets=("vidoe",))], r"phases\.a\.datasets.*'vidoe'.*Did you mean 'video'"),
         ([PhaseConfig(name="a", weights={"wbe": 1.0})], r"phases\.a\.weights.*Did you mean 'web'"),
         ([PhaseConfig(name="a", shares={"speeech": 1.0})], r"phases\.a\.shares.*Did you mean 'speech'"),
-        ([PhaseConfig(name="a"), PhaseConfig(name="b", tokens=5)], r"phases\.b: it never begins.*'a'"),
-        ([PhaseConfig(name="a", shares={"web": 0.0})], r"phases\.a: no data set has a share"),
-        ([PhaseConfig(name="a", datasets=("web",), weights={"web": 0.0})], "no data set has a share"),
+        ([PhaseConfig(name="a"), PhaseConfig(name="b", tokens=5)], r"phases\.b: the phase never begins.*'a'"),
+        ([PhaseConfig(name="a", shares={"web": 0.0})], r"phases\.a: no data set has a positive share"),
+        (
+            [PhaseConfig(name="a", datasets=("web",), weights={"web": 0.0})],
+            "no data set has a positive share",
+        ),
         ([PhaseConfig(name="a", tokens="9999999T")], r"phases\.a.*Check the unit"),
         ([], "no phases"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(phases: list[PhaseConfig], message: str) -> None:
+def test_phases_without_a_valid_schedule_are_an_error(phases: list[PhaseConfig], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         mixture_schedule(phases, SIZES)
 
@@ -97,16 +100,16 @@ def test_what_cannot_be_meant_is_refused(phases: list[PhaseConfig], message: str
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"datasets": ()}, r"phases\.p\.datasets: an empty list"),
-        ({"datasets": ("a", "a")}, "named twice"),
-        ({"datasets": ("a",), "weights": {"b": 1.0}}, "'b' is weighed"),
+        ({"datasets": ()}, r"phases\.p\.datasets: the list of data sets is empty"),
+        ({"datasets": ("a", "a")}, "listed twice"),
+        ({"datasets": ("a",), "weights": {"b": 1.0}}, "'b' has a weight or share, but is not in"),
         ({"datasets": ("a", "b"), "shares": {"a": 1.0}}, "'b' has no share"),
-        ({"shares": {"a": 1.0}, "temperature": 2.0}, "shares are explicit"),
-        ({"temperature": (1.0, 2.0)}, "a ramp needs an end"),
-        ({"temperature": 0.0}, "not above 0"),
+        ({"shares": {"a": 1.0}, "temperature": 2.0}, "'shares' cannot be combined"),
+        ({"temperature": (1.0, 2.0)}, "a temperature ramp needs the number of tokens"),
+        ({"temperature": 0.0}, "not positive"),
         ({"weights": {"a": -1.0}}, "negative"),
     ],
 )
-def test_a_phase_that_contradicts_itself_is_refused(settings: dict, message: str) -> None:
+def test_a_contradictory_phase_is_an_error(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PhaseConfig(name="p", **settings)

@@ -21,7 +21,7 @@ SIZES = st.lists(st.integers(1, 10**15), min_size=1, max_size=60)
 
 
 @given(st.integers(0, 1 << 40), PARTS)
-def test_a_split_is_whole_and_within_one_of_the_proportion(total: int, parts: list[int]) -> None:
+def test_a_split_is_complete_and_within_one_of_the_proportion(total: int, parts: list[int]) -> None:
     shares = split_proportionally(total, parts)
     assert sum(shares) == total
     for share, part in zip(shares, parts, strict=True):
@@ -34,14 +34,14 @@ def test_ties_go_to_the_lower_index() -> None:
 
 
 @given(PARTS)
-def test_weights_sum_to_the_scale_and_none_is_lost(parts: list[int]) -> None:
+def test_weights_sum_to_the_scale_and_every_positive_part_has_one(parts: list[int]) -> None:
     weights = integer_weights(parts)
     assert sum(weights) == SCALE
     assert all((weight > 0) == (part > 0) for weight, part in zip(weights, parts, strict=True))
 
 
 @given(SIZES, st.floats(0.3, 20), st.data())
-def test_temperature_weights_are_the_formula(
+def test_temperature_weights_follow_the_formula(
     sizes: list[int], temperature: float, data: st.DataObject
 ) -> None:
     factors = data.draw(st.lists(st.floats(0.01, 100), min_size=len(sizes), max_size=len(sizes)))
@@ -49,7 +49,7 @@ def test_temperature_weights_are_the_formula(
     logs = [math.log(w) + math.log(n) / temperature for n, w in zip(sizes, factors, strict=True)]
     parts = [math.exp(log - max(logs)) for log in logs]
     for weight, part in zip(weights, parts, strict=True):
-        # What lifts tiny shares to 1 is taken from the largest.
+        # Tiny shares are raised to a weight of 1, which lowers the largest weights.
         assert weight / SCALE == pytest.approx(part / sum(parts), abs=(len(sizes) + 1) / SCALE)
     assert sum(weights) == SCALE
 
@@ -63,12 +63,12 @@ def test_temperature_above_one_flattens_and_below_one_amplifies() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1e-300, 1e-3, 0.1])
-def test_a_tiny_temperature_leaves_all_but_one_the_least(temperature: float) -> None:
+def test_a_tiny_temperature_gives_all_data_sets_but_one_the_smallest_weight(temperature: float) -> None:
     assert temperature_weights([10**15, 10**14, 1], temperature, [1, 1, 1])[1:] <= [SCALE // 10**9 + 1, 1]
     assert sum(temperature_weights([10**15, 10**14, 1], temperature, [1, 1, 1])) == SCALE
 
 
-def test_fixed_values_that_every_machine_must_give() -> None:
+def test_weights_are_the_same_on_every_machine() -> None:
     sizes = [9 * 10**12, 2 * 10**12, 4 * 10**11, 6 * 10**10, 5 * 10**9]
     assert temperature_weights(sizes, 1.2, [1] * 5) == [12179346, 3477605, 909505, 187161, 23599]
     assert temperature_weights(sizes, 5.0, [1, 1, 2, 0, 0.5]) == temperature_weights(
@@ -76,7 +76,7 @@ def test_fixed_values_that_every_machine_must_give() -> None:
     )
 
 
-def test_shares_are_taken_as_written() -> None:
+def test_shares_are_exact_decimals() -> None:
     assert share_weights([0.1, 0.2, 0.1]) == [SCALE // 4, SCALE // 2, SCALE // 4]
     assert share_weights([1, 0, 3]) == [SCALE // 4, 0, SCALE * 3 // 4]
     assert share_weights([1e300, 5e-324]) == [SCALE - 1, 1]

@@ -79,14 +79,14 @@ def test_the_ledger_gives_old_rows_at_once(index: Path, rows: list[PlannedRow]) 
     original = later._plan_window
     later._plan_window = lambda number, start: planned.append(number) or original(number, start)  # type: ignore[method-assign]
     assert later.row(len(rows) - 1) == rows[-1]
-    assert planned == [(len(rows) - 1) // later.window_rows]
+    assert planned == [(len(rows) - 1) // later.rows_per_window]
     assert later.row(5) == rows[5]
 
 
 def test_a_torn_or_foreign_ledger_does_no_harm(index: Path, rows: list[PlannedRow]) -> None:
     plan = open_plan(plan_config(index, seed=11))
     wanted = plan.row(300)
-    path = plan._ledger._path
+    path = plan._window_starts._path
     assert path is not None
     content = path.read_bytes()
     path.write_bytes(content[: len(content) - 5])
@@ -106,7 +106,7 @@ def test_a_ledger_that_says_something_else_is_not_believed(
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path))
     plan = open_plan(plan_config(index))
     wanted = plan.row(400)
-    path = plan._ledger._path
+    path = plan._window_starts._path
     assert path is not None
     content = path.read_bytes()
     path.write_bytes(damage(content))
@@ -296,7 +296,7 @@ def test_phases_switch_at_their_token(index: Path) -> None:
         from mmpack.plan.draws import draw_window_documents
 
         start = plan.window(number).start
-        draws = draw_window_documents(plan.datasets, plan.quota_curve, start, plan.window_rows * CAPACITY)
+        draws = draw_window_documents(plan.datasets, plan.quota_curve, start, plan.rows_per_window * CAPACITY)
         end = plan.window(number).end
         count = len(draws.dataset) if end is None else sum(end.documents) - sum(start.documents)
         documents += draws.dataset[:count].tolist()
@@ -327,7 +327,7 @@ def test_repeat_caps_hold(index: Path) -> None:
     last = plan._last
     assert last is not None
     # All that is missing is what the end leaves over, and that is told.
-    missing = 2 * sum(dataset.documents for dataset in plan.datasets) - sum(
+    missing = 2 * sum(dataset.num_documents for dataset in plan.datasets) - sum(
         len(row.documents) for row in all_rows(plan)
     )
     assert last.num_unplanned < 24 * 200
