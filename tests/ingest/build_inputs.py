@@ -1,4 +1,7 @@
-"""Small but complete inputs of a build: drives, texts, captioned pictures, speech; and how outputs are compared."""
+"""Small but complete inputs of a build, and helpers that run builds and compare their outputs.
+
+The inputs are drives, texts, images with captions, and speech.
+"""
 
 from __future__ import annotations
 
@@ -21,34 +24,34 @@ MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
 
 
 def make_inputs(root: Path, *, drives: int = 2, seconds: float = 6.0) -> Path:
-    """A build config with drives, and one stand-alone source of each kind; the path of the config."""
-    for number in range(drives):
-        make_recording(
-            root / f"drive-{number}", seed=number, seconds=seconds, size=(48, 64), faults=number == 0
-        )
+    """Writes drives, one stand-alone source of each kind and a build.toml; returns the path of the build.toml.
+
+    The first drive contains planted faults.
+    """
+    for index in range(drives):
+        make_recording(root / f"drive-{index}", seed=index, seconds=seconds, size=(48, 64), faults=index == 0)
     random = np.random.default_rng(7)
     (root / "media").mkdir()
     texts = [
-        {"text": f"The car number {number} turns left at the light. " * (1 + number % 5)}
-        for number in range(40)
+        {"text": f"The car number {index} turns left at the light. " * (1 + index % 5)} for index in range(40)
     ]
     (root / "texts.jsonl").write_text("".join(json.dumps(record) + "\n" for record in texts))
     captions = []
-    for number in range(12):
-        picture = random.integers(0, 255, (40 + number, 64, 3), dtype=np.uint8)
-        (root / "media" / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(picture, quality=80))
-        captions.append({"text": f"noise number {number}", "path": f"media/{number}.jpg", "license": "none"})
+    for index in range(12):
+        image = random.integers(0, 255, (40 + index, 64, 3), dtype=np.uint8)
+        (root / "media" / f"{index}.jpg").write_bytes(simplejpeg.encode_jpeg(image, quality=80))
+        captions.append({"text": f"noise number {index}", "path": f"media/{index}.jpg", "license": "none"})
     (root / "captions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in captions))
     speech = []
-    for number in range(5):
-        samples = (random.standard_normal(4000 + 100 * number) * 2000).astype(np.int16)
-        soundfile.write(root / "media" / f"{number}.wav", samples, 16000)
-        speech.append({"text": f"clip {number}", "path": f"media/{number}.wav"})
+    for index in range(5):
+        samples = (random.standard_normal(4000 + 100 * index) * 2000).astype(np.int16)
+        soundfile.write(root / "media" / f"{index}.wav", samples, 16000)
+        speech.append({"text": f"clip {index}", "path": f"media/{index}.wav"})
     (root / "speech.jsonl").write_text("".join(json.dumps(record) + "\n" for record in speech))
     config = root / "build.toml"
-    listed = ", ".join(f'"drive-{number}"' for number in range(drives))
+    recordings = ", ".join(f'"drive-{index}"' for index in range(drives))
     config.write_text(
-        f"""recordings = [{listed}]
+        f"""recordings = [{recordings}]
 max_quarantine = 0.2
 
 [shards]
@@ -74,21 +77,21 @@ path = "speech.jsonl"
 
 
 def command(config: Path, out: Path | str, *options: str) -> list[str]:
-    """The build of `config` as a command line."""
+    """Returns the command line that builds `config`."""
     return [MMPACK, "build-shards", str(config), "--out", str(out), *options]
 
 
 def run(
     arguments: list[str], *, timeout: float = 120, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
-    """Runs a command to its end, its output captured."""
+    """Runs a command to its end and captures its output."""
     return subprocess.run(
         arguments, capture_output=True, text=True, timeout=timeout, check=False, env=os.environ | (env or {})
     )
 
 
 def digests(out: Path) -> dict[str, str]:
-    """sha256 of every file of an output: shards, index, manifest, and the records of the build."""
+    """Computes the sha256 of every file of an output: shards, index, manifest, and the records of the build."""
     return {
         path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
@@ -97,34 +100,37 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that `pid` started, and theirs."""
-    found: list[int] = []
+    """Lists the pids of all descendants of a process."""
+    pids: list[int] = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                found += [int(child), *children(int(child))]
+                pids += [int(child), *children(int(child))]
     except OSError:
         pass
-    return found
+    return pids
 
 
 def kill_process(process: subprocess.Popen) -> None:
-    """kill -9 of a build and nothing else: its workers have to notice."""
+    """Kills the main process of a build and nothing else: its workers must end by themselves."""
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
 def wait_gone(pids: list[int], *, within_s: float = 10.0) -> list[int]:
-    """Those of `pids` that still run after a while; zombies that wait for their parent do not run."""
-    until = time.monotonic() + within_s
-    left = pids
-    while left and time.monotonic() < until:
-        left = [pid for pid in left if _runs(pid)]
+    """Waits until the processes `pids` have ended, at most `within_s` seconds, and returns those that still run.
+
+    Zombies, which wait for their parent, count as ended.
+    """
+    deadline = time.monotonic() + within_s
+    running = pids
+    while running and time.monotonic() < deadline:
+        running = [pid for pid in running if _is_running(pid)]
         time.sleep(0.02)
-    return left
+    return running
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

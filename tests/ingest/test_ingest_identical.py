@@ -1,4 +1,4 @@
-"""The same input gives the same bytes: on any number of workers and ranks, and after any kill."""
+"""The same input gives the same bytes, for any number of workers and ranks and after any kill."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def duration_s(config: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
-    """How long a whole build takes here, which moments to kill at are drawn from."""
-    begun = time.monotonic()
+    """Measures the duration of a complete build, from which the times of kills are derived."""
+    start_s = time.monotonic()
     run(command(config, tmp_path_factory.mktemp("timed") / "out", "--workers", "2"))
-    return time.monotonic() - begun
+    return time.monotonic() - start_s
 
 
-def test_the_reference_is_whole(reference: Path) -> None:
-    verdict = verify(str(reference))
-    assert verdict.problems == []
-    assert verdict.notes == []
+def test_the_reference_build_is_complete(reference: Path) -> None:
+    verification = verify(str(reference))
+    assert verification.problems == []
+    assert verification.notes == []
     manifest = ShardSet(str(reference)).manifest
-    assert manifest.samples == verdict.samples == manifest.slices + 40 + 12 + 5
+    assert manifest.samples == verification.samples == manifest.slices + 40 + 12 + 5
     assert len(manifest.shards) > 8
     assert not (reference / "_build" / "scratch").exists()
 
 
-def test_webdataset_reads_it(reference: Path) -> None:
+def test_webdataset_reads_a_shard_set(reference: Path) -> None:
     shards = ShardSet(str(reference))
     dataset = webdataset.WebDataset(shards.urls, shardshuffle=False)
     keys = [sample["__key__"] for sample in dataset]
@@ -54,38 +54,40 @@ def test_webdataset_reads_it(reference: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
-def test_any_number_of_workers(config: Path, reference: Path, tmp_path: Path, workers: int) -> None:
+def test_any_number_of_workers_gives_the_same_bytes(
+    config: Path, reference: Path, tmp_path: Path, workers: int
+) -> None:
     done = run(command(config, tmp_path / "out", "--workers", str(workers)))
     assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "out") == digests(reference)
 
 
-def test_ranks_in_any_order(config: Path, reference: Path, tmp_path: Path) -> None:
+def test_ranks_in_any_order_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
     for rank in (2, 0, 1):
         done = run(command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0"))
         assert done.returncode == 0, done.stderr
     assert digests(tmp_path / "out") == digests(reference)
 
 
-def test_ranks_at_once(config: Path, reference: Path, tmp_path: Path) -> None:
-    started = [
+def test_simultaneous_ranks_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
+    processes = [
         subprocess.Popen(
             command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
         )
         for rank in range(3)
     ]
-    assert [process.wait(timeout=120) for process in started] == [0, 0, 0]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
     assert digests(tmp_path / "out") == digests(reference)
 
 
-def test_a_finished_build_is_left_alone(config: Path, reference: Path) -> None:
+def test_a_finished_build_is_not_rewritten(config: Path, reference: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.glob("shards/*")}
     assert run(command(config, reference)).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in reference.glob("shards/*")} == before
 
 
-def _kill_whole_build(config: Path, reference: Path, out: Path, after_s: float) -> bool:
-    """Kills a build after a while and finishes it; whether it was still at work."""
+def _kill_build(config: Path, reference: Path, out: Path, after_s: float) -> bool:
+    """Kills a build after `after_s` seconds and finishes it; returns True if it was still running when killed."""
     process = subprocess.Popen(
         command(config, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
@@ -94,7 +96,7 @@ def _kill_whole_build(config: Path, reference: Path, out: Path, after_s: float) 
     was_running = process.poll() is None
     kill_process(process)
     assert wait_gone(workers) == [], "workers outlived their build"
-    # What has its final name is whole at every moment.
+    # A file with its final name is complete at any time.
     for path in out.glob("shards/*.tar"):
         assert path.read_bytes() == (reference / "shards" / path.name).read_bytes()
     done = run(command(config, out, "--workers", "2"))
@@ -104,12 +106,12 @@ def _kill_whole_build(config: Path, reference: Path, out: Path, after_s: float) 
 
 
 def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pick: random.Random) -> bool:
-    """Kills one worker of a running build, which has to end as if nothing had happened; whether there was one to kill."""
+    """Kills one worker of a running build, which must end with the same result; returns True if a worker was killed."""
     process = subprocess.Popen(
         command(config, out, "--workers", "2"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
     time.sleep(after_s)
-    # Python's resource tracker is a child as well, and not ours to kill.
+    # Python's resource tracker is a child process as well, but not a worker.
     workers = [
         pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
@@ -123,50 +125,52 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
             )
             killed = True
         except subprocess.CalledProcessError:
-            pass  # it had just ended
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 0, said
+            pass  # The worker has just ended.
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
     assert digests(out) == digests(reference)
     return killed
 
 
-@pytest.mark.parametrize("moment", range(3))
-def test_kill_the_build(
-    config: Path, reference: Path, tmp_path: Path, duration_s: float, moment: int
+@pytest.mark.parametrize("share", [0.35, 0.55, 0.75])
+def test_a_killed_build_resumes_to_the_same_bytes(
+    config: Path, reference: Path, tmp_path: Path, duration_s: float, share: float
 ) -> None:
-    _kill_whole_build(config, reference, tmp_path / "out", duration_s * (0.35 + 0.2 * moment))
+    _kill_build(config, reference, tmp_path / "out", duration_s * share)
 
 
-def test_kill_a_worker(config: Path, reference: Path, tmp_path: Path, duration_s: float) -> None:
+def test_a_killed_worker_is_replaced(
+    config: Path, reference: Path, tmp_path: Path, duration_s: float
+) -> None:
     _kill_a_worker(config, reference, tmp_path / "out", duration_s * 0.6, random.Random(0))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_the_build_at_twenty_random_moments(
+def test_a_build_killed_at_twenty_random_times(
     config: Path, reference: Path, tmp_path: Path, duration_s: float
 ) -> None:
     pick = random.Random(20260824)
     hits = 0
-    for number in range(60):
-        hits += _kill_whole_build(
-            config, reference, tmp_path / f"out{number}", pick.uniform(0.2, 1.0) * duration_s
+    for attempt in range(60):
+        hits += _kill_build(
+            config, reference, tmp_path / f"out{attempt}", pick.uniform(0.2, 1.0) * duration_s
         )
         if hits == 20:
             return
-    pytest.fail(f"only {hits} of 60 kills met a build at work")
+    pytest.fail(f"only {hits} of 60 kills hit a running build")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_kill_a_worker_at_twenty_random_moments(
+def test_a_worker_killed_at_twenty_random_times(
     config: Path, reference: Path, tmp_path: Path, duration_s: float
 ) -> None:
     pick = random.Random(20260825)
     hits = 0
-    for number in range(60):
-        out = tmp_path / f"out{number}"
+    for attempt in range(60):
+        out = tmp_path / f"out{attempt}"
         hits += _kill_a_worker(config, reference, out, pick.uniform(0.3, 0.9) * duration_s, pick)
         if hits == 20:
             return
-    pytest.fail(f"only {hits} of 60 kills met a worker")
+    pytest.fail(f"only {hits} of 60 kills hit a worker")
