@@ -1,4 +1,4 @@
-"""Sound: reading, resampling, frames, and what the codes of the built-in codec say."""
+"""Tests of audio: decoding, resampling, frames, and the codes of the built-in codec."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def tone(hz: float, level: float, seconds: float = 0.2, rate_hz: int = RATE_HZ) 
     return (level * np.sin(2 * np.pi * hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
 
 
-def encoded(samples: NDArray[np.float32], form: str = "FLAC", subtype: str = "PCM_16") -> bytes:
+def encode_audio(samples: NDArray[np.float32], format_: str = "FLAC", subtype: str = "PCM_16") -> bytes:
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, RATE_HZ, format=form, subtype=subtype)
+    soundfile.write(buffer, samples, RATE_HZ, format=format_, subtype=subtype)
     return buffer.getvalue()
 
 
@@ -38,18 +38,18 @@ def encoded(samples: NDArray[np.float32], form: str = "FLAC", subtype: str = "PC
     st.integers(8000, 48_000),
 )
 @settings(max_examples=150)
-def test_frames_are_as_many_as_the_layout_counts(
+def test_the_number_of_frames_is_that_of_the_layout(
     samples: int, rate_hz: int, hop: int, codebooks: int, size: int, target_hz: int
 ) -> None:
     layout = AudioLayout(sample_rate_hz=target_hz, hop=hop, codebooks=codebooks, codebook_size=size)
     samples = min(samples, rate_hz)
-    sound = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
+    audio = np.random.default_rng(samples).uniform(-1, 1, samples).astype(np.float32)
     codec = PcmFrameCodec(layout)
-    codes = codec.encode(sound, rate_hz)
+    codes = codec.encode(audio, rate_hz)
     assert codes.shape == (layout.num_frames(samples, rate_hz), codebooks)
     assert ((codes >= 0) & (codes < size)).all()
-    assert np.array_equal(codes, codec.encode(sound, rate_hz))
-    at_target = resample(sound, rate_hz, target_hz)
+    assert np.array_equal(codes, codec.encode(audio, rate_hz))
+    at_target = resample(audio, rate_hz, target_hz)
     assert len(at_target) == -(-samples * target_hz // rate_hz)
     assert np.array_equal(codes, codec.encode(at_target, target_hz))
 
@@ -61,20 +61,20 @@ def test_level_has_steps_of_3_db() -> None:
     assert levels == [min(31, int(np.floor((96 - 3.0103 - db) / 3))) for db in range(90)]
 
 
-def test_brightness_grows_with_pitch_and_not_with_level() -> None:
+def test_brightness_depends_on_pitch_and_not_on_level() -> None:
     codec = PcmFrameCodec(AudioLayout())
     for level in (0.01, 0.5):
-        found = [
+        brightness = [
             int(np.median(codec.encode(tone(hz, level), RATE_HZ) % 32)) for hz in (150, 400, 900, 2000, 6000)
         ]
         mel = [
             int(32 * np.log10(1 + hz / 700) / np.log10(1 + 8000 / 700)) for hz in (150, 400, 900, 2000, 6000)
         ]
-        assert np.abs(np.array(found) - mel).max() <= 2
-        assert found == sorted(set(found))
+        assert np.abs(np.array(brightness) - mel).max() <= 2
+        assert brightness == sorted(set(brightness))
 
 
-def test_other_codebooks_are_the_powers_of_bands() -> None:
+def test_the_other_codebooks_hold_the_power_of_bands() -> None:
     codec = PcmFrameCodec(AudioLayout(codebooks=5, codebook_size=96))
     edges = 700 * ((1 + 8000 / 700) ** (np.arange(5) / 4) - 1)
     for band in range(4):
@@ -85,34 +85,34 @@ def test_other_codebooks_are_the_powers_of_bands() -> None:
         assert np.sort(codes[1:])[-2] < 96 - 30
 
 
-def test_silence_is_code_0_everywhere() -> None:
+def test_silence_has_code_0_in_every_codebook() -> None:
     for layout in (AudioLayout(), AudioLayout(codebooks=4, codebook_size=7, hop=1), AudioLayout(hop=3)):
         assert not PcmFrameCodec(layout).encode(np.zeros(1000, np.float32), RATE_HZ).any()
 
 
 @pytest.mark.parametrize("rate_hz", [8000, 44_100, 48_000, 96_000])
-def test_resampling_keeps_the_tone(rate_hz: int) -> None:
-    sound = resample(tone(1000, 0.5, 0.5, rate_hz), rate_hz, RATE_HZ)
+def test_resampling_preserves_a_tone(rate_hz: int) -> None:
+    audio = resample(tone(1000, 0.5, 0.5, rate_hz), rate_hz, RATE_HZ)
     middle = slice(1000, 7000)
-    assert np.abs(sound[middle] - tone(1000, 0.5, 0.5)[middle]).max() < 1e-3
+    assert np.abs(audio[middle] - tone(1000, 0.5, 0.5)[middle]).max() < 1e-3
 
 
-def test_frames_are_the_sound_and_zeros() -> None:
-    sound = tone(300, 0.5)[:1000]
-    frames = split_frames(sound, 320)
+def test_frames_are_the_samples_padded_with_zeros() -> None:
+    audio = tone(300, 0.5)[:1000]
+    frames = split_frames(audio, 320)
     assert frames.shape == (4, 320)
-    assert np.array_equal(frames.ravel()[:1000], sound)
+    assert np.array_equal(frames.ravel()[:1000], audio)
     assert not frames.ravel()[1000:].any()
 
 
 def test_channels_are_averaged() -> None:
     stereo = np.stack([tone(300, 0.5), tone(300, 0.25)], axis=1)
-    mono, rate_hz = decode_audio(encoded(stereo, "WAV", "FLOAT"), where="")
+    mono, rate_hz = decode_audio(encode_audio(stereo, "WAV", "FLOAT"), where="")
     assert rate_hz == RATE_HZ
     assert np.allclose(mono, tone(300, 0.375), atol=1e-6)
 
 
-def test_real_speech_reads_as_soundfile_reads_it(real_data: Path) -> None:
+def test_real_speech_decodes_as_soundfile_decodes_it(real_data: Path) -> None:
     for path in (
         real_data / "av_speech" / "jfk.flac",
         *sorted((real_data / "av_speech" / "librivox").glob("*.wav"))[:2],
@@ -126,17 +126,17 @@ def test_real_speech_reads_as_soundfile_reads_it(real_data: Path) -> None:
         assert len(np.unique(codes)) > 60  # speech uses many levels and shapes
 
 
-def test_damaged_sound_is_refused() -> None:
-    whole = encoded(np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32))
-    nan = tone(300, 0.5)
-    nan[17] = np.nan
-    for data in (b"", b"RIFF", whole[: len(whole) // 2], encoded(nan, "WAV", "FLOAT")):
+def test_damaged_audio_raises_a_data_error() -> None:
+    intact = encode_audio(np.random.default_rng(0).uniform(-0.5, 0.5, 8000).astype(np.float32))
+    with_nan = tone(300, 0.5)
+    with_nan[17] = np.nan
+    for data in (b"", b"RIFF", intact[: len(intact) // 2], encode_audio(with_nan, "WAV", "FLOAT")):
         with pytest.raises(DataError):
             decode_audio(data, where="mic.flac")
 
 
-def test_a_flac_that_claims_hours_is_refused_unread() -> None:
-    data = bytearray(encoded(np.zeros(16_000, np.float32)))
+def test_a_flac_that_claims_hours_is_rejected_before_decoding() -> None:
+    data = bytearray(encode_audio(np.zeros(16_000, np.float32)))
     data[21:26] = bytes([data[21] | 0x0F]) + b"\xff" * 4  # 36 bits of its number of samples
     with pytest.raises(DataError, match="claims"):
         decode_audio(bytes(data), where="mic.flac")
@@ -144,8 +144,8 @@ def test_a_flac_that_claims_hours_is_refused_unread() -> None:
 
 @given(st.binary(max_size=40), st.integers(0, 3000), st.integers(0, 255))
 @settings(max_examples=60)
-def test_whatever_the_bytes_they_are_read_or_refused(noise: bytes, at: int, value: int) -> None:
-    data = bytearray(encoded(tone(440, 0.5, 0.1)))
+def test_damaged_bytes_are_decoded_or_raise_a_data_error(noise: bytes, at: int, value: int) -> None:
+    data = bytearray(encode_audio(tone(440, 0.5, 0.1)))
     data[at % len(data)] = value
     for damaged in (bytes(data), bytes(data[:at]) + noise, noise):
         try:

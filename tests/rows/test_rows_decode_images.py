@@ -1,4 +1,4 @@
-"""Pictures and tubelets as patches: the right pixels in the right order, and nothing else."""
+"""Tests of image and tubelet decoding: patches have the right pixels in the right order; damage raises errors."""
 
 from __future__ import annotations
 
@@ -28,58 +28,58 @@ SIDE = LAYOUT.token_side
 Pixels = NDArray[np.uint8]
 
 
-def empty(grid: PatchGrid) -> Pixels:
+def empty_patches(grid: PatchGrid) -> Pixels:
     side = grid.width // grid.cols
     return np.empty((grid.tokens, side, side, 3), np.uint8)
 
 
-def picture_of(patches: Pixels, grid: PatchGrid) -> Pixels:
-    """Patches laid out again, told slowly."""
+def join_patches(patches: Pixels, grid: PatchGrid) -> Pixels:
+    """Joins patches to an image (slow reference)."""
     side = patches.shape[1]
-    found = np.zeros((grid.height, grid.width, 3), np.uint8)
-    for number, patch in enumerate(patches):
-        row, column = divmod(number, grid.cols)
-        found[row * side : (row + 1) * side, column * side : (column + 1) * side] = patch
-    return found
+    pixels = np.zeros((grid.height, grid.width, 3), np.uint8)
+    for index, patch in enumerate(patches):
+        row, column = divmod(index, grid.cols)
+        pixels[row * side : (row + 1) * side, column * side : (column + 1) * side] = patch
+    return pixels
 
 
-def decoded(data: bytes, size: tuple[int, int], extension: str = "jpg") -> Pixels:
+def decode_pixels(data: bytes, size: tuple[int, int], extension: str = "jpg") -> Pixels:
     grid = LAYOUT.patch_grid(*size)
-    out = empty(grid)
+    out = empty_patches(grid)
     decode_image(data, extension, size, grid, out, where="here")
-    return picture_of(out, grid)
+    return join_patches(out, grid)
 
 
-def saved(picture: Image.Image, form: str, **options: Any) -> bytes:
+def encode_image(image: Image.Image, format_: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, form, **options)
+    image.save(buffer, format_, **options)
     return buffer.getvalue()
 
 
-def noise(height: int, width: int, seed: int = 0) -> Pixels:
+def random_pixels(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 100))
 @settings(max_examples=60)
-def test_the_resize_is_pillows_antialiased_bilinear(height: int, width: int, seed: int) -> None:
-    pixels, grid = noise(height, width, seed), LAYOUT.patch_grid(height, width)
-    out = empty(grid)
+def test_the_resize_is_pillows_antialiased_bilinear_filter(height: int, width: int, seed: int) -> None:
+    pixels, grid = random_pixels(height, width, seed), LAYOUT.patch_grid(height, width)
+    out = empty_patches(grid)
     resize_to_patches(pixels, grid, out)
     expected = Image.fromarray(pixels).resize((grid.width, grid.height), Image.Resampling.BILINEAR)
-    assert np.abs(picture_of(out, grid).astype(int) - np.asarray(expected)).max() <= 1
+    assert np.abs(join_patches(out, grid).astype(int) - np.asarray(expected)).max() <= 1
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 255))
 @settings(max_examples=40)
-def test_a_plain_picture_stays_plain(height: int, width: int, shade: int) -> None:
+def test_a_uniform_image_stays_uniform(height: int, width: int, gray_level: int) -> None:
     grid = LAYOUT.patch_grid(height, width)
-    out = empty(grid)
-    resize_to_patches(np.full((height, width, 3), shade, np.uint8), grid, out)
-    assert (out == shade).all()
+    out = empty_patches(grid)
+    resize_to_patches(np.full((height, width, 3), gray_level, np.uint8), grid, out)
+    assert (out == gray_level).all()
 
 
-def test_patches_go_from_left_to_right_then_down() -> None:
+def test_patches_are_ordered_left_to_right_then_top_to_bottom() -> None:
     grid = LAYOUT.patch_grid(48, 64)
     assert (grid.rows, grid.cols, grid.height, grid.width) == (3, 4, 48, 64)
     pixels = np.zeros((48, 64, 3), np.uint8)
@@ -90,144 +90,146 @@ def test_patches_go_from_left_to_right_then_down() -> None:
                 column * 20,
                 200,
             )
-    out = empty(grid)
-    decode_image(saved(Image.fromarray(pixels), "PNG"), "png", (48, 64), grid, out, where="")
-    for number, patch in enumerate(out):
-        assert (patch == (number // 4 * 20, number % 4 * 20, 200)).all()
+    out = empty_patches(grid)
+    decode_image(encode_image(Image.fromarray(pixels), "PNG"), "png", (48, 64), grid, out, where="")
+    for index, patch in enumerate(out):
+        assert (patch == (index // 4 * 20, index % 4 * 20, 200)).all()
 
 
-def test_real_pictures_look_as_a_full_decode_does(real_data: Path) -> None:
+def test_real_images_are_close_to_a_full_decode(real_data: Path) -> None:
     layout = VisionLayout()
     paths = sorted((real_data / "nuscenes_drivelm" / "samples").glob("*/*.jpg"))[::9]
     assert len(paths) == 6
     for path in paths:
         data = path.read_bytes()
         grid = layout.patch_grid(900, 1600)
-        out = empty(grid)
+        out = empty_patches(grid)
         decode_image(data, "jpg", (900, 1600), grid, out, where=path.name)
-        with Image.open(path) as picture:
-            expected = picture.convert("RGB").resize((grid.width, grid.height), Image.Resampling.BILINEAR)
-        apart = np.abs(picture_of(out, grid).astype(int) - np.asarray(expected))
-        assert apart.mean() < 2.5  # decoding at half size filters a little differently
-        again = empty(grid)
-        decode_image(data, "jpg", (900, 1600), grid, again, where=path.name)
-        assert np.array_equal(out, again)
+        with Image.open(path) as image:
+            expected = image.convert("RGB").resize((grid.width, grid.height), Image.Resampling.BILINEAR)
+        difference = np.abs(join_patches(out, grid).astype(int) - np.asarray(expected))
+        assert difference.mean() < 2.5  # decoding at half size filters a little differently
+        out_again = empty_patches(grid)
+        decode_image(data, "jpg", (900, 1600), grid, out_again, where=path.name)
+        assert np.array_equal(out, out_again)
 
 
 def test_gray_becomes_rgb() -> None:
-    gray = Image.fromarray(noise(40, 64)[..., 0]).resize((64, 40))
-    for form, extension in (("JPEG", "jpg"), ("PNG", "png")):
-        found = decoded(saved(gray, form), (40, 64), extension)
-        assert (found == found[..., :1]).all()
-        assert len(np.unique(found)) > 50
+    gray = Image.fromarray(random_pixels(40, 64)[..., 0]).resize((64, 40))
+    for format_, extension in (("JPEG", "jpg"), ("PNG", "png")):
+        pixels = decode_pixels(encode_image(gray, format_), (40, 64), extension)
+        assert (pixels == pixels[..., :1]).all()
+        assert len(np.unique(pixels)) > 50
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "I;16"])
-def test_every_mode_of_png_is_read(mode: str) -> None:
+def test_every_png_mode_is_decoded(mode: str) -> None:
     pixels = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
     if mode == "I;16":
-        picture = Image.fromarray(pixels.astype(np.uint16) * 256 + 77)
+        image = Image.fromarray(pixels.astype(np.uint16) * 256 + 77)
     else:
-        picture = Image.fromarray(np.stack([pixels] * 3, axis=2)).convert(mode)
-    data = saved(picture, "PNG")
-    with Image.open(io.BytesIO(data)) as read:
-        assert read.mode == mode
-    found = decoded(data, (48, 64), "png")
+        image = Image.fromarray(np.stack([pixels] * 3, axis=2)).convert(mode)
+    data = encode_image(image, "PNG")
+    with Image.open(io.BytesIO(data)) as reopened:
+        assert reopened.mode == mode
+    result = decode_pixels(data, (48, 64), "png")
     if mode not in ("1", "P"):
-        assert np.abs(found[..., 0].astype(int) - pixels).max() <= 1
-    assert found[:, -1].mean() > found[:, 0].mean() + 200
+        assert np.abs(result[..., 0].astype(int) - pixels).max() <= 1
+    assert result[:, -1].mean() > result[:, 0].mean() + 200
 
 
-def test_cmyk_is_refused() -> None:
-    data = saved(Image.fromarray(noise(48, 64)).convert("CMYK"), "JPEG")
+def test_cmyk_raises_a_data_error() -> None:
+    data = encode_image(Image.fromarray(random_pixels(48, 64)).convert("CMYK"), "JPEG")
     with pytest.raises(DataError, match="CMYK"):
-        decoded(data, (48, 64))
+        decode_pixels(data, (48, 64))
 
 
-def test_another_size_than_described_is_refused() -> None:
+def test_another_size_than_described_raises_a_data_error() -> None:
     with pytest.raises(DataError, match="is not"):
-        decoded(saved(Image.fromarray(noise(48, 64)), "PNG"), (64, 48), "png")
+        decode_pixels(encode_image(Image.fromarray(random_pixels(48, 64)), "PNG"), (64, 48), "png")
 
 
-def test_a_picture_that_claims_a_billion_pixels_is_refused_unread() -> None:
+def test_an_image_that_claims_a_billion_pixels_is_rejected_before_decoding() -> None:
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
     bomb += chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     with pytest.raises(DataError, match="more than"):
-        decoded(bomb, (60_000, 60_000), "png")
+        decode_pixels(bomb, (60_000, 60_000), "png")
 
 
-def test_a_damaged_scan_is_refused_and_not_smeared() -> None:
-    data = simplejpeg.encode_jpeg(noise(200, 300), quality=90)
-    hole = data[: len(data) // 2] + b"\xff\xd9"
+def test_a_truncated_jpeg_raises_a_data_error() -> None:
+    data = simplejpeg.encode_jpeg(random_pixels(200, 300), quality=90)
+    truncated = data[: len(data) // 2] + b"\xff\xd9"
     with pytest.raises(DataError):
-        decoded(hole, (200, 300))
+        decode_pixels(truncated, (200, 300))
 
 
 @given(st.sampled_from(["jpg", "png", "mp4"]), st.integers(0, 1 << 20), st.binary(min_size=1, max_size=30))
 @settings(max_examples=120)
-def test_whatever_the_bytes_they_are_read_or_refused(kind: str, at: int, damage: bytes) -> None:
-    whole = SAMPLES[kind]
-    at %= len(whole)
+def test_damaged_bytes_are_decoded_or_raise_a_data_error(extension: str, at: int, damage: bytes) -> None:
+    intact = SAMPLES[extension]
+    at %= len(intact)
     grid = LAYOUT.patch_grid(48, 64)
-    for data in (whole[:at] + damage + whole[at + len(damage) :], whole[:at] + damage, damage):
+    for data in (intact[:at] + damage + intact[at + len(damage) :], intact[:at] + damage, damage):
         try:
-            if kind == "mp4":
+            if extension == "mp4":
                 out = np.empty((3, grid.tokens, SIDE, SIDE, 3), np.uint8)
                 decode_tubelet(data, (48, 64), grid, out, where="")
             else:
-                decode_image(data, kind, (48, 64), grid, empty(grid), where="")
+                decode_image(data, extension, (48, 64), grid, empty_patches(grid), where="")
         except DataError:
             continue
 
 
-def film(shades: list[int]) -> tuple[bytes, list[int]]:
-    frames = [av.VideoFrame.from_ndarray(np.full((48, 64, 3), shade, np.uint8)) for shade in shades]
+def make_tubelet(gray_levels: list[int]) -> tuple[bytes, list[int]]:
+    frames = [
+        av.VideoFrame.from_ndarray(np.full((48, 64, 3), gray_level, np.uint8)) for gray_level in gray_levels
+    ]
     data, height, width = encode_tubelet(
-        frames, [number * 50_000_000 for number in range(len(shades))], crf=5
+        frames, [index * 50_000_000 for index in range(len(gray_levels))], crf=5
     )
     assert (height, width) == (48, 64)
-    return data, shades
+    return data, gray_levels
 
 
 SAMPLES = {
-    "jpg": saved(Image.fromarray(noise(48, 64)), "JPEG"),
-    "png": saved(Image.fromarray(noise(48, 64)), "PNG"),
-    "mp4": film([30, 120, 200])[0],
+    "jpg": encode_image(Image.fromarray(random_pixels(48, 64)), "JPEG"),
+    "png": encode_image(Image.fromarray(random_pixels(48, 64)), "PNG"),
+    "mp4": make_tubelet([30, 120, 200])[0],
 }
 
 
 def test_a_tubelet_has_all_its_frames_in_order() -> None:
-    data, shades = film([20, 90, 160, 230])
+    data, gray_levels = make_tubelet([20, 90, 160, 230])
     grid = LAYOUT.patch_grid(48, 64)
     out = np.zeros((4, grid.tokens, SIDE, SIDE, 3), np.uint8)
     decode_tubelet(data, (48, 64), grid, out, where="")
-    for patches, shade in zip(out, shades, strict=True):
-        assert np.abs(patches.astype(int) - shade).max() <= 3
+    for patches, gray_level in zip(out, gray_levels, strict=True):
+        assert np.abs(patches.astype(int) - gray_level).max() <= 3
 
 
 @pytest.mark.parametrize("frames", [3, 5])
-def test_a_tubelet_with_another_number_of_frames_is_refused(frames: int) -> None:
+def test_a_tubelet_with_another_number_of_frames_raises_a_data_error(frames: int) -> None:
     grid = LAYOUT.patch_grid(48, 64)
     out = np.empty((frames, grid.tokens, SIDE, SIDE, 3), np.uint8)
     with pytest.raises(DataError, match="frames"):
-        decode_tubelet(film([20, 90, 160, 230])[0], (48, 64), grid, out, where="")
+        decode_tubelet(make_tubelet([20, 90, 160, 230])[0], (48, 64), grid, out, where="")
 
 
 def test_real_video_decodes_as_pyav_decodes_it(real_data: Path) -> None:
     path = real_data / "gopro" / "max-heromode.mp4"
     with av.open(str(path)) as container:
         frames = [frame for frame, _ in zip(container.decode(video=0), range(4), strict=False)]
-    data, height, width = encode_tubelet(frames, [number * 33_000_000 for number in range(4)], crf=18)
+    data, height, width = encode_tubelet(frames, [index * 33_000_000 for index in range(4)], crf=18)
     grid = VisionLayout().patch_grid(height, width)
     out = np.empty((4, grid.tokens, 32, 32, 3), np.uint8)
     decode_tubelet(data, (height, width), grid, out, where="")
     with av.open(io.BytesIO(data)) as container:
-        shown = [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    for patches, picture in zip(out, shown, strict=True):
-        expected = np.asarray(picture.resize((grid.width, grid.height), Image.Resampling.BILINEAR))
-        assert np.abs(picture_of(patches, grid).astype(int) - expected).max() <= 1
+        images = [Image.fromarray(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    for patches, image in zip(out, images, strict=True):
+        expected = np.asarray(image.resize((grid.width, grid.height), Image.Resampling.BILINEAR))
+        assert np.abs(join_patches(patches, grid).astype(int) - expected).max() <= 1
