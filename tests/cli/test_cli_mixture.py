@@ -70,7 +70,7 @@ def test_the_forecast_is_what_the_rows_hold(plan: Path) -> None:
 
 def test_in_words_and_as_a_picture(plan: Path, tmp_path: Path) -> None:
     done = run(plan, "--tokens", "200k", "--plot", tmp_path / "mixture.png")
-    for text in ("cold", "mid", "50k – 200k", "robot", "reached", "its part goes to", "picture:"):
+    for text in ("cold", "mid", "50k – 200k", "robot", "reached", "its share goes to", "picture:"):
         assert text in done.stdout
     assert (tmp_path / "mixture.png").read_bytes().startswith(b"\x89PNG")
 

@@ -296,7 +296,7 @@ def test_replay_takes_no_row_on_trust(plan: Path, tmp_path: Path) -> None:
     write_fault(record, key="[red]key[/]", row=2)
     done = mmpack("replay", record, plan)
     assert "[red]key[/]" in done.stdout
-    assert "row 2 of this plan does not hold it" in line_of(done)
+    assert "row 2 of this plan does not contain this sample" in line_of(done)
 
 
 Refused = Callable[[Path, Path], tuple[tuple[object, ...], tuple[str, ...]]]
@@ -333,15 +333,15 @@ def no_shards(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, .
 
 
 def step_behind_the_end(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
-    return ("stream", folder / "plan.toml", "--first-step", 1000), ("the run ends after", "rows")
+    return ("stream", folder / "plan.toml", "--first-step", 1000), ("the plan ends after", "rows")
 
 
 def row_behind_the_end(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
-    return ("show-row", folder / "plan.toml", 1000), ("the run ends after", "rows")
+    return ("show-row", folder / "plan.toml", 1000), ("the plan ends after", "rows")
 
 
 def ranks_that_do_not_divide(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
-    return ("stream", folder / "plan.toml", "--ranks", 3), ("3 ranks cannot share 4 rows a step",)
+    return ("stream", folder / "plan.toml", "--ranks", 3), ("3 ranks cannot share 4 rows per step",)
 
 
 def ranks_that_do_not_divide_balance(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
@@ -358,7 +358,7 @@ def too_many_threads(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple
 
 def batch_too_large(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:
     plan = other_plan(tmp, "global_batch = 4", "global_batch = 512", folder)
-    return ("stream", plan, "--balance"), ("fill no whole step of 512 rows", "Lower global_batch")
+    return ("stream", plan, "--balance"), ("do not fill one step of 512 rows", "Lower global_batch")
 
 
 def row_too_short(folder: Path, tmp: Path) -> tuple[tuple[object, ...], tuple[str, ...]]:

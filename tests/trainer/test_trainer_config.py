@@ -232,7 +232,7 @@ def test_what_the_hardware_lacks_is_refused(run: Path) -> None:
         ("--model.layers=0", "model.layers: 0 is not 1 or more"),
         ("--parallel.tensor=0", "parallel.tensor: 0 is not 1 or more"),
         ("--checkpoint.keep=0", "checkpoint.keep: 0 is not 1 or more"),
-        ("--target_tokens=many", "target_tokens: 'many' is no number of tokens"),
+        ("--target_tokens=many", "target_tokens: 'many' is not a number of tokens"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(run: Path, override: str, message: str) -> None:
@@ -309,7 +309,7 @@ def test_a_plan_without_a_whole_step_is_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path, global_batch=1000)
     text = (run / "plan.toml").read_text()
     (run / "plan.toml").write_text(text + "max_epochs = 1\n")
-    with pytest.raises(DataError, match="fill no whole step of 1000 rows"):
+    with pytest.raises(DataError, match="do not fill one step of 1000 rows"):
         checked(run)
 
 
