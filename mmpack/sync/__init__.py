@@ -1,4 +1,4 @@
-"""Sync: reference ticks, the six policies, detectors, slices and the report. All in integer nanoseconds."""
+"""Synchronisation: reference ticks, six sync policies, detectors and the report. All times are integer nanoseconds."""
 
 from mmpack.lazy import make_dir
 from mmpack.sync.alignment.ticks import Ticks

@@ -1,4 +1,4 @@
-"""[sync]."""
+"""The TOML table `[sync]`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from mmpack.sync.policies.rule import StreamPolicy
 
 
 class SyncConfig(Settings, frozen=True, kw_only=True):
-    """`[sync]`.
+    """The settings of the table `[sync]`.
 
     Fields:
-        reference: 'auto'; a stream's name; 'consensus' or 'consensus:PATTERN'; 'rate:10' or 'rate:30000/1001'
-            in Hz.
-        streams: settings by name pattern; the first pattern that matches holds.
-        max_backward: largest share of a stream's stamps that may be out of order before the recording is
-            refused.
+        reference: source of the ticks: 'auto'; the name of a stream; 'consensus' or 'consensus:PATTERN'; 'rate:10'
+            or 'rate:30000/1001' in Hz.
+        streams: policies by pattern of the stream name; the first pattern that matches applies.
+        max_backward: largest share of a stream's timestamps that may be out of order; a larger share is an error.
     """
 
     reference: str = "auto"
@@ -25,10 +24,10 @@ class SyncConfig(Settings, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_backward <= 1:
-            raise ValueError("max_backward is a share from 0 to 1")
+            raise ValueError("max_backward must be a share from 0 to 1")
 
     def policy_for(self, name: str) -> StreamPolicy:
-        """Settings of the stream `name`: the first matching pattern's, else the defaults."""
+        """Returns the policy of the first pattern that matches the stream `name`, else the default policy."""
         for pattern, policy in self.streams.items():
             if fnmatch.fnmatchcase(name, pattern.lower()):
                 return policy

@@ -1,4 +1,4 @@
-"""What sync found, for machines (JSON, Parquet) and for people (text)."""
+"""Converts a synchronisation result to JSON values and to a Parquet table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from mmpack.sync.synchronise import SyncResult
 
 
 def stream_report(match: StreamMatch, result: SyncResult) -> dict[str, Any]:
-    """One stream's figures: integers in ns, counts, and how it was matched. Residual percentiles are of
-    |residual|.
+    """Returns the report of one stream as plain JSON values: how it was matched, counts, and times in integer ns.
+
+    Residual percentiles are percentiles of |residual|.
     """
     residual = np.abs(match.residual_ns[match.has_item])
-    stamps = match.stream.stream.timestamps
+    timestamps = match.stream.stream.timestamps
     period_ns = match.stream.period_ns
     return {
         "kind": match.stream.stream.kind,
@@ -29,9 +30,9 @@ def stream_report(match: StreamMatch, result: SyncResult) -> dict[str, Any]:
         "clock": match.stream.stream.clock.name,
         "clock_domain": match.stream.stream.clock.domain,
         "semantics": match.stream.stream.semantics,
-        "stamps_from": stamps.origin,
-        "resolution_ns": stamps.resolution_ns,
-        "items": _items(match),
+        "stamps_from": timestamps.origin,
+        "resolution_ns": timestamps.resolution_ns,
+        "items": _count_items(match),
         "period_ns": period_ns,
         "matched": int((match.status == MatchStatus.OK).sum()),
         "absent": int((match.status != MatchStatus.OK).sum()),
@@ -44,19 +45,20 @@ def stream_report(match: StreamMatch, result: SyncResult) -> dict[str, Any]:
         "residual_p50_ns": _percentile(residual, 50),
         "residual_p99_ns": _percentile(residual, 99),
         "residual_max_ns": int(residual.max(initial=0)),
-        "raw_spread_ns": _raw_spread(match, result),
+        "raw_spread_ns": _median_raw_spread_ns(match, result),
     }
 
 
-def _items(match: StreamMatch) -> int:
+def _count_items(match: StreamMatch) -> int:
+    """Returns the number of items of the stream; for audio the number of audio samples."""
     if match.stream.stream.kind == "audio":
         return int(match.stream.stream.audio_timeline.samples.sum())
     return len(match.stream.stream.timestamps)
 
 
-def _raw_spread(match: StreamMatch, result: SyncResult) -> int:
-    """Median over ticks of how far raw stamps lie apart: within its group for a member, from the tick for any
-    other stream.
+def _median_raw_spread_ns(match: StreamMatch, result: SyncResult) -> int:
+    """Returns the median over ticks of the raw spread: latest minus earliest timestamp of the triggered group for a
+    member of that group, the distance from the tick for any other stream.
     """
     if match.name in result.group and len(result.raw_spread_ns):
         return _percentile(result.raw_spread_ns, 50)
@@ -64,12 +66,12 @@ def _raw_spread(match: StreamMatch, result: SyncResult) -> int:
     return _percentile(distance, 50)
 
 
-def _percentile(values: NDArray[np.int64], share: float) -> int:
-    return int(np.percentile(values, share)) if len(values) else 0
+def _percentile(values: NDArray[np.int64], percent: float) -> int:
+    return int(np.percentile(values, percent)) if len(values) else 0
 
 
 def recording_report(result: SyncResult) -> dict[str, Any]:
-    """One recording's report as plain JSON values."""
+    """Returns the report of one recording as plain JSON values."""
     return {
         "recording": result.recording.name,
         "path": result.recording.path,
@@ -83,16 +85,16 @@ def recording_report(result: SyncResult) -> dict[str, Any]:
         "quarantined": int((~result.passed).sum()),
         "raw_spread_ns": spread_report([result]),
         "group": group_report([result]),
-        "streams": {name: stream_report(found, result) for name, found in result.matches.items()},
+        "streams": {name: stream_report(match, result) for name, match in result.matches.items()},
         "clock_maps": [
             {
-                "source": known.source,
-                "target": known.target,
-                "drift_ppm": known.drift_ppm,
-                "residual_ns": known.residual_ns,
-                "note": known.note,
+                "source": clock_map.source,
+                "target": clock_map.target,
+                "drift_ppm": clock_map.drift_ppm,
+                "residual_ns": clock_map.residual_ns,
+                "note": clock_map.note,
             }
-            for known in result.recording.maps
+            for clock_map in result.recording.maps
         ],
         "findings": [
             {
@@ -117,8 +119,8 @@ def recording_report(result: SyncResult) -> dict[str, Any]:
 
 
 def spread_report(results: Sequence[SyncResult]) -> dict[str, int]:
-    """Raw spread of the triggered groups over all ticks: smallest, median, largest, in ns; zeros where there
-    is no group.
+    """Returns the smallest, median and largest raw spread of the triggered groups over all ticks, in ns; zeros
+    without such a group.
     """
     spread = np.concatenate([result.raw_spread_ns for result in results])
     if not len(spread):
@@ -127,7 +129,7 @@ def spread_report(results: Sequence[SyncResult]) -> dict[str, int]:
 
 
 def group_report(results: Sequence[SyncResult]) -> dict[str, Any]:
-    """The triggered group as one: its members, and percentiles of |residual| over all of them."""
+    """Returns the names of the members of the triggered groups, and percentiles of |residual| over all members."""
     names = list(dict.fromkeys(name for result in results for name in result.group))
     residual = np.concatenate(
         [np.empty(0, np.int64)]
@@ -146,7 +148,7 @@ def group_report(results: Sequence[SyncResult]) -> dict[str, Any]:
 
 
 def sync_report(results: Sequence[SyncResult]) -> dict[str, Any]:
-    """All recordings' report: totals, streams pooled by name, and each recording's own."""
+    """Returns the report of all recordings: totals, streams pooled by name, and the report of each recording."""
     return {
         "ticks": sum(len(result.passed) for result in results),
         "passed": sum(int(result.passed.sum()) for result in results),
@@ -159,14 +161,16 @@ def sync_report(results: Sequence[SyncResult]) -> dict[str, Any]:
 
 
 def _pool_by_name(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Streams of one name over all recordings; offsets and spreads, which are learned in each, as medians."""
+    """Yields the name and the pooled report of each stream. Offsets and spreads, which differ between recordings, are
+    medians.
+    """
     for name in dict.fromkeys(name for result in results for name in result.matches):
         pairs = [(result.matches[name], result) for result in results if name in result.matches]
-        facts = [stream_report(found, result) for found, result in pairs]
-        residual = np.concatenate([np.abs(found.residual_ns[found.has_item]) for found, _ in pairs])
+        reports = [stream_report(match, result) for match, result in pairs]
+        residual = np.concatenate([np.abs(match.residual_ns[match.has_item]) for match, _ in pairs])
         yield (
             name,
-            _pool_reports(facts)
+            _pool_reports(reports)
             | {
                 "residual_p50_ns": _percentile(residual, 50),
                 "residual_p99_ns": _percentile(residual, 99),
@@ -176,27 +180,29 @@ def _pool_by_name(results: Sequence[SyncResult]) -> Iterator[tuple[str, dict[str
 
 
 def _pool_reports(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    counts = {key: sum(fact[key] for fact in reports) for key in ("items", "matched", "absent")}
+    """Returns the first report with counts summed and offset, spread and period replaced by their medians."""
+    counts = {key: sum(report[key] for report in reports) for key in ("items", "matched", "absent")}
     medians = {
-        key: int(np.median([fact[key] for fact in reports]))
+        key: int(np.median([report[key] for report in reports]))
         for key in ("offset_ns", "raw_spread_ns", "period_ns")
     }
     return reports[0] | counts | medians
 
 
 def pool_stream_reports(recordings: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Streams pooled from several recordings' facts, where the stamps themselves are no longer at hand.
+    """Returns the reports of all streams pooled by name, from the reports of several recordings.
 
-    Residual percentiles are then the largest of any recording's, which bounds the true ones from above.
+    The residuals themselves are not available here. The pooled percentiles are therefore the largest of any
+    recording, an upper bound of the true ones.
     """
     pooled: dict[str, dict[str, Any]] = {}
-    for name in dict.fromkeys(name for facts in recordings for name in facts["streams"]):
-        facts = [entry["streams"][name] for entry in recordings if name in entry["streams"]]
+    for name in dict.fromkeys(name for recording in recordings for name in recording["streams"]):
+        reports = [recording["streams"][name] for recording in recordings if name in recording["streams"]]
         worst = {
-            f"residual_{key}_ns": max(fact[f"residual_{key}_ns"] for fact in facts)
+            f"residual_{key}_ns": max(report[f"residual_{key}_ns"] for report in reports)
             for key in ("p50", "p99", "max")
         }
-        pooled[name] = _pool_reports(facts) | worst
+        pooled[name] = _pool_reports(reports) | worst
     return pooled
 
 
@@ -217,8 +223,8 @@ _STATUS_NAMES = [status.name.lower() for status in MatchStatus]
 
 
 def to_table(results: Sequence[SyncResult]) -> pa.Table:
-    """A row per tick and stream."""
-    parts = [_match_table(result, found) for result in results for found in result.matches.values()]
+    """Returns a table with one row per recording, stream and tick."""
+    parts = [_match_table(result, match) for result in results for match in result.matches.values()]
     return pa.concat_tables(parts).unify_dictionaries() if parts else _SCHEMA.empty_table()
 
 
@@ -242,5 +248,5 @@ def _match_table(result: SyncResult, match: StreamMatch) -> pa.Table:
 
 
 def write_parquet(results: Sequence[SyncResult], path: Path) -> None:
-    """The table of :func:`to_table` at `path`."""
+    """Writes the table of :func:`to_table` to `path`."""
     pq.write_table(to_table(results), path, compression="zstd")

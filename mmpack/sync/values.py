@@ -1,6 +1,4 @@
-"""Values at the ticks: rows of a table by the match that chose them, linear in between, on the sphere for
-rotations.
-"""
+"""Values of a table at the ticks: matched rows as they are, or interpolated, on the sphere for rotations."""
 
 from __future__ import annotations
 
@@ -14,48 +12,54 @@ from mmpack.sync.policies.match import StreamMatch
 def interpolate_rows(
     match: StreamMatch, tick: int, tick_ns: int, values: NDArray[np.float64], columns: tuple[str, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The rows of one tick.
+    """Returns the rows of one tick and their timestamps.
 
     Args:
-        match: how the stream was matched.
-        tick: number of the tick.
-        tick_ns: its time.
-        values: float64, shape (n, columns), in file order.
-        columns: names of the columns.
+        match: match of the stream.
+        tick: index of the tick.
+        tick_ns: time of the tick.
+        values: float64, shape (n, c), all rows of the stream in file order.
+        columns: names of the c columns.
 
     Returns:
-        (rows, float64, shape (r, columns); their stamps on the reference's clock, int64, shape (r,)). One row
-        for an interpolated or held value; as many as there are for a window or for rows sharing a stamp; none
-        where the tick has nothing.
+        (rows, float64, shape (r, c); their timestamps on the reference's clock, int64, shape (r,)). r is 1 for an
+        interpolated value, the number of matched rows for every other policy (a held value has one row, or all rows
+        that share its timestamp or burst), and 0 for a tick without a value.
+
+    Raises:
+        ConfigError: a quaternion column of the rule is not in `columns`.
     """
     first, count = int(match.first[tick]), int(match.count[tick])
     if not count:
         return np.empty((0, values.shape[1])), np.empty(0, np.int64)
-    places = slice(first, first + count)
-    rows, stamps = values[match.items[places]], match.stream.t_ns[places]
+    matched = slice(first, first + count)
+    rows, t_ns = values[match.items[matched]], match.stream.t_ns[matched]
     if match.rule.policy != "interpolate" or count == 1:
-        return rows, stamps
-    wanted = tick_ns + match.rule.offset_ns
-    share = (wanted - int(stamps[0])) / (int(stamps[1]) - int(stamps[0]))
+        return rows, t_ns
+    target_ns = tick_ns + match.rule.offset_ns
+    share = (target_ns - int(t_ns[0])) / (int(t_ns[1]) - int(t_ns[0]))
     row = rows[0] + (rows[1] - rows[0]) * share
     if match.rule.quaternion:
-        at = _quaternion_columns(match, columns)
-        row[at] = slerp(rows[0][at], rows[1][at], share)
-    return row[None], np.array([wanted], np.int64)
+        indices = _find_quaternion_columns(match, columns)
+        row[indices] = slerp(rows[0][indices], rows[1][indices], share)
+    return row[None], np.array([target_ns], np.int64)
 
 
 def slerp(start: NDArray[np.float64], stop: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Spherical interpolation of unit quaternions (Shoemake 1985), the short way round.
+    """Returns the spherical linear interpolation of two quaternions (Shoemake 1985) along the shorter arc.
 
     Args:
-        start, stop: float64, shape (4,); normalised first.
-        share: 0 at start, 1 at stop.
+        start, stop: float64, shape (4,); normalised before use.
+        share: position on the arc: 0 at `start`, 1 at `stop`.
+
+    Returns:
+        A unit quaternion, float64, shape (4,).
     """
     start, stop = start / np.linalg.norm(start), stop / np.linalg.norm(stop)
     cosine = float(start @ stop)
-    if cosine < 0:  # q and −q are one rotation
+    if cosine < 0:  # q and −q are the same rotation
         stop, cosine = -stop, -cosine
-    if cosine > 1 - 1e-9:  # the sines vanish; the chord is the arc
+    if cosine > 1 - 1e-9:  # sin(angle) is almost zero; the chord replaces the arc
         blend = start + (stop - start) * share
     else:
         angle = np.arccos(cosine)
@@ -63,12 +67,13 @@ def slerp(start: NDArray[np.float64], stop: NDArray[np.float64], share: float) -
     return blend / np.linalg.norm(blend)
 
 
-def _quaternion_columns(match: StreamMatch, columns: tuple[str, ...]) -> list[int]:
+def _find_quaternion_columns(match: StreamMatch, columns: tuple[str, ...]) -> list[int]:
+    """Returns the column indices of (w, x, y, z)."""
     missing = [name for name in match.rule.quaternion or () if name not in columns]
     if missing:
         raise ConfigError(
             f"quaternion column '{missing[0]}' is not among the stream's columns",
             where=f"stream '{match.name}'",
-            hint=f"Columns: {', '.join(columns)}.",
+            hint=f"Choose four of the columns: {', '.join(columns)}.",
         )
     return [columns.index(name) for name in match.rule.quaternion or ()]

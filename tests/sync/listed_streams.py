@@ -1,4 +1,4 @@
-"""Streams made of lists of stamps, for tests of sync."""
+"""Streams built from lists of timestamps, for tests of synchronisation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BOOT_NS = 5_000 * S
 
 @dataclass(frozen=True)
 class ListedTimestamps:
-    """Stamps, and ends, as given."""
+    """A source with the given timestamps and ends."""
 
-    when: Timestamps
+    listed: Timestamps
 
     def timestamps(self) -> Timestamps:
-        return self.when
+        return self.listed
 
     def files(self) -> Iterable[tuple[str, int]]:
         return ()
@@ -36,20 +36,20 @@ class ListedTimestamps:
 
 @dataclass(frozen=True)
 class ListedTexts(ListedTimestamps):
-    """Texts called '0', '1', ..."""
+    """A text source whose texts are '0', '1', ..."""
 
     def texts(self) -> list[str]:
-        return [str(number) for number in range(len(self.when))]
+        return [str(index) for index in range(len(self.listed))]
 
 
 @dataclass(frozen=True)
 class CountingAudio:
-    """Sound whose samples are their own numbers, modulo 2**15."""
+    """An audio source whose samples are their own indices modulo 2**15."""
 
-    heard: AudioTimeline
+    listed: AudioTimeline
 
     def timeline(self) -> AudioTimeline:
-        return self.heard
+        return self.listed
 
     def read(self, start: int, stop: int) -> NDArray[np.int16]:
         return (np.arange(start, stop) % 2**15).astype(np.int16)[:, None]
@@ -67,13 +67,13 @@ def stream(
     clock: Clock = RIG,
     resolution_ns: int = 1,
     unit: str = "ns",
-    **more: object,
+    **fields: object,
 ) -> Stream:
-    """A stream with these stamps."""
+    """Returns a stream with these timestamps."""
     ends = None if end_ns is None else np.asarray(end_ns, np.int64)
-    when = Timestamps(np.asarray(t_ns, np.int64), ends, resolution_ns, "list", unit)
-    source = ListedTexts(when) if kind == "text" else ListedTimestamps(when)
-    return Stream(name, kind, clock, source, **more)  # type: ignore[arg-type]
+    timestamps = Timestamps(np.asarray(t_ns, np.int64), ends, resolution_ns, "list", unit)
+    source = ListedTexts(timestamps) if kind == "text" else ListedTimestamps(timestamps)
+    return Stream(name, kind, clock, source, **fields)  # type: ignore[arg-type]
 
 
 def audio_stream(
@@ -83,7 +83,7 @@ def audio_stream(
     *,
     clock: Clock = RIG,
 ) -> Stream:
-    """A microphone with segments (first stamp in ns, samples)."""
+    """Returns a microphone stream with segments (first timestamp in ns, number of samples)."""
     lengths = np.array([samples for _, samples in segments], np.int64)
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
     timeline = AudioTimeline(rate_hz, 1, first, np.array([t for t, _ in segments], np.int64), lengths)
@@ -91,35 +91,35 @@ def audio_stream(
 
 
 def recording(*streams: Stream, maps: tuple[ClockMap, ...] = ()) -> Recording:
-    """A recording of these streams."""
-    return Recording("made", {one.name: one for one in streams}, maps, "made.toml")
+    """Returns a recording of these streams."""
+    return Recording("made", {stream.name: stream for stream in streams}, maps, "made.toml")
 
 
-def aligned(one: Stream, *, target: Clock = RIG, maps: tuple[ClockMap, ...] = ()) -> AlignedStream:
-    """One stream, aligned by itself."""
-    return align_stream(one, recording(one, maps=maps), target, max_backward=0.01)
+def align(stream: Stream, *, target: Clock = RIG, maps: tuple[ClockMap, ...] = ()) -> AlignedStream:
+    """Aligns a stream that is the only one of its recording."""
+    return align_stream(stream, recording(stream, maps=maps), target, max_backward=0.01)
 
 
-def rule(
-    one: AlignedStream, tick_period_ns: int, *, learned_ns: int | None = None, **settings: object
+def make_rule(
+    aligned: AlignedStream, tick_period_ns: int, *, learned_ns: int | None = None, **settings: object
 ) -> MatchRule:
-    """The rule that these settings give for `one`."""
+    """Returns the match rule of `aligned` with these settings."""
     return resolve_rule(
-        one.stream,
+        aligned.stream,
         StreamPolicy(**settings),  # type: ignore[arg-type]
-        period_ns=one.period_ns,
+        period_ns=aligned.period_ns,
         tick_period_ns=tick_period_ns,
         learned_ns=learned_ns,
     )
 
 
-def regular(count: int, period_ns: int, start_ns: int = BOOT_NS) -> NDArray[np.int64]:
-    """`count` stamps, `period_ns` apart."""
+def regular_ns(count: int, period_ns: int, start_ns: int = BOOT_NS) -> NDArray[np.int64]:
+    """Returns `count` timestamps, `period_ns` apart."""
     return start_ns + np.arange(count, dtype=np.int64) * period_ns
 
 
-def ascending(
-    low: int = 0, high: int = 400, *, least: int = 1, most: int = 30
+def ascending_integers(
+    low: int = 0, high: int = 400, *, min_size: int = 1, max_size: int = 30
 ) -> st.SearchStrategy[list[int]]:
-    """Lists of different ascending small integers."""
-    return st.lists(st.integers(low, high), min_size=least, max_size=most, unique=True).map(sorted)
+    """Returns a strategy for lists of different small integers, ascending."""
+    return st.lists(st.integers(low, high), min_size=min_size, max_size=max_size, unique=True).map(sorted)

@@ -1,4 +1,4 @@
-"""The made-up drive: every planted fault is found at its place, and none is invented."""
+"""The synthetic drive: every planted fault is found at its time, and nothing else is reported."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ seeds = st.integers(0, 2**31)
 rates = st.sampled_from([8, 10, 12, 15, 20, 25, 30])
 
 
-def report_of(folder: Path) -> dict[str, Any]:
-    return sync_report([synchronise(one) for one in open_recordings(folder)])
+def make_report(folder: Path) -> dict[str, Any]:
+    return sync_report([synchronise(recording) for recording in open_recordings(folder)])
 
 
-def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict[str, Any], Comparison]:
+def make_comparison(
+    seed: int, rate_hz: int, seconds: float, *, faults: bool
+) -> tuple[dict[str, Any], Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_recording(folder, seed=seed, seconds=seconds, rate_hz=rate_hz, size=(48, 64), faults=faults)
-        report = report_of(folder)
+        report = make_report(folder)
         return report, compare_faults(folder / "planted.json", report)
 
 
@@ -40,21 +42,20 @@ def made(seed: int, rate_hz: int, seconds: float, *, faults: bool) -> tuple[dict
 @example(0, 12, 5.0)
 @example(1, 20, 5.0)
 @example(2, 30, 5.0)
-def test_every_planted_fault_is_found_at_its_place_and_nothing_else(
+def test_every_planted_fault_is_found_at_its_time_and_nothing_else(
     seed: int, rate_hz: int, seconds: float
 ) -> None:
-    report, found = made(seed, rate_hz, seconds, faults=True)
-    assert sorted(row.kind for row in found.results) == sorted(KINDS)
-    assert [row for row in found.results if not row.ok] == []
-    assert found.false_alarms == ()
-    # Each slice set aside lies at a fault that takes its item away: not at a duplicate or a stamp that jumps
-    # back.
-    spoiling = {row.stream for row in found.results if row.kind in ("gap", "outlier", "dead_camera")}
+    report, comparison = make_comparison(seed, rate_hz, seconds, faults=True)
+    assert sorted(row.kind for row in comparison.results) == sorted(KINDS)
+    assert [row for row in comparison.results if not row.ok] == []
+    assert comparison.false_alarms == ()
+    # Slices are quarantined only for faults that remove their item, not for a duplicate or a backward timestamp.
+    harmful = {row.stream for row in comparison.results if row.kind in ("gap", "outlier", "dead_camera")}
     blamed = {
         reason["stream"] for entry in report["recordings"][0]["quarantine"] for reason in entry["reasons"]
     }
-    cameras = {stream for stream in spoiling if stream.startswith("cam_")}
-    assert cameras <= blamed <= spoiling
+    cameras = {stream for stream in harmful if stream.startswith("cam_")}
+    assert cameras <= blamed <= harmful
 
 
 @settings(max_examples=8)
@@ -62,12 +63,12 @@ def test_every_planted_fault_is_found_at_its_place_and_nothing_else(
 @example(0, 12, 4.0)
 @example(1, 20, 4.0)
 @example(2, 30, 4.0)
-def test_a_drive_without_faults_shows_none_and_loses_no_slice(
+def test_a_drive_without_faults_has_no_fault_and_no_quarantined_slice(
     seed: int, rate_hz: int, seconds: float
 ) -> None:
-    report, found = made(seed, rate_hz, seconds, faults=False)
-    assert found.ok
-    assert found.results == ()
+    report, comparison = make_comparison(seed, rate_hz, seconds, faults=False)
+    assert comparison.ok
+    assert comparison.results == ()
     assert report["quarantined"] == 0
     assert report["ticks"] == round(seconds * rate_hz)
 
@@ -76,19 +77,23 @@ def test_a_drive_without_faults_shows_none_and_loses_no_slice(
 def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("drive")
     make_recording(folder, seed=7, seconds=6, size=(48, 64))
-    return folder / "planted.json", report_of(folder)
+    return folder / "planted.json", make_report(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fault_that_is_not_found_is_said(drive: tuple[Path, dict[str, Any]], kind: str) -> None:
+def test_a_planted_fault_that_is_not_found_is_reported(drive: tuple[Path, dict[str, Any]], kind: str) -> None:
     planted, report = drive
-    kept = [finding for finding in report["recordings"][0]["findings"] if finding["kind"] != FOUND_AS[kind]]
-    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": kept}]})
-    assert not found.ok
-    assert {(row.kind, row.found_as, row.found_ns) for row in found.results if not row.ok} == {(kind, "", None)}
+    remaining = [
+        finding for finding in report["recordings"][0]["findings"] if finding["kind"] != FOUND_AS[kind]
+    ]
+    comparison = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": remaining}]})
+    assert not comparison.ok
+    assert {(row.kind, row.found_as, row.found_ns) for row in comparison.results if not row.ok} == {
+        (kind, "", None)
+    }
 
 
-def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]) -> None:
+def test_a_finding_without_a_planted_fault_is_a_false_alarm(drive: tuple[Path, dict[str, Any]]) -> None:
     planted, report = drive
     t_ns = json.loads(planted.read_text())["faults"][0]["t_ns"]
     extra = {"severity": "fault", "kind": "gap", "stream": "action", "count": 1, "text": "a gap"}
@@ -97,26 +102,28 @@ def test_a_fault_that_was_not_planted_is_said(drive: tuple[Path, dict[str, Any]]
         {**extra, "places_ns": [t_ns]},
         {**extra, "places_ns": []},
     ]
-    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
-    assert all(row.ok for row in found.results)
-    assert [(one.kind, one.stream, one.t_ns) for one in found.false_alarms] == [
+    comparison = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
+    assert all(row.ok for row in comparison.results)
+    assert [(alarm.kind, alarm.stream, alarm.t_ns) for alarm in comparison.false_alarms] == [
         ("gap", "action", t_ns),
         ("gap", "action", None),
     ]
 
 
-def test_a_find_at_the_wrong_place_does_not_count(drive: tuple[Path, dict[str, Any]]) -> None:
+def test_a_finding_at_the_wrong_time_does_not_count(drive: tuple[Path, dict[str, Any]]) -> None:
     planted, report = drive
     moved = [
-        {**finding, "places_ns": [place + 10**9 for place in finding["places_ns"]]}
+        {**finding, "places_ns": [t_ns + 10**9 for t_ns in finding["places_ns"]]}
         for finding in report["recordings"][0]["findings"]
     ]
-    found = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
-    assert not any(row.ok for row in found.results if row.kind in ("duplicate", "outlier"))
-    assert found.false_alarms
+    comparison = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})
+    assert not any(row.ok for row in comparison.results if row.kind in ("duplicate", "outlier"))
+    assert comparison.false_alarms
 
 
-def test_what_cannot_be_compared_is_refused(drive: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_missing_file_or_several_recordings_are_an_error(
+    drive: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
     planted, report = drive
     with pytest.raises(DataError, match=r"planted\.json"):
         compare_faults(tmp_path / "none.json", report)

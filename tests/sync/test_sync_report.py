@@ -1,4 +1,4 @@
-"""The report on a terminal shows names as they are written."""
+"""The synchronisation report on a terminal."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mmpack.recording import Recording
 from mmpack.show.sync_table import render_sync_report
 from mmpack.sync import synchronise
 from mmpack.sync.sync_report import sync_report
-from tests.sync.listed_streams import BOOT_NS, MS, recording, regular, stream
+from tests.sync.listed_streams import BOOT_NS, MS, recording, regular_ns, stream
 
 
-def shown(*recordings: Recording) -> str:
+def render(*recordings: Recording) -> str:
     console = Console(file=io.StringIO(), width=250)
-    console.print(render_sync_report(sync_report([synchronise(one) for one in recordings])))
+    console.print(render_sync_report(sync_report([synchronise(recording) for recording in recordings])))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_names_that_look_like_markup_are_shown() -> None:
+def test_names_that_look_like_markup_are_printed_unchanged() -> None:
     rig, other = Clock("[/x]", "boot"), Clock("[bold]device[/]", "device")
-    stamps = np.delete(regular(40, 100 * MS), np.s_[10:14])
-    made = recording(
-        stream(stamps, "camera", "[/cam]", clock=rig),
-        stream(regular(400, 10 * MS, 0), "imu", "[red]imu\\", clock=other),
+    timestamps = np.delete(regular_ns(40, 100 * MS), np.s_[10:14])
+    capture = recording(
+        stream(timestamps, "camera", "[/cam]", clock=rig),
+        stream(regular_ns(400, 10 * MS, 0), "imu", "[red]imu\\", clock=other),
         maps=(ClockMap(other.name, rig.name, 0, BOOT_NS, 0.0),),
     )
-    one = Recording("[/drive]", made.streams, made.maps, made.path)
-    text = shown(one, Recording("[b]second", made.streams, made.maps, made.path))
+    first = Recording("[/drive]", capture.streams, capture.maps, capture.path)
+    text = render(first, Recording("[b]second", capture.streams, capture.maps, capture.path))
     for name in (
         "[/x] (boot)",
         "[bold]device[/] (device)",

@@ -1,1 +1,1 @@
-"""Alignment: timestamps on one clock, and the ticks and offsets found in them."""
+"""Alignment: timestamps on one clock, reference ticks, and nominal offsets learned from them."""

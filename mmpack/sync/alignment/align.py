@@ -1,6 +1,4 @@
-"""Stamps made fit for matching: on the reference's clock, ascending, with what had to be set aside counted
-and kept.
-"""
+"""Aligns a stream: timestamps on the reference's clock, in ascending order, and a record of every discarded item."""
 
 from __future__ import annotations
 
@@ -16,29 +14,32 @@ from mmpack.clock import Clock, ClockMap, leap_second_map
 from mmpack.errors import ClockError, DataError
 from mmpack.recording import Recording, Stream
 
-#: Kinds where two items at one stamp are one item twice. Tables may hold several rows of one moment (radar
-# tracks).
-_ONE_PER_STAMP = frozenset({"camera", "lidar", "event"})
-#: Domains whose relation is a matter of definition.
-_CALENDARS = frozenset({"utc", "tai", "gps"})
+#: Kinds for which two items with one timestamp are the same item twice. Tables may hold several rows with one
+#: timestamp (radar tracks).
+_UNIQUE_KINDS = frozenset({"camera", "lidar", "event"})
+#: Clock domains whose relation is fixed by definition, so that no clock map is needed between them.
+_CALENDAR_DOMAINS = frozenset({"utc", "tai", "gps"})
+# A step above _BURST_FACTOR median steps separates two bursts, if more than a share of _BURST_SHARE of the steps is
+# that long.
 _BURST_FACTOR = 10
 _BURST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
 class AlignedStream:
-    """One stream, ready to be matched.
+    """One stream, aligned and ready for matching.
 
     Attributes:
         stream: the stream.
-        t_ns: int64, shape (m,), ascending, on the reference's clock.
-        items: int64, shape (m,), item number in file order of each stamp.
-        end_ns: int64, shape (m,), ends of lasting items; None for instants.
-        implausible: int64, item numbers whose stamp cannot be a time on its clock.
-        backward: int64, item numbers that break the order: the fewest whose removal leaves the rest
+        t_ns: int64, shape (m,), timestamps on the reference's clock, ascending.
+        items: int64, shape (m,), index of each item in file order.
+        end_ns: int64, shape (m,), ends of items that have a duration; None for instants.
+        implausible: int64, indices of discarded items whose timestamp cannot be a time on its clock.
+        backward: int64, indices of discarded items that break the order: the fewest whose removal leaves the rest
             ascending.
-        duplicate: int64, item numbers whose stamp equals the one before; none for texts.
-        route: the maps that led from the stream's clock to the reference's.
+        duplicate: int64, indices of items whose timestamp equals the previous one; discarded for cameras, lidars and
+            events only. Empty for texts.
+        clock_maps: clock maps from the stream's clock to the reference's, in the order of application.
     """
 
     stream: Stream
@@ -51,35 +52,34 @@ class AlignedStream:
     clock_maps: tuple[ClockMap, ...] = ()
 
     def to_own_clock(self, t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Moments of the reference's clock on the stream's own, int64 of the same shape."""
-        return apply_clock_maps([step.inverse() for step in reversed(self.clock_maps)], t_ns)
+        """Converts times of the reference's clock to the stream's own clock; int64 of the same shape."""
+        return apply_clock_maps([clock_map.inverse() for clock_map in reversed(self.clock_maps)], t_ns)
 
     @cached_property
     def group_starts(self) -> NDArray[np.int64]:
-        """int64: positions in `t_ns` where an instant or a burst of rows begins.
+        """The indices in `t_ns` at which an instant or a burst of rows begins, int64.
 
-        A radar writes the tracks of one sweep within a millisecond and is silent for fifty: its rate is that
-        of the sweeps. A stream is taken for such a one if more than one step in fifty is ten times the median
-        step.
+        A radar writes the tracks of one sweep within a millisecond and then nothing for fifty milliseconds: its rate
+        is the rate of the sweeps. A stream is treated as such if more than one step in fifty exceeds ten median steps.
         """
         steps = np.diff(self.t_ns)
         positive = steps[steps > 0]
         limit = 0
-        if len(positive) and self.stream.kind not in _ONE_PER_STAMP:
+        if len(positive) and self.stream.kind not in _UNIQUE_KINDS:
             long = _BURST_FACTOR * int(np.median(positive))
             limit = long if np.mean(positive > long) > _BURST_SHARE else 0
         return np.concatenate([[0], np.flatnonzero(steps > limit) + 1])
 
     @cached_property
     def period_ns(self) -> int:
-        """Median distance of instants (or bursts); 0 with fewer than two."""
+        """The median distance of instants (or bursts) in ns; 0 with fewer than two."""
         steps = np.diff(self.t_ns[self.group_starts])
         return int(np.median(steps)) if len(steps) else 0
 
     @property
     def span_ns(self) -> tuple[int, int]:
-        """First stamp, and where the last item ends: for audio the end of the last segment, for texts the
-        latest end.
+        """The first timestamp and the end of the last item: the end of the last segment for audio, the latest end
+        for texts, the last timestamp otherwise.
         """
         last = int(self.t_ns[-1])
         if self.stream.kind == "audio":
@@ -92,35 +92,36 @@ class AlignedStream:
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """The name of the stream."""
         return self.stream.name
 
 
 def align_stream(
     stream: Stream, recording: Recording, target: Clock, *, max_backward: float
 ) -> AlignedStream:
-    """`stream` on the clock `target`, cleaned.
+    """Maps `stream` to the clock `target` and discards implausible, backward and duplicate timestamps.
 
     Args:
         stream: stream of `recording`.
-        recording: holds the maps between clocks.
+        recording: recording with the clock maps.
         target: clock of the reference.
-        max_backward: largest share of stamps out of order.
+        max_backward: largest share of timestamps that may be out of order.
 
     Raises:
-        ClockError: all stamps are implausible (wrong unit or epoch), or no map leads to `target`.
-        DataError: no items, or more stamps out of order than `max_backward`.
+        ClockError: more than half of the timestamps are implausible (wrong unit or epoch), or no clock map leads to
+            `target`.
+        DataError: the stream has no items, or more timestamps than `max_backward` are out of order.
     """
     where = f"{recording.path}, stream '{stream.name}'"
-    stamps = stream.timestamps
-    if not len(stamps):
-        raise DataError("has no items", where=where, hint="Remove the stream or correct its path.")
-    bad = stream.clock.find_implausible(stamps.t_ns)
-    if bad.mean() > 0.5:
-        stream.clock.check(stamps.t_ns, where=where, unit=stamps.unit)
-    items = np.flatnonzero(~bad)
-    t_ns = stamps.t_ns[items]
-    end_ns = None if stamps.end_ns is None else stamps.end_ns[items]
+    timestamps = stream.timestamps
+    if not len(timestamps):
+        raise DataError("the stream has no items", where=where, hint="Remove the stream or correct its path.")
+    implausible = stream.clock.find_implausible(timestamps.t_ns)
+    if implausible.mean() > 0.5:
+        stream.clock.check(timestamps.t_ns, where=where, unit=timestamps.unit)
+    items = np.flatnonzero(~implausible)
+    t_ns = timestamps.t_ns[items]
+    end_ns = None if timestamps.end_ns is None else timestamps.end_ns[items]
     backward = np.empty(0, np.int64)
     if stream.kind == "text":
         order = np.argsort(t_ns, kind="stable")
@@ -130,74 +131,88 @@ def align_stream(
         keep = longest_non_descending(t_ns)
         backward = np.delete(items, keep)
         if len(backward) > max(1, max_backward * len(items)):
-            drops = np.diff(t_ns)
-            worst = int(np.argmin(drops))
+            steps = np.diff(t_ns)
+            worst = int(np.argmin(steps))
             raise DataError(
-                f"{len(backward)} of {len(items)} stamps are out of order (worst: item {items[worst + 1]} lies "
-                f"{-drops[worst] / 1e6:.3f} ms before the one ahead of it)",
+                f"{len(backward)} of {len(items)} timestamps are out of order (worst: item {items[worst + 1]} is "
+                f"{-steps[worst] / 1e6:.3f} ms earlier than the previous item)",
                 where=where,
-                hint="The stamps are not of one clock: repair them, or raise sync.max_backward.",
+                hint="Repair the timestamps, which may come from several clocks, or raise sync.max_backward.",
             )
         t_ns, items = t_ns[keep], items[keep]
-    # Two people may begin to speak at once: texts of one stamp are two texts.
+    # Two people may begin to speak at the same time: two texts with one timestamp are no duplicate.
     duplicate = items[1:][np.diff(t_ns) == 0] if stream.kind != "text" else np.empty(0, np.int64)
-    if len(duplicate) and stream.kind in _ONE_PER_STAMP:
+    if len(duplicate) and stream.kind in _UNIQUE_KINDS:
         first = np.concatenate([[True], np.diff(t_ns) > 0])
         t_ns, items = t_ns[first], items[first]
-    route = _find_clock_maps(stream.clock, target, recording, t_ns, where=where)
-    end_ns = None if end_ns is None else apply_clock_maps(route, end_ns)
+    clock_maps = _find_clock_maps(stream.clock, target, recording, t_ns, where=where)
     return AlignedStream(
-        stream, apply_clock_maps(route, t_ns), items, end_ns, np.flatnonzero(bad), backward, duplicate, route
+        stream,
+        apply_clock_maps(clock_maps, t_ns),
+        items,
+        None if end_ns is None else apply_clock_maps(clock_maps, end_ns),
+        np.flatnonzero(implausible),
+        backward,
+        duplicate,
+        clock_maps,
     )
 
 
-def apply_clock_maps(route: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`t_ns` carried over all maps of `route`, int64 of the same shape."""
-    for step in route:
-        t_ns = step.apply(t_ns)
+def apply_clock_maps(clock_maps: Sequence[ClockMap], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Applies all `clock_maps` to `t_ns`, in order; int64 of the same shape."""
+    for clock_map in clock_maps:
+        t_ns = clock_map.apply(t_ns)
     return t_ns
 
 
 def longest_non_descending(t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions of a longest non-descending subsequence of `t_ns` (patience sorting, O(n log n)), ascending."""
+    """Returns the indices of a longest non-descending subsequence of `t_ns`, ascending, int64.
+
+    Patience sorting, O(n log n).
+    """
     tails: list[int] = []  # smallest value that ends a subsequence of each length
-    tail_at: list[int] = []
-    before = np.full(len(t_ns), -1, np.int64)
-    for position, value in enumerate(t_ns.tolist()):
+    tail_indices: list[int] = []
+    previous = np.full(len(t_ns), -1, np.int64)
+    for index, value in enumerate(t_ns.tolist()):
         length = bisect_right(tails, value)
-        before[position] = tail_at[length - 1] if length else -1
+        previous[index] = tail_indices[length - 1] if length else -1
         if length == len(tails):
             tails.append(value)
-            tail_at.append(position)
+            tail_indices.append(index)
         else:
             tails[length] = value
-            tail_at[length] = position
-    kept: list[int] = []
-    position = tail_at[-1] if tail_at else -1
-    while position >= 0:
-        kept.append(position)
-        position = int(before[position])
-    return np.array(kept[::-1], np.int64)
+            tail_indices[length] = index
+    subsequence: list[int] = []
+    index = tail_indices[-1] if tail_indices else -1
+    while index >= 0:
+        subsequence.append(index)
+        index = int(previous[index])
+    return np.array(subsequence[::-1], np.int64)
 
 
 def _find_clock_maps(
     source: Clock, target: Clock, recording: Recording, t_ns: NDArray[np.int64], *, where: str
 ) -> tuple[ClockMap, ...]:
-    """The fewest maps that lead from one clock to the other. Clocks are never mixed without one."""
-    given = [*recording.maps, *(known.inverse() for known in recording.maps)]
-    routes: list[tuple[str, tuple[ClockMap, ...]]] = [(source.name, ())]
-    seen = {source.name}
-    for name, route in routes:  # breadth first: the list grows while it is walked
+    """Returns the shortest sequence of clock maps from `source` to `target`.
+
+    Raises:
+        ClockError: no sequence leads to `target`. Clocks are never mixed without a map.
+    """
+    available = [*recording.maps, *(clock_map.inverse() for clock_map in recording.maps)]
+    paths: list[tuple[str, tuple[ClockMap, ...]]] = [(source.name, ())]
+    visited = {source.name}
+    for name, path in paths:  # breadth-first search: the list grows during the iteration
         if name == target.name:
-            return route
-        for step in given:
-            if step.source == name and step.target not in seen:
-                seen.add(step.target)
-                routes.append((step.target, (*route, step)))
-    if {source.domain, target.domain} <= _CALENDARS:
+            return path
+        for clock_map in available:
+            if clock_map.source == name and clock_map.target not in visited:
+                visited.add(clock_map.target)
+                paths.append((clock_map.target, (*path, clock_map)))
+    if {source.domain, target.domain} <= _CALENDAR_DOMAINS:
         return (leap_second_map(source.domain, target.domain, t_ns),)
     raise ClockError(
-        f"is on clock '{source.name}' ({source.domain}) and the reference on '{target.name}' ({target.domain})",
+        f"the stream is on clock '{source.name}' ({source.domain}), the reference on clock '{target.name}' "
+        f"({target.domain}), and no clock map connects them",
         where=where,
-        hint=f'Add [[clock_maps]] source = "{source.name}", target = "{target.name}", offset or pairs.',
+        hint=f'Add [[clock_maps]] with source = "{source.name}", target = "{target.name}", and offset or pairs.',
     )

@@ -1,4 +1,4 @@
-"""Nominal offsets learned from the recording itself: robust medians, to be frozen in the manifest."""
+"""Learns nominal offsets from a recording as robust medians; a build stores them in its manifest."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.alignment.ticks import Ticks, consensus_ticks
 
-# Medians of medians settle at once; a third round shows that they have.
+# Medians of medians converge in the first round; two more rounds are a margin.
 _ROUNDS = 3
 
 
 def learn_offset(ticks_ns: NDArray[np.int64], stream: AlignedStream, period_ns: int) -> int:
-    """The robust median distance of `stream` after the nearest tick, in [−period/2, period/2).
+    """Returns the robust median of item time minus nearest tick, in ns, in [−period/2, period/2); 0 without items.
 
-    A stream that lies half a period off is nearest to the tick before as often as to the one after. Distances
-    are therefore taken modulo the period around one of them, not around zero: the mean of the two middle ones
-    would be zero where half of them lie half a period early and half of them half a period late.
+    An item half a period from the ticks is as often nearest to the tick before as to the tick after. Distances are
+    therefore taken modulo the period around one of them, not around zero: if half of the items are half a period early
+    and half of them half a period late, the mean of the two middle distances would be zero.
     """
     nearest = ticks_ns[nearest_index(ticks_ns, stream.t_ns)]
     distance = stream.t_ns - nearest
@@ -34,21 +34,21 @@ def learn_offset(ticks_ns: NDArray[np.int64], stream: AlignedStream, period_ns: 
 def learn_group_offsets(
     group: Sequence[AlignedStream], explicit_ns: Sequence[int | None]
 ) -> tuple[list[int], Ticks]:
-    """Offsets of a group to its own consensus, and the consensus.
+    """Learns the offsets of a group relative to its own consensus.
 
-    Members whose offset is given keep it. If none is given the offsets are fixed by making their median zero,
-    which puts the tick at the middle of the raw stamps.
+    Members with an explicit offset keep it. Without any explicit offset the median of the offsets is set to zero,
+    which puts the tick at the middle of the timestamps.
 
     Args:
-        group: the members, all at the same rate.
-        given_ns: stated offset of each, or None.
+        group: members, all with the same rate.
+        explicit_ns: explicit offset of each member in ns, or None.
 
     Returns:
-        (offsets in ns, ticks).
+        (offset of each member in ns, consensus ticks).
     """
     period_ns = int(np.median([member.period_ns for member in group]))
     anchored = [index for index, offset in enumerate(explicit_ns) if offset is not None]
-    # The longest member has lost least, so it shows most events to start from.
+    # The member with the most items has lost the fewest, so it is the best initial estimate of the ticks.
     first = anchored[0] if anchored else max(range(len(group)), key=lambda index: len(group[index].t_ns))
     origin = group[first].t_ns - (explicit_ns[first] or 0)
     offsets = [
@@ -68,8 +68,8 @@ def learn_group_offsets(
 
 
 def nearest_index(sorted_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of `t_ns` the position of the nearest of `sorted_ns` (ascending, not empty); ties go to the
-    earlier.
+    """Returns for each of `t_ns` the index of the nearest of `sorted_ns` (ascending, not empty); of two equally
+    near ones the earlier.
     """
     right = np.clip(np.searchsorted(sorted_ns, t_ns), 1, max(len(sorted_ns) - 1, 1))
     right = np.minimum(right, len(sorted_ns) - 1)
@@ -78,5 +78,6 @@ def nearest_index(sorted_ns: NDArray[np.int64], t_ns: NDArray[np.int64]) -> NDAr
 
 
 def _wrap_to_period(distance_ns: NDArray[np.int64], period_ns: int) -> NDArray[np.int64]:
+    """Returns the distances modulo the period, in [−period/2, period/2)."""
     half = period_ns // 2
     return (distance_ns + half) % max(period_ns, 1) - half

@@ -1,4 +1,4 @@
-"""Detectors: findings about the timestamps of a recording. One file per family."""
+"""Detectors of faults in the timestamps of a recording, one file per family of findings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpack.sync.detectors.spacing import detect_audio_gaps, detect_spacing
 
 
 def detect_stream(stream: AlignedStream) -> Iterator[Finding]:
-    """What one stream's stamps show by themselves."""
+    """Yields the findings that follow from the timestamps of one stream alone."""
     yield from detect_discarded(stream)
     yield from detect_float_quantisation(stream)
     if stream.stream.kind == "audio":

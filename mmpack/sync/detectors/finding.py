@@ -1,4 +1,4 @@
-"""Finding and Severity."""
+"""Finding: what a detector reports about the timestamps of a stream, and its severity."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from mmpack.sync.alignment.align import AlignedStream
 
 Severity = Literal["info", "fault"]
 
-#: Places listed in one finding; the count is always complete.
+#: Largest number of times listed in one finding; its count is always complete.
 MAX_TIMES = 1000
-#: Fewer items than this have no period to speak of.
+#: A stream with fewer items has no meaningful period.
 MIN_ITEMS = 8
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing a detector saw.
+    """One observation of a detector about a stream.
 
     Attributes:
         kind: gap, duplicate, near_duplicate, backward, sentinel, no_overlap, float_quantised, burst,
             receive_latency, missing_sensor, truncated_edge, drift, coarse_stamps, out_of_tolerance or
             reference_wander.
-        severity: 'fault' for damage, 'info' for a property worth knowing.
-        stream: the stream.
-        count: how often.
-        text: one sentence for people.
-        places_ns: the first places on the reference's clock, at most MAX_PLACES.
+        severity: 'fault' for damage, 'info' for a property of the stream.
+        stream: name of the stream.
+        count: number of occurrences.
+        text: description in one sentence.
+        times_ns: times of the first occurrences on the reference's clock, at most MAX_TIMES.
     """
 
     kind: str
@@ -43,10 +43,13 @@ class Finding:
 
 
 def limit_times(t_ns: Iterable[int] | NDArray[np.int64]) -> tuple[int, ...]:
+    """Returns the first MAX_TIMES of the times."""
     return tuple(int(t) for t in list(t_ns)[:MAX_TIMES])
 
 
 def timestamps_of_items(stream: AlignedStream, items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where items lie on the reference's clock; those set aside as doubles lie where their first copy does."""
-    at = np.searchsorted(stream.items, items, side="right") - 1
-    return stream.t_ns[np.clip(at, 0, len(stream.t_ns) - 1)]
+    """Returns the times of items on the reference's clock, int64; for a discarded duplicate the time of its first
+    copy.
+    """
+    indices = np.searchsorted(stream.items, items, side="right") - 1
+    return stream.t_ns[np.clip(indices, 0, len(stream.t_ns) - 1)]

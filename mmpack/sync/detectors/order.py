@@ -1,4 +1,4 @@
-"""Discarded timestamps: implausible, backward, duplicate."""
+"""Detects implausible, backward and duplicate timestamps."""
 
 from __future__ import annotations
 
@@ -11,35 +11,37 @@ from mmpack.sync.detectors.finding import Finding, limit_times, timestamps_of_it
 
 
 def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
-    name, stamps = stream.name, stream.stream.timestamps.t_ns
+    """Yields the findings sentinel, backward and duplicate."""
+    name, t_ns = stream.name, stream.stream.timestamps.t_ns
     if len(stream.implausible):
-        values = ", ".join(str(int(stamps[item])) for item in stream.implausible[:3])
+        values = ", ".join(str(int(t_ns[item])) for item in stream.implausible[:3])
         yield Finding(
             "sentinel",
             "fault",
             name,
             len(stream.implausible),
-            f"{len(stream.implausible)} stamps are no times (item {stream.implausible[0]}: {values}); set aside",
+            f"{len(stream.implausible)} timestamps cannot be times and were discarded "
+            f"(first: item {stream.implausible[0]}: {values})",
         )
     if len(stream.backward):
-        around = np.searchsorted(stream.items, stream.backward)
-        near = stream.t_ns[np.minimum(around, len(stream.t_ns) - 1)]
+        # A discarded item has no time on the reference's clock: the time of the next item is reported.
+        following = np.searchsorted(stream.items, stream.backward)
+        following_ns = stream.t_ns[np.minimum(following, len(stream.t_ns) - 1)]
         yield Finding(
             "backward",
             "fault",
             name,
             len(stream.backward),
-            f"{len(stream.backward)} stamps out of order (first: item {stream.backward[0]}); set aside",
-            limit_times(near),
+            f"{len(stream.backward)} timestamps are out of order and were discarded (first: item {stream.backward[0]})",
+            limit_times(following_ns),
         )
     if len(stream.duplicate):
-        # Several rows of one moment are how radars and CAN write; a camera has one picture at a time.
-        places = timestamps_of_items(stream, stream.duplicate)
+        duplicate_ns = timestamps_of_items(stream, stream.duplicate)
         yield Finding(
             "duplicate",
             "fault",
             name,
             len(stream.duplicate),
-            f"{len(stream.duplicate)} of {len(stamps)} stamps equal the one before (first: item {stream.duplicate[0]})",
-            limit_times(places),
+            f"{len(stream.duplicate)} of {len(t_ns)} timestamps equal the previous one (first: item {stream.duplicate[0]})",
+            limit_times(duplicate_ns),
         )

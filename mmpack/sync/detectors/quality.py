@@ -1,4 +1,4 @@
-"""Float quantisation, receive latency, frame period."""
+"""Detects float quantisation, coarse timestamps, receive latency and a deviating frame period."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.detectors.finding import MIN_ITEMS, Finding
 from mmpack.sync.detectors.spacing import max_regular_step_ns
 
-# Stamps that went through float64 at 2**60 ns and above are multiples of 2**8; 2**6 at 2**58.
+# Timestamps that were stored as float64 are multiples of 2**8 ns from 2**60 ns on, and of 2**6 ns from 2**58 ns on.
 _FLOAT_STEP_NS = 64
-#: Frame rates that cameras are set to, for the nominal period where none is stated.
+#: Usual frame rates of cameras in Hz: candidates for the nominal period if the recording states none.
 _STANDARD_RATES = tuple(
     Fraction(rate)
     for rate in (
@@ -37,36 +37,40 @@ _STANDARD_RATES = tuple(
         "100",
     )
 ) + tuple(Fraction(rate * 1000, 1001) for rate in (24, 30, 60))
-_STANDARD_WITHIN = 400e-6
+# Largest relative distance of a measured rate from a standard rate that is taken for it.
+_STANDARD_TOLERANCE = 400e-6
 
 
 def detect_float_quantisation(stream: AlignedStream) -> Iterator[Finding]:
-    stamps = stream.stream.timestamps
-    if len(stamps) < MIN_ITEMS:
+    """Yields the findings float_quantised and coarse_stamps."""
+    timestamps = stream.stream.timestamps
+    if len(timestamps) < MIN_ITEMS:
         return
-    step = int(np.gcd.reduce(stamps.t_ns))
-    # Milliseconds are multiples of 64 ns too, but also of 1,000.
+    step = int(np.gcd.reduce(timestamps.t_ns))
+    # Timestamps in milliseconds are multiples of 64 ns too, but also of 1,000 ns.
     if step >= _FLOAT_STEP_NS and step % 1000 and step & (step - 1) == 0:
         yield Finding(
             "float_quantised",
             "fault",
             stream.name,
-            len(stamps),
-            f"all stamps are multiples of {step} ns: they went through float64 and are off by up to {step // 2} ns",
+            len(timestamps),
+            f"all timestamps are multiples of {step} ns: they were stored as float64, with errors of up to {step // 2} ns",
         )
-    if stamps.resolution_ns >= 100_000:
+    if timestamps.resolution_ns >= 100_000:
         yield Finding(
             "coarse_stamps",
             "info",
             stream.name,
-            len(stamps),
-            f"stamps come in steps of {format_ns(stamps.resolution_ns)}: ±{format_ns(stamps.resolution_ns // 2)} "
-            "of any tolerance is theirs",
+            len(timestamps),
+            f"the resolution of the timestamps is {format_ns(timestamps.resolution_ns)}: rounding alone causes residuals "
+            f"of up to ±{format_ns(timestamps.resolution_ns // 2)}",
         )
 
 
 def detect_receive_latency(stream: AlignedStream) -> Iterator[Finding]:
-    """Delay over the lower envelope of a regular sensor whose stamps were taken on receipt."""
+    """Yields the finding receive_latency: the delay above the lower envelope of a regular sensor whose timestamps were
+    taken on receipt.
+    """
     if stream.stream.semantics != "receive":
         return
     sent = _estimate_send_times(stream)
@@ -79,17 +83,17 @@ def detect_receive_latency(stream: AlignedStream) -> Iterator[Finding]:
         "info",
         stream.name,
         len(stream.t_ns),
-        f"receive stamps: delay over the quickest delivery is {format_ns(int(p50))} (median), "
-        f"{format_ns(int(p99))} (p99), {format_ns(int(delay.max()))} (largest); capture times are not known better",
+        f"timestamps were taken on receipt: the delay above the fastest delivery is {format_ns(int(p50))} (median), "
+        f"{format_ns(int(p99))} (p99), {format_ns(int(delay.max()))} (largest); capture times are this uncertain",
     )
 
 
 def _estimate_send_times(stream: AlignedStream) -> NDArray[np.int64]:
-    """When items were sent, by their numbers and the usual step; a step too long for the stream's jitter is
-    items lost.
+    """Returns estimated send times in ns from 0 on, int64: item indices times the median step.
 
-    Not by rounding stamps to periods: the usual step of receive stamps is known to a per cent or so, and a
-    hundred items on a rounded number is off by one.
+    A step that is too long for the stream's jitter is counted as lost items. Timestamps are not rounded to multiples of
+    the period: the median step of receive timestamps is accurate to about one per cent, so the rounded count would be
+    wrong by one after a hundred items.
     """
     steps = np.diff(stream.t_ns)
     period = max(int(np.median(steps)), 1)
@@ -100,34 +104,39 @@ def _estimate_send_times(stream: AlignedStream) -> NDArray[np.int64]:
 
 
 def detect_frame_period(stream: AlignedStream) -> Iterator[Finding]:
-    """A regular stream's period against its nominal one."""
-    nominal = _nominal_period(stream)
+    """Yields the finding drift: the deviation of a stream's period from its nominal period.
+
+    Without a nominal period in the recording, the nearest standard frame rate is the nominal one, and a drift that
+    cannot be measured is not reported.
+    """
+    nominal = _find_nominal_period_ns(stream)
     if nominal is None or stream.stream.kind not in ("camera", "event", "lidar"):
         return
     fit = period_drift(stream.t_ns, nominal, resolution_ns=stream.stream.timestamps.resolution_ns)
     if fit.rejection_reason and not stream.stream.nominal_period_ns:
-        return  # nobody asked
+        return
     yield Finding(
         "drift",
         "info",
         stream.name,
         fit.n,
-        f"period {describe_drift(fit)} from {float(nominal) / 1e6:.6g} ms ({float(10**9 / nominal):.5g} Hz) on its clock",
+        f"period {describe_drift(fit)} from {float(nominal) / 1e6:.6g} ms ({float(10**9 / nominal):.5g} Hz) on its own clock",
     )
 
 
-def _nominal_period(stream: AlignedStream) -> Fraction | None:
+def _find_nominal_period_ns(stream: AlignedStream) -> Fraction | None:
+    """Returns the stated nominal period in ns, else that of the nearest standard rate, else None."""
     if stream.stream.nominal_period_ns:
         return Fraction(stream.stream.nominal_period_ns)
     if not stream.period_ns:
         return None
     rate = Fraction(10**9, stream.period_ns)
-    near = min(_STANDARD_RATES, key=lambda candidate: abs(candidate / rate - 1))
-    return 10**9 / near if abs(near / rate - 1) <= _STANDARD_WITHIN else None
+    nearest = min(_STANDARD_RATES, key=lambda candidate: abs(candidate / rate - 1))
+    return 10**9 / nearest if abs(nearest / rate - 1) <= _STANDARD_TOLERANCE else None
 
 
 def describe_drift(fit: DriftFit) -> str:
-    """A drift in words: the figure with its 95 % interval, or why it is refused."""
+    """Returns a drift in words: the estimate with its 95 % interval, or why it is unknown."""
     if fit.rejection_reason:
-        return f"drift not told ({fit.rejection_reason})"
+        return f"drift unknown ({fit.rejection_reason})"
     return f"{fit.ppm:+.2f} ppm [{fit.ppm_low:+.2f}, {fit.ppm_high:+.2f}] over {fit.span_ns / 1e9:.1f} s"

@@ -1,6 +1,4 @@
-"""The detectors: what is wrong with a stream's stamps, each as one finding that says what, where and how
-much.
-"""
+"""Detects missing data, residuals out of tolerance, clock drift and an unstable reference, from matches to ticks."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from mmpack.sync.policies.match import MatchStatus, StreamMatch
 
 
 def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
-    """What shows only against the ticks: absence, edges, residuals out of tolerance, drift between clocks."""
+    """Yields the findings no_overlap, missing_sensor, truncated_edge, out_of_tolerance and drift of one match."""
     name, status = match.name, match.status
     first_ns, last_ns = match.stream.span_ns
     if last_ns < ticks.t_ns[0] or first_ns > ticks.t_ns[-1] + ticks.period_ns:
@@ -26,73 +24,81 @@ def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
             "fault",
             name,
             len(ticks.t_ns),
-            f"spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks "
-            f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: wrong unit, epoch or clock",
+            f"the stream spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks span "
+            f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: the unit, epoch or clock is wrong",
         )
         return
-    lost = np.isin(status, [MatchStatus.MISSING, MatchStatus.GAP, MatchStatus.STALE, MatchStatus.COVERAGE])
-    for start, stop in true_ranges(lost):
+    is_lost = np.isin(status, [MatchStatus.MISSING, MatchStatus.GAP, MatchStatus.STALE, MatchStatus.COVERAGE])
+    for start, stop in true_ranges(is_lost):
         if stop - start >= 2 and match.rule.required:
             yield Finding(
                 "missing_sensor",
                 "fault",
                 name,
                 stop - start,
-                f"nothing usable for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
+                f"no usable item for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
                 limit_times(ticks.t_ns[start:stop]),
             )
     edges = np.flatnonzero(status == MatchStatus.EDGE)
     if len(edges):
-        head = int((edges < len(status) // 2).sum())
+        num_start = int((edges < len(status) // 2).sum())
         yield Finding(
             "truncated_edge",
             "info",
             name,
             len(edges),
-            f"{head} ticks at the start and {len(edges) - head} at the end have no neighbour",
+            f"{num_start} ticks at the start and {len(edges) - num_start} at the end are outside the stream",
             limit_times(ticks.t_ns[edges]),
         )
-    off = np.flatnonzero(status == MatchStatus.OUT_OF_TOLERANCE)
-    if len(off):
-        worst = off[np.argmax(np.abs(match.residual_ns[off]))]
+    outside = np.flatnonzero(status == MatchStatus.OUT_OF_TOLERANCE)
+    if len(outside):
+        worst = outside[np.argmax(np.abs(match.residual_ns[outside]))]
         yield Finding(
             "out_of_tolerance",
             "fault",
             name,
-            len(off),
-            f"{len(off)} items beyond {format_ns(match.rule.tolerance_ns)}, the worst {format_ns(int(match.residual_ns[worst]))}",
-            limit_times(ticks.t_ns[off]),
+            len(outside),
+            f"{len(outside)} items exceed the tolerance of {format_ns(match.rule.tolerance_ns)}; the largest residual is "
+            f"{format_ns(int(match.residual_ns[worst]))}",
+            limit_times(ticks.t_ns[outside]),
         )
     yield from _detect_clock_drift(match, ticks)
 
 
 def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
-    """A slope of the residuals: two clocks that were taken for one."""
+    """Yields the finding drift: a slope of the residuals, which shows that two clocks were taken for one."""
     if match.rule.policy != "nearest" or match.name in ticks.members:
         return
-    good = match.has_item
-    if good.sum() < 32:
+    has_item = match.has_item
+    if has_item.sum() < 32:
         return
-    x, residual = ticks.t_ns[good], match.residual_ns[good]
+    x, residual = ticks.t_ns[has_item], match.residual_ns[has_item]
     fit = fit_drift(x, x + residual)
     moved_ns = abs(fit.ppm) * 1e-6 * fit.span_ns
     is_sure = not fit.rejection_reason and (fit.ppm_low > 0 or fit.ppm_high < 0)
     if is_sure and moved_ns > max(match.rule.tolerance_ns / 2, 5 * fit.residual_p99_ns):
         yield Finding(
-            "drift", "fault", match.name, int(good.sum()), f"runs {describe_drift(fit)} against the reference"
+            "drift",
+            "fault",
+            match.name,
+            int(has_item.sum()),
+            f"the clock drifts by {describe_drift(fit)} against the reference",
         )
 
 
 def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> Iterator[Finding]:
-    """A reference whose own stamps wander: the streams fail together, by the same amount, so it is not they."""
+    """Yields the finding reference_wander: the timestamps of the reference itself are unstable.
+
+    The evidence is that all other streams fail at the same ticks and by the same amount.
+    """
     followers = [
         match for match in matches if match.rule.policy == "nearest" and match.name not in ticks.members
     ]
     followers = [match for match in followers if match.rule.required]
     if len(followers) < 3 or len(ticks.members) != 1:
         return
-    found = np.all([match.has_item for match in followers], axis=0)
-    residual = np.stack([match.residual_ns for match in followers])[:, found]
+    is_complete = np.all([match.has_item for match in followers], axis=0)
+    residual = np.stack([match.residual_ns for match in followers])[:, is_complete]
     if not residual.shape[1]:
         return
     common = np.median(residual, axis=0)
@@ -100,19 +106,20 @@ def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> I
     fails = np.any(np.abs(residual) > tolerance, axis=0)
     would_pass = fails & np.all(np.abs(residual - common) <= tolerance, axis=0)
     if fails.sum() >= 2 and would_pass.sum() * 2 > fails.sum():
-        members = _common_prefix([match.name for match in followers]) + "*"
+        pattern = _common_prefix([match.name for match in followers]) + "*"
         yield Finding(
             "reference_wander",
             "fault",
             ticks.members[0],
             int(would_pass.sum()),
-            f"the reference itself is what wanders, by up to {format_ns(int(np.abs(common).max()))} against all "
-            f"{len(followers)} streams alike: {would_pass.sum()} of {fails.sum()} failing ticks would pass with their "
-            f"consensus as the tick (reference = 'consensus:{members}')",
-            limit_times(ticks.t_ns[found][would_pass]),
+            f"the reference itself is unstable, by up to {format_ns(int(np.abs(common).max()))} against all "
+            f"{len(followers)} other streams together: {would_pass.sum()} of {fails.sum()} failing ticks would pass with "
+            f"the consensus of these streams as the reference (reference = 'consensus:{pattern}')",
+            limit_times(ticks.t_ns[is_complete][would_pass]),
         )
 
 
 def _common_prefix(names: Sequence[str]) -> str:
+    """Returns the longest common prefix of `names`; the smallest and the largest name have the same one."""
     first, last = min(names), max(names)
     return next((first[:end] for end in range(len(first), 0, -1) if last.startswith(first[:end])), "")

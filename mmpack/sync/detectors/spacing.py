@@ -1,4 +1,4 @@
-"""Gaps, bursts, near-duplicates."""
+"""Detects gaps, bursts and near-duplicates from the steps between timestamps."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from mmpack.clock import format_ns
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.detectors.finding import MIN_ITEMS, Finding, limit_times
 
-# A step this many times the period is a gap; one item lost gives 2.
+# A step longer than this many periods is a gap; one lost item gives a step of 2 periods.
 _GAP_FACTOR = 1.8
-# Steps below this share of the period are too close to be two items of a regular sensor.
+# Two items of a regular sensor are never closer than this share of the period.
 _NEAR_FACTOR = 0.2
+# Smallest number of consecutive short steps that is a burst.
 _BURST_LENGTH = 3
 
 
 def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
-    """Gaps, bursts and near-duplicates, judged against the stream's own median step and its spread."""
+    """Yields the findings gap, burst and near_duplicate, judged by the median step of the stream and its spread."""
     name, period = stream.name, stream.period_ns
     t_ns, items = stream.t_ns[stream.group_starts], stream.items[stream.group_starts]
     steps = np.diff(t_ns)
     if len(steps) < MIN_ITEMS:
         return
-    # A step across an item that was set aside is not longer for that; across a burst's rows it is one step
-    # all the same.
+    # A step across discarded items is divided by the number of items it covers. Between two bursts the items are the
+    # rows of one burst, so the step is not divided.
     is_bursty = len(stream.group_starts) < len(np.unique(stream.t_ns))
-    skipped = np.ones(len(steps)) if is_bursty else np.maximum(np.diff(items), 1)
-    gaps = np.flatnonzero(steps / skipped > max_regular_step_ns(steps, period))
+    num_items = np.ones(len(steps)) if is_bursty else np.maximum(np.diff(items), 1)
+    gaps = np.flatnonzero(steps / num_items > max_regular_step_ns(steps, period))
     if len(gaps):
         longest = int(steps[gaps].max())
         yield Finding(
@@ -37,20 +38,20 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
             "fault",
             name,
             len(gaps),
-            f"{len(gaps)} gaps, the longest {format_ns(longest)} where {format_ns(period)} is usual",
+            f"{len(gaps)} gaps; the longest is {format_ns(longest)}, the usual step is {format_ns(period)}",
             limit_times(t_ns[gaps]),
         )
-    close = (steps < _NEAR_FACTOR * period) & (_spread(steps, period) < 0.2 * period)
-    runs = true_ranges(close)
-    bursts = [(start, stop) for start, stop in runs if stop - start >= _BURST_LENGTH]
-    singles = [(start, stop) for start, stop in runs if stop - start < _BURST_LENGTH]
+    is_close = (steps < _NEAR_FACTOR * period) & (_spread(steps, period) < 0.2 * period)
+    ranges = true_ranges(is_close)
+    bursts = [(start, stop) for start, stop in ranges if stop - start >= _BURST_LENGTH]
+    singles = [(start, stop) for start, stop in ranges if stop - start < _BURST_LENGTH]
     if bursts:
         yield Finding(
             "burst",
             "fault",
             name,
             len(bursts),
-            f"{len(bursts)} bursts of items stamped together: they were buffered, the stamps are not capture times",
+            f"{len(bursts)} bursts of items with almost equal timestamps: the items were buffered, so these are not capture times",
             limit_times(t_ns[[start for start, _ in bursts]]),
         )
     if singles:
@@ -59,34 +60,35 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
             "fault",
             name,
             len(singles),
-            f"{len(singles)} items closer than {format_ns(int(_NEAR_FACTOR * period))} to the one before",
+            f"{len(singles)} items are less than {format_ns(int(_NEAR_FACTOR * period))} after the previous item",
             limit_times(t_ns[[start + 1 for start, _ in singles]]),
         )
 
 
 def true_ranges(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """[start, stop) of each run of True."""
+    """Returns (start, stop) of each range of consecutive True values; `stop` is exclusive."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 def detect_audio_gaps(stream: AlignedStream) -> Iterator[Finding]:
+    """Yields the finding gap of an audio stream with more than one segment."""
     if len(stream.t_ns) > 1:
         yield Finding(
             "gap",
             "fault",
             stream.name,
             len(stream.t_ns) - 1,
-            f"the samples have {len(stream.t_ns) - 1} holes",
+            f"the audio has {len(stream.t_ns) - 1} gaps",
             limit_times(stream.t_ns[1:]),
         )
 
 
 def max_regular_step_ns(steps: NDArray[np.int64], period_ns: int) -> float:
-    """The longest step that is no gap: by the period, or by the steps' own spread where that is wider."""
+    """Returns the longest step that is no gap: by the period, or by the spread of the steps if that allows more."""
     return max(_GAP_FACTOR * period_ns, period_ns + 10 * _spread(steps, period_ns))
 
 
 def _spread(steps: NDArray[np.int64], period_ns: int) -> float:
-    """Median distance from the period, scaled to be the standard deviation of normal noise."""
+    """Returns the median absolute deviation from the period, scaled to the standard deviation of normal noise."""
     return 1.4826 * float(np.median(np.abs(steps - period_ns)))

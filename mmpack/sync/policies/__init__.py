@@ -1,4 +1,4 @@
-"""Sync policies: how the items of a stream are chosen for each tick. One file per policy."""
+"""Sync policies: how the items of a stream are chosen for each tick, one file per policy."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmpack.sync.policies.window import match_window
 def match_stream(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """`stream` matched to the ticks by its rule's policy.
+    """Matches `stream` to the ticks with the policy of its rule.
 
     Args:
-        stream: cleaned stamps on the reference's clock.
-        rule: its settings.
-        ticks_ns: int64, shape (T,), ascending.
-        tick_period_ns: median distance of ticks.
+        stream: aligned stream.
+        rule: match rule of the stream.
+        ticks_ns: int64, shape (T,), times of the ticks, ascending.
+        tick_period_ns: median distance of the ticks.
     """
     return POLICIES[rule.policy](stream, rule, ticks_ns, tick_period_ns)
 

@@ -1,4 +1,4 @@
-"""The item at the timestamp."""
+"""The policy exact: the item with the timestamp tick + offset."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ from mmpack.sync.policies.rule import MatchRule
 def match_exact(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """An item at the very stamp, or none."""
-    wanted = ticks_ns + rule.offset_ns
-    place = np.searchsorted(stream.t_ns, wanted)
-    inside = np.minimum(place, len(stream.t_ns) - 1)
-    hit = stream.t_ns[inside] == wanted
-    status = mark_edges(np.where(hit, MatchStatus.OK, MatchStatus.MISSING), ~hit, stream, wanted)
-    zero = np.zeros(len(wanted), np.int64)
+    """Matches each tick to the item whose timestamp equals tick + offset."""
+    target_ns = ticks_ns + rule.offset_ns
+    first = np.minimum(np.searchsorted(stream.t_ns, target_ns), len(stream.t_ns) - 1)
+    hit = stream.t_ns[first] == target_ns
+    status = mark_edges(np.where(hit, MatchStatus.OK, MatchStatus.MISSING), ~hit, stream, target_ns)
+    zero = np.zeros(len(target_ns), np.int64)
     return StreamMatch(
-        stream, rule, inside, hit.astype(np.int64), stream.items, wanted, zero, status.astype(np.uint8), zero
+        stream,
+        rule,
+        first,
+        hit.astype(np.int64),
+        stream.items,
+        target_ns,
+        zero,
+        status.astype(np.uint8),
+        zero,
     )

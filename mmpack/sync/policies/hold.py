@@ -1,4 +1,4 @@
-"""The latest item."""
+"""The policy hold: the latest item at or before tick + offset."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ from mmpack.sync.policies.rule import MatchRule
 def match_hold(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """The latest item at or before tick + offset with the rows of its stamp or burst, unless it is too old."""
-    wanted = ticks_ns + rule.offset_ns
-    stop = np.searchsorted(stream.t_ns, wanted, side="right")
-    known = stop > 0
+    """Matches each tick to the latest item at or before tick + offset, with the rows of its timestamp or burst.
+
+    An item older than the limit of the rule has the status STALE.
+    """
+    target_ns = ticks_ns + rule.offset_ns
+    stop = np.searchsorted(stream.t_ns, target_ns, side="right")
+    has_value = stop > 0
     last = np.maximum(stop - 1, 0)
     first = stream.group_starts[np.searchsorted(stream.group_starts, last, side="right") - 1]
-    residual = stream.t_ns[last] - wanted
-    stale = known & (-residual > rule.limit_ns)
-    status = np.where(stale, MatchStatus.STALE, MatchStatus.OK)
-    status = np.where(known, status, MatchStatus.EDGE)
-    past_end = stale & (wanted > stream.t_ns[-1] + stream.period_ns)
+    residual = stream.t_ns[last] - target_ns
+    is_stale = has_value & (-residual > rule.limit_ns)
+    status = np.where(is_stale, MatchStatus.STALE, MatchStatus.OK)
+    status = np.where(has_value, status, MatchStatus.EDGE)
+    past_end = is_stale & (target_ns > stream.t_ns[-1] + stream.period_ns)
     status = np.where(past_end, MatchStatus.EDGE, status)
-    usable = known & ~stale
+    usable = has_value & ~is_stale
     return StreamMatch(
         stream,
         rule,
         first,
         np.where(usable, stop - first, 0),
         stream.items,
-        np.where(usable, stream.t_ns[last], wanted),
+        np.where(usable, stream.t_ns[last], target_ns),
         np.where(usable, residual, 0),
         status.astype(np.uint8),
-        np.where(known, -residual, 0),
+        np.where(has_value, -residual, 0),
     )

@@ -1,4 +1,4 @@
-"""Two neighbours."""
+"""The policy interpolate: the two neighbours of tick + offset."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from mmpack.sync.policies.rule import MatchRule
 def match_interpolate(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """The two neighbours of tick + offset, close enough together for a line between them to mean something."""
-    wanted = ticks_ns + rule.offset_ns
-    right = np.searchsorted(stream.t_ns, wanted, side="left")
-    exact = (right < len(stream.t_ns)) & (stream.t_ns[np.minimum(right, len(stream.t_ns) - 1)] == wanted)
+    """Matches each tick to the two neighbours of tick + offset, or to one item with exactly that timestamp.
+
+    Neighbours further apart than the limit of the rule have the status GAP.
+    """
+    target_ns = ticks_ns + rule.offset_ns
+    right = np.searchsorted(stream.t_ns, target_ns, side="left")
+    exact = (right < len(stream.t_ns)) & (stream.t_ns[np.minimum(right, len(stream.t_ns) - 1)] == target_ns)
     left = np.where(exact, right, right - 1)
     between = (left >= 0) & (right < len(stream.t_ns))
     low, high = np.maximum(left, 0), np.minimum(right, len(stream.t_ns) - 1)
@@ -25,5 +28,5 @@ def match_interpolate(
     status = np.where(between, status, MatchStatus.EDGE)
     usable = between & (gap <= rule.limit_ns)
     count = np.where(usable, np.where(exact, 1, 2), 0)
-    zero = np.zeros(len(wanted), np.int64)
-    return StreamMatch(stream, rule, low, count, stream.items, wanted, zero, status.astype(np.uint8), gap)
+    zero = np.zeros(len(target_ns), np.int64)
+    return StreamMatch(stream, rule, low, count, stream.items, target_ns, zero, status.astype(np.uint8), gap)

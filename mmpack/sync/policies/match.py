@@ -1,6 +1,4 @@
-"""The six policies: which items of a stream belong to each tick, how far off they are, and why some are
-missing.
-"""
+"""StreamMatch and MatchStatus, the result of a sync policy."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from mmpack.sync.policies.rule import MatchRule
 
 
 class MatchStatus(IntEnum):
-    """What became of one stream at one tick."""
+    """The status of one stream at one tick."""
 
     OK = 0
     MISSING = 1
@@ -24,27 +22,27 @@ class MatchStatus(IntEnum):
     STALE = 4
     COVERAGE = 5
     EDGE = 6
-    EMPTY = 7  # nothing there, and nothing had to be
+    EMPTY = 7  # no item, and the stream is optional
 
 
 @dataclass(frozen=True)
 class StreamMatch:
-    """One stream against all T ticks.
+    """The match of one stream to all T ticks.
 
     Attributes:
         stream: the aligned stream.
-        rule: how it was matched.
-        first: int64, shape (T,). Where the tick's items start in `items` (for audio: the first sample).
-        count: int64, shape (T,). How many items (samples) the tick has; 0 where there are none.
-        items: int64. Item numbers in file order that `first` and `count` address; empty for audio, whose
-            items are samples.
-        aligned_ns: int64, shape (T,). Stamp of the tick's (first) item on the reference's clock; of the tick
-            where it has none.
-        residual_ns: int64, shape (T,). aligned_ns − tick − offset; 0 where a value is computed for the tick
-            itself.
-        status: uint8, shape (T,), of :class:`MatchStatus`.
-        measure_ns: int64, shape (T,). What the status was judged by: |residual|, gap between neighbours, age,
-            or missing time.
+        rule: match rule of the stream.
+        first: int64, shape (T,), index in `items` of the first item of each tick; for audio the index of the first
+            audio sample.
+        count: int64, shape (T,), number of items (audio samples) of each tick.
+        items: int64, indices of items in file order, addressed by `first` and `count`; empty for audio.
+        aligned_ns: int64, shape (T,), timestamp of the first item of each tick on the reference's clock; for a tick
+            without items the time at which an item was expected.
+        residual_ns: int64, shape (T,), aligned_ns − tick − offset; 0 where a value is computed for the tick itself
+            or spans an interval.
+        status: uint8, shape (T,), values of :class:`MatchStatus`.
+        judged_ns: int64, shape (T,), quantity that decides the status: |residual|, gap between neighbours, age, or
+            missing time; 0 where the policy has none.
     """
 
     stream: AlignedStream
@@ -59,18 +57,18 @@ class StreamMatch:
 
     @property
     def name(self) -> str:
-        """The stream's name."""
+        """The name of the stream."""
         return self.stream.name
 
     @property
     def has_item(self) -> NDArray[np.bool_]:
-        """bool, shape (T,): ticks that have an item, good or bad, to measure a residual on."""
+        """The mask of ticks that have an item, whatever their status; bool, shape (T,)."""
         return self.count > 0
 
 
 def mark_edges(
     status: NDArray[np.int64], absent: NDArray[np.bool_], stream: AlignedStream, ticks_ns: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Absent items before a stream begins or after it ends are edges, not losses."""
-    outside = (ticks_ns < stream.t_ns[0]) | (ticks_ns > stream.t_ns[-1])
-    return np.where(absent & outside, MatchStatus.EDGE, status)
+    """Returns `status` with EDGE for absent items before the first or after the last timestamp of the stream."""
+    is_outside = (ticks_ns < stream.t_ns[0]) | (ticks_ns > stream.t_ns[-1])
+    return np.where(absent & is_outside, MatchStatus.EDGE, status)

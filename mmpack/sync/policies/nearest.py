@@ -1,4 +1,4 @@
-"""The nearest item, one to one."""
+"""The policy nearest: the nearest item, one to one."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from mmpack.sync.policies.rule import MatchRule
 def match_nearest(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """The nearest item, one-to-one: an item serves one tick only, the one it lies nearest to."""
-    wanted = ticks_ns + rule.offset_ns
-    found = nearest_index(stream.t_ns, wanted)
-    residual = stream.t_ns[found] - wanted
+    """Matches each tick to the item nearest to tick + offset; an item serves only the tick that it is nearest to."""
+    target_ns = ticks_ns + rule.offset_ns
+    nearest = nearest_index(stream.t_ns, target_ns)
+    residual = stream.t_ns[nearest] - target_ns
     distance = np.abs(residual)
-    # Beyond half a period it is another tick's item, or nobody's.
+    # An item further away than half a period belongs to another tick or to none.
     reach = min(period for period in (tick_period_ns, stream.period_ns or tick_period_ns) if period) // 2
-    taken = distance <= max(reach, rule.tolerance_ns)
-    # One-to-one: of several ticks that share a nearest item the closest keeps it, the earlier one in a tie.
-    order = np.lexsort((np.arange(len(found)), distance, found))
-    again = np.concatenate([[False], found[order][1:] == found[order][:-1]])
-    taken[order[again]] = False
+    has_item = distance <= max(reach, rule.tolerance_ns)
+    # If several ticks share a nearest item, the closest tick gets it, and of two equally close ticks the earlier.
+    order = np.lexsort((np.arange(len(nearest)), distance, nearest))
+    repeats = np.concatenate([[False], nearest[order][1:] == nearest[order][:-1]])
+    has_item[order[repeats]] = False
     status = np.where(distance > rule.tolerance_ns, MatchStatus.OUT_OF_TOLERANCE, MatchStatus.OK)
-    status = np.where(taken, status, MatchStatus.MISSING)
-    status = mark_edges(status, ~taken, stream, wanted)
+    status = np.where(has_item, status, MatchStatus.MISSING)
+    status = mark_edges(status, ~has_item, stream, target_ns)
     return StreamMatch(
         stream,
         rule,
-        found,
-        taken.astype(np.int64),
+        nearest,
+        has_item.astype(np.int64),
         stream.items,
-        np.where(taken, stream.t_ns[found], wanted),
-        np.where(taken, residual, 0),
+        np.where(has_item, stream.t_ns[nearest], target_ns),
+        np.where(has_item, residual, 0),
         status.astype(np.uint8),
         distance,
     )

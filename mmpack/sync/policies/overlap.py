@@ -1,4 +1,4 @@
-"""Texts that overlap the slice."""
+"""The policy overlap: texts that overlap the window of a slice."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from mmpack.sync.policies.rule import MatchRule
 def match_overlap(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """Texts whose [start, end) meets [tick − before, tick + after); with `once`, only in the first slice that
-    they meet.
+    """Matches each tick to the texts whose [start, end) overlaps [tick + offset − before, tick + offset + after).
+
+    With `rule.once` a text is matched only to the first slice that it overlaps.
     """
     low, high = ticks_ns + rule.offset_ns - rule.before_ns, ticks_ns + rule.offset_ns + rule.after_ns
     ends = stream.t_ns if stream.end_ns is None else np.maximum(stream.end_ns, stream.t_ns)
-    # A text of no length still exists at its start.
+    # A text of zero length still counts at its start.
     first_tick = np.searchsorted(high, stream.t_ns, side="right")
     last_tick = np.maximum(np.searchsorted(low, ends, side="left") - 1, first_tick)
     last_tick = np.minimum(last_tick, len(ticks_ns) - 1)
     begin = low[np.minimum(first_tick, len(ticks_ns) - 1)]
-    meets = (first_tick < len(ticks_ns)) & ((ends > begin) | (stream.t_ns >= begin))
-    spoken = np.flatnonzero(meets)
-    lasts = np.where(rule.once, 1, last_tick - first_tick + 1)[spoken]  # ticks that each text is put into
-    numbers = np.repeat(spoken, lasts)
-    later = np.arange(len(numbers)) - np.repeat(np.cumsum(lasts) - lasts, lasts)
-    ticks = first_tick[numbers] + later
-    order = np.lexsort((numbers, ticks))
-    ticks, numbers = ticks[order], numbers[order]
+    has_tick = (first_tick < len(ticks_ns)) & ((ends > begin) | (stream.t_ns >= begin))
+    matched = np.flatnonzero(has_tick)
+    num_ticks = np.where(rule.once, 1, last_tick - first_tick + 1)[matched]  # per matched text
+    texts = np.repeat(matched, num_ticks)
+    tick_in_text = np.arange(len(texts)) - np.repeat(np.cumsum(num_ticks) - num_ticks, num_ticks)
+    ticks = first_tick[texts] + tick_in_text
+    order = np.lexsort((texts, ticks))
+    ticks, texts = ticks[order], texts[order]
     first = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="left")
     count = np.searchsorted(ticks, np.arange(len(ticks_ns)), side="right") - first
     status = np.where(count > 0, MatchStatus.OK, MatchStatus.MISSING if rule.required else MatchStatus.EMPTY)
     aligned = ticks_ns.copy()
-    has = count > 0
-    aligned[has] = stream.t_ns[numbers[first[has]]]
+    has_text = count > 0
+    aligned[has_text] = stream.t_ns[texts[first[has_text]]]
     zero = np.zeros(len(ticks_ns), np.int64)
     return StreamMatch(
-        stream, rule, first, count, stream.items[numbers], aligned, zero, status.astype(np.uint8), zero
+        stream, rule, first, count, stream.items[texts], aligned, zero, status.astype(np.uint8), zero
     )

@@ -1,4 +1,4 @@
-"""The [sync] table: what the tick is, and how each stream is matched to it."""
+"""Settings of one stream in the table `[sync.streams]`, and the match rule in which every default is resolved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmpack.settings import Settings
 
 Policy = Literal["exact", "nearest", "interpolate", "window", "hold", "overlap", "ignore"]
 
-#: Policy by kind where none is set. Only cameras, lidars and events are instants that have a nearest one.
+#: Default policy by kind of stream. Only cameras, lidars and events are instants with a nearest item.
 DEFAULT_POLICY: dict[str, Policy] = {
     "camera": "nearest",
     "lidar": "nearest",
@@ -26,28 +26,29 @@ DEFAULT_POLICY: dict[str, Policy] = {
     "radar": "hold",
     "text": "overlap",
 }
-#: Kinds whose absence quarantines a slice where `required` is not set. A moment without subtitles is no
-# fault.
+#: Kinds that are required by default: a slice without them is quarantined. A slice without subtitles is no fault.
 DEFAULT_REQUIRED = frozenset({"camera", "audio", "imu", "can", "action", "numeric"})
-#: Design tolerance of hardware-triggered cameras, on the residual after the nominal offset.
+#: Default tolerance in ns for the residual of streams at the rate of the ticks, such as hardware-triggered cameras.
 TRIGGERED_TOLERANCE_NS = 1_000_000
 
 
 class StreamPolicy(Settings, frozen=True, kw_only=True):
-    """`[sync.streams."PATTERN"]`: how the streams whose names match the pattern are matched to the tick.
+    """The table `[sync.streams."PATTERN"]`: how streams whose names match the pattern are matched to the ticks.
 
     Fields:
-        policy: exact, nearest, interpolate, window, hold, overlap or ignore; default by kind.
-        tolerance: largest |residual|, with a unit. Default: 1 ms for streams that tick at the reference's
-            rate, half their own period for free-running ones.
-        offset: nominal offset with a unit, or 'learn'. Default: the recording's, else learned where the rates
-            agree.
-        max_gap: longest distance of the two samples interpolated between; default three of their periods.
-        max_age: oldest value that is held; default three of its periods.
-        before, after: the window [t - before, t + after); default one tick period from the tick on. A camera's
-            window becomes a tubelet, so its source has to be a video.
-        required: whether a slice without it is quarantined.
-        once: a text is put into the slice it starts in, not into every slice it lasts through.
+        policy: exact, nearest, interpolate, window, hold, overlap or ignore; default by kind of stream.
+        tolerance: largest |residual|, with a unit. Default: 1 ms for streams at the rate of the ticks, half their
+            own period for all others.
+        offset: nominal offset with a unit, or 'learn'. Default: the offset that the recording states, else learned
+            for cameras and lidars at the rate of the ticks, else 0.
+        max_gap: largest distance of the two items of an interpolation, with a unit; default three periods of the
+            stream.
+        max_age: largest age of a held value, with a unit; default three periods of the stream.
+        before, after: time window [t - before, t + after), with units; default one tick period from the tick on. The
+            window of a camera becomes a tubelet, so its source must be a video.
+        required: true if a slice without this stream is quarantined.
+        once: true if a text belongs only to the slice in which it starts, false if it belongs to every slice that it
+            overlaps.
         quaternion: four columns (w, x, y, z) that are interpolated on the sphere.
     """
 
@@ -65,18 +66,18 @@ class StreamPolicy(Settings, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class MatchRule:
-    """A stream's settings, resolved: nothing is left to a default.
+    """The settings of a stream with every default resolved.
 
     Attributes:
-        policy: how it is matched.
+        policy: policy of the stream.
         tolerance_ns: largest |residual|.
-        offset_ns: nominal offset after the tick.
-        offset_source: 'given', 'learned' or 'none'.
-        limit_ns: max_gap or max_age.
-        before_ns, after_ns: the window.
-        required: whether its absence quarantines the slice.
-        once: a text belongs to one slice.
-        quaternion: columns that are interpolated on the sphere.
+        offset_ns: nominal offset: designed time of an item minus time of its tick.
+        offset_source: 'given' in the settings or the recording, 'learned', or 'none' for an offset of 0.
+        limit_ns: max_gap for the policy interpolate, max_age for all others.
+        before_ns, after_ns: time window around the tick.
+        required: True if a slice without this stream is quarantined.
+        once: True if a text belongs only to the first slice that it overlaps.
+        quaternion: four columns (w, x, y, z) that are interpolated on the sphere, or None.
     """
 
     policy: Policy
@@ -91,27 +92,28 @@ class MatchRule:
     quaternion: tuple[str, str, str, str] | None
 
 
-#: Two rates within this share of each other are the same rate.
+#: Largest relative difference of two periods that count as the same rate.
 SAME_RATE_TOLERANCE = 0.02
 
 
 def resolve_rule(
     stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int, learned_ns: int | None
 ) -> MatchRule:
-    """The rule of one stream.
+    """Returns the match rule of one stream.
 
     Args:
         stream: the stream.
-        settings: what the config says of it.
-        period_ns: median distance of its items; 0 if it has fewer than two.
-        tick_period_ns: median distance of ticks.
-        learned_ns: offset learned from this recording; None if it was not learned.
+        settings: settings of the stream in the table [sync].
+        period_ns: median distance of the items; 0 with fewer than two.
+        tick_period_ns: median distance of the ticks.
+        learned_ns: offset learned from the recording; None if none was learned.
 
     Raises:
-        ConfigError: settings that its policy or kind cannot use, an empty window, a negative limit.
+        ConfigError: the policy does not suit the kind of the stream, the window is empty, a limit is negative, or a
+            duration cannot be parsed.
     """
     policy = settings.policy or DEFAULT_POLICY[stream.kind]
-    _check(stream, policy)
+    _check_policy(stream, policy)
     tolerance_ns, gap_ns, age_ns = (
         _parse_non_negative(getattr(settings, key), stream, key)
         for key in ("tolerance", "max_gap", "max_age")
@@ -125,10 +127,10 @@ def resolve_rule(
             hint="Make before + after longer than 0.",
         )
     if tolerance_ns is None:
-        triggered = (
+        by_rate = (
             TRIGGERED_TOLERANCE_NS if is_same_rate(period_ns, tick_period_ns) else max(period_ns, 1) // 2
         )
-        tolerance_ns = 0 if policy == "exact" else triggered
+        tolerance_ns = 0 if policy == "exact" else by_rate
     if learned_ns is not None:
         offset_ns, source = learned_ns, "learned"
     elif settings.offset and settings.offset != "learn":
@@ -153,13 +155,15 @@ def resolve_rule(
 
 
 def is_same_rate(period_ns: int, other_ns: int) -> bool:
-    """Whether two periods differ by no more than the clocks' rates could."""
+    """Returns True if two positive periods differ by at most SAME_RATE_TOLERANCE."""
     return period_ns > 0 and other_ns > 0 and abs(period_ns - other_ns) <= SAME_RATE_TOLERANCE * other_ns
 
 
 def learns_offset(stream: Stream, settings: StreamPolicy, *, period_ns: int, tick_period_ns: int) -> bool:
-    """Whether the offset of `stream` is to be learned: asked for, or a camera or lidar at the tick's rate
-    with none given.
+    """Returns True if the offset of `stream` is learned from the recording.
+
+    It is learned if the settings say 'learn', or without any stated offset for a camera or lidar at the rate of the
+    ticks.
     """
     if settings.offset:
         return settings.offset == "learn"
@@ -167,43 +171,49 @@ def learns_offset(stream: Stream, settings: StreamPolicy, *, period_ns: int, tic
     return stream.nominal_offset_ns is None and is_triggered
 
 
-def _check(stream: Stream, policy: Policy) -> None:
+def _check_policy(stream: Stream, policy: Policy) -> None:
+    """Raises ConfigError if `policy` cannot be used for the kind or source of `stream`."""
     where = f'sync.streams."{stream.name}"'
     if stream.kind == "audio" and policy not in ("window", "ignore"):
         raise ConfigError(
-            f"audio cannot be matched by '{policy}'", where=where, hint="Use policy = 'window'."
+            f"an audio stream cannot have policy = '{policy}'", where=where, hint="Use policy = 'window'."
         )
     if stream.kind == "text" and policy not in ("overlap", "ignore"):
         raise ConfigError(
-            f"text cannot be matched by '{policy}'", where=where, hint="Use policy = 'overlap'."
+            f"a text stream cannot have policy = '{policy}'", where=where, hint="Use policy = 'overlap'."
         )
     if stream.kind != "text" and policy == "overlap":
-        raise ConfigError("only text lasts for an interval", where=where, hint="Use 'window' or 'hold'.")
+        raise ConfigError(
+            "policy = 'overlap' is only valid for text streams", where=where, hint="Use 'window' or 'hold'."
+        )
     if stream.kind in ("camera", "lidar", "radar", "event") and policy == "interpolate":
-        raise ConfigError(f"a {stream.kind} has no values to interpolate", where=where, hint="Use 'nearest'.")
+        raise ConfigError(
+            f"a {stream.kind} stream has no values to interpolate", where=where, hint="Use 'nearest'."
+        )
     if stream.kind == "camera" and policy == "hold":
-        raise ConfigError("a camera cannot be matched by 'hold'", where=where, hint="Use 'nearest'.")
+        raise ConfigError("a camera stream cannot have policy = 'hold'", where=where, hint="Use 'nearest'.")
     if policy == "window" and isinstance(stream.source, ImageFiles):
         raise ConfigError(
-            "policy 'window' makes tubelets from video, and this camera is a folder of pictures",
+            "policy = 'window' builds tubelets from a video, but this camera is a folder of images",
             where=where,
             hint="Use policy = 'nearest'.",
         )
 
 
 def _parse_non_negative(text: str, stream: Stream, key: str) -> int | None:
-    """A duration that cannot be negative, in ns; None where it is not set."""
-    span_ns = _parse_duration(text, stream, key) if text else None
-    if span_ns is not None and span_ns < 0:
+    """Returns a duration in ns, or None for an empty text. Raises ConfigError if it is negative."""
+    duration_ns = _parse_duration(text, stream, key) if text else None
+    if duration_ns is not None and duration_ns < 0:
         raise ConfigError(
             f"{key} = '{text}' is negative",
             where=f'sync.streams."{stream.name}".{key}',
-            hint="Write 0 or more.",
+            hint="Write a duration of 0 or more.",
         )
-    return span_ns
+    return duration_ns
 
 
 def _parse_duration(text: str, stream: Stream, key: str) -> int:
+    """Returns a duration in ns. Raises ConfigError that names the stream and the key."""
     try:
         return parse_duration(text)
     except ConfigError as error:

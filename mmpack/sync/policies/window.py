@@ -1,4 +1,4 @@
-"""All items or audio samples of an interval."""
+"""The policy window: all items or audio samples of a time window."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mmpack.sync.policies.rule import MatchRule
 def match_window(
     stream: AlignedStream, rule: MatchRule, ticks_ns: NDArray[np.int64], tick_period_ns: int
 ) -> StreamMatch:
-    """Everything in [tick + offset − before, tick + offset + after)."""
-    wanted = ticks_ns + rule.offset_ns
-    low, high = wanted - rule.before_ns, wanted + rule.after_ns
+    """Matches each tick to all items, or all audio samples, in [tick + offset − before, tick + offset + after)."""
+    target_ns = ticks_ns + rule.offset_ns
+    low, high = target_ns - rule.before_ns, target_ns + rule.after_ns
     if stream.stream.kind == "audio":
-        return _audio_window(stream, rule, low, high)
+        return _match_audio_window(stream, rule, low, high)
     first = np.searchsorted(stream.t_ns, low, side="left")
     stop = np.searchsorted(stream.t_ns, high, side="left")
     count = stop - first
-    # The longest stretch without a row, the window's own ends included.
+    # The gap is the longest time without an item, including the start and the end of the window.
     bounded = np.concatenate([stream.t_ns, [np.iinfo(np.int64).max]])
     steps = np.concatenate([np.diff(stream.t_ns), [0]])
     inner = np.array(
@@ -35,34 +35,39 @@ def match_window(
     status = np.where(gap > limit, MatchStatus.COVERAGE, MatchStatus.OK)
     outside = (high <= stream.t_ns[0]) | (low > stream.t_ns[-1])
     status = np.where(outside, MatchStatus.EDGE, np.where(count == 0, MatchStatus.MISSING, status))
-    # A window that only reaches past the first or last row is at an edge; nothing was lost in it.
-    cut = (
+    # A window that only extends past the first or last item has lost nothing: it is at an edge.
+    is_cut = (
         (inner <= limit) & ((lead <= limit) | (first == 0)) & ((trail <= limit) | (stop == len(stream.t_ns)))
     )
-    status = np.where((status == MatchStatus.COVERAGE) & cut, MatchStatus.EDGE, status)
-    at = np.minimum(first, len(stream.t_ns) - 1)
-    aligned = np.where(count > 0, stream.t_ns[at], low)
-    zero = np.zeros(len(wanted), np.int64)
+    status = np.where((status == MatchStatus.COVERAGE) & is_cut, MatchStatus.EDGE, status)
+    clipped = np.minimum(first, len(stream.t_ns) - 1)
+    aligned = np.where(count > 0, stream.t_ns[clipped], low)
+    zero = np.zeros(len(target_ns), np.int64)
     return StreamMatch(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
 
 
-def _audio_window(
+def _match_audio_window(
     stream: AlignedStream, rule: MatchRule, low: NDArray[np.int64], high: NDArray[np.int64]
 ) -> StreamMatch:
-    """Samples whose stamps lie in [low, high), within one segment; all of them have to be there.
+    """Matches each tick to the audio samples in [low, high) of one segment; every sample of the window must exist.
 
-    Samples are counted on the stream's own clock: that is the one their rate is true on.
+    Samples are counted on the stream's own clock, because their rate holds on that clock.
+
+    Args:
+        stream: aligned audio stream.
+        rule: match rule of the stream.
+        low, high: int64, shape (T,), start and end of each window on the reference's clock.
     """
     timeline = stream.stream.audio_timeline
     rate_hz, starts = timeline.rate_hz, timeline.t_ns
-    asked = low
+    window_start = low
     low, high = stream.to_own_clock(low), stream.to_own_clock(high)
     segment = np.clip(np.searchsorted(starts, low, side="right") - 1, 0, len(starts) - 1)
     origin = starts[segment]
     begin = first_sample_at_or_after(low - origin, rate_hz, 0)
     end = first_sample_at_or_after(high - origin, rate_hz, 0)
-    held = timeline.samples[segment]
-    first, stop = np.clip(begin, 0, held), np.clip(end, 0, held)
+    available = timeline.samples[segment]
+    first, stop = np.clip(begin, 0, available), np.clip(end, 0, available)
     count = stop - first
     lost = (end - begin) - count
     status = np.where(lost > 0, MatchStatus.COVERAGE, MatchStatus.OK)
@@ -77,9 +82,9 @@ def _audio_window(
         timeline.first_sample[segment] + first,
         np.where(usable, count, 0),
         np.empty(0, np.int64),
-        np.where(usable, aligned, asked),
-        # How far the first sample lies into the window: less than one sample by construction.
-        np.where(usable, aligned - asked, 0),
+        np.where(usable, aligned, window_start),
+        # The residual is the time from the start of the window to the first sample, less than one sample period.
+        np.where(usable, aligned - window_start, 0),
         status.astype(np.uint8),
         lost * 10**9 // rate_hz,
     )
