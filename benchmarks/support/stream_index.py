@@ -1,4 +1,4 @@
-"""mmpack's index over the tars of benchmarks/support/stream_inputs.py: a finished build of samples that are of no kind."""
+"""A shard set of mmpack over the tars of benchmarks/support/stream_inputs.py, whose samples have no kind of mmpack."""
 
 from __future__ import annotations
 
@@ -14,27 +14,32 @@ from mmpack.shards.manifest import FORMAT_VERSION, Manifest, write_manifest
 from mmpack.storage.local import LocalStore
 
 
-def write_build(samples: BenchmarkSamples, folder: Path) -> None:
-    """Links to the tars, their index and manifest in `folder`. Each sample counts as one token: nothing here asks."""
+def write_shard_set(samples: BenchmarkSamples, folder: Path) -> None:
+    """Writes links to the tars, their index and a manifest to `folder`.
+
+    Each sample counts as one token, because the sample stream does not use token counts.
+    """
     (folder / "shards").mkdir(parents=True)
     for path in samples.tars:
         (folder / "shards" / path.name).symlink_to(path)
-    places: list[index.TarLocation] = []
+    locations: list[index.TarLocation] = []
     tars = [path.read_bytes() for path in samples.tars]
-    for number, members in samples.ranges:
+    for tar_index, members in samples.ranges:
         start = min(offset for _, offset, _ in members) - tar.BLOCK_BYTES
         stop = max(offset + size + (-size % tar.BLOCK_BYTES) for _, offset, size in members)
-        data = memoryview(tars[number])[start:stop]
-        places.append(
-            index.TarLocation(f"shards/{samples.tars[number].name}", start, stop - start, crc32(data))
+        data = memoryview(tars[tar_index])[start:stop]
+        locations.append(
+            index.TarLocation(f"shards/{samples.tars[tar_index].name}", start, stop - start, crc32(data))
         )
-    rows = [
+    entries = [
         index.IndexEntry(
-            f"{samples.kind}-{number:08d}", "text", samples.kind, number, number, 0, 0, TextMetadata(""), 0
+            f"{samples.kind}-{id_:08d}", "text", samples.kind, id_, id_, 0, 0, TextMetadata(""), 0
         )
-        for number in range(len(places))
+        for id_ in range(len(locations))
     ]
-    data = index.encode_parquet(index.build_index_table(rows, places, [TokenCounts(text=1)] * len(rows)))
+    data = index.encode_parquet(
+        index.build_index_table(entries, locations, [TokenCounts(text=1)] * len(entries))
+    )
     store = LocalStore(folder)
     store.write(index.INDEX_NAME, data)
     write_manifest(
@@ -45,8 +50,8 @@ def write_build(samples: BenchmarkSamples, folder: Path) -> None:
             config={},
             layout_fingerprint="",
             vocabulary_size=0,
-            samples=len(rows),
-            tokens=len(rows),
+            samples=len(entries),
+            tokens=len(entries),
             slices=0,
             quarantined=0,
             tokens_by_modality={},

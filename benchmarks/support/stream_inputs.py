@@ -1,11 +1,11 @@
 """Samples for benchmarks/stream.py: three sets, written once as WebDataset tars with an index of byte ranges.
 
-- bytes: about 74 kB each, pieces of real JPEG files; handed over as they are.
-- six: six JPEG pictures of 1600x900, one per camera, decoded to RGB at half size by the decoder's own scaling.
-- clip: two seconds of H.264 with 30 frames a second, decoded to RGB.
+- bytes: 74 kB each, the start of real JPEG files; not decoded.
+- six: six JPEG images of 1600x900, one per camera, decoded to RGB at half size by the scaling of the decoder.
+- clip: two seconds of H.264 video with 30 frames per second, decoded to RGB.
 
-Every sample is distinct: a number is written into its bytes where decoders pass over it. All loaders are given
-the same samples and call the same :func:`decode`.
+All samples are distinct: the sample id is written into the bytes where decoders ignore it. All loaders get the same
+samples and call the same :func:`decode`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.support.build_inputs import CAMERAS, clips, jpeg_files, jpeg_rec
 KINDS = ("bytes", "six", "clip")
 SHARDS = 8
 _KEYFRAMES = 9
-_PIECE_BYTES = 74_000
+_SAMPLE_BYTES = 74_000
 _CLIP_FRAMES, _CLIP_STARTS, _CLIP_RATE_HZ = 60, 12, 30
 _SIX_SIZE, _CLIP_SIZE = (450, 800), (240, 424)
 Members = Mapping[str, bytes]
@@ -40,13 +40,13 @@ Members = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class BenchmarkSamples:
-    """One set on disk.
+    """A set of samples on disk.
 
     Attributes:
-        folder: of the tars and of whatever loaders make from them.
+        folder: folder of the tars and of the formats that loaders write.
         kind: one of KINDS.
-        ranges: of each sample, by id: (number of the tar, ((extension, offset_bytes, size_bytes), ...)).
-        origin: where they are from, in words.
+        ranges: location of each sample, by id: (index of the tar, ((extension, offset_bytes, size_bytes), ...)).
+        origin: description of the source data.
     """
 
     folder: Path
@@ -56,63 +56,66 @@ class BenchmarkSamples:
 
     @property
     def tars(self) -> list[Path]:
-        """In the order of their numbers."""
-        return [self.folder / "tars" / f"{number:06d}.tar" for number in range(SHARDS)]
+        """Paths of the tars, by index."""
+        return [self.folder / "tars" / f"{index:06d}.tar" for index in range(SHARDS)]
 
-    def number(self, key: str) -> int:
-        """Id of the sample whose key, or path that ends in it, is `key`."""
+    def parse_id(self, key: str) -> int:
+        """Returns the id of a sample from its key, or from a path that ends in the key."""
         return int(key.rpartition("-")[2])
 
     def open_files(self) -> list[int]:
-        """File descriptors of the tars."""
+        """Opens the tars and returns their file descriptors."""
         return [os.open(path, os.O_RDONLY) for path in self.tars]
 
-    def read(self, files: list[int], number: int) -> Members:
-        """Members of one sample: one `pread` each."""
-        tar, members = self.ranges[number]
+    def read(self, files: list[int], id_: int) -> Members:
+        """Reads the members of a sample, with one `pread` each."""
+        tar, members = self.ranges[id_]
         return {extension: os.pread(files[tar], size, offset) for extension, offset, size in members}
 
     def all(self) -> Iterator[tuple[int, Members]]:
-        """(id, members) of every sample."""
+        """Yields the id and members of every sample."""
         files = self.open_files()
-        for number in range(len(self.ranges)):
-            yield number, self.read(files, number)
+        for id_ in range(len(self.ranges)):
+            yield id_, self.read(files, id_)
 
 
 def decode(kind: str, members: Members) -> bytes | NDArray[np.uint8]:
-    """What a loader hands over: bytes, or uint8 RGB of shape (cameras or frames, height, width, 3)."""
+    """Decodes a sample to the payload that loaders deliver: bytes, or uint8 RGB (cameras or frames, height, width, 3)."""
     if kind == "bytes":
         return members["jpg"]
     if kind == "six":
         height, width = _SIX_SIZE
-        found = np.empty((len(CAMERAS), height, width, 3), np.uint8)
-        for place, camera in enumerate(CAMERAS):
+        images = np.empty((len(CAMERAS), height, width, 3), np.uint8)
+        for index, camera in enumerate(CAMERAS):
             data = members[f"{camera}.jpg"]
             simplejpeg.decode_jpeg(
-                data, colorspace="RGB", min_height=height, min_width=width, buffer=found[place].reshape(-1)
+                data, colorspace="RGB", min_height=height, min_width=width, buffer=images[index].reshape(-1)
             )
-        return found
+        return images
     return np.stack(_rgb_frames(members["mp4"]))
 
 
 def write_samples(folder: Path, counts: Mapping[str, int]) -> dict[str, BenchmarkSamples]:
-    """The sets in folders of their own, as many samples of each kind as `counts` says."""
-    origin = jpeg_recording(folder / "pictures", _KEYFRAMES)
-    keyframes = [[path.read_bytes() for path in row] for row in jpeg_files(folder / "pictures")]
-    film = clips(folder / "films")[0]
-    found = {
-        "bytes": (_pieces(keyframes), f"first {_PIECE_BYTES:,} bytes each of {origin}"),
-        "six": (_six(keyframes), origin),
-        "clip": (_clips(_scenes(film.path)), f"{film.what}, {_CLIP_STARTS} places of it, scaled, repeated"),
+    """Writes the sets to folders of their own, with the number of samples that `counts` gives for each kind."""
+    origin = jpeg_recording(folder / "images", _KEYFRAMES)
+    keyframes = [[path.read_bytes() for path in row] for row in jpeg_files(folder / "images")]
+    video = clips(folder / "videos")[0]
+    sets = {
+        "bytes": (_byte_samples(keyframes), f"first {_SAMPLE_BYTES:,} bytes each of {origin}"),
+        "six": (_six_samples(keyframes), origin),
+        "clip": (
+            _clip_samples(_cut_clips(video.path)),
+            f"{video.what}, clips from {_CLIP_STARTS} start frames, scaled, repeated",
+        ),
     }
     return {
         kind: _write(folder / kind, kind, list(islice(samples, counts[kind])), origin)
-        for kind, (samples, origin) in found.items()
+        for kind, (samples, origin) in sets.items()
     }
 
 
 def read_samples(folder: Path) -> BenchmarkSamples:
-    """A set that was written before."""
+    """Reads the index of a set that :func:`write_samples` wrote."""
     stored: dict[str, Any] = json.loads((folder / "samples.json").read_bytes())
     ranges = tuple(
         (tar, tuple((str(name), int(offset), int(size)) for name, offset, size in members))
@@ -126,8 +129,8 @@ def _rgb_frames(mp4: bytes) -> list[NDArray[np.uint8]]:
     with av.open(io.BytesIO(mp4), "r") as container:
         video = container.streams.video[0]
         video.thread_type = "NONE"
-        shown = (reformatter.reformat(frame, format="rgb24") for frame in container.decode(video))
-        return [frame.to_ndarray().astype(np.uint8, copy=False) for frame in shown]
+        frames = (reformatter.reformat(frame, format="rgb24") for frame in container.decode(video))
+        return [frame.to_ndarray().astype(np.uint8, copy=False) for frame in frames]
 
 
 def _write(folder: Path, kind: str, samples: list[Members], origin: str) -> BenchmarkSamples:
@@ -136,60 +139,58 @@ def _write(folder: Path, kind: str, samples: list[Members], origin: str) -> Benc
     for tar in range(SHARDS):
         path = folder / "tars" / f"{tar:06d}.tar"
         with path.open("wb") as file, tarfile.open(fileobj=file, mode="w") as out:
-            for number in range(tar * len(samples) // SHARDS, (tar + 1) * len(samples) // SHARDS):
-                places: list[tuple[str, int, int]] = []
-                for extension, data in samples[number].items():
-                    info = tarfile.TarInfo(f"{kind}-{number:08d}.{extension}")
+            for id_ in range(tar * len(samples) // SHARDS, (tar + 1) * len(samples) // SHARDS):
+                members: list[tuple[str, int, int]] = []
+                for extension, data in samples[id_].items():
+                    info = tarfile.TarInfo(f"{kind}-{id_:08d}.{extension}")
                     info.size = len(data)
-                    places.append((extension, file.tell() + tarfile.BLOCKSIZE, len(data)))
+                    members.append((extension, file.tell() + tarfile.BLOCKSIZE, len(data)))
                     out.addfile(info, io.BytesIO(data))
-                ranges.append((tar, places))
+                ranges.append((tar, members))
     (folder / "samples.json").write_text(json.dumps({"kind": kind, "origin": origin, "ranges": ranges}))
     return read_samples(folder)
 
 
-def _pieces(keyframes: list[list[bytes]]) -> Iterator[Members]:
-    long = [picture for row in keyframes for picture in row if len(picture) >= _PIECE_BYTES]
-    for number, picture in enumerate(cycle(long)):
-        yield {"jpg": _numbered(picture, number)[:_PIECE_BYTES]}
+def _byte_samples(keyframes: list[list[bytes]]) -> Iterator[Members]:
+    large = [image for row in keyframes for image in row if len(image) >= _SAMPLE_BYTES]
+    for id_, image in enumerate(cycle(large)):
+        yield {"jpg": _insert_id(image, id_)[:_SAMPLE_BYTES]}
 
 
-def _six(keyframes: list[list[bytes]]) -> Iterator[Members]:
-    for number, row in enumerate(cycle(keyframes)):
-        yield {
-            f"{camera}.jpg": _numbered(picture, number) for camera, picture in zip(CAMERAS, row, strict=True)
-        }
+def _six_samples(keyframes: list[list[bytes]]) -> Iterator[Members]:
+    for id_, row in enumerate(cycle(keyframes)):
+        yield {f"{camera}.jpg": _insert_id(image, id_) for camera, image in zip(CAMERAS, row, strict=True)}
 
 
-def _numbered(jpeg: bytes, number: int) -> bytes:
-    """With a comment segment behind the start marker."""
-    comment = f"{number:08d}".encode()
+def _insert_id(jpeg: bytes, id_: int) -> bytes:
+    """Inserts a JPEG comment segment with the sample id after the start marker."""
+    comment = f"{id_:08d}".encode()
     return jpeg[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + jpeg[2:]
 
 
-def _clips(scenes: list[bytes]) -> Iterator[Members]:
-    for number, scene in enumerate(cycle(scenes)):
-        # Players pass over a box of the type `free`.
-        yield {"mp4": scene + (16).to_bytes(4, "big") + b"free" + f"{number:08d}".encode()}
+def _clip_samples(clips: list[bytes]) -> Iterator[Members]:
+    for id_, clip in enumerate(cycle(clips)):
+        # Decoders ignore an MP4 box of the type `free`.
+        yield {"mp4": clip + (16).to_bytes(4, "big") + b"free" + f"{id_:08d}".encode()}
 
 
-def _scenes(film: Path) -> list[bytes]:
-    """Clips that start at different frames of one film."""
+def _cut_clips(video: Path) -> list[bytes]:
+    """Encodes clips that start at different frames of a video."""
     height, width = _CLIP_SIZE
-    with av.open(str(film)) as container:
+    with av.open(str(video)) as container:
         frames = [frame.reformat(width, height, "yuv420p") for frame in container.decode(video=0)]
     starts = np.linspace(0, len(frames) - _CLIP_FRAMES, _CLIP_STARTS).astype(int)
-    return [_encoded(frames[start : start + _CLIP_FRAMES]) for start in starts.tolist()]
+    return [_encode(frames[start : start + _CLIP_FRAMES]) for start in starts.tolist()]
 
 
-def _encoded(frames: list[av.VideoFrame]) -> bytes:
+def _encode(frames: list[av.VideoFrame]) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(_CLIP_RATE_HZ))
         stream.height, stream.width, stream.pix_fmt = *_CLIP_SIZE, "yuv420p"
         stream.options = {"preset": "veryfast", "crf": "23", "g": "30"}
-        for number, frame in enumerate(frames):
-            frame.pts, frame.time_base = number, Fraction(1, _CLIP_RATE_HZ)
+        for index, frame in enumerate(frames):
+            frame.pts, frame.time_base = index, Fraction(1, _CLIP_RATE_HZ)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return file.getvalue()

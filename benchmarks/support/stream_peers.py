@@ -1,9 +1,9 @@
-"""Loaders beside each other for benchmarks/stream.py: one small class each, all with the same methods.
+"""The loaders that benchmarks/stream.py compares: one small class each, all with the same methods.
 
-Each is set up as its own documents show, for one sample at a time, with its deterministic shuffle where it has
-one; with worker processes each of them keeps two samples ready, where that can be said. Members reach
-:func:`decode` in the worker. Loaders that stand on torch's DataLoader are given tensors, which it passes through
-shared memory. A loader's packages are imported when it is made, not when this file is.
+Each loader is configured as its documentation shows, for one sample at a time, with a deterministic shuffle if it has
+one. Each worker process prefetches two samples, where the loader has such a setting, and calls :func:`decode`. Loaders
+based on torch's DataLoader get tensors, which it passes through shared memory. The packages of a loader are imported when
+the loader is created, not when this module is imported.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ import numpy as np
 
 from benchmarks.support.stream_inputs import SHARDS, BenchmarkSamples, Members, decode
 
-Delivered = tuple[int, Any]
+IdAndPayload = tuple[int, Any]
 SEED = 7
-_BUFFER_SHARE = 10  # a shuffle buffer, where that is all there is, holds a tenth of the set
+#: Loaders that shuffle only within a buffer get a buffer of a tenth of the set.
+_BUFFER_SHARE = 10
 
 
 class Loader:
-    """What is measured.
+    """The interface of a measured loader.
 
     Attributes:
-        package: of the version that is reported.
-        saves: whether there is a state to go on from.
+        package: package whose version is reported.
+        has_state: whether the loader can save a state and resume from it.
 
     Args:
-        samples: one set.
+        samples: set of samples to load.
     """
 
     package = ""
-    saves = True
+    has_state = True
 
     def __init__(self, samples: BenchmarkSamples) -> None:
         self.samples = samples
@@ -45,99 +46,102 @@ class Loader:
         self.count = len(samples.ranges)
 
     def prepare(self) -> None:
-        """Writes the samples in the loader's own format to `home`, once, in a process of its own."""
+        """Writes the samples to `home` in the format of the loader; called once, in a process of its own."""
 
     def open(self, workers: int) -> None:
-        """Makes the loader."""
+        """Opens the loader with a number of worker processes."""
         raise NotImplementedError
 
-    def epoch(self) -> Iterator[Delivered]:
-        """(id, what was decoded) of each sample of the next epoch, or of what is left of it after `resume`."""
+    def epoch(self) -> Iterator[IdAndPayload]:
+        """Yields the id and payload of each sample of the next epoch, or of the rest of an epoch after `resume`."""
         raise NotImplementedError
 
     def state(self) -> Any:
-        """Where it stands, in the midst of an epoch."""
+        """Returns the state within an epoch."""
         raise NotImplementedError
 
     def resume(self, state: Any) -> None:
-        """After `open`: goes on from there."""
+        """Resumes from a state; called after `open`."""
         raise NotImplementedError
 
 
 class Floor(Loader):
-    """Bare `pread` at the samples' ranges and the decoder. Two processes read half each and hand over ids alone."""
+    """A loop of `pread` and the decoder. Worker processes read equal shares and send sample ids only."""
 
-    saves = False
+    has_state = False
 
     def open(self, workers: int) -> None:
-        self._workers, self._passes = workers, 0
+        self._workers, self._epoch = workers, 0
 
-    def epoch(self) -> Iterator[Delivered]:
-        order = np.random.default_rng((SEED, self._passes)).permutation(self.count).tolist()
-        self._passes += 1
+    def epoch(self) -> Iterator[IdAndPayload]:
+        order = np.random.default_rng((SEED, self._epoch)).permutation(self.count).tolist()
+        self._epoch += 1
         if not self._workers:
             yield from self._read(order)
             return
-        numbers: SimpleQueue[int] = SimpleQueue(ctx=get_context())
+        ids: SimpleQueue[int] = SimpleQueue(ctx=get_context())
         for worker in range(self._workers):
-            Process(target=self._send, args=(order[worker :: self._workers], numbers), daemon=True).start()
+            Process(target=self._send, args=(order[worker :: self._workers], ids), daemon=True).start()
         for _ in order:
-            yield numbers.get(), None
+            yield ids.get(), None
 
-    def _read(self, order: list[int]) -> Iterator[Delivered]:
+    def _read(self, order: list[int]) -> Iterator[IdAndPayload]:
         files = self.samples.open_files()
-        for number in order:
-            yield number, decode(self.samples.kind, self._members(files, number))
+        for id_ in order:
+            yield id_, decode(self.samples.kind, self._read_members(files, id_))
         for file in files:
             os.close(file)
 
-    def _members(self, files: list[int], number: int) -> Members:
-        return self.samples.read(files, number)
+    def _read_members(self, files: list[int], id_: int) -> Members:
+        return self.samples.read(files, id_)
 
-    def _send(self, order: list[int], numbers: SimpleQueue[int]) -> None:
-        for number, _ in self._read(order):
-            numbers.put(number)
+    def _send(self, order: list[int], ids: SimpleQueue[int]) -> None:
+        for id_, _ in self._read(order):
+            ids.put(id_)
 
 
 class CheckedFloor(Floor):
-    """The floor that also checks the bytes, as mmpack does: what the checksum costs."""
+    """The floor with a checksum of the bytes, as mmpack has it; the difference is the cost of the checksum."""
 
     def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         self._crc32 = import_module("isal.isal_zlib").crc32
 
-    def _members(self, files: list[int], number: int) -> Members:
-        members = super()._members(files, number)
+    def _read_members(self, files: list[int], id_: int) -> Members:
+        members = super()._read_members(files, id_)
         for data in members.values():
             self._crc32(data)
         return members
 
 
 class Mmpack(Loader):
-    """The same tars with mmpack's index; threads in place of workers, none without."""
+    """mmpack over the same tars with an index; it uses threads in place of worker processes, and none for 0 workers."""
 
     package = "mmpack"
 
     def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
         os.environ["MMPACK_CACHE"] = str(self.home / "cache")
-        self._samples = import_module("mmpack.stream.sample_stream")
+        self._sample_stream = import_module("mmpack.stream.sample_stream")
 
     def prepare(self) -> None:
-        import_module("benchmarks.support.stream_index").write_build(self.samples, self.home)
-        import_module("mmpack.plan.catalog").IndexCatalog(str(self.home))  # derives its columns, once
+        import_module("benchmarks.support.stream_index").write_shard_set(self.samples, self.home)
+        # The first opening derives the columns of the index and caches them.
+        import_module("mmpack.plan.catalog").IndexCatalog(str(self.home))
 
     def open(self, workers: int) -> None:
-        settings = import_module("mmpack.plan.plan_config").ReaderConfig
-        reader = settings(threads=workers, prefetch=max(1, 2 * workers))
-        self._stream = self._samples.SampleStream(str(self.home), self._decoded, seed=SEED, reader=reader)
+        plan_config = import_module("mmpack.plan.plan_config")
+        reader = plan_config.ReaderConfig(threads=workers, prefetch=max(1, 2 * workers))
+        self._stream = self._sample_stream.SampleStream(
+            str(self.home), self._decode, seed=SEED, reader=reader
+        )
         self._left = self.count
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         while self._left:
-            delivered = next(self._stream)
+            sample = next(self._stream)
             self._left -= 1
-            yield delivered
+            yield sample
         self._left = self.count
 
     def state(self) -> Any:
@@ -147,12 +151,12 @@ class Mmpack(Loader):
         self._stream.load_state_dict(state)
         self._left = self.count - state["place"] % self.count
 
-    def _decoded(self, key: str, members: Members) -> Delivered:
-        return self.samples.number(key), decode(self.samples.kind, members)
+    def _decode(self, key: str, members: Members) -> IdAndPayload:
+        return self.samples.parse_id(key), decode(self.samples.kind, members)
 
 
 class Torchdata(Loader):
-    """torchdata's StatefulDataLoader over a map of byte ranges: the floor's reader, delivered."""
+    """torchdata's StatefulDataLoader over a map-style dataset of byte ranges, which reads like the floor."""
 
     package = "torchdata"
 
@@ -162,12 +166,12 @@ class Torchdata(Loader):
 
     def open(self, workers: int) -> None:
         generator = self._torch.Generator().manual_seed(SEED)
-        ranges = _Ranges(self.samples)
+        dataset = _RangeDataset(self.samples)
         self._loader = self._loaders.StatefulDataLoader(
-            ranges, batch_size=None, shuffle=True, generator=generator, num_workers=workers
+            dataset, batch_size=None, shuffle=True, generator=generator, num_workers=workers
         )
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         yield from self._loader
 
     def state(self) -> Any:
@@ -177,22 +181,24 @@ class Torchdata(Loader):
         self._loader.load_state_dict(state)
 
 
-class _Ranges:
+class _RangeDataset:
+    """A map-style dataset of byte ranges."""
+
     def __init__(self, samples: BenchmarkSamples) -> None:
         self._samples, self._files = samples, samples.open_files()
 
     def __len__(self) -> int:
         return len(self._samples.ranges)
 
-    def __getitem__(self, number: int) -> Delivered:
-        return number, _tensor(self._samples.kind, self._samples.read(self._files, number))
+    def __getitem__(self, id_: int) -> IdAndPayload:
+        return id_, _decode_to_tensor(self._samples.kind, self._samples.read(self._files, id_))
 
 
 class Webdataset(Loader):
-    """Tars read through, their order and a buffer shuffled. It has no state."""
+    """webdataset over the same tars, with shuffled tars and a shuffle buffer. It has no state."""
 
     package = "webdataset"
-    saves = False
+    has_state = False
 
     def __init__(self, samples: BenchmarkSamples) -> None:
         super().__init__(samples)
@@ -202,18 +208,18 @@ class Webdataset(Loader):
         buffer = self.count // _BUFFER_SHARE
         tars = [str(path) for path in self.samples.tars]
         data = self._webdataset.WebDataset(tars, shardshuffle=SHARDS, detshuffle=True, seed=SEED)
-        data = data.shuffle(buffer, initial=buffer).map(self._decoded)
+        data = data.shuffle(buffer, initial=buffer).map(self._decode)
         self._loader = self._webdataset.WebLoader(data, batch_size=None, num_workers=workers)
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         yield from self._loader
 
-    def _decoded(self, sample: dict[str, Any]) -> Delivered:
-        return self.samples.number(sample["__key__"]), _tensor(self.samples.kind, sample)
+    def _decode(self, sample: dict[str, Any]) -> IdAndPayload:
+        return self.samples.parse_id(sample["__key__"]), _decode_to_tensor(self.samples.kind, sample)
 
 
 class Energon(Loader):
-    """The same tars with Energon's own index; crude samples, cooked in the worker; a shuffle buffer."""
+    """Energon over the same tars with its own index: crude samples, cooked in the worker, with a shuffle buffer."""
 
     package = "megatron-energon"
 
@@ -226,8 +232,8 @@ class Energon(Loader):
         for path in self.samples.tars:
             (self.home / path.name).symlink_to(path)
         files = import_module("megatron.energon.epathlib")
-        preparing = import_module("megatron.energon.flavors.webdataset.prepare")
-        preparing.WebdatasetPreparator.prepare_dataset(
+        preparation = import_module("megatron.energon.flavors.webdataset.prepare")
+        preparation.WebdatasetPreparator.prepare_dataset(
             files.EPath(str(self.home)),
             [path.name for path in self.samples.tars],
             split_parts_ratio=[("train", 1.0)],
@@ -241,7 +247,9 @@ class Energon(Loader):
 
         @energon.stateless
         def cook(sample: dict[str, Any]) -> Any:
-            return energon.ImageSample(**energon.basic_sample_keys(sample), image=_tensor(kind, sample))
+            return energon.ImageSample(
+                **energon.basic_sample_keys(sample), image=_decode_to_tensor(kind, sample)
+            )
 
         class Encoder(energon.TaskEncoder):
             decoder = None
@@ -259,9 +267,9 @@ class Energon(Loader):
         )
         self._loader = energon.get_savable_loader(data)
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         for sample in self._loader:
-            yield self.samples.number(sample.__key__), sample.image
+            yield self.samples.parse_id(sample.__key__), sample.image
 
     def state(self) -> Any:
         return self._loader.save_state_rank()
@@ -271,7 +279,7 @@ class Energon(Loader):
 
 
 class Mosaic(Loader):
-    """MDS shards, shuffled by `py1e`."""
+    """MosaicML Streaming over MDS shards, shuffled with `py1e`."""
 
     package = "mosaicml-streaming"
 
@@ -286,24 +294,24 @@ class Mosaic(Loader):
         with self._streaming.MDSWriter(
             out=str(self.home), columns=columns, size_limit=_shard_bytes(self.samples)
         ) as out:
-            for number, members in self.samples.all():
-                out.write({"number": number, **members})
+            for id_, members in self.samples.all():
+                out.write({"number": id_, **members})
 
     def open(self, workers: int) -> None:
         kind, streaming = self.samples.kind, self._streaming
 
-        class Decoded(streaming.StreamingDataset):
+        class DecodedDataset(streaming.StreamingDataset):
             def __getitem__(self, at: int) -> Any:
-                found = super().__getitem__(at)
-                return found["number"], _tensor(kind, found)
+                sample = super().__getitem__(at)
+                return sample["number"], _decode_to_tensor(kind, sample)
 
-        data = Decoded(local=str(self.home), shuffle=True, shuffle_seed=SEED, batch_size=1)
-        # Its count of what was handed over takes the length of a batch's first column.
+        data = DecodedDataset(local=str(self.home), shuffle=True, shuffle_seed=SEED, batch_size=1)
+        # The loader counts delivered samples by the length of the first column of a batch, so batches are columns.
         self._loader = streaming.StreamingDataLoader(
-            data, batch_size=1, num_workers=workers, collate_fn=_columns
+            data, batch_size=1, num_workers=workers, collate_fn=_collate_columns
         )
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         for batch in self._loader:
             yield batch["number"][0], batch["payload"][0]
 
@@ -315,7 +323,7 @@ class Mosaic(Loader):
 
 
 class Litdata(Loader):
-    """Chunks made by `optimize`, shuffled."""
+    """LitData over chunks written by `optimize`, shuffled."""
 
     package = "litdata"
 
@@ -326,11 +334,11 @@ class Litdata(Loader):
     def prepare(self) -> None:
         files = self.samples.open_files()
 
-        def numbered(number: int) -> dict[str, Any]:
-            return {"number": number, **self.samples.read(files, number)}
+        def read_record(id_: int) -> dict[str, Any]:
+            return {"number": id_, **self.samples.read(files, id_)}
 
         self._litdata.optimize(
-            fn=numbered,
+            fn=read_record,
             inputs=list(range(self.count)),
             output_dir=str(self.home),
             chunk_bytes=_shard_bytes(self.samples),
@@ -341,17 +349,17 @@ class Litdata(Loader):
     def open(self, workers: int) -> None:
         kind, litdata = self.samples.kind, self._litdata
 
-        class Decoded(litdata.StreamingDataset):
+        class DecodedDataset(litdata.StreamingDataset):
             def __getitem__(self, index: Any) -> Any:
-                found = super().__getitem__(index)
-                return found["number"], _tensor(kind, found)
+                sample = super().__getitem__(index)
+                return sample["number"], _decode_to_tensor(kind, sample)
 
-        data = Decoded(str(self.home), shuffle=True, seed=SEED)
+        data = DecodedDataset(str(self.home), shuffle=True, seed=SEED)
         self._loader = litdata.StreamingDataLoader(
-            data, batch_size=1, num_workers=workers, collate_fn=_only_one
+            data, batch_size=1, num_workers=workers, collate_fn=_unwrap_single
         )
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         yield from self._loader
 
     def state(self) -> Any:
@@ -362,10 +370,11 @@ class Litdata(Loader):
 
 
 class Grain(Loader):
-    """ArrayRecord files, a global shuffle; worker processes are spawned. One stream of repeated epochs.
+    """Grain over ArrayRecord files: a global shuffle, spawned worker processes, and one stream of repeated epochs.
 
-    Its defaults for reading (16 threads and 500 samples ahead in each process) would hold every decoded sample of
-    a set: they are set to what the others have, no thread without workers and two samples ahead with them.
+    Its default read options (16 threads and 500 prefetched samples per process) would keep every decoded sample of a set
+    in memory. They are set to values like those of the other loaders: no threads for 0 workers, and else one thread and
+    two prefetched samples per worker.
     """
 
     package = "grain"
@@ -378,17 +387,17 @@ class Grain(Loader):
     def prepare(self) -> None:
         self.home.mkdir()
         records = import_module("array_record.python.array_record_module")
-        for path, numbers in zip(self._paths(), np.array_split(range(self.count), SHARDS), strict=True):
+        for path, ids in zip(self._paths(), np.array_split(range(self.count), SHARDS), strict=True):
             writer = records.ArrayRecordWriter(path, "group_size:1,uncompressed")
             files = self.samples.open_files()
-            for number in numbers.tolist():
-                writer.write(_join_record(number, self.samples.read(files, number)))
+            for id_ in ids.tolist():
+                writer.write(_join_record(id_, self.samples.read(files, id_)))
             writer.close()
 
     def open(self, workers: int) -> None:
         grain = self._grain
         source = grain.sources.ArrayRecordDataSource(self._paths())
-        data = grain.MapDataset.source(source).shuffle(SEED).map(_FromRecord(self.samples.kind)).repeat()
+        data = grain.MapDataset.source(source).shuffle(SEED).map(_RecordDecoder(self.samples.kind)).repeat()
         options = (
             grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             if workers
@@ -396,11 +405,11 @@ class Grain(Loader):
         )
         data = data.to_iter_dataset(options)
         if workers:
-            ahead = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-            data = data.mp_prefetch(ahead)
+            processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            data = data.mp_prefetch(processes)
         self._iterator = iter(data)
 
-    def epoch(self) -> Iterator[Delivered]:
+    def epoch(self) -> Iterator[IdAndPayload]:
         for _ in range(self.count):
             yield next(self._iterator)
 
@@ -411,18 +420,18 @@ class Grain(Loader):
         self._iterator.set_state(state)
 
     def _paths(self) -> list[str]:
-        return [str(self.home / f"{number:06d}.array_record") for number in range(SHARDS)]
+        return [str(self.home / f"{index:06d}.array_record") for index in range(SHARDS)]
 
 
-class _FromRecord:
-    """Spawned workers are sent it."""
+class _RecordDecoder:
+    """A decoder of records that can be pickled for spawned workers."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
-    def __call__(self, record: bytes) -> Delivered:
-        number, members = _split_record(record)
-        return number, decode(self._kind, members)
+    def __call__(self, record: bytes) -> IdAndPayload:
+        id_, members = _split_record(record)
+        return id_, decode(self._kind, members)
 
 
 LOADERS: dict[str, type[Loader]] = {
@@ -438,16 +447,16 @@ LOADERS: dict[str, type[Loader]] = {
 }
 
 
-def _tensor(kind: str, members: Members) -> Any:
-    found = decode(kind, members)
-    return found if isinstance(found, bytes) else import_module("torch").from_numpy(found)
+def _decode_to_tensor(kind: str, members: Members) -> Any:
+    payload = decode(kind, members)
+    return payload if isinstance(payload, bytes) else import_module("torch").from_numpy(payload)
 
 
-def _columns(batch: list[Delivered]) -> dict[str, list[Any]]:
-    return {"number": [number for number, _ in batch], "payload": [payload for _, payload in batch]}
+def _collate_columns(batch: list[IdAndPayload]) -> dict[str, list[Any]]:
+    return {"number": [id_ for id_, _ in batch], "payload": [payload for _, payload in batch]}
 
 
-def _only_one(batch: list[Delivered]) -> Delivered:
+def _unwrap_single(batch: list[IdAndPayload]) -> IdAndPayload:
     return batch[0]
 
 
@@ -455,24 +464,27 @@ def _shard_bytes(samples: BenchmarkSamples) -> int:
     return max(path.stat().st_size for path in samples.tars)
 
 
-def _join_record(number: int, members: Members) -> bytes:
-    """A record: the length of a header of names and sizes, the header, the members."""
-    header = json.dumps([number, [(name, len(data)) for name, data in members.items()]]).encode()
+def _join_record(id_: int, members: Members) -> bytes:
+    """Encodes a record: the length of the header, the header with id, names and sizes as JSON, and the members."""
+    header = json.dumps([id_, [(name, len(data)) for name, data in members.items()]]).encode()
     return b"".join((len(header).to_bytes(4, "big"), header, *members.values()))
 
 
 def _split_record(record: bytes) -> tuple[int, Members]:
-    at = 4 + int.from_bytes(record[:4], "big")
-    number, sizes = json.loads(record[4:at])
+    offset = 4 + int.from_bytes(record[:4], "big")
+    id_, sizes = json.loads(record[4:offset])
     members: dict[str, bytes] = {}
     for name, size in sizes:
-        members[name] = record[at : at + size]
-        at += size
-    return number, members
+        members[name] = record[offset : offset + size]
+        offset += size
+    return id_, members
 
 
 def _torchvision_stub() -> Any:
-    """Operators that torchvision, which MosaicML imports and does not use, misses beside a torch of another build."""
+    """Defines operators that torchvision needs at import if torch comes from another build.
+
+    MosaicML Streaming imports torchvision but does not use it here.
+    """
     library = import_module("torch").library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
