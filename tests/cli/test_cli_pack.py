@@ -13,13 +13,13 @@ from mmpack import ShardSet
 from mmpack.packing import pack_runs
 from mmpack.plan.index_runs import load_index_runs
 from mmpack.shards.index import MODALITY_COLUMNS
-from tests.ingest.build_inputs import MMPACK, command, make_inputs, run
+from tests.ingest.build_inputs import MMPACK, build_command, make_inputs, run
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
-    assert run(command(make_inputs(folder), folder / "out", "-j", "0")).returncode == 0
+    assert run(build_command(make_inputs(folder), folder / "out", "-j", "0")).returncode == 0
     return folder / "out"
 
 

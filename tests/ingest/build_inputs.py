@@ -76,7 +76,7 @@ path = "speech.jsonl"
     return config
 
 
-def command(config: Path, out: Path | str, *options: str) -> list[str]:
+def build_command(config: Path, out: Path | str, *options: str) -> list[str]:
     """Returns the command line that builds `config`."""
     return [MMPACK, "build-shards", str(config), "--out", str(out), *options]
 
@@ -90,7 +90,7 @@ def run(
     )
 
 
-def digests(out: Path) -> dict[str, str]:
+def compute_digests(out: Path) -> dict[str, str]:
     """Computes the sha256 of every file of an output: shards, index, manifest, and the records of the build."""
     return {
         path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -99,13 +99,13 @@ def digests(out: Path) -> dict[str, str]:
     }
 
 
-def children(pid: int) -> list[int]:
+def list_descendants(pid: int) -> list[int]:
     """Lists the pids of all descendants of a process."""
     pids: list[int] = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in (task / "children").read_text().split():
-                pids += [int(child), *children(int(child))]
+                pids += [int(child), *list_descendants(int(child))]
     except OSError:
         pass
     return pids
@@ -117,7 +117,7 @@ def kill_process(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def wait_gone(pids: list[int], *, within_s: float = 10.0) -> list[int]:
+def wait_until_gone(pids: list[int], *, within_s: float = 10.0) -> list[int]:
     """Waits until the processes `pids` have ended, at most `within_s` seconds, and returns those that still run.
 
     Zombies, which wait for their parent, count as ended.

@@ -16,7 +16,7 @@ import pytest
 from mmpack import ShardSet, verify
 from mmpack.errors import IntegrityError
 from mmpack.shards import tar
-from tests.ingest.build_inputs import MMPACK, command, digests, make_inputs, run
+from tests.ingest.build_inputs import MMPACK, build_command, compute_digests, make_inputs, run
 from tests.small_disk import mount_small_disk
 from tools.make_recording import make_recording
 
@@ -29,7 +29,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built_shards(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "out"
-    assert run(command(config, out, "-j", "0")).returncode == 0
+    assert run(build_command(config, out, "-j", "0")).returncode == 0
     return out
 
 
@@ -60,7 +60,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_full_disk(config: Path, built_shards: Path, small_disk: Path, workers: str) -> None:
     out = small_disk / "out"
-    done = run(command(config, out, "-j", workers))
+    done = run(build_command(config, out, "-j", workers))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert "resumes" in done.stderr
@@ -70,8 +70,8 @@ def test_a_full_disk(config: Path, built_shards: Path, small_disk: Path, workers
         assert path.read_bytes() == (built_shards / "shards" / path.name).read_bytes()
     # After the disk has grown, the same command resumes the build and gives the same result.
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
-    assert run(command(config, out, "-j", workers)).returncode == 0
-    assert digests(out) == digests(built_shards)
+    assert run(build_command(config, out, "-j", workers)).returncode == 0
+    assert compute_digests(out) == compute_digests(built_shards)
 
 
 def test_a_file_size_limit(config: Path, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_file_size_limit(config: Path, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     done = subprocess.run(
-        command(config, tmp_path / "out", "-j", "0"),
+        build_command(config, tmp_path / "out", "-j", "0"),
         capture_output=True,
         text=True,
         preexec_fn=limit,
@@ -96,16 +96,18 @@ def test_a_file_size_limit(config: Path, tmp_path: Path) -> None:
 def test_an_unwritable_target(config: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     expect_error(
-        run(command(config, tmp_path / "file" / "out", "-j", "0")), "writing failed", "Not a directory"
+        run(build_command(config, tmp_path / "file" / "out", "-j", "0")), "writing failed", "Not a directory"
     )
-    expect_error(run(command(config, "/proc/mmpack", "-j", "0")), "writing failed")
+    expect_error(run(build_command(config, "/proc/mmpack", "-j", "0")), "writing failed")
 
 
 def test_changed_settings_raise_with_the_differences(config: Path, shards_copy: Path) -> None:
     changed = config.with_name("changed.toml")
     changed.write_text(config.read_text().replace('size = "40kB"', 'size = "40kB"\njpeg_quality = 50'))
-    expect_error(run(command(changed, shards_copy)), "shards.jpeg_quality is 50 and was 90", "--overwrite")
-    assert run(command(changed, shards_copy, "--overwrite")).returncode == 0
+    expect_error(
+        run(build_command(changed, shards_copy)), "shards.jpeg_quality is 50 and was 90", "--overwrite"
+    )
+    assert run(build_command(changed, shards_copy, "--overwrite")).returncode == 0
     assert verify(str(shards_copy)).problems == []
 
 
@@ -113,7 +115,7 @@ def test_changed_input_raises(config: Path, shards_copy: Path, tmp_path: Path) -
     moved = Path(shutil.copytree(config.parent, tmp_path / "inputs"))
     with (moved / "texts.jsonl").open("a") as file:
         file.write('{"text": "one more"}\n')
-    done = run(command(moved / "build.toml", shards_copy, "-j", "0"))
+    done = run(build_command(moved / "build.toml", shards_copy, "-j", "0"))
     expect_error(done, "'texts' built from other files", "--overwrite")
 
 
@@ -123,15 +125,15 @@ def test_corrected_input_is_rebuilt(config: Path, built_shards: Path, tmp_path: 
     valid = (inputs / "texts.jsonl").read_bytes()
     (inputs / "texts.jsonl").write_bytes(valid[: valid.rindex(b"{")] + b'{"text": 5}\n')
     out = tmp_path / "out"
-    expect_error(run(command(inputs / "build.toml", out)), "texts.jsonl", "holds int, not text")
+    expect_error(run(build_command(inputs / "build.toml", out)), "texts.jsonl", "holds int, not text")
     assert not (out / "manifest.json").exists()
     (inputs / "texts.jsonl").write_bytes(valid)
-    assert run(command(inputs / "build.toml", out)).returncode == 0
-    assert digests(out) == digests(built_shards)
+    assert run(build_command(inputs / "build.toml", out)).returncode == 0
+    assert compute_digests(out) == compute_digests(built_shards)
 
 
 def test_too_much_quarantine(config: Path, tmp_path: Path) -> None:
-    done = run(command(config, tmp_path / "out", "-j", "0", "--max-quarantine", "0"))
+    done = run(build_command(config, tmp_path / "out", "-j", "0", "--max-quarantine", "0"))
     expect_error(done, "drive-000", "slices", "--max-quarantine")
     assert not (tmp_path / "out" / "manifest.json").exists()
 
@@ -145,20 +147,20 @@ def test_unknown_keys(config: Path, tmp_path: Path) -> None:
         bad = tmp_path / "bad.toml"
         bad.write_text(f'recordings = ["x"]\n{line}\n')
         expect_error(
-            run(command(bad, tmp_path / "out")), "unknown key", f"Did you mean '{nearest}'?", "bad.toml"
+            run(build_command(bad, tmp_path / "out")), "unknown key", f"Did you mean '{nearest}'?", "bad.toml"
         )
 
 
 def test_wrong_types(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text('recordings = ["x"]\nmax_quarantine = "much"\n')
-    expect_error(run(command(bad, tmp_path / "out")), "max_quarantine", "float")
+    expect_error(run(build_command(bad, tmp_path / "out")), "max_quarantine", "float")
     bad.write_text('recordings = ["x"]\n[shards]\nsize = "big"\n')
-    expect_error(run(command(bad, tmp_path / "out")), "512MB")
+    expect_error(run(build_command(bad, tmp_path / "out")), "512MB")
     bad.write_text("recordings = [\n")
-    expect_error(run(command(bad, tmp_path / "out")), "not valid TOML")
+    expect_error(run(build_command(bad, tmp_path / "out")), "not valid TOML")
     bad.write_text("recordings = []\n")
-    expect_error(run(command(bad, tmp_path / "out")), "nothing to build")
+    expect_error(run(build_command(bad, tmp_path / "out")), "nothing to build")
 
 
 def test_two_inputs_with_the_same_name(tmp_path: Path) -> None:
@@ -172,7 +174,7 @@ def test_two_inputs_with_the_same_name(tmp_path: Path) -> None:
 
 def test_json_output_is_one_object(config: Path, built_shards: Path) -> None:
     for arguments in (
-        command(config, built_shards, "--json"),
+        build_command(config, built_shards, "--json"),
         [MMPACK, "verify", str(built_shards), "--json"],
         [MMPACK, "report", str(built_shards), "--json"],
     ):
@@ -259,13 +261,13 @@ def test_object_store(config: Path, built_shards: Path, monkeypatch: pytest.Monk
             monkeypatch.setenv(name, value)
         client = boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"], region_name="us-east-1")
         client.create_bucket(Bucket="shards")
-        done = run(command(config, "s3://shards/some/where", "-j", "2"))
+        done = run(build_command(config, "s3://shards/some/where", "-j", "2"))
         assert done.returncode == 0, done.stderr
         verification = verify("s3://shards/some/where")
         assert verification.problems == []
         objects = client.list_objects_v2(Bucket="shards")["Contents"]
         remote = {entry["Key"].removeprefix("some/where/"): entry["Key"] for entry in objects}
-        assert sorted(remote) == sorted(digests(built_shards))
+        assert sorted(remote) == sorted(compute_digests(built_shards))
         for name, key in remote.items():
             assert (
                 client.get_object(Bucket="shards", Key=key)["Body"].read()
@@ -281,7 +283,7 @@ def test_object_store(config: Path, built_shards: Path, monkeypatch: pytest.Monk
 
 
 def test_a_url_with_an_unknown_scheme(config: Path) -> None:
-    expect_error(run(command(config, "ftp://somewhere/out")), "not a path or object store URL")
+    expect_error(run(build_command(config, "ftp://somewhere/out")), "not a path or object store URL")
 
 
 def test_import_without_torch() -> None:
@@ -299,14 +301,14 @@ def _write(folder: Path, name: str, text: str) -> Path:
 def test_overwrite_removes_builds_and_nothing_else(config: Path, shards_copy: Path, tmp_path: Path) -> None:
     _write(shards_copy / "shards", "mine.txt", "precious")
     (shards_copy / "precious.parquet").write_bytes(b"mine")
-    assert run(command(config, shards_copy, "--overwrite", "-j", "0")).returncode == 0
+    assert run(build_command(config, shards_copy, "--overwrite", "-j", "0")).returncode == 0
     assert (shards_copy / "shards" / "mine.txt").read_text() == "precious"
     assert (shards_copy / "precious.parquet").read_bytes() == b"mine"
     folder = tmp_path / "other"
     folder.mkdir()
     _write(folder, "thesis.tex", "years of work")
     expect_error(
-        run(command(config, folder, "--overwrite")), "contains other files ('thesis.tex') and no build"
+        run(build_command(config, folder, "--overwrite")), "contains other files ('thesis.tex') and no build"
     )
     assert list(folder.iterdir()) == [folder / "thesis.tex"]
 
@@ -327,7 +329,7 @@ def test_an_edited_recording_toml_raises(
     description = inputs / "drive-0" / "recording.toml"
     assert old in description.read_text()
     description.write_text(description.read_text().replace(old, new))
-    done = run(command(inputs / "build.toml", shards_copy, "-j", "0"))
+    done = run(build_command(inputs / "build.toml", shards_copy, "-j", "0"))
     assert "--overwrite" in expect_error(done)
 
 
@@ -339,7 +341,8 @@ def test_an_edit_that_keeps_the_size_raises(config: Path, shards_copy: Path, tmp
     table.write_text(text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :])
     assert table.stat().st_size == len(text)
     expect_error(
-        run(command(inputs / "build.toml", shards_copy, "-j", "0")), "'drive-000' built from other files"
+        run(build_command(inputs / "build.toml", shards_copy, "-j", "0")),
+        "'drive-000' built from other files",
     )
 
 
@@ -347,12 +350,12 @@ def test_fewer_inputs_raise(config: Path, shards_copy: Path) -> None:
     fewer = config.with_name("fewer.toml")
     text = config.read_text()
     fewer.write_text(text[: text.rindex("[[samples]]")])
-    line = expect_error(run(command(fewer, shards_copy, "-j", "0")))
+    line = expect_error(run(build_command(fewer, shards_copy, "-j", "0")))
     assert "'speech', which is not among the inputs" in line or "samples" in line
 
 
 def test_an_empty_target_name(config: Path) -> None:
-    expect_error(run(command(config, "")), "no target")
+    expect_error(run(build_command(config, "")), "no target")
 
 
 def test_source_names_are_sanitised(tmp_path: Path) -> None:
@@ -360,7 +363,7 @@ def test_source_names_are_sanitised(tmp_path: Path) -> None:
     config = _write(
         tmp_path, "b.toml", '[[samples]]\nname = "../my.texts"\nkind = "text"\npath = "t.jsonl"\n'
     )
-    assert run(command(config, tmp_path / "out", "-j", "0")).returncode == 0
+    assert run(build_command(config, tmp_path / "out", "-j", "0")).returncode == 0
     assert verify(str(tmp_path / "out")).problems == []
     assert ShardSet(str(tmp_path / "out")).index["key"].to_pylist() == [
         "my_texts-00000000",
@@ -372,13 +375,13 @@ def test_source_names_are_sanitised(tmp_path: Path) -> None:
 def test_lines_that_are_not_samples(tmp_path: Path, line: str) -> None:
     _write(tmp_path, "t.jsonl", line + "\n")
     config = _write(tmp_path, "b.toml", '[[samples]]\nname = "t"\nkind = "text"\npath = "t.jsonl"\n')
-    expect_error(run(command(config, tmp_path / "out", "-j", "0")), "t.jsonl")
+    expect_error(run(build_command(config, tmp_path / "out", "-j", "0")), "t.jsonl")
 
 
 def test_a_damaged_parquet_source(tmp_path: Path) -> None:
     _write(tmp_path, "t.parquet", "PAR1 and nothing else PAR1")
     config = _write(tmp_path, "b.toml", '[[samples]]\nname = "t"\nkind = "text"\npath = "t.parquet"\n')
-    expect_error(run(command(config, tmp_path / "out", "-j", "0")), "t.parquet", "Parquet")
+    expect_error(run(build_command(config, tmp_path / "out", "-j", "0")), "t.parquet", "Parquet")
 
 
 def test_columns_that_differ_between_recordings(tmp_path: Path) -> None:
@@ -391,22 +394,23 @@ def test_columns_that_differ_between_recordings(tmp_path: Path) -> None:
     done = run([MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", out])
     expect_error(done, "'imu' has columns ay, ax, but in 'a'")
     wide = _write(tmp_path, "w.toml", 'recordings = ["a"]\n[[layout.numeric]]\nname = "imu"\nwidth = 7\n')
-    expect_error(run(command(wide, out)), "width of 7", "Set width = 6")
+    expect_error(run(build_command(wide, out)), "width of 7", "Set width = 6")
     listed = _write(tmp_path, "l.toml", 'recordings = ["a"]\n[layout]\ncameras = ["cam_front"]\n')
-    expect_error(run(command(listed, out)), "is not listed", "layout.cameras")
+    expect_error(run(build_command(listed, out)), "is not listed", "layout.cameras")
 
 
 def test_two_builds_at_once(config: Path, built_shards: Path, tmp_path: Path) -> None:
     """The second build waits for a task or reports that it is locked; the result is complete."""
     out = tmp_path / "out"
     processes = [
-        subprocess.Popen(command(config, out, "-j", "1"), stderr=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen(build_command(config, out, "-j", "1"), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     errors = [process.communicate(timeout=100)[1] for process in processes]
     assert all(process.returncode in (0, 1) for process in processes), errors
     assert "Traceback" not in "".join(errors)
-    assert run(command(config, out, "-j", "0")).returncode == 0
-    assert digests(out) == digests(built_shards)
+    assert run(build_command(config, out, "-j", "0")).returncode == 0
+    assert compute_digests(out) == compute_digests(built_shards)
 
 
 def test_build_shards_as_a_library_function(config: Path, tmp_path: Path) -> None:

@@ -12,7 +12,15 @@ import pytest
 import webdataset
 
 from mmpack import ShardSet, verify
-from tests.ingest.build_inputs import children, command, digests, kill_process, make_inputs, run, wait_gone
+from tests.ingest.build_inputs import (
+    build_command,
+    compute_digests,
+    kill_process,
+    list_descendants,
+    make_inputs,
+    run,
+    wait_until_gone,
+)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("reference") / "out"
-    done = run(command(config, out, "--workers", "1"))
+    done = run(build_command(config, out, "--workers", "1"))
     assert done.returncode == 0, done.stderr
     return out
 
@@ -32,7 +40,7 @@ def reference(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def duration_s(config: Path, tmp_path_factory: pytest.TempPathFactory) -> float:
     """Measures the duration of a complete build, from which the times of kills are derived."""
     start_s = time.monotonic()
-    run(command(config, tmp_path_factory.mktemp("timed") / "out", "--workers", "2"))
+    run(build_command(config, tmp_path_factory.mktemp("timed") / "out", "--workers", "2"))
     return time.monotonic() - start_s
 
 
@@ -57,63 +65,70 @@ def test_webdataset_reads_a_shard_set(reference: Path) -> None:
 def test_any_number_of_workers_gives_the_same_bytes(
     config: Path, reference: Path, tmp_path: Path, workers: int
 ) -> None:
-    done = run(command(config, tmp_path / "out", "--workers", str(workers)))
+    done = run(build_command(config, tmp_path / "out", "--workers", str(workers)))
     assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "out") == digests(reference)
+    assert compute_digests(tmp_path / "out") == compute_digests(reference)
 
 
 def test_ranks_in_any_order_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
     for rank in (2, 0, 1):
-        done = run(command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0"))
+        done = run(
+            build_command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
+        )
         assert done.returncode == 0, done.stderr
-    assert digests(tmp_path / "out") == digests(reference)
+    assert compute_digests(tmp_path / "out") == compute_digests(reference)
 
 
 def test_simultaneous_ranks_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
-            command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
+            build_command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
         )
         for rank in range(3)
     ]
     assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
-    assert digests(tmp_path / "out") == digests(reference)
+    assert compute_digests(tmp_path / "out") == compute_digests(reference)
 
 
 def test_a_finished_build_is_not_rewritten(config: Path, reference: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in reference.glob("shards/*")}
-    assert run(command(config, reference)).returncode == 0
+    assert run(build_command(config, reference)).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in reference.glob("shards/*")} == before
 
 
 def _kill_build(config: Path, reference: Path, out: Path, after_s: float) -> bool:
     """Kills a build after `after_s` seconds and finishes it; returns True if it was still running when killed."""
     process = subprocess.Popen(
-        command(config, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        build_command(config, out, "--workers", "2"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     time.sleep(after_s)
-    workers = children(process.pid)
+    workers = list_descendants(process.pid)
     was_running = process.poll() is None
     kill_process(process)
-    assert wait_gone(workers) == [], "workers outlived their build"
+    assert wait_until_gone(workers) == [], "workers outlived their build"
     # A file with its final name is complete at any time.
     for path in out.glob("shards/*.tar"):
         assert path.read_bytes() == (reference / "shards" / path.name).read_bytes()
-    done = run(command(config, out, "--workers", "2"))
+    done = run(build_command(config, out, "--workers", "2"))
     assert done.returncode == 0, done.stderr
-    assert digests(out) == digests(reference)
+    assert compute_digests(out) == compute_digests(reference)
     return was_running
 
 
 def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pick: random.Random) -> bool:
     """Kills one worker of a running build, which must end with the same result; returns True if a worker was killed."""
     process = subprocess.Popen(
-        command(config, out, "--workers", "2"), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        build_command(config, out, "--workers", "2"),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     time.sleep(after_s)
     # Python's resource tracker is a child process as well, but not a worker.
     workers = [
-        pid for pid in children(process.pid) if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+        pid
+        for pid in list_descendants(process.pid)
+        if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
     killed = False
     if workers:
@@ -128,7 +143,7 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
             pass  # The worker has just ended.
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert digests(out) == digests(reference)
+    assert compute_digests(out) == compute_digests(reference)
     return killed
 
 

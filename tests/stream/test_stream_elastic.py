@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError
 from mmpack.stream import RowStream
 from tests.conftest import ROOT
-from tests.ingest.build_inputs import command, make_inputs, run
+from tests.ingest.build_inputs import build_command, make_inputs, run
 from tests.stream.rank_process import digest
 
 _BATCH = 24
@@ -63,7 +63,7 @@ temperature = 2.0
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("elastic")
-    assert run(command(make_inputs(folder), folder / "out", "-j", "0")).returncode == 0
+    assert run(build_command(make_inputs(folder), folder / "out", "-j", "0")).returncode == 0
     (folder / "plan.toml").write_text(_PLAN)
     return folder / "plan.toml"
 

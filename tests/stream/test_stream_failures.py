@@ -17,7 +17,7 @@ from mmpack.errors import QuarantineError
 from mmpack.stream import RowStream
 from tests.conftest import ROOT
 from tests.fetch.flaky_store import Proxy, run_proxy, run_s3_server, upload
-from tests.ingest.build_inputs import children, wait_gone
+from tests.ingest.build_inputs import list_descendants, wait_until_gone
 from tests.small_disk import mount_small_disk
 from tests.stream.damaged_runs import IntactRun, assert_equal, assert_masked, read_rows, read_shard_index
 
@@ -126,17 +126,17 @@ def named_memory(*pids: int) -> list[str]:
 
 
 def test_a_killed_worker_is_replaced(intact_run: IntactRun) -> None:
-    own = set(children(os.getpid()))
+    own = set(list_descendants(os.getpid()))
     with RowStream.open(intact_run.folder / "plan.toml", reader={"workers": 2, "prefetch": 2}) as stream:
         rows = [next(stream)]
-        victim, other = sorted(set(children(os.getpid())) - own)
+        victim, other = sorted(set(list_descendants(os.getpid())) - own)
         os.kill(victim, signal.SIGKILL)
         rows += list(stream)
         assert read_process_state(victim) == ""
         assert read_process_state(other) not in ("", "Z")
         assert named_memory(other) == []
     assert_equal(rows, intact_run.rows)
-    assert set(children(os.getpid())) <= own
+    assert set(list_descendants(os.getpid())) <= own
 
 
 _CONSUMER = """
@@ -160,14 +160,14 @@ def test_a_killed_consumer_leaves_no_process_and_no_memory(intact_run: IntactRun
     assert consumer.stdout is not None
     assert consumer.stdin is not None
     assert consumer.stdout.readline() == b"ready\n"
-    workers = children(consumer.pid)
+    workers = list_descendants(consumer.pid)
     assert len(workers) == 2
     # No memory has a name in /dev/shm, so none can be left there, even if other programs use the folder.
     assert named_memory(consumer.pid, *workers) == []
     consumer.send_signal(signal.SIGKILL)
     assert consumer.wait(timeout=10) == -signal.SIGKILL
-    assert wait_gone(workers, within_s=5) == []
-    assert [pid for pid in children(os.getpid()) if read_process_state(pid) == "Z"] == []
+    assert wait_until_gone(workers, within_s=5) == []
+    assert [pid for pid in list_descendants(os.getpid()) if read_process_state(pid) == "Z"] == []
     owned = {str(pid) for pid in (consumer.pid, *workers)}
     new = set(os.listdir("/dev/shm")) - before
     assert [name for name in new if "mmpack" in name or any(pid in name for pid in owned)] == []

@@ -17,7 +17,7 @@ from mmpack.errors import ConfigError, IntegrityError, QuarantineError
 from mmpack.quarantine import read_quarantine
 from mmpack.shards.tar import END_OF_ARCHIVE
 from mmpack.stream import RowStream
-from tests.ingest.build_inputs import MMPACK, children, run
+from tests.ingest.build_inputs import MMPACK, list_descendants, run
 from tests.shards import edit_shard_set
 from tests.stream.damaged_runs import (
     IntactRun,
@@ -160,7 +160,7 @@ def test_more_than_max_corrupt_samples_stop_the_run(
 ) -> None:
     folder, reasons = damaged_run
     record = tmp_path / "quarantine.jsonl"
-    own = set(children(os.getpid()))
+    own = set(list_descendants(os.getpid()))
     unreadable_rows = [
         planned.number
         for planned in intact_run.planned
@@ -172,7 +172,7 @@ def test_more_than_max_corrupt_samples_stop_the_run(
     with RowStream.open(folder / "plan.toml", reader=settings) as stream:
         with pytest.raises(QuarantineError, match=f"{allowed + 1} samples cannot be read") as caught:
             list(stream)
-        assert set(children(os.getpid())) <= own  # the workers have ended
+        assert set(list_descendants(os.getpid())) <= own  # the workers have ended
         state = stream.state_dict()
     assert caught.value.where == str(record)
     assert "verify" in caught.value.hint

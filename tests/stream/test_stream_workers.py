@@ -28,7 +28,7 @@ from tests.fetch.random_stores import (
     expected_rows,
     planned_rows,
 )
-from tests.ingest.build_inputs import wait_gone
+from tests.ingest.build_inputs import wait_until_gone
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -208,7 +208,7 @@ def test_closing_or_abandoning_a_prefetcher_ends_its_workers(tmp_path: Path) -> 
         assert time.monotonic() - start_s < 5
         pids = [int(path.name) for path in tmp_path.iterdir()]
         assert len(pids) == 2
-        assert wait_gone(pids, within_s=5) == []
+        assert wait_until_gone(pids, within_s=5) == []
         for path in list(tmp_path.iterdir()):
             path.unlink()
     assert count_open_descriptors() <= before
@@ -244,11 +244,11 @@ def test_workers_end_with_their_parent(tmp_path: Path, end: str) -> None:
     pids = [int(path.name) for path in tmp_path.iterdir()]
     assert len(pids) == 2
     if "sleep" in end:
-        assert wait_gone(pids, within_s=0.1) == pids
+        assert wait_until_gone(pids, within_s=0.1) == pids
         assert [named_memory(pid) for pid in (parent.pid, *pids)] == ["", "", ""]
         parent.send_signal(signal.SIGKILL)
     _, errors = parent.communicate(timeout=30)
     assert parent.returncode == (-signal.SIGKILL if "sleep" in end else 1), errors
     assert "Fatal" not in errors
     assert "Exception ignored" not in errors
-    assert wait_gone(pids, within_s=5) == []
+    assert wait_until_gone(pids, within_s=5) == []

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.ingest.build_inputs import command, make_inputs, run
+from tests.ingest.build_inputs import build_command, make_inputs, run
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_pytorch.py"
 
@@ -22,7 +22,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "plain_pytorch.py"
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("torch")
     root = tmp_path_factory.mktemp("plain")
-    done = run(command(make_inputs(root, drives=1, seconds=6.0), root / "shards", "--workers", "0"))
+    done = run(build_command(make_inputs(root, drives=1, seconds=6.0), root / "shards", "--workers", "0"))
     assert done.returncode == 0, done.stderr
     path = root / "plan.toml"
     path.write_text(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mmpack import ShardSet
-from tests.ingest.build_inputs import children, wait_gone
+from tests.ingest.build_inputs import list_descendants, wait_until_gone
 from tests.trainer.small_runs import ROOT, environment, settings, torchrun
 
 pytest.importorskip("torchtitan")
@@ -90,11 +90,11 @@ class Running:
             assert time.monotonic() < until
             time.sleep(0.002)
         time.sleep(random.uniform(0, 0.02))
-        workers = children(process.pid)
+        workers = list_descendants(process.pid)
         for pid in (process.pid, *workers):
             os.kill(pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        assert wait_gone(workers) == []
+        assert wait_until_gone(workers) == []
 
     def checkpoints(self) -> list[int]:
         """Steps of whole checkpoints."""
