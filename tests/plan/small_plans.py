@@ -1,4 +1,4 @@
-"""Plans over made indexes, and what a plan must be, told slowly."""
+"""Small plans over synthetic indexes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("drive", "robot", "texts", "speech")
 
 
 def make_small_index(folder: Path, *, scale: int = 1) -> Path:
-    """Two recordings of slices with several runs each, and two stand-alone sources."""
+    """Writes an index of two recordings of slices with several runs each, and two stand-alone sources."""
     random = np.random.default_rng(5)
     drive = np.full(240 * scale, 190)
     return make_index(
@@ -35,7 +35,7 @@ def make_small_index(folder: Path, *, scale: int = 1) -> Path:
 
 
 def plan_config(folder: Path, **settings: object) -> PlanConfig:
-    """A plan with three phases over :func:`make_small_index`; `settings` overrule."""
+    """Returns a plan with three phases over :func:`make_small_index`; `settings` override its settings."""
     caps = settings.pop("max_epochs", {})
     datasets = tuple(
         DatasetConfig(name=name, shards=str(folder), select=(name,), locality=8, max_epochs=caps.get(name))  # type: ignore[attr-defined]
@@ -56,6 +56,6 @@ def plan_config(folder: Path, **settings: object) -> PlanConfig:
 
 
 def all_rows(plan: Plan) -> list[PlannedRow]:
-    """Every row of a plan that ends."""
+    """Returns every row of a plan that ends."""
     batch = plan.config.global_batch
     return [plan.row(number) for step in plan.steps() for number in range(step * batch, (step + 1) * batch)]

@@ -1,4 +1,4 @@
-"""The order of a data set, and the units it is drawn in."""
+"""The order and the documents of a data set."""
 
 from __future__ import annotations
 
@@ -24,122 +24,121 @@ keys = st.integers(0, 2**64 - 1).map(np.uint64)
 
 
 @given(st.integers(1, 2000), keys)
-def test_permuted_is_a_bijection(n: int, key: np.uint64) -> None:
-    assert sorted(permute_index(place, n, key) for place in range(n)) == list(range(n))
+def test_permute_index_is_a_bijection(n: int, key: np.uint64) -> None:
+    assert sorted(permute_index(index, n, key) for index in range(n)) == list(range(n))
 
 
 @given(st.integers(1, 700), st.integers(1, 50), keys, st.integers(0, 1500))
-def test_each_epoch_holds_everything_once_and_pieces_join(
+def test_each_epoch_holds_every_item_once_and_does_not_depend_on_the_calls(
     n: int, block: int, key: np.uint64, cut: int
 ) -> None:
-    found = epoch_order(0, 3 * n, n, min(block, n), key)
+    items = epoch_order(0, 3 * n, n, min(block, n), key)
     for epoch in range(3):
-        assert np.array_equal(np.sort(found[epoch * n : (epoch + 1) * n]), np.arange(n))
+        assert np.array_equal(np.sort(items[epoch * n : (epoch + 1) * n]), np.arange(n))
     cut = min(cut, 3 * n)
-    pieces = [
+    parts = [
         epoch_order(0, cut, n, min(block, n), key),
         epoch_order(cut, 3 * n - cut, n, min(block, n), key),
     ]
-    assert np.array_equal(found, np.concatenate(pieces))
+    assert np.array_equal(items, np.concatenate(parts))
 
 
 @given(keys)
 def test_neighbours_of_a_block_stay_together(key: np.uint64) -> None:
     n, block = 1003, 16
-    found = epoch_order(0, n, n, block, key) // block
-    changes = int(np.count_nonzero(np.diff(found)))
-    assert changes == -(-n // block) - 1
+    blocks = epoch_order(0, n, n, block, key) // block
+    num_changes = int(np.count_nonzero(np.diff(blocks)))
+    assert num_changes == -(-n // block) - 1
 
 
-def test_epochs_and_keys_have_orders_of_their_own() -> None:
+def test_epochs_and_keys_have_different_orders() -> None:
     n = 500
     first = epoch_order(0, 2 * n, n, 4, np.uint64(1))
     assert not np.array_equal(first[:n], first[n:])
     assert not np.array_equal(first[:n], epoch_order(0, n, n, 4, np.uint64(2)))
-    # As random as a shuffle: places and things are not correlated.
+    # Indices and items are not correlated, as in a random shuffle.
     assert abs(np.corrcoef(np.arange(n), epoch_order(0, n, n, 1, np.uint64(3)))[0, 1]) < 0.15
 
 
 @st.composite
 def _sources(draw: st.DrawFn) -> list[IndexSource]:
     sources = []
-    for number in range(draw(st.integers(1, 3))):
+    for index in range(draw(st.integers(1, 3))):
         count = draw(st.integers(1, 25))
         tokens = np.array(draw(st.lists(st.integers(1, 60), min_size=count, max_size=count)))
         if draw(st.booleans()):
             runs = np.cumsum(np.array(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))))
             residual = np.array(draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)))
             text = np.array([draw(st.integers(0, value - 1)) for value in tokens.tolist()])
-            sources.append(IndexSource(f"r{number}", "slice", tokens, runs, residual, text))
+            sources.append(IndexSource(f"r{index}", "slice", tokens, runs, residual, text))
         else:
-            sources.append(IndexSource(f"r{number}", "text", tokens))
+            sources.append(IndexSource(f"r{index}", "text", tokens))
     return sources
 
 
 @settings(max_examples=60)
 @given(_sources(), st.integers(70, 200), st.one_of(st.none(), st.integers(0, 5)), st.booleans())
-def test_units_are_the_longest_runs_that_fit(
+def test_documents_are_the_longest_runs_that_fit(
     tmp_path_factory: pytest.TempPathFactory,
     sources: list[IndexSource],
     capacity: int,
     tolerance_ns: int | None,
     contrastive: bool,
 ) -> None:
-    catalog = IndexCatalog(str(make_index(tmp_path_factory.mktemp("units"), sources)))
-    chosen = sources[0].name
-    config = DatasetConfig(name="d", shards="", select=(chosen, "none"), contrastive=contrastive)
-    expected = _told_slowly(sources[0], capacity, tolerance_ns, contrastive)
+    catalog = IndexCatalog(str(make_index(tmp_path_factory.mktemp("documents"), sources)))
+    config = DatasetConfig(name="d", shards="", select=(sources[0].name, "none"), contrastive=contrastive)
+    expected = _expected_documents(sources[0], capacity, tolerance_ns, contrastive)
     if not expected:
-        with pytest.raises(DataError, match="nothing is left to plan"):
+        with pytest.raises(DataError, match="no sample is left to plan"):
             load_documents(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
         return
-    units = load_documents(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
-    assert (
-        list(zip(units.start.tolist(), units.stop.tolist(), units.tokens.tolist(), strict=True)) == expected
-    )
-    assert units.total_tokens == sum(tokens for _, _, tokens in expected)
-    assert units.num_samples == sum(stop - start for start, stop, _ in expected)
-    assert units.num_samples + units.num_excluded_slices == len(sources[0].tokens)
+    table = load_documents(catalog, config, overhead=4, capacity=capacity, tolerance_ns=tolerance_ns)
+    documents = list(zip(table.start.tolist(), table.stop.tolist(), table.tokens.tolist(), strict=True))
+    assert documents == expected
+    assert table.total_tokens == sum(tokens for _, _, tokens in expected)
+    assert table.num_samples == sum(stop - start for start, stop, _ in expected)
+    assert table.num_samples + table.num_excluded_slices == len(sources[0].tokens)
     assert len(catalog) == sum(len(source.tokens) for source in sources)
 
 
-def _told_slowly(
+def _expected_documents(
     source: IndexSource, capacity: int, tolerance_ns: int | None, contrastive: bool
 ) -> list[tuple[int, int, int]]:
-    room = capacity - (4 if contrastive else 0)
-    found: list[list[int]] = []
+    """Returns (start, stop, tokens) of each document, from a slow reference implementation."""
+    max_tokens = capacity - (4 if contrastive else 0)
+    documents: list[list[int]] = []
     for i, tokens in enumerate(source.tokens.tolist()):
         is_slice = source.kind == "slice"
         residual_ns = 0 if source.residual_ns is None else source.residual_ns[i]
         if is_slice and tolerance_ns is not None and residual_ns > tolerance_ns:
             continue
-        goes_on = (
+        continues = (
             is_slice
-            and found
-            and found[-1][-1] == i - 1
+            and documents
+            and documents[-1][-1] == i - 1
             and (source.runs is None or source.runs[i] == source.runs[i - 1])
-            and 4 + sum(int(source.tokens[j]) for j in found[-1]) + tokens <= room
+            and 4 + sum(int(source.tokens[j]) for j in documents[-1]) + tokens <= max_tokens
         )
-        found[-1].append(i) if goes_on else found.append([i])
+        documents[-1].append(i) if continues else documents.append([i])
     result = []
-    for members in found:
-        tokens = sum(int(source.tokens[i]) for i in members)
+    for samples in documents:
+        tokens = sum(int(source.tokens[i]) for i in samples)
         if source.kind == "slice":
             tokens += 4
-            if contrastive and source.tokens_text is not None and any(source.tokens_text[i] for i in members):
+            if contrastive and source.tokens_text is not None and any(source.tokens_text[i] for i in samples):
                 tokens += 4
-        result.append((members[0], members[-1] + 1, tokens))
+        result.append((samples[0], samples[-1] + 1, tokens))
     return result
 
 
-def test_a_sample_longer_than_a_row_is_named(tmp_path: Path) -> None:
+def test_the_error_about_a_sample_longer_than_a_row_names_the_sample(tmp_path: Path) -> None:
     catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", "text", np.array([5, 900, 7]))])))
     config = DatasetConfig(name="d", shards="")
     with pytest.raises(DataError, match=r"long-00000001.*900 tokens do not fit.*max_seq_len"):
         load_documents(catalog, config, overhead=4, capacity=512, tolerance_ns=None)
 
 
-def test_names_that_match_nothing_are_refused(tmp_path: Path) -> None:
+def test_a_pattern_that_matches_no_name_is_an_error(tmp_path: Path) -> None:
     catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("texts", "text", np.array([5]))])))
     with pytest.raises(ConfigError, match="Did you mean 'texts'"):
         load_documents(
@@ -151,7 +150,7 @@ def test_names_that_match_nothing_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_an_index_that_was_changed_is_refused(tmp_path: Path) -> None:
+def test_an_index_with_another_digest_is_an_error(tmp_path: Path) -> None:
     folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
     content = bytearray((folder / "index.parquet").read_bytes())
     content[len(content) // 2] ^= 1
@@ -160,7 +159,7 @@ def test_an_index_that_was_changed_is_refused(tmp_path: Path) -> None:
         IndexCatalog(str(folder))
 
 
-def test_a_catalog_is_read_from_the_cache_and_mended_if_it_is_damaged(
+def test_a_catalog_is_read_from_the_cache_and_a_damaged_cache_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
@@ -173,7 +172,7 @@ def test_a_catalog_is_read_from_the_cache_and_mended_if_it_is_damaged(
     assert again.key(7) == "texts-00000007"
 
 
-def test_a_manifest_of_another_count_is_refused_from_the_cache_too(tmp_path: Path) -> None:
+def test_a_manifest_with_another_count_is_an_error_with_and_without_cache(tmp_path: Path) -> None:
     folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"samples": 50}))
@@ -182,14 +181,14 @@ def test_a_manifest_of_another_count_is_refused_from_the_cache_too(tmp_path: Pat
             IndexCatalog(str(folder))
 
 
-def test_more_text_than_tokens_is_refused(tmp_path: Path) -> None:
+def test_more_text_tokens_than_tokens_is_an_error(tmp_path: Path) -> None:
     for text in (-1, 6):
         source = IndexSource("drive", "slice", np.full(3, 5), tokens_text=np.array([1, text, 1]))
         with pytest.raises(IntegrityError, match="drive-00000001"):
             IndexCatalog(str(make_index(tmp_path / str(text), [source])))
 
 
-def test_something_else_where_the_cache_would_be(
+def test_a_file_in_place_of_the_cache_folder_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
@@ -202,7 +201,7 @@ def test_something_else_where_the_cache_would_be(
     assert [path.name for path in first.parent.iterdir()] == [first.name]
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
     folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.full(20_000, 7))])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -218,15 +217,15 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(IndexCatalog(str(folder))) == 20_000
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_a_catalog_works_without_a_writable_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "file" / "below"))
     folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
     catalog = IndexCatalog(str(folder))
-    units = load_documents(
+    table = load_documents(
         catalog, DatasetConfig(name="d", shards=""), overhead=4, capacity=512, tolerance_ns=None
     )
-    assert len(units) == 49
+    assert len(table) == 49
     assert "cannot be written" in caplog.text
