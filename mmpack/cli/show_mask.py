@@ -48,7 +48,9 @@ def show_mask(
 
     common.require_png_suffix(picture, option="--picture")
     view = _load_row_view(out, lengths, row, max_seq_len, images)
-    index = build_block_index(view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.images)
+    index = build_block_index(
+        view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.image_spans
+    )
     checks = check_mask(view, index)
     if picture is not None:
         from mmpack.show.mask.mask_plot import plot_mask
@@ -61,7 +63,7 @@ def show_mask(
             {
                 "seq_len": view.seq_len,
                 "cu_seqlens": view.cu_seqlens.tolist(),
-                "image_spans": view.images.tolist(),
+                "image_spans": view.image_spans.tolist(),
                 "fill": view.fill,
                 "block_size": block_size,
                 "blocks": {
@@ -94,7 +96,7 @@ def _load_row_view(
         from mmpack.shards import ShardSet
         from mmpack.show.mask.index_rows import index_row_view
 
-        return index_row_view(ShardSet(out), row, max_seq_len or 8192, images=images)
+        return index_row_view(ShardSet(out), row, max_seq_len or 8192, bidirectional_images=images)
     from mmpack.masks import cu_seqlens
     from mmpack.show.mask.row_view import make_row_view
 

@@ -26,7 +26,7 @@ def show_row(
     from mmpack.show.row_page.planned_row import planned_row_html
     from mmpack.stream import load_plan_config
 
-    page = planned_row_html(open_plan(load_plan_config(plan)), row, images=images)
+    page = planned_row_html(open_plan(load_plan_config(plan)), row, bidirectional_images=images)
     path = out or Path(f"row-{row}.html")
     with storage_errors(path, "writing"):
         path.write_text(page, "utf-8")

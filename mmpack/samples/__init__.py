@@ -1,1 +1,1 @@
-"""The member format: what a sample consists of, and how its members are read."""
+"""The format of a sample: its members, and the functions that read and measure them."""

@@ -1,6 +1,6 @@
-"""The `json` member of a sample, as types: this is its format, version 1.
+"""Format version 1 of the `json` member of a sample, as types.
 
-`mmpack.ingest` writes it; whatever reads shards that it did not write itself reads it through these.
+`mmpack.ingest` writes this member. Every reader of shards decodes it with these types, because the bytes are untrusted.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ T = TypeVar("T", bound="SampleDescription")
 
 
 class StreamDescription(Settings, frozen=True, kw_only=True):
-    """What every stream of a slice but texts says of itself.
+    """The fields that the descriptions of all streams of a slice share, except those of text streams.
 
     Fields:
-        policy: how it was matched.
-        t_ns: stamp of the (first) item, on the recording's clock; of tick + offset for a computed value.
-        offset_ns: nominal offset to the tick.
-        residual_ns: t_ns less tick and offset; for sound, less the window's start; 0 for a computed value.
-        tolerance_ns: largest |residual|.
-        member: the extension that holds it.
+        policy: policy that chose the items of the stream for the tick.
+        t_ns: timestamp of the (first) item on the clock of the recording; tick + offset for a computed value.
+        offset_ns: nominal offset from the tick.
+        residual_ns: `t_ns` - tick - offset; for audio, `t_ns` - start of the time window; 0 for a computed value.
+        tolerance_ns: largest allowed |residual|.
+        member: extension of the member that holds the content of the stream.
     """
 
     policy: str
@@ -39,12 +39,12 @@ class StreamDescription(Settings, frozen=True, kw_only=True):
 
 
 class ImageDescription(StreamDescription, frozen=True, kw_only=True):
-    """A camera's picture or tubelet.
+    """The description of the image or tubelet of a camera.
 
     Fields:
-        item: number of the (first) frame in the camera's files.
-        height, width: pixels.
-        stamps_ns: of every frame of a tubelet; none for a picture.
+        item: index of the (first) frame in the files of the camera.
+        height, width: size in pixels.
+        stamps_ns: timestamps of all frames of a tubelet; None for an image.
     """
 
     item: Count
@@ -54,13 +54,13 @@ class ImageDescription(StreamDescription, frozen=True, kw_only=True):
 
 
 class AudioDescription(StreamDescription, frozen=True, kw_only=True):
-    """A stretch of sound.
+    """The description of the audio of one stream in a slice.
 
     Fields:
-        first_sample: number of its first sample in the recording.
-        samples: per channel.
-        rate_hz: samples a second.
-        channels: of them.
+        first_sample: index of the first audio sample in the recording.
+        samples: number of audio samples per channel.
+        rate_hz: audio samples per second.
+        channels: number of channels.
     """
 
     first_sample: Count
@@ -70,12 +70,12 @@ class AudioDescription(StreamDescription, frozen=True, kw_only=True):
 
 
 class NumericDescription(StreamDescription, frozen=True, kw_only=True):
-    """Rows of a numeric stream.
+    """The description of the rows of a numeric stream in a slice.
 
     Fields:
-        array: its name in numeric.npz, float64, shape (rows, columns); `ARRAY.t_ns` holds the stamps, int64.
-        rows: of them.
-        columns: their names.
+        array: name of the array in numeric.npz, float64, shape (rows, columns); `ARRAY.t_ns` holds its timestamps, int64.
+        rows: number of rows.
+        columns: names of the columns.
     """
 
     array: str
@@ -84,7 +84,7 @@ class NumericDescription(StreamDescription, frozen=True, kw_only=True):
 
 
 class TextEntry(Settings, frozen=True, kw_only=True):
-    """One text and when it was."""
+    """One text with its start and end time, in ns on the clock of the recording."""
 
     t_ns: Int64
     end_ns: Int64
@@ -92,14 +92,21 @@ class TextEntry(Settings, frozen=True, kw_only=True):
 
 
 class TextDescription(Settings, frozen=True, kw_only=True):
-    """All texts of a stream in one slice."""
+    """The description of all texts of a stream in one slice."""
 
     policy: str
     texts: list[TextEntry]
 
 
 class SampleDescription(Settings, frozen=True, kw_only=True):
-    """What every sample says: version of this format, kind, recording or source, and number in it."""
+    """The fields that the descriptions of all samples share.
+
+    Fields:
+        version: version of this format.
+        kind: sample kind.
+        recording: name of the recording or source.
+        ordinal: index of the sample in its recording or source.
+    """
 
     version: Int64
     kind: str
@@ -108,15 +115,15 @@ class SampleDescription(Settings, frozen=True, kw_only=True):
 
 
 class SliceDescription(SampleDescription, frozen=True, kw_only=True):
-    """A slice.
+    """The description of a slice.
 
     Fields:
-        run: slices of one run are consecutive.
+        run: index of the run; the slices of one run are consecutive.
         t_ns: the tick.
-        clock: that all stamps are on.
-        residual_ns: largest |residual| of its exact and nearest items.
-        streams: by name; which of the classes above a stream is follows from its kind, see :func:`stream_of`.
-        absent: optional streams that failed their rule, and why.
+        clock: clock of all timestamps.
+        residual_ns: largest |residual| of the items that were chosen by the policies "exact" and "nearest".
+        streams: undecoded description of each stream, by name; :func:`decode_stream_description` decodes one.
+        absent: reason of each optional stream that failed its rule, by name.
     """
 
     run: Int64
@@ -128,32 +135,36 @@ class SliceDescription(SampleDescription, frozen=True, kw_only=True):
 
 
 class StandAloneDescription(SampleDescription, frozen=True, kw_only=True):
-    """A stand-alone sample; `source` has the other plain columns of its row."""
+    """The description of a stand-alone sample.
+
+    Fields:
+        source: the other plain columns of its row in the source.
+    """
 
     source: dict[str, Any]
 
 
-def read_description(data: bytes, kind: type[T], *, where: str) -> T:
-    """The `json` member of a sample. Raises IntegrityError."""
-    return decode_untrusted(data, kind, noun="its json member", where=where)
+def read_description(data: bytes, type_: type[T], *, where: str) -> T:
+    """Decodes the `json` member of a sample as `type_`. Raises IntegrityError."""
+    return decode_untrusted(data, type_, noun="the json member", where=where)
 
 
 def decode_stream_description(
     kind: str, value: msgspec.Raw, *, where: str
 ) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
-    """One of a slice's streams.
+    """Decodes the description of one stream of a slice.
 
     Args:
-        kind: of the stream, as in the manifest.
-        facts: what the description says of it.
-        where: for messages.
+        kind: kind of the stream, as in the manifest.
+        value: undecoded description.
+        where: file or stream that error messages name.
 
     Raises:
-        IntegrityError: it does not say what a stream of that kind says.
+        IntegrityError: the fields are not those of a stream of this kind.
     """
-    known: dict[str, type[ImageDescription | AudioDescription | TextDescription]] = {
+    types: dict[str, type[ImageDescription | AudioDescription | TextDescription]] = {
         "camera": ImageDescription,
         "audio": AudioDescription,
         "text": TextDescription,
     }
-    return decode_untrusted(value, known.get(kind, NumericDescription), noun="its description", where=where)
+    return decode_untrusted(value, types.get(kind, NumericDescription), noun="the description", where=where)

@@ -1,5 +1,5 @@
-"""All numeric streams of a slice in one member: an uncompressed .npz, the same to the byte every time, read
-without pickle.
+"""The member with all numeric streams of a slice: an uncompressed .npz, written deterministically and read without
+pickle.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
 
-#: Of all arrays of one slice together. Ten seconds of 1 kHz, 64 columns of float64 are 5 MB.
+#: Limit of the size of all arrays of one slice together. Ten seconds of 1 kHz, 64 columns of float64 are 5 MB.
 MAX_NPZ_BYTES = 256 << 20
-# What struct and numpy raise besides: headers that are no Python.
+# Other errors that struct, zip fields and numpy raise for damaged bytes, such as a header that is not a Python literal.
 _ZIP_ERRORS = (
     NotImplementedError,
     RuntimeError,
@@ -28,16 +28,17 @@ _ZIP_ERRORS = (
     TypeError,
     SyntaxError,
 )
-# Of a zip (PKWARE, APPNOTE.TXT 4.3.7 and 4.3.16): an array's header behind its mark, with version, flags, method, time
-# and date, crc32, both sizes, and the sizes of what follows; and the record at the end.
-_ENTRY_MARK, _ENTRY = b"PK\x03\x04", struct.Struct("<HHHIIIIHH")
-_END_MARK, _END = b"PK\x05\x06", struct.Struct("<4sHHHHIIH")
-_UTF8 = 0x800  # a flag: the name is not ASCII
+# Records of a zip file (PKWARE, APPNOTE.TXT 4.3.7 and 4.3.16). The header of an entry follows its signature: version,
+# flags, method, time, date, crc32, both sizes, and the sizes of the name and the extra field. The second record is the
+# one at the end of the file.
+_ENTRY_SIGNATURE, _ENTRY = b"PK\x03\x04", struct.Struct("<HHHIIIIHH")
+_END_SIGNATURE, _END = b"PK\x05\x06", struct.Struct("<4sHHHHIIH")
+_UTF8 = 0x800  # flag: the name is UTF-8, not ASCII
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def encode_npz(arrays: dict[str, NDArray]) -> bytes:
-    """`arrays` as a stored zip of .npy files, sorted by name."""
+    """Encodes `arrays` as an uncompressed zip of .npy files, sorted by name."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
@@ -50,29 +51,33 @@ def encode_npz(arrays: dict[str, NDArray]) -> bytes:
 
 
 def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
-    """The arrays of :func:`encode_npz`.
+    """Decodes the bytes of :func:`encode_npz` to arrays by name.
 
-    Only such zips are read, from their first byte to their last: what other writers may put between arrays, or say of
-    them elsewhere, has no place here. That is also ten times as fast as a reader of all zips.
+    Only zip files of this form are accepted, from the first byte to the last: data between entries and optional zip
+    fields are errors. This strict reader is ten times as fast as a reader of all zip files.
 
     Raises:
-        IntegrityError: damaged, larger than MAX_NPZ_BYTES, compressed, or holding objects.
+        IntegrityError: the bytes are damaged, larger than MAX_NPZ_BYTES, compressed, or contain Python objects.
     """
     if len(data) > MAX_NPZ_BYTES:
-        raise IntegrityError(f"arrays of more than {MAX_NPZ_BYTES} bytes", where=where)
+        raise IntegrityError(
+            f"the numeric member has {len(data)} bytes, more than {MAX_NPZ_BYTES}", where=where
+        )
     arrays: dict[str, NDArray] = {}
-    at = 0
+    offset = 0
     try:
-        while data[at : at + 4] == _ENTRY_MARK:
+        while data[offset : offset + 4] == _ENTRY_SIGNATURE:
             _, flags, method, _, crc, size, full_size, name_size, extra_size = _ENTRY.unpack_from(
-                data, at + 4
+                data, offset + 4
             )
             if method or size != full_size:
-                raise IntegrityError("compressed arrays, which mmpack does not write", where=where)
-            start = at + 4 + _ENTRY.size + name_size
+                raise IntegrityError(
+                    "the arrays are compressed, but mmpack writes uncompressed arrays", where=where
+                )
+            start = offset + 4 + _ENTRY.size + name_size
             name = data[start - name_size : start].decode("utf-8" if flags & _UTF8 else "ascii")
-            at = start + size
-            content = data[start:at]
+            offset = start + size
+            content = data[start:offset]
             if (
                 flags & ~_UTF8
                 or extra_size
@@ -82,39 +87,40 @@ def decode_npz(data: bytes, *, where: str) -> dict[str, NDArray]:
             ):
                 raise IntegrityError(f"the array '{name}' is damaged", where=where)
             arrays[name] = _read_array(content, where=where)
-        _check_directory(data, at, len(arrays))
+        _check_directory(data, offset, len(arrays))
     except (ValueError, EOFError, KeyError, *_ZIP_ERRORS) as error:
         raise IntegrityError(f"the numeric member is damaged ({error})", where=where) from None
     return {name.removesuffix(".npy"): array for name, array in arrays.items()}
 
 
-def _check_directory(data: bytes, at: int, count: int) -> None:
-    """What ends a zip: a directory from `at` on, of as many entries as there were."""
-    mark, disk, first_disk, here, entries, size, start, comment = _END.unpack(data[-_END.size :])
-    if mark != _END_MARK or disk or first_disk or comment:
-        raise ValueError("no directory at its end")
-    if (here, entries, start, start + size) != (count, count, at, len(data) - _END.size):
-        raise ValueError("its directory is of other arrays")
+def _check_directory(data: bytes, offset: int, count: int) -> None:
+    """Checks the end of the zip: a directory of `count` entries from `offset` to the end record. Raises ValueError."""
+    signature, disk, first_disk, disk_entries, entries, size, start, comment = _END.unpack(data[-_END.size :])
+    if signature != _END_SIGNATURE or disk or first_disk or comment:
+        raise ValueError("no directory at the end")
+    if (disk_entries, entries, start, start + size) != (count, count, offset, len(data) - _END.size):
+        raise ValueError("the directory does not match the arrays")
 
 
 def _read_array(content: bytes, *, where: str) -> NDArray:
-    # Magic, version, and the header's length: 2 bytes up to version 1.0, 4 from 2.0 on.
-    wide = content[6:7] != b"\x01"
-    start = 12 if wide else 10
+    # The magic and the version are followed by the length of the header: 2 bytes in version 1.0, 4 from 2.0 on.
+    is_long = content[6:7] != b"\x01"
+    start = 12 if is_long else 10
     stop = start + int.from_bytes(content[8:start], "little")
     shape, fortran, dtype = _read_npy_header(content[:stop])
     count = prod(shape)
-    # A header may claim a shape far larger than the bytes behind it.
+    # A header may claim a shape that is far larger than the bytes after it.
     if dtype.hasobject or not 0 <= count * dtype.itemsize <= len(content) - stop:
-        raise IntegrityError("an array of objects, or one larger than its bytes", where=where)
+        raise IntegrityError("an array contains objects, or its shape is larger than its bytes", where=where)
     array = np.frombuffer(content, dtype, count, stop)
     return array.reshape(shape, order="F" if fortran else "C").copy()
 
 
 @lru_cache(maxsize=4096)
 def _read_npy_header(data: bytes) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, column-major, type) of an .npy's first bytes. Slices of a stream have the same ones again and again,
-    and numpy parses them as Python.
+    """Returns (shape, is column-major, dtype) of the header of an .npy file.
+
+    The result is cached, because numpy parses headers as Python literals and the slices of a stream repeat them.
     """
     buffer = io.BytesIO(data)
     version = np.lib.format.read_magic(buffer)

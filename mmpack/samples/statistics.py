@@ -1,4 +1,4 @@
-"""Running statistics of numeric streams, for the manifest: what rows are normalised by."""
+"""Statistics of numeric streams for the manifest, with which rows are normalised."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from mmpack.settings import Settings
 
 
 class NumericStatistics(Settings, frozen=True, kw_only=True):
-    """Of one numeric stream, by column. Values that are not finite are left out of everything but `rows`.
+    """The statistics of one numeric stream, by column. Values that are not finite count only in `rows`.
 
     Fields:
-        columns: names.
-        rows: all rows.
-        count: finite values.
-        mean, m2: mean, and sum of squared distances from it (merged after Chan, Golub and LeVeque 1979).
-        low, high: extremes; None in a column without a finite value.
+        columns: names of the columns.
+        rows: number of rows.
+        count: number of finite values.
+        mean: mean of the finite values.
+        m2: sum of the squared distances from the mean (merged after Chan, Golub and LeVeque 1979).
+        low, high: smallest and largest finite value; None in a column without a finite value.
     """
 
     columns: tuple[str, ...]
@@ -31,7 +32,7 @@ class NumericStatistics(Settings, frozen=True, kw_only=True):
     high: tuple[float | None, ...]
 
     def to_manifest(self) -> dict[str, Any]:
-        """For the manifest: population standard deviation in place of the sum of squares."""
+        """Returns the JSON values for the manifest, with the population standard deviation instead of `m2`."""
         deviation = np.sqrt(np.array(self.m2) / np.maximum(self.count, 1))
         return {
             "columns": list(self.columns),
@@ -45,7 +46,7 @@ class NumericStatistics(Settings, frozen=True, kw_only=True):
 
 
 def compute_statistics(columns: Sequence[str], rows: NDArray[np.float64]) -> NumericStatistics:
-    """Statistics of rows, float64, shape (n, columns)."""
+    """Computes the statistics of rows, float64, shape (n, columns)."""
     finite = np.isfinite(rows)
     count = finite.sum(axis=0)
     values = np.where(finite, rows, 0.0)
@@ -57,17 +58,20 @@ def compute_statistics(columns: Sequence[str], rows: NDArray[np.float64]) -> Num
 
 
 def merge_statistics(first: NumericStatistics, second: NumericStatistics) -> NumericStatistics:
-    """Statistics of both together. The order matters in the last bit, so callers keep it fixed."""
+    """Computes the statistics of the rows of both together.
+
+    The order of merges changes the last bits of the result, so callers keep it fixed.
+    """
     count_a, count_b = np.array(first.count), np.array(second.count)
     count = count_a + count_b
     mean_a, mean_b = np.array(first.mean), np.array(second.mean)
-    apart = mean_b - mean_a
+    difference = mean_b - mean_a
     share = count_b / np.maximum(count, 1)
-    m2 = np.array(first.m2) + np.array(second.m2) + apart**2 * (count_a * share)
+    m2 = np.array(first.m2) + np.array(second.m2) + difference**2 * (count_a * share)
     low = np.minimum(_fill_missing(first.low, np.inf), _fill_missing(second.low, np.inf))
     high = np.maximum(_fill_missing(first.high, -np.inf), _fill_missing(second.high, -np.inf))
     rows = first.rows + second.rows
-    return _statistics(first.columns, rows, count, mean_a + apart * share, m2, low, high)
+    return _statistics(first.columns, rows, count, mean_a + difference * share, m2, low, high)
 
 
 def _statistics(
@@ -90,5 +94,5 @@ def _statistics(
     )
 
 
-def _fill_missing(values: Sequence[float | None], absent: float) -> NDArray[np.float64]:
-    return np.array([absent if value is None else value for value in values])
+def _fill_missing(values: Sequence[float | None], default: float) -> NDArray[np.float64]:
+    return np.array([default if value is None else value for value in values])

@@ -1,4 +1,4 @@
-"""Shards: plain WebDataset tars with a Parquet index and a manifest; writing and reading them."""
+"""Reader and writer of shard sets: plain WebDataset tars with a Parquet index and a manifest."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Manifest", "ShardSet"]
 
-# Who reads samples needs neither decoders nor Parquet.
+# Lazy imports: code that only reads the bytes of samples does not load Parquet.
 __getattr__ = make_lazy_getattr(
     globals(),
     {

@@ -1,6 +1,4 @@
-"""index.parquet: a row per sample, with where its bytes lie, when it was, how far off it was, and how many
-tokens it makes.
-"""
+"""index.parquet: one row per sample with the location of its bytes, its tick and residual, and its token counts."""
 
 from __future__ import annotations
 
@@ -18,14 +16,14 @@ from mmpack.storage.store import Store
 
 QUARANTINE_NAME = "quarantine.parquet"
 SYNC_NAME = "sync.parquet"
-#: 10**9 rows of 250 bytes; larger is not an index of ours.
+#: Size of 10**9 rows of 250 bytes; mmpack writes no larger index.
 MAX_INDEX_BYTES = 256 << 30
-#: What tokens are counted by, as in :class:`mmpack.layout.TokenCounts`.
+#: Modalities with a column of token counts, the fields of :class:`mmpack.layout.TokenCounts`.
 MODALITY_COLUMNS = ("text", "vision", "audio", "numeric", "action", "special")
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 
-#: Columns of the index. Counts under `tokens_*` are those of the layout whose fingerprint the manifest names.
+#: Columns of the index. The counts `tokens_*` belong to the layout whose fingerprint the manifest names.
 INDEX_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
@@ -81,12 +79,12 @@ QUARANTINE_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One sample before its tokens are counted.
+    """The index entry of a sample before its location and token counts are known.
 
     Attributes:
         key, kind, recording, ordinal, run, t_ns, residual_ns: as in the index.
-        facts: what the layout counts.
-        text_bytes: UTF-8 bytes of its texts.
+        metadata: sizes and texts from which the layout counts the tokens.
+        text_bytes: number of UTF-8 bytes of all texts.
     """
 
     key: str
@@ -102,7 +100,7 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class TarLocation:
-    """Where a sample's tar members lie, and their checksum from the first header to the last padding."""
+    """The location of a sample in its shard, and the checksum of its bytes from the first header to the last padding."""
 
     shard: str
     offset_bytes: int
@@ -111,24 +109,24 @@ class TarLocation:
 
 
 def build_index_table(
-    rows: Sequence[IndexEntry], locations: Sequence[TarLocation], counts: Sequence[TokenCounts]
+    entries: Sequence[IndexEntry], locations: Sequence[TarLocation], counts: Sequence[TokenCounts]
 ) -> pa.Table:
-    """Rows, their places and their token counts as a table of :data:`INDEX_SCHEMA`."""
-    medias = [media_columns(row.metadata) for row in rows]
+    """Builds a table of :data:`INDEX_SCHEMA` from entries, their locations and their token counts."""
+    medias = [media_columns(entry.metadata) for entry in entries]
     columns = {
-        "key": [row.key for row in rows],
-        "shard": [place.shard for place in locations],
-        "offset_bytes": [place.offset_bytes for place in locations],
-        "size_bytes": [place.size_bytes for place in locations],
-        "crc32": [place.crc32 for place in locations],
-        "kind": [row.kind for row in rows],
-        "recording": [row.recording for row in rows],
-        "ordinal": [row.ordinal for row in rows],
-        "run": [row.run for row in rows],
-        "t_ns": [row.t_ns for row in rows],
-        "residual_ns": [row.residual_ns for row in rows],
+        "key": [entry.key for entry in entries],
+        "shard": [location.shard for location in locations],
+        "offset_bytes": [location.offset_bytes for location in locations],
+        "size_bytes": [location.size_bytes for location in locations],
+        "crc32": [location.crc32 for location in locations],
+        "kind": [entry.kind for entry in entries],
+        "recording": [entry.recording for entry in entries],
+        "ordinal": [entry.ordinal for entry in entries],
+        "run": [entry.run for entry in entries],
+        "t_ns": [entry.t_ns for entry in entries],
+        "residual_ns": [entry.residual_ns for entry in entries],
         **{name: [media[name] for media in medias] for name in ("cameras", "audio", "numeric")},
-        "text_bytes": [row.text_bytes for row in rows],
+        "text_bytes": [entry.text_bytes for entry in entries],
         "tokens": [count.total for count in counts],
         **{f"tokens_{name}": [getattr(count, name) for count in counts] for name in MODALITY_COLUMNS},
     }
@@ -138,12 +136,12 @@ def build_index_table(
     return pa.Table.from_arrays(arrays, schema=INDEX_SCHEMA)
 
 
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    return pa.string() if pa.types.is_dictionary(kind) else kind
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    return pa.string() if pa.types.is_dictionary(type_) else type_
 
 
 def media_columns(metadata: SampleMetadata) -> dict[str, list[dict[str, object]]]:
-    """The columns `cameras`, `audio` and `numeric` of a sample."""
+    """Returns the values of the columns `cameras`, `audio` and `numeric` of a sample."""
     return {"cameras": _cameras(metadata), "audio": _audio(metadata), "numeric": _numeric(metadata)}
 
 
@@ -175,20 +173,20 @@ def _numeric(metadata: SampleMetadata) -> list[dict[str, object]]:
 
 
 def encode_parquet(table: pa.Table) -> bytes:
-    """A table as Parquet; equal tables give equal bytes under one pyarrow version."""
+    """Encodes a table as Parquet. Equal tables give equal bytes with the same pyarrow version."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd", write_statistics=True, row_group_size=1 << 17)
     return sink.getvalue()
 
 
 def read_parquet(store: Store, name: str) -> pa.Table:
-    """A Parquet file of the store. Raises StorageError or IntegrityError."""
+    """Reads a Parquet file of the store. Raises StorageError, IntegrityError."""
     data = store.read(name, limit=MAX_INDEX_BYTES)
     return decode_parquet(data, where=f"{store.url}/{name}")
 
 
 def decode_parquet(data: bytes, *, where: str) -> pa.Table:
-    """A table of :func:`to_bytes`. Raises IntegrityError."""
+    """Decodes the bytes of :func:`encode_parquet` to a table. Raises IntegrityError."""
     try:
         return pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -196,16 +194,18 @@ def decode_parquet(data: bytes, *, where: str) -> pa.Table:
 
 
 def require_schema(table: pa.Table, schema: pa.Schema, *, where: str) -> pa.Table:
-    """`table` if its columns are those of `schema`. Raises IntegrityError naming the first that is not."""
+    """Returns `table` if its columns are those of `schema`, else raises IntegrityError with the first wrong column."""
     for field in schema:
         if field.name not in table.column_names:
-            raise IntegrityError(f"no column '{field.name}'", where=where)
-        found = table.schema.field(field.name).type
-        if found != field.type:
-            raise IntegrityError(f"column '{field.name}' is {found}, not {field.type}", where=where)
-        # Lists are never null, though Arrow would allow it: a sample without cameras has an empty one.
+            raise IntegrityError(f"there is no column '{field.name}'", where=where)
+        type_ = table.schema.field(field.name).type
+        if type_ != field.type:
+            raise IntegrityError(f"the column '{field.name}' is {type_}, not {field.type}", where=where)
+        # Arrow allows null lists, but the index has none: a sample without cameras has an empty list.
         if table[field.name].null_count:
-            raise IntegrityError(f"column '{field.name}' has rows without a value", where=where)
+            raise IntegrityError(f"the column '{field.name}' has rows without a value", where=where)
     if len(table.column_names) != len(schema):
-        raise IntegrityError(f"{len(table.column_names)} columns, not {len(schema)}", where=where)
+        raise IntegrityError(
+            f"the table has {len(table.column_names)} columns, not {len(schema)}", where=where
+        )
     return table

@@ -1,4 +1,4 @@
-"""manifest.json: what the shards were made of and how, with the digests that let anyone check them."""
+"""manifest.json: the settings and inputs of a shard set, with the digests of its files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mmpack.storage.store import Store
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"
 FORMAT_VERSION = 1
-#: What each recording's sync found, a list of reports.
+#: File with the list of the sync reports of all recordings.
 SYNC_REPORTS_NAME = "sync.json"
 MAX_MANIFEST_BYTES = 1 << 30
 ShardName = Annotated[str, msgspec.Meta(pattern=r"\Ashards/[^/\\\x00-\x1f]+\.tar\Z")]
 
 
 class ShardEntry(Settings, frozen=True, kw_only=True):
-    """One shard: its name, bytes, sha256, samples and tokens."""
+    """The manifest entry of one shard: name, size, digest, number of samples and of tokens."""
 
     name: ShardName
     size_bytes: Count
@@ -31,17 +31,19 @@ class ShardEntry(Settings, frozen=True, kw_only=True):
 
 
 class StreamEntry(Settings, frozen=True, kw_only=True):
-    """One stream of a recording as it was matched; the offset is frozen here.
+    """The manifest entry of one stream of a recording: its match rule, with the final nominal offset.
 
     Fields:
-        kind, clock, clock_domain, semantics, stamps_from, resolution_ns: of the stream and its stamps.
-        period_ns: median distance of its items.
-        policy: how it was matched.
-        required: whether a slice without it was set aside.
-        offset_ns, offset_source: nominal offset to the tick: 'given', 'learned' or 'none'.
-        tolerance_ns: largest |residual| of exact and nearest items.
-        limit_ns: oldest value that is held, widest gap that is interpolated over.
-        before_ns, after_ns: the window of sound, rows, tubelets and texts.
+        kind, clock, clock_domain, semantics: kind of the stream, its clock, and the meaning of its timestamps.
+        stamps_from, resolution_ns: source and resolution of the timestamps.
+        period_ns: median distance between items.
+        policy: policy that chose the items.
+        required: True if a slice without the stream was quarantined.
+        offset_ns: nominal offset from the tick.
+        offset_source: source of the offset: 'given', 'learned' or 'none'.
+        tolerance_ns: largest allowed |residual| of the policies "exact" and "nearest".
+        limit_ns: largest age of a held value, or largest gap that is interpolated.
+        before_ns, after_ns: time window of audio, table rows, tubelets and texts around the tick.
     """
 
     kind: str
@@ -62,8 +64,13 @@ class StreamEntry(Settings, frozen=True, kw_only=True):
 
 
 class ClockMapEntry(Settings, frozen=True, kw_only=True):
-    """A map between two of a recording's clocks: how much faster the target's stamps grow, and how well the
-    pairs it was fitted to lie on it.
+    """The manifest entry of a clock map between two clocks of a recording.
+
+    Fields:
+        source, target: names of the clocks.
+        drift_ppm: relative speed of the target clock minus 1, in parts per million.
+        residual_ns: residual of the pairs of timestamps to which the map was fitted.
+        note: remark on the fit, or empty.
     """
 
     source: str
@@ -74,7 +81,7 @@ class ClockMapEntry(Settings, frozen=True, kw_only=True):
 
 
 class RecordingEntry(Settings, frozen=True, kw_only=True):
-    """One recording: its clock, reference and frozen offsets, and what became of its slices."""
+    """The manifest entry of one recording: clock, reference, match rules, and numbers of passed and quarantined slices."""
 
     name: str
     clock: str
@@ -89,20 +96,20 @@ class RecordingEntry(Settings, frozen=True, kw_only=True):
 
 
 class Manifest(Settings, frozen=True, kw_only=True):
-    """The whole file.
+    """The content of manifest.json.
 
     Fields:
         format: version of this format.
-        mmpack: version that wrote it.
-        config: every setting of the build, defaults written out, without paths.
-        layout_fingerprint: of the layout that the index's token counts are under.
-        vocabulary_size: ids of that layout.
-        samples, tokens, slices, quarantined: totals.
-        tokens_by_modality: likewise.
-        shards: in the order of the index.
-        recordings: by name.
-        numeric: by stream, count, mean, std, min and max of each column.
-        files: sha256 of index.parquet, quarantine.parquet, sync.json, and with recordings sync.parquet.
+        mmpack: version of mmpack that wrote the file.
+        config: every setting of the build, with defaults, without paths.
+        layout_fingerprint: fingerprint of the layout that counted the tokens in the index.
+        vocabulary_size: number of token ids of that layout.
+        samples, tokens, slices, quarantined: totals of the shard set.
+        tokens_by_modality: total number of tokens of each modality.
+        shards: entries of all shards, in the order of the index.
+        recordings: entries of all recordings.
+        numeric: statistics of each numeric stream, by name: count, mean, std, min and max of each column.
+        files: sha256 of index.parquet, quarantine.parquet and sync.json, and of sync.parquet if there are recordings.
     """
 
     format: Int64
@@ -122,54 +129,55 @@ class Manifest(Settings, frozen=True, kw_only=True):
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:
-    """Writes it, readable and the same to the byte for the same content. Raises StorageError."""
+    """Writes the manifest as indented JSON; equal manifests give equal bytes. Raises StorageError."""
     encoded = msgspec.json.encode(manifest, order="deterministic")
     store.write(MANIFEST_NAME, msgspec.json.format(encoded, indent=2) + b"\n")
 
 
 def read_manifest(store: Store) -> Manifest:
-    """Reads it back.
+    """Reads the manifest of a shard set.
 
     Raises:
-        IntegrityError: there is none (the build is unfinished), it is damaged, or of another format version.
+        IntegrityError: there is no manifest (the build is unfinished), it is damaged, or it has another format version.
+        StorageError: the manifest cannot be read.
     """
     where = f"{store.url}/{MANIFEST_NAME}"
     if not store.exists(MANIFEST_NAME):
         raise IntegrityError(
-            "no manifest: this is no finished build",
+            "no manifest: the shard set is missing or unfinished",
             where=where,
-            hint="Run `mmpack build-shards` again; it resumes.",
+            hint="Run `mmpack build-shards` again to resume the build.",
         )
     data = store.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
     manifest = decode_untrusted(data, Manifest, noun="the manifest", where=where)
     if manifest.format != FORMAT_VERSION:
         raise IntegrityError(
-            f"format {manifest.format}, and this version reads {FORMAT_VERSION}", where=where
+            f"the format is {manifest.format}, but this version of mmpack reads {FORMAT_VERSION}", where=where
         )
     return manifest
 
 
 def make_recording_entry(report: dict[str, Any], *, where: str) -> RecordingEntry:
-    """What the manifest keeps of a recording's sync report. Raises IntegrityError for what is no report."""
+    """Makes the manifest entry of a recording from its sync report. Raises IntegrityError for an invalid report."""
 
-    def kept(facts: Any, kind: type[msgspec.Struct]) -> Any:
-        known = kind.__struct_fields__
-        return {key: facts[key] for key in known if key in facts} if isinstance(facts, dict) else facts
+    def select_fields(value: Any, type_: type[msgspec.Struct]) -> Any:
+        fields = type_.__struct_fields__
+        return {key: value[key] for key in fields if key in value} if isinstance(value, dict) else value
 
     clock, streams = report.get("clock"), report.get("streams")
-    entry = kept(report, RecordingEntry) | {"name": report.get("recording")}
+    entry = select_fields(report, RecordingEntry) | {"name": report.get("recording")}
     if isinstance(clock, dict):
         entry |= {"clock": clock.get("name"), "clock_domain": clock.get("domain")}
     if isinstance(streams, dict):
-        entry["streams"] = {name: kept(facts, StreamEntry) for name, facts in streams.items()}
+        entry["streams"] = {name: select_fields(stream, StreamEntry) for name, stream in streams.items()}
     try:
         return from_builtins(entry, RecordingEntry)
     except msgspec.ValidationError as error:
-        raise IntegrityError(f"is no sync report ({error})", where=where) from None
+        raise IntegrityError(f"is not a sync report ({error})", where=where) from None
 
 
 def read_sync_reports(store: Store) -> list[dict[str, Any]]:
-    """The sync report of every recording of a finished build. Raises StorageError, IntegrityError."""
+    """Reads the sync reports of all recordings of a shard set. Raises StorageError, IntegrityError."""
     data = store.read(SYNC_REPORTS_NAME, limit=MAX_MANIFEST_BYTES)
     where = f"{store.url}/{SYNC_REPORTS_NAME}"
     return decode_untrusted(data, list[dict[str, Any]], noun="the sync report", where=where)

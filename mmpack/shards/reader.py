@@ -1,4 +1,4 @@
-"""Finished shards, read by key: one range read a sample, checked against the index."""
+"""Reader of a shard set by key: one range read per sample, checked against the index."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mmpack.storage.store import Store
 
 
 class ShardSet:
-    """A finished build.
+    """A shard set in a folder or object store.
 
     Args:
         url: folder or object store URL.
 
     Raises:
-        IntegrityError: there is no finished build, or its manifest is damaged.
+        IntegrityError: there is no finished shard set, or its manifest is damaged.
     """
 
     def __init__(self, url: str) -> None:
@@ -32,40 +32,43 @@ class ShardSet:
 
     @cached_property
     def index(self) -> pa.Table:
-        """The index, a row per sample, columns as in `mmpack.shards.index.INDEX_SCHEMA`. Raises StorageError,
-        IntegrityError.
+        """The index: one row per sample, with the columns of `mmpack.shards.index.INDEX_SCHEMA`.
+
+        Raises:
+            StorageError: the index cannot be read.
+            IntegrityError: the file is damaged or has other columns.
         """
         table = index.read_parquet(self.store, index.INDEX_NAME)
         return index.require_schema(table, index.INDEX_SCHEMA, where=f"{self.store.url}/{index.INDEX_NAME}")
 
     @property
     def urls(self) -> list[str]:
-        """Every shard's path or URL, in order: what `webdataset.WebDataset` takes."""
+        """The path or URL of every shard, in order, as `webdataset.WebDataset` takes them."""
         return [f"{self.store.url}/{shard.name}" for shard in self.manifest.shards]
 
     def read(self, row: dict[str, Any]) -> dict[str, bytes]:
-        """The members of one sample by extension.
+        """Reads the members of one sample, by extension.
 
         Args:
-            row: of the index, as a dict.
+            row: index row of the sample, as a dict.
 
         Raises:
-            IntegrityError: the bytes are not those that were written.
+            IntegrityError: the bytes differ from those that were written.
             StorageError: the shard cannot be read.
         """
         if not 0 <= row["size_bytes"] <= MAX_SAMPLE_BYTES:
-            raise IntegrityError(f"the index claims {row['size_bytes']} bytes", where=row["key"])
+            raise IntegrityError(f"the index claims a sample of {row['size_bytes']} bytes", where=row["key"])
         data = self.store.read_range(row["shard"], row["offset_bytes"], row["size_bytes"])
         return read_members(data, row)
 
     def sample(self, key: str) -> dict[str, bytes]:
-        """The members of the sample `key` by extension. Raises DataError if there is no such key."""
-        found = self.index.filter(pc.field("key") == key)
-        if not found.num_rows:
+        """Reads the members of the sample `key`, by extension. Raises DataError if there is no such key."""
+        matches = self.index.filter(pc.field("key") == key)
+        if not matches.num_rows:
             raise DataError(f"no sample '{key}'", where=self.store.url)
-        return self.read(found.slice(0, 1).to_pylist()[0])
+        return self.read(matches.slice(0, 1).to_pylist()[0])
 
 
 def read_members(data: bytes | memoryview, row: dict[str, Any]) -> dict[str, bytes]:
-    """The members in a sample's stretch of tar, checked against its index row. Raises IntegrityError."""
+    """Splits the tar bytes of a sample into its members and checks them against the index row. Raises IntegrityError."""
     return split_members(data, row["key"], row["shard"], row["offset_bytes"], row["crc32"])

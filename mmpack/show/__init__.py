@@ -1,1 +1,1 @@
-"""Everything that is drawn for people: plots, tables and pages."""
+"""Plots, tables and pages for people."""

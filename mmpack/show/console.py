@@ -1,4 +1,4 @@
-"""Console, JSON and progress output of all commands."""
+"""Console and JSON output of all commands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-#: Width of reports that go to a file or pipe.
+#: Width of reports that are written to a file or pipe.
 _PLAIN_WIDTH = 160
 
 
 def make_console() -> Console:
-    """stdout for people: coloured and wrapped on a terminal, plain and wide elsewhere."""
+    """Makes a console for stdout: coloured and wrapped on a terminal, plain and wide elsewhere."""
     from rich.console import Console
 
     return Console(
@@ -25,7 +25,7 @@ def make_console() -> Console:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Prints a value as one line of JSON on stdout."""
     import msgspec
 
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")

@@ -1,4 +1,4 @@
-"""Fill and cost histograms."""
+"""Plot of a packing: histograms of the fill and the cost of rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,23 @@ if TYPE_CHECKING:
     from mmpack.packing import RunPacking
 
 
-def plot_packing(planned: RunPacking, costs: Any, path: Path, max_seq_len: int) -> None:
+def plot_packing(run_packing: RunPacking, costs: Any, path: Path, max_seq_len: int) -> None:
+    """Writes a PNG with a histogram of the fill of rows and one of their cost.
+
+    Args:
+        run_packing: packing of the documents.
+        costs: cost of each row.
+        path: PNG file to write.
+        max_seq_len: number of positions of a row.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
-    packing = planned.packing
+    packing = run_packing.packing
     used = (
-        np.add.reduceat(planned.lengths[packing.ids], packing.offsets[:-1]) if packing.rows else np.empty(0)
+        np.add.reduceat(run_packing.lengths[packing.ids], packing.offsets[:-1])
+        if packing.rows
+        else np.empty(0)
     )
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -26,5 +36,5 @@ def plot_packing(planned: RunPacking, costs: Any, path: Path, max_seq_len: int) 
     right.hist(costs, bins=60, color="#e8871e")
     right.set_xlabel("cost of a row")
     right.set_ylabel("rows")
-    right.set_title("what a rank has to do for a row", loc="left", fontsize=10)
+    right.set_title("cost of a row for a rank", loc="left", fontsize=10)
     figure.savefig(path, dpi=110)

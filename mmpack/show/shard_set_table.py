@@ -1,4 +1,4 @@
-"""A shard-set report for a terminal, and its sync plot."""
+"""The report of a shard set for a terminal, and its synchronisation plot."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mmpack.show.sync_table import render_sync_report
 
 
 def plot_build_sync(shards: ShardSet, report: dict[str, Any], path: Path) -> None:
-    """The sync picture of a build, from its sync.parquet."""
+    """Plots the synchronisation of all recordings of a shard set, from its sync.parquet."""
     from mmpack.show.sync_plot import plot_sync
 
     plot_sync(index.read_parquet(shards.store, index.SYNC_NAME), report["sync"], path)
 
 
 def render_build_report(report: dict[str, Any]) -> RenderableType:
-    """A report of :func:`build_report` for a terminal."""
+    """Renders a report of a shard set for a terminal."""
     totals = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    kinds = ", ".join(f"{number} {kind}" for kind, number in report["samples_by_kind"].items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report["samples_by_kind"].items())
     per_sample = report["tokens_per_sample"]
     totals.add_row("samples", f"{report['samples']} ({kinds})")
     totals.add_row("tokens", f"{report['tokens']} ({_shares(report)})")

@@ -1,4 +1,4 @@
-"""The sync report as a picture: residuals by stream, and a timeline that shows gaps and what was set aside."""
+"""Plot of a synchronisation: residuals by stream, and a timeline with gaps and quarantined slices."""
 
 from __future__ import annotations
 
@@ -17,59 +17,59 @@ from numpy.typing import NDArray
 from mmpack.clock import format_ns
 from mmpack.sync.policies.match import MatchStatus
 
-_OK, _BAD, _EDGE, _STAMPS = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
-# More marks than pixels only cost time.
+_OK, _BAD, _EDGE, _FINDING = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
+# More marks than pixels would only cost time.
 _MAX_MARKS = 4000
 
 
 def plot_sync(table: pa.Table, report: dict[str, Any], path: Path) -> None:
-    """Writes a PNG: left a histogram of residuals for each stream, right each stream's items along time.
+    """Writes a PNG: left, a histogram of the residuals of each stream; right, the items of each stream over time.
 
     Args:
-        table: of `to_table`: a row per tick and stream.
-        report: of `summary`.
-        path: the PNG to write.
+        table: content of sync.parquet, one row per tick and stream.
+        report: synchronisation report of all recordings.
+        path: PNG file to write.
     """
     names = list(report["streams"])
     rows = max(len(names), 1)
-    lanes = {name: _columns(table, name) for name in names}
+    tracks = {name: _select_track(table, name) for name in names}
     figure = Figure(figsize=(15, 1.2 + 0.62 * rows), layout="constrained")
     grid = figure.add_gridspec(rows, 2, width_ratios=(1, 2.2))
     timeline = figure.add_subplot(grid[:, 1])
     for row, name in enumerate(names):
-        _histogram(figure.add_subplot(grid[row, 0]), name, lanes[name], report["streams"][name])
-    _timeline(timeline, lanes, report["recordings"])
+        _plot_histogram(figure.add_subplot(grid[row, 0]), name, tracks[name], report["streams"][name])
+    _plot_timeline(timeline, tracks, report["recordings"])
     passed, ticks = report["passed"], report["ticks"]
     figure.suptitle(
-        f"{passed} of {ticks} slices in sync, {ticks - passed} set aside", fontsize=12, x=0.01, ha="left"
+        f"{passed} of {ticks} slices in sync, {ticks - passed} quarantined", fontsize=12, x=0.01, ha="left"
     )
     figure.savefig(path, dpi=110)
 
 
 class _StreamTrack(NamedTuple):
-    """One stream of all recordings."""
+    """The rows of one stream in all recordings, one element per tick."""
 
     recording: NDArray[np.str_]
     tick_ns: NDArray[np.int64]
     residual_ns: NDArray[np.int64]
-    found: NDArray[np.bool_]
+    has_items: NDArray[np.bool_]
     status: NDArray[np.int64]
 
 
-def _columns(table: pa.Table, name: str) -> _StreamTrack:
+def _select_track(table: pa.Table, name: str) -> _StreamTrack:
     part = table.filter(pc.field("stream") == name)
-    numbers = {status.name.lower(): int(status) for status in MatchStatus}
+    status_values = {status.name.lower(): int(status) for status in MatchStatus}
     return _StreamTrack(
         np.asarray(part["recording"].cast(pa.string()).to_pylist()),
         part["tick_ns"].to_numpy(),
         part["residual_ns"].to_numpy(),
         part["count"].to_numpy() > 0,
-        np.array([numbers[text] for text in part["status"].cast(pa.string()).to_pylist()], np.int64),
+        np.array([status_values[text] for text in part["status"].cast(pa.string()).to_pylist()], np.int64),
     )
 
 
-def _histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str, Any]) -> None:
-    residual = track.residual_ns[track.found] / 1e6
+def _plot_histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str, Any]) -> None:
+    residual = track.residual_ns[track.has_items] / 1e6
     tolerance = report["tolerance_ns"] / 1e6
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes.set_yticks([])
@@ -78,14 +78,14 @@ def _histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str, Any
         axes.spines[side].set_visible(False)
     policy = report["policy"]
     if policy not in ("nearest", "hold") or not len(residual):
-        words = {
-            "exact": "is the tick",
-            "interpolate": "computed at the tick",
-            "window": "all of a window",
-            "overlap": "texts of the slice",
+        labels = {
+            "exact": "timestamp is the tick",
+            "interpolate": "interpolated at the tick",
+            "window": "all items of the window",
+            "overlap": "texts that overlap the slice",
         }
         axes.text(
-            0.5, 0.5, words.get(policy, "nothing matched"), transform=axes.transAxes, ha="center", fontsize=8
+            0.5, 0.5, labels.get(policy, "no matches"), transform=axes.transAxes, ha="center", fontsize=8
         )
         axes.set_xticks([])
         return
@@ -110,21 +110,24 @@ def _histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str, Any
     axes.set_xlabel("residual, ms (counts on a log scale)", fontsize=7, labelpad=0)
 
 
-def _timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequence[dict[str, Any]]) -> None:
+def _plot_timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequence[dict[str, Any]]) -> None:
     start = 0.0
-    for number, facts in enumerate(recordings, 1):
-        first_ns = facts["first_tick_ns"]
-        for row, lane in enumerate(tracks.values()):
-            mine = lane.recording == facts["recording"]
-            _plot_track(axes, row, start + (lane.tick_ns[mine] - first_ns) / 1e9, lane.status[mine])
-        aside = [start + (entry["t_ns"] - first_ns) / 1e9 for entry in facts["quarantine"]]
-        if aside:
-            axes.plot(aside, np.full(len(aside), -0.75), "v", color=_BAD, markersize=5, clip_on=False)
-        _plot_findings(axes, list(tracks), facts, start)
-        # Names of many recordings would lie on each other; their order is that of the report.
-        label = facts["recording"] if len(recordings) < 4 else str(number)
+    for number, recording in enumerate(recordings, 1):
+        first_ns = recording["first_tick_ns"]
+        for row, track in enumerate(tracks.values()):
+            is_selected = track.recording == recording["recording"]
+            seconds = start + (track.tick_ns[is_selected] - first_ns) / 1e9
+            _plot_track(axes, row, seconds, track.status[is_selected])
+        quarantined = [start + (entry["t_ns"] - first_ns) / 1e9 for entry in recording["quarantine"]]
+        if quarantined:
+            axes.plot(
+                quarantined, np.full(len(quarantined), -0.75), "v", color=_BAD, markersize=5, clip_on=False
+            )
+        _plot_findings(axes, list(tracks), recording, start)
+        # The names of many recordings would overlap, so they are numbered in the order of the report.
+        label = recording["recording"] if len(recordings) < 4 else str(number)
         axes.text(start, -1.0, label, fontsize=7, va="bottom")
-        start += (facts["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
+        start += (recording["last_tick_ns"] - first_ns) / 1e9 * 1.02 + 0.5
     axes.set_ylim(len(tracks) - 0.3, -1.0)
     axes.set_yticks(range(len(tracks)), list(tracks), fontsize=8)
     axes.set_xlabel(
@@ -132,7 +135,7 @@ def _timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequence[
     )
     axes.tick_params(axis="x", labelsize=7)
     axes.set_title(
-        "blue: matched   red: fails   grey: edge   orange ●: a fault in the stamps   ▼ slice set aside",
+        "blue: matched   red: not matched   grey: edge   orange ●: fault in the timestamps   ▼ quarantined slice",
         fontsize=9,
         loc="left",
         pad=14,
@@ -148,17 +151,19 @@ def _plot_findings(axes: Axes, names: Sequence[str], report: dict[str, Any], sta
             and finding["stream"] in names
             and finding["kind"] != "out_of_tolerance"
         ):
-            seconds = [start + (place - report["first_tick_ns"]) / 1e9 for place in finding["places_ns"]]
-            lane = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
-            axes.plot(seconds, lane, "o", color=_STAMPS, markersize=4)
+            seconds = [start + (time_ns - report["first_tick_ns"]) / 1e9 for time_ns in finding["places_ns"]]
+            height = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
+            axes.plot(seconds, height, "o", color=_FINDING, markersize=4)
 
 
 def _plot_track(axes: Axes, row: int, seconds: NDArray[np.float64], status: NDArray[np.int64]) -> None:
-    fine = seconds[status == MatchStatus.OK]
-    fine = fine[:: max(1, len(fine) // _MAX_MARKS)]
-    axes.plot(fine, np.full(len(fine), row), "|", color=_OK, markersize=9, markeredgewidth=0.8)
+    matched = seconds[status == MatchStatus.OK]
+    matched = matched[:: max(1, len(matched) // _MAX_MARKS)]
+    axes.plot(matched, np.full(len(matched), row), "|", color=_OK, markersize=9, markeredgewidth=0.8)
     failing = ~np.isin(status, [MatchStatus.OK, MatchStatus.EDGE, MatchStatus.EMPTY])
-    for colour, wrong in ((_EDGE, status == MatchStatus.EDGE), (_BAD, failing)):
-        where = seconds[wrong]
-        if len(where):
-            axes.plot(where, np.full(len(where), row), "|", color=colour, markersize=13, markeredgewidth=1.6)
+    for colour, is_marked in ((_EDGE, status == MatchStatus.EDGE), (_BAD, failing)):
+        marked = seconds[is_marked]
+        if len(marked):
+            axes.plot(
+                marked, np.full(len(marked), row), "|", color=colour, markersize=13, markeredgewidth=1.6
+            )

@@ -1,4 +1,4 @@
-"""A sync report for a terminal."""
+"""A synchronisation report for a terminal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rich.text import Text
 
 from mmpack.clock import format_ns
 
-#: Quarantined slices listed in the text; JSON and Parquet hold all.
+#: Largest number of quarantined slices that the text lists; JSON and Parquet contain all.
 MAX_LISTED = 20
 
 
 def render_sync_report(report: dict[str, Any]) -> RenderableType:
-    """A report of :func:`summary` for a terminal."""
+    """Renders a synchronisation report for a terminal."""
     parts: list[RenderableType] = []
     recordings = report["recordings"]
-    for facts in recordings:
-        parts += _render_recording(facts)
+    for recording in recordings:
+        parts += _render_recording(recording)
     if len(recordings) > 1:
         parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
         if report.get("raw_spread_ns", {}).get("max"):
@@ -32,7 +32,7 @@ def render_sync_report(report: dict[str, Any]) -> RenderableType:
 def _render_recording(report: dict[str, Any]) -> Iterator[RenderableType]:
     clock = report["clock"]
     span = (report["last_tick_ns"] - report["first_tick_ns"]) / 1e9
-    # Names come from users' files: as Text they are shown, where markup would be obeyed.
+    # Names come from files of the user. Text shows them literally; a markup string would be interpreted.
     yield Text.assemble(
         (report["recording"], "bold"),
         f"  tick: {report['reference']}, every {format_ns(report['tick_period_ns'])}, {span:.1f} s on clock "
@@ -43,11 +43,11 @@ def _render_recording(report: dict[str, Any]) -> Iterator[RenderableType]:
     if len(clocks) > 1:
         named = ", ".join(f"{name} ({domain})" for name, domain in sorted(clocks))
         yield Text(f"  clocks: {named}")
-    for known in report["clock_maps"]:
-        note = f", {known['note']}" if known["note"] else ""
+    for clock_map in report["clock_maps"]:
+        note = f", {clock_map['note']}" if clock_map["note"] else ""
         yield Text(
-            f"  clock map {known['source']} to {known['target']}: {known['drift_ppm']:+.3f} ppm, "
-            f"residual p99 {format_ns(known['residual_ns'])}{note}"
+            f"  clock map {clock_map['source']} to {clock_map['target']}: {clock_map['drift_ppm']:+.3f} ppm, "
+            f"residual p99 {format_ns(clock_map['residual_ns'])}{note}"
         )
     if report["raw_spread_ns"]["max"]:
         yield _spread_line(report)
@@ -57,7 +57,7 @@ def _render_recording(report: dict[str, Any]) -> Iterator[RenderableType]:
     for entry in report["quarantine"][:MAX_LISTED]:
         reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])
         yield Text(
-            f"  set aside slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red"
+            f"  quarantined slice {entry['ordinal']} at {entry['t_ns'] / 1e9:.3f} s: {reasons}", style="red"
         )
     if len(report["quarantine"]) > MAX_LISTED:
         yield Text(
@@ -77,7 +77,7 @@ def _spread_line(report: dict[str, Any]) -> Text:
 
 def _passed_line(report: dict[str, Any]) -> Text:
     colour = "green" if not report["quarantined"] else "yellow"
-    counts = f"{report['passed']} of {report['ticks']} slices in sync, {report['quarantined']} set aside"
+    counts = f"{report['passed']} of {report['ticks']} slices in sync, {report['quarantined']} quarantined"
     return Text.assemble((counts, colour), "\n")
 
 
@@ -87,18 +87,21 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
         table.add_column(column)
     for column in ("items", "rate", "matched", "offset", "residual p50", "p99", "max", "tolerance"):
         table.add_column(column, justify="right")
-    for name, facts in streams.items():
-        rate = f"{10**9 / facts['period_ns']:.5g} Hz" if facts["period_ns"] else ""
-        judged = facts["policy"] in ("nearest", "hold", "exact")
-        learned = " (learned)" if facts["offset_source"] == "learned" else ""
+    for name, stream in streams.items():
+        rate = f"{10**9 / stream['period_ns']:.5g} Hz" if stream["period_ns"] else ""
+        has_residual = stream["policy"] in ("nearest", "hold", "exact")
+        learned = " (learned)" if stream["offset_source"] == "learned" else ""
         table.add_row(
             Text(name),
-            facts["policy"] + ("" if facts["required"] else " (optional)"),
-            str(facts["items"]),
+            stream["policy"] + ("" if stream["required"] else " (optional)"),
+            str(stream["items"]),
             rate,
-            str(facts["matched"]),
-            format_ns(facts["offset_ns"]) + learned,
-            *(format_ns(facts[f"residual_{key}_ns"]) if judged else "" for key in ("p50", "p99", "max")),
-            format_ns(facts["tolerance_ns"]) if facts["policy"] == "nearest" else "",
+            str(stream["matched"]),
+            format_ns(stream["offset_ns"]) + learned,
+            *(
+                format_ns(stream[f"residual_{key}_ns"]) if has_residual else ""
+                for key in ("p50", "p99", "max")
+            ),
+            format_ns(stream["tolerance_ns"]) if stream["policy"] == "nearest" else "",
         )
     return table

@@ -1,4 +1,4 @@
-"""Verification of a finished shard set."""
+"""Verification of a shard set."""
 
 from mmpack.lazy import make_dir
 from mmpack.verification.verify import VerificationReport, verify

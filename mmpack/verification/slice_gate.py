@@ -1,5 +1,5 @@
-"""The sync gate once more, from what a finished slice says of itself: every stream against the rule that the
-manifest froze for it.
+"""Repeats the synchronisation check of a finished slice: compares the description of every stream with the match rule in
+the manifest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmpack.samples.description import (
 from mmpack.shards.manifest import RecordingEntry, StreamEntry
 
 AnyStreamDescription = ImageDescription | AudioDescription | NumericDescription | TextDescription
-#: A window without rows for so many periods was set aside, whatever max_age says.
+#: Largest gap in a time window, in periods of the stream, that is allowed even if it exceeds `max_age`.
 _WINDOW_PERIODS = 3
 
 
@@ -27,55 +27,64 @@ def check_slice_gate(
     row: Mapping[str, Any],
     description: SliceDescription,
     streams: Mapping[str, AnyStreamDescription],
-    stamps_ns: Mapping[str, Sequence[int]],
+    timestamps_ns: Mapping[str, Sequence[int]],
     recording: RecordingEntry,
-    with_content: frozenset[str],
+    expected_streams: frozenset[str],
 ) -> None:
-    """Whether a slice passes the gate, and the index says what it says.
+    """Checks a slice against the match rules of its recording and against its index row.
 
     Args:
-        row: of the index.
-        description: of the slice.
-        streams: its streams, typed.
-        stamps_ns: stamps of the rows and of the tubelets' frames.
-        recording: the manifest's entry, with the rules.
-        with_content: streams of the recording that every slice either holds or names as absent.
+        row: index row of the slice.
+        description: description of the slice.
+        streams: decoded description of each stream, by name.
+        timestamps_ns: timestamps of the rows of numeric streams and of the frames of tubelets, by stream.
+        recording: manifest entry of the recording, with the match rules.
+        expected_streams: names of the streams that every slice either contains or names as absent.
 
     Raises:
-        IntegrityError: the first thing that does not hold.
+        IntegrityError: a condition does not hold; the message names the first one.
     """
     for name in ("run", "t_ns", "residual_ns"):
         if getattr(description, name) != row[name]:
-            raise IntegrityError(f"its {name} is not the index's")
+            raise IntegrityError(f"the {name} of the description differs from the index")
     if description.clock != recording.clock:
-        raise IntegrityError(f"its clock is '{description.clock}', the manifest's '{recording.clock}'")
-    drift = sum(abs(known.drift_ppm) for known in recording.clock_maps) * 1e-6
+        raise IntegrityError(f"the clock is '{description.clock}', but the manifest has '{recording.clock}'")
+    drift = sum(abs(clock_map.drift_ppm) for clock_map in recording.clock_maps) * 1e-6
     for name, stream in streams.items():
         try:
-            _check_stream(stream, stamps_ns.get(name, ()), recording.streams[name], description.t_ns, drift)
+            _check_stream(
+                stream, timestamps_ns.get(name, ()), recording.streams[name], description.t_ns, drift
+            )
         except IntegrityError as error:
             raise IntegrityError(f"'{name}' {error.message}") from None
     _check_residual(description, streams, recording)
     for name in description.absent:
         if name in streams or name not in recording.streams:
-            raise IntegrityError(f"'{name}' is named as absent, and is there or is no stream")
+            raise IntegrityError(
+                f"'{name}' is named as absent, but it is present or it is not a stream of the recording"
+            )
         if recording.streams[name].required:
             raise IntegrityError(f"the required stream '{name}' is missing")
-    missing = sorted(with_content - streams.keys() - description.absent.keys())
+    missing = sorted(expected_streams - streams.keys() - description.absent.keys())
     if missing:
-        raise IntegrityError(f"the stream '{missing[0]}' is missing, and no reason is given")
+        raise IntegrityError(f"the stream '{missing[0]}' is missing, but no reason is given")
 
 
 def _check_residual(
     description: SliceDescription, streams: Mapping[str, AnyStreamDescription], recording: RecordingEntry
 ) -> None:
-    judged = {name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")}
-    worst = max(
-        (abs(_stream_residual(stream)) for name, stream in streams.items() if name in judged), default=0
+    """Checks that the residual of the slice is the largest |residual| of its "exact" and "nearest" streams."""
+    compared = {name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")}
+    largest_ns = max(
+        (abs(_stream_residual(stream)) for name, stream in streams.items() if name in compared), default=0
     )
-    # Streams that are not in the slice (a lidar's stamps, one that was too far off) may have a larger one.
-    if description.residual_ns < worst or (judged <= streams.keys() and description.residual_ns != worst):
-        raise IntegrityError(f"the index says {description.residual_ns} ns at most, its streams {worst}")
+    # A stream that is not in the slice may have a larger residual: one that has only timestamps, or one out of tolerance.
+    if description.residual_ns < largest_ns or (
+        compared <= streams.keys() and description.residual_ns != largest_ns
+    ):
+        raise IntegrityError(
+            f"the residual is {description.residual_ns} ns, but the largest one of the streams is {largest_ns} ns"
+        )
 
 
 def _stream_residual(stream: AnyStreamDescription) -> int:
@@ -83,79 +92,98 @@ def _stream_residual(stream: AnyStreamDescription) -> int:
 
 
 def _check_stream(
-    stream: AnyStreamDescription, stamps_ns: Sequence[int], entry: StreamEntry, tick_ns: int, drift: float
+    stream: AnyStreamDescription, timestamps_ns: Sequence[int], entry: StreamEntry, tick_ns: int, drift: float
 ) -> None:
+    """Checks one stream against its match rule; the error message continues the name of the stream.
+
+    `drift` is the sum of the drifts of all clock maps of the recording, as a fraction.
+    """
     if stream.policy != entry.policy:
-        raise IntegrityError(f"was matched by '{stream.policy}', and the manifest says '{entry.policy}'")
-    wanted_ns = tick_ns + entry.offset_ns
-    low_ns, high_ns = wanted_ns - entry.before_ns, wanted_ns + entry.after_ns
+        raise IntegrityError(f"was matched by '{stream.policy}', but the manifest has '{entry.policy}'")
+    target_ns = tick_ns + entry.offset_ns
+    low_ns, high_ns = target_ns - entry.before_ns, target_ns + entry.after_ns
     if isinstance(stream, TextDescription):
         _check_texts(stream, low_ns, high_ns)
         return
     if (stream.offset_ns, stream.tolerance_ns) != (entry.offset_ns, entry.tolerance_ns):
-        raise IntegrityError("has another offset or tolerance than the manifest")
+        raise IntegrityError("has an offset or tolerance that differs from the manifest")
     start_ns = {"window": low_ns if isinstance(stream, AudioDescription) else stream.t_ns}.get(
-        stream.policy, wanted_ns
+        stream.policy, target_ns
     )
     if stream.residual_ns != stream.t_ns - start_ns:
-        raise IntegrityError("has a residual that does not add up to its stamp")
-    if any(before > after for before, after in itertools.pairwise(stamps_ns)):
-        raise IntegrityError("has stamps that go backward")
+        raise IntegrityError("has a residual that does not match its timestamp")
+    if any(first > second for first, second in itertools.pairwise(timestamps_ns)):
+        raise IntegrityError("has timestamps that go backward")
     if isinstance(stream, AudioDescription):
         _check_audio(stream, entry, drift)
     elif entry.policy == "window":
-        _check_window(stream, stamps_ns, entry, low_ns, high_ns)
+        _check_window(stream, timestamps_ns, entry, low_ns, high_ns)
     else:
-        _check_instant(stream, stamps_ns, entry)
+        _check_instant(stream, timestamps_ns, entry)
 
 
 def _check_instant(
-    stream: ImageDescription | NumericDescription, stamps_ns: Sequence[int], entry: StreamEntry
+    stream: ImageDescription | NumericDescription, timestamps_ns: Sequence[int], entry: StreamEntry
 ) -> None:
+    """Checks a stream with one value per tick: the policies "hold", "nearest", "exact" and "interpolate"."""
     age_ns = -stream.residual_ns
     if entry.policy == "hold":
         if not 0 <= age_ns <= entry.limit_ns:
-            raise IntegrityError(f"is {age_ns} ns old, allowed {entry.limit_ns} ns")
+            raise IntegrityError(f"is {age_ns} ns old, but at most {entry.limit_ns} ns are allowed")
     elif entry.policy == "nearest":
         if abs(age_ns) > entry.tolerance_ns:
-            raise IntegrityError(f"is {stream.residual_ns} ns off, tolerance {entry.tolerance_ns} ns")
+            raise IntegrityError(
+                f"has a residual of {stream.residual_ns} ns, but the tolerance is {entry.tolerance_ns} ns"
+            )
     elif age_ns:
-        raise IntegrityError(f"is {stream.residual_ns} ns off, and '{entry.policy}' leaves nothing")
+        raise IntegrityError(
+            f"has a residual of {stream.residual_ns} ns, but '{entry.policy}' must have 0 ns"
+        )
     if isinstance(stream, ImageDescription):
         if stream.stamps_ns is not None:
-            raise IntegrityError("is one picture with the stamps of a tubelet")
+            raise IntegrityError("is one image with the timestamps of a tubelet")
         return
-    # Only what is held may be several rows: those of one burst, the last of which is the latest.
-    if not stamps_ns or stamps_ns[-1] != stream.t_ns or (entry.policy != "hold" and len(stamps_ns) != 1):
-        raise IntegrityError("has rows whose stamps are not its own")
+    # Only "hold" may give several rows: those of one burst, of which the last row is the latest.
+    if (
+        not timestamps_ns
+        or timestamps_ns[-1] != stream.t_ns
+        or (entry.policy != "hold" and len(timestamps_ns) != 1)
+    ):
+        raise IntegrityError("has rows whose timestamps differ from its own")
 
 
 def _check_window(
     stream: ImageDescription | NumericDescription,
-    stamps_ns: Sequence[int],
+    timestamps_ns: Sequence[int],
     entry: StreamEntry,
     low_ns: int,
     high_ns: int,
 ) -> None:
-    if not stamps_ns or stamps_ns[0] != stream.t_ns:
-        raise IntegrityError("has stamps that do not begin at its own")
-    if stamps_ns[0] < low_ns or stamps_ns[-1] >= high_ns:
-        raise IntegrityError("has stamps outside its window")
-    gap_ns = max(after - before for before, after in itertools.pairwise([low_ns, *stamps_ns, high_ns]))
+    if not timestamps_ns or timestamps_ns[0] != stream.t_ns:
+        raise IntegrityError("has timestamps that do not start at its own")
+    if timestamps_ns[0] < low_ns or timestamps_ns[-1] >= high_ns:
+        raise IntegrityError("has timestamps outside its window")
+    gap_ns = max(second - first for first, second in itertools.pairwise([low_ns, *timestamps_ns, high_ns]))
     limit_ns = max(entry.limit_ns, _WINDOW_PERIODS * entry.period_ns)
     if gap_ns > limit_ns:
-        raise IntegrityError(f"has nothing for {gap_ns} ns of its window, allowed {limit_ns} ns")
+        raise IntegrityError(f"has a gap of {gap_ns} ns in its window, but at most {limit_ns} ns are allowed")
 
 
 def _check_audio(stream: AudioDescription, entry: StreamEntry, drift: float) -> None:
-    """Samples count on their own clock, the window on the recording's: the maps between them may stretch it."""
+    """Checks the start and the number of audio samples.
+
+    Samples count on the audio clock and the window on the clock of the recording, so the drift between the clocks changes
+    the expected number of samples.
+    """
     sample_ns = 10**9 / max(stream.rate_hz, 1)
     slack_ns = 2 + sample_ns * drift
     if not -slack_ns <= stream.residual_ns <= sample_ns + slack_ns:
-        raise IntegrityError(f"begins {stream.residual_ns} ns into its window, more than one sample")
+        raise IntegrityError(
+            f"starts {stream.residual_ns} ns after the start of its window, more than one audio sample"
+        )
     expected = (entry.before_ns + entry.after_ns) * stream.rate_hz / 10**9
     if abs(stream.samples - expected) > 1 + expected * drift:
-        raise IntegrityError(f"has {stream.samples} samples, and its window holds {expected:.1f}")
+        raise IntegrityError(f"has {stream.samples} audio samples, but its window has {expected:.1f}")
 
 
 def _check_texts(stream: TextDescription, low_ns: int, high_ns: int) -> None:
@@ -163,4 +191,4 @@ def _check_texts(stream: TextDescription, low_ns: int, high_ns: int) -> None:
         raise IntegrityError("has no texts")
     for text in stream.texts:
         if text.t_ns >= high_ns or max(text.end_ns - 1, text.t_ns) < low_ns:
-            raise IntegrityError(f"has a text at {text.t_ns} ns, which does not meet its window")
+            raise IntegrityError(f"has a text at {text.t_ns} ns, which does not overlap its window")

@@ -1,4 +1,4 @@
-"""Token counts of samples once more, under the layout that the manifest names."""
+"""Repeats the token counts of samples under the layout in the manifest and compares them with the index."""
 
 from __future__ import annotations
 
@@ -11,68 +11,71 @@ from mmpack.settings import parse_settings
 from mmpack.shards.index import MODALITY_COLUMNS
 from mmpack.shards.manifest import Manifest
 
-_TOGETHER = 256  # samples whose texts are tokenized in one batch
+_BATCH_SAMPLES = 256  # number of samples whose texts are tokenized in one batch
 
 
 class TokenCountCheck:
-    """Counts samples and tells where the index has another number.
+    """A batched comparison of the token counts of samples with the index.
 
     Args:
-        manifest: of the build.
-        faults: gets what is wrong, with its place.
-        notes: gets why nothing can be counted, if so.
+        manifest: manifest of the shard set.
+        problems: list to which problems are appended, each with its sample.
+        notes: list to which the reason is appended if token counts cannot be checked.
 
     Attributes:
-        numeric: names of the numeric streams in the layout.
+        numeric_streams: names of the numeric streams in the layout.
     """
 
     def __init__(self, manifest: Manifest, problems: list[str], notes: list[str]) -> None:
         self._problems = problems
-        self._waiting: list[tuple[dict[str, Any], SampleMetadata]] = []
+        self._pending: list[tuple[dict[str, Any], SampleMetadata]] = []
         self._layout: Layout | None = None
-        self.numeric: frozenset[str] = frozenset()
+        self.numeric_streams: frozenset[str] = frozenset()
         try:
             table: Any = manifest.config.get("layout")
             settings = parse_settings(table, LayoutConfig, where="manifest.json, layout")
         except MmpackError as error:
             problems.append(str(error))
             return
-        self.numeric = frozenset(stream.name for stream in settings.numeric)
+        self.numeric_streams = frozenset(stream.name for stream in settings.numeric)
         try:
             layout = Layout(settings)
         except MmpackError as error:
             notes.append(f"token counts not checked: {error}")
             return
         if layout.fingerprint != manifest.layout_fingerprint:
-            # One version differs from itself only where a tokenizer's file does, which lies outside of the build.
-            is_ours = manifest.mmpack == version("mmpack") and settings.text.tokenizer == "builtin"
-            (problems if is_ours else notes).append(
-                "token counts not checked: the manifest's layout_fingerprint is not what this version gives its settings"
+            # With the same mmpack version, the fingerprint can only differ because of a tokenizer file, which is not part
+            # of the shard set.
+            is_problem = manifest.mmpack == version("mmpack") and settings.text.tokenizer == "builtin"
+            (problems if is_problem else notes).append(
+                "token counts not checked: this mmpack version computes another layout_fingerprint from the layout settings"
             )
             return
         if layout.vocabulary.size != manifest.vocabulary_size:
-            stated, found = manifest.vocabulary_size, layout.vocabulary.size
-            problems.append(f"vocabulary_size: the manifest says {stated}, the layout {found}")
+            problems.append(
+                f"vocabulary_size is {manifest.vocabulary_size} in the manifest, but {layout.vocabulary.size} in the layout"
+            )
         self._layout = layout
 
     def add(self, row: dict[str, Any], metadata: SampleMetadata) -> None:
-        """Takes a sample: its index row, and what was measured on it."""
-        self._waiting.append((row, metadata))
-        if len(self._waiting) >= _TOGETHER:
-            self.count()
+        """Adds a sample: its index row and the metadata that was measured on its members."""
+        self._pending.append((row, metadata))
+        if len(self._pending) >= _BATCH_SAMPLES:
+            self.count_pending()
 
-    def count(self) -> None:
-        """Counts the samples taken since the last time."""
-        waiting, self._waiting = self._waiting, []
-        if self._layout is None or not waiting:
+    def count_pending(self) -> None:
+        """Counts and compares the samples that were added since the last call."""
+        pending, self._pending = self._pending, []
+        if self._layout is None or not pending:
             return
         try:
-            counts = self._layout.count_tokens_many([facts for _, facts in waiting])
+            counts = self._layout.count_tokens_many([metadata for _, metadata in pending])
         except MmpackError:
-            for row, facts in waiting:
-                self._count_one(self._layout, row, facts)
+            # Count the samples one by one to find those that cannot be counted.
+            for row, metadata in pending:
+                self._count_one(self._layout, row, metadata)
             return
-        for (row, _), count in zip(waiting, counts, strict=True):
+        for (row, _), count in zip(pending, counts, strict=True):
             self._compare(row, count)
 
     def _count_one(self, layout: Layout, row: dict[str, Any], metadata: SampleMetadata) -> None:
@@ -84,17 +87,19 @@ class TokenCountCheck:
             self._compare(row, count)
 
     def _compare(self, row: dict[str, Any], count: TokenCounts) -> None:
-        found = {"tokens": count.total} | {
+        actual = {"tokens": count.total} | {
             f"tokens_{name}": getattr(count, name) for name in MODALITY_COLUMNS
         }
-        differs = [
-            f"{name} {found[name]}, the index says {row[name]}" for name in found if found[name] != row[name]
+        differences = [
+            f"{name} is {value}, but {row[name]} in the index"
+            for name, value in actual.items()
+            if value != row[name]
         ]
-        if differs:
-            self._problems.append(format_problem(row, IntegrityError("; ".join(differs))))
+        if differences:
+            self._problems.append(format_problem(row, IntegrityError("; ".join(differences))))
 
 
 def format_problem(row: dict[str, Any], error: MmpackError) -> str:
-    """What is wrong with a sample, with its place."""
-    place = f"{row['shard']}, sample '{row['key']}'"
-    return str(error) if error.where.startswith(place) else f"{place}: {error}"
+    """Formats the problem of a sample, with its shard and key."""
+    where = f"{row['shard']}, sample '{row['key']}'"
+    return str(error) if error.where.startswith(where) else f"{where}: {error}"

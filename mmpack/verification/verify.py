@@ -1,6 +1,4 @@
-"""The check of finished shards: every digest, every member, index against tar, token counts, and the sync
-gate once more.
-"""
+"""Checks a shard set: every digest, every member, the index against the tars, token counts, and synchronisation."""
 
 from __future__ import annotations
 
@@ -17,8 +15,8 @@ from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError, MmpackError
 from mmpack.layout import SampleMetadata, SliceMetadata
-from mmpack.samples.description import DESCRIPTION_VERSION as DESCRIPTION_VERSION
 from mmpack.samples.description import (
+    DESCRIPTION_VERSION,
     JSON_MEMBER,
     SampleDescription,
     SliceDescription,
@@ -38,17 +36,19 @@ from mmpack.verification.token_counts import TokenCountCheck, format_problem
 from mmpack.verification.totals import check_files, check_index, check_recordings, check_statistics
 
 STAND_ALONE_KINDS = ("text", "image_text", "speech")
-_BATCH_ROWS = 4096  # of the index, as Python objects at a time
+_BATCH_ROWS = 4096  # number of index rows that are converted to Python objects at a time
 
 
 @dataclass
 class VerificationReport:
-    """What verification found.
+    """The result of a verification.
 
     Attributes:
-        samples, members, size_bytes: what was checked.
-        faults: what is wrong, each with its place; empty if all is well.
-        notes: what could not be checked, and why.
+        samples: number of samples without a problem.
+        members: number of members of these samples.
+        size_bytes: total size of the checked shards.
+        problems: problems that were found, each with its file or sample; empty if there are none.
+        notes: checks that were not possible, each with the reason.
     """
 
     samples: int = 0
@@ -61,45 +61,46 @@ class VerificationReport:
 def verify(
     url: str, *, on_progress: Callable[[int, int], None] = lambda done, total: None
 ) -> VerificationReport:
-    """Checks the build at `url` from its manifest down to every member of every sample.
+    """Checks the shard set at `url`, from the manifest to every member of every sample.
 
     Args:
         url: folder or object store URL.
-        tell: told (bytes done, bytes in all).
+        on_progress: is called after each shard with (bytes done, total bytes).
 
     Raises:
-        IntegrityError: there is no manifest to check against.
+        IntegrityError: there is no manifest, or it is damaged.
     """
-    shards, verdict = ShardSet(url), VerificationReport()
+    shards, report = ShardSet(url), VerificationReport()
     manifest = shards.manifest
-    verdict.problems += check_files(shards.store, manifest)
-    if verdict.problems:
-        return verdict  # with a wrong index every further message would be noise
+    report.problems += check_files(shards.store, manifest)
+    if report.problems:
+        # If the index is wrong, all further messages are misleading.
+        return report
     try:
         table = shards.index
         table.validate(full=True)
-        verdict.problems += check_index(manifest, table)
-        verdict.problems += check_recordings(shards.store, manifest, table)
+        report.problems += check_index(manifest, table)
+        report.problems += check_recordings(shards.store, manifest, table)
     except (MmpackError, pa.ArrowInvalid) as error:
-        verdict.problems.append(str(error))
-        return verdict
-    checker = _SampleChecker(shards, verdict)
+        report.problems.append(str(error))
+        return report
+    checker = _SampleChecker(shards, report)
     total = sum(shard.size_bytes for shard in manifest.shards)
     names = [shard.name for shard in manifest.shards]
-    for shard, rows in zip(manifest.shards, _by_shard(table, names), strict=True):
+    for shard, rows in zip(manifest.shards, _group_by_shard(table, names), strict=True):
         try:
-            checker.shard(shard, rows)
+            checker.check_shard(shard, rows)
         except MmpackError as error:
-            verdict.problems.append(str(error))
-        verdict.size_bytes += shard.size_bytes
-        on_progress(verdict.size_bytes, total)
-    if not verdict.problems:
-        verdict.problems += check_statistics(manifest, checker.statistics)
-    return verdict
+            report.problems.append(str(error))
+        report.size_bytes += shard.size_bytes
+        on_progress(report.size_bytes, total)
+    if not report.problems:
+        report.problems += check_statistics(manifest, checker.statistics)
+    return report
 
 
 class _ShardReader:
-    """A shard read once from start to end, hashed on the way."""
+    """A sequential reader of one shard that computes its sha256."""
 
     def __init__(self, chunks: Iterator[bytes], where: str) -> None:
         self._chunks, self._where = chunks, where
@@ -107,12 +108,13 @@ class _ShardReader:
         self._hash = hashlib.sha256()
         self.read_bytes = 0
 
-    def take(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
+        """Reads the next `size` bytes. Raises IntegrityError if the shard ends before."""
         while len(self._buffer) < size:
             chunk = next(self._chunks, None)
             if chunk is None:
                 raise IntegrityError(
-                    f"ends at byte {self.read_bytes + len(self._buffer)}: truncated", where=self._where
+                    f"the shard is truncated at byte {self.read_bytes + len(self._buffer)}", where=self._where
                 )
             self._hash.update(chunk)
             self._buffer += chunk
@@ -121,165 +123,188 @@ class _ShardReader:
         self.read_bytes += size
         return data
 
-    def rest(self) -> bytes:
-        left = bytes(self._buffer)
+    def read_rest(self) -> bytes:
+        """Reads to the end of the shard; returns enough of the rest to compare it with `tar.END_OF_ARCHIVE`."""
+        rest = bytes(self._buffer)
         for chunk in self._chunks:
             self._hash.update(chunk)
-            left += chunk[: max(0, len(tar.END_OF_ARCHIVE) + 1 - len(left))]
-        return left
+            rest += chunk[: max(0, len(tar.END_OF_ARCHIVE) + 1 - len(rest))]
+        return rest
 
     def hexdigest(self) -> str:
+        """Returns the sha256 of all bytes that were read from the store."""
         return self._hash.hexdigest()
 
 
-def _by_shard(table: pa.Table, names: list[str]) -> Iterator[pa.Table]:
-    """The index rows of each shard, in the order of their places."""
+def _group_by_shard(table: pa.Table, names: list[str]) -> Iterator[pa.Table]:
+    """Yields the index rows of each shard in `names`, in the order of their offsets."""
     shard = table["shard"].combine_chunks().dictionary_encode()
-    number = {name: position for position, name in enumerate(names)}
-    # Rows of a shard that is not the manifest's are reported already; they sort behind all others.
-    known = np.array([number.get(name, len(names)) for name in shard.dictionary.to_pylist()], np.int64)
-    numbers = known[shard.indices.to_numpy(zero_copy_only=False)]
-    order = np.lexsort((table["offset_bytes"].to_numpy(), numbers))
+    index_by_name = {name: shard_index for shard_index, name in enumerate(names)}
+    # `check_index` has already reported rows of shards that are not in the manifest; they sort after all other rows.
+    dictionary = [index_by_name.get(name, len(names)) for name in shard.dictionary.to_pylist()]
+    shard_indices = np.array(dictionary, np.int64)[shard.indices.to_numpy(zero_copy_only=False)]
+    order = np.lexsort((table["offset_bytes"].to_numpy(), shard_indices))
     if np.any(np.diff(order) != 1):
         table = table.take(order)
-    bounds = np.searchsorted(numbers[order], np.arange(len(names) + 1))
+    bounds = np.searchsorted(shard_indices[order], np.arange(len(names) + 1))
     for start, stop in itertools.pairwise(bounds.tolist()):
         yield table.slice(start, stop - start)
 
 
 class _SampleChecker:
-    """Goes through the samples, and gathers what can only be told of many."""
+    """A checker of all samples of a shard set that collects their token counts and the statistics of numeric streams."""
 
-    def __init__(self, shards: ShardSet, verdict: VerificationReport) -> None:
-        self._shards, self._verdict = shards, verdict
+    def __init__(self, shards: ShardSet, report: VerificationReport) -> None:
+        self._shards, self._report = shards, report
         self._recordings = {entry.name: entry for entry in shards.manifest.recordings}
-        self._counter = TokenCountCheck(shards.manifest, verdict.problems, verdict.notes)
+        self._counter = TokenCountCheck(shards.manifest, report.problems, report.notes)
         self._rows: dict[str, list[NDArray[np.float64]]] = {}
         self.statistics: dict[str, NumericStatistics] = {}
 
-    def shard(self, entry: ShardEntry, rows: pa.Table) -> None:
-        """One shard from its first byte to its last. Raises MmpackError where nothing behind it can be told."""
+    def check_shard(self, entry: ShardEntry, rows: pa.Table) -> None:
+        """Checks one shard from its first byte to its last.
+
+        Args:
+            entry: manifest entry of the shard.
+            rows: index rows of the shard, in the order of their offsets.
+
+        Raises:
+            MmpackError: a problem that makes it impossible to check the rest of the shard.
+        """
         store = self._shards.store
         where = f"{store.url}/{entry.name}"
         if store.size(entry.name) != entry.size_bytes:
             raise IntegrityError(
-                f"{store.size(entry.name)} bytes, the manifest says {entry.size_bytes}: truncated or replaced",
+                f"the shard has {store.size(entry.name)} bytes, not {entry.size_bytes} as in the manifest: truncated or replaced",
                 where=where,
             )
-        found = (rows.num_rows, int(rows["tokens"].to_numpy().sum(dtype=np.int64)))
-        if found != (entry.samples, entry.tokens):
-            self._verdict.problems.append(
-                f"{where}: {found[0]} samples of {found[1]} tokens in the index, {entry.samples} of {entry.tokens} in the manifest"
+        tokens = int(rows["tokens"].to_numpy().sum(dtype=np.int64))
+        if (rows.num_rows, tokens) != (entry.samples, entry.tokens):
+            self._report.problems.append(
+                f"{where}: {rows.num_rows} samples with {tokens} tokens in the index, "
+                f"but {entry.samples} with {entry.tokens} in the manifest"
             )
-        stream = _ShardReader(store.read_chunks(entry.name), where)
+        reader = _ShardReader(store.read_chunks(entry.name), where)
         for batch in rows.to_batches(max_chunksize=_BATCH_ROWS):
             for row in batch.to_pylist():
-                if row["offset_bytes"] != stream.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
+                if row["offset_bytes"] != reader.read_bytes or not 0 < row["size_bytes"] <= MAX_SAMPLE_BYTES:
                     raise IntegrityError(
-                        f"sample '{row['key']}' lies at byte {row['offset_bytes']} in the index, "
-                        f"and the one before ends at {stream.read_bytes}",
+                        f"the index has sample '{row['key']}' at byte {row['offset_bytes']} with {row['size_bytes']} bytes, "
+                        f"but the sample before it ends at byte {reader.read_bytes}",
                         where=where,
                     )
-                self._sample(row, stream.take(row["size_bytes"]))
-        if stream.rest() != tar.END_OF_ARCHIVE:
-            self._verdict.problems.append(
-                f"{where}: bytes behind the last sample that the index does not know"
-            )
-        if stream.hexdigest() != entry.sha256:
-            self._verdict.problems.append(f"{where}: its sha256 is not the manifest's")
+                self._check_sample(row, reader.read(row["size_bytes"]))
+        if reader.read_rest() != tar.END_OF_ARCHIVE:
+            self._report.problems.append(f"{where}: there are bytes after the last sample of the index")
+        if reader.hexdigest() != entry.sha256:
+            self._report.problems.append(f"{where}: the sha256 differs from the manifest")
         self._merge_rows()
-        self._counter.count()
+        self._counter.count_pending()
 
-    def _sample(self, row: dict[str, Any], data: bytes) -> None:
+    def _check_sample(self, row: dict[str, Any], data: bytes) -> None:
+        """Checks one sample against its index row and appends a problem to the report."""
         try:
             members = read_members(data, row)
-            facts = self._slice(row, members) if row["kind"] == "slice" else self._stand_alone(row, members)
-            texts = facts.text if isinstance(facts, SliceMetadata) else (facts.text,)
+            is_slice = row["kind"] == "slice"
+            metadata = self._check_slice(row, members) if is_slice else self._check_stand_alone(row, members)
+            texts = metadata.text if isinstance(metadata, SliceMetadata) else (metadata.text,)
             if row["text_bytes"] != sum(len(text.encode()) for text in texts if isinstance(text, str)):
-                raise IntegrityError("its texts have another size than the index says")
-            for name, column in index.media_columns(facts).items():
+                raise IntegrityError("the size of the texts differs from the index")
+            for name, column in index.media_columns(metadata).items():
                 if row[name] != column:
-                    raise IntegrityError(f"its {name} is not what the index says")
+                    raise IntegrityError(f"the column {name} of the index differs from the members")
         except MmpackError as error:
-            self._verdict.problems.append(format_problem(row, error))
+            self._report.problems.append(format_problem(row, error))
             return
-        self._verdict.samples += 1
-        self._verdict.members += len(members)
-        self._counter.add(row, facts)
+        self._report.samples += 1
+        self._report.members += len(members)
+        self._counter.add(row, metadata)
 
-    def _slice(self, row: dict[str, Any], members: dict[str, bytes]) -> SliceMetadata:
+    def _check_slice(self, row: dict[str, Any], members: dict[str, bytes]) -> SliceMetadata:
+        """Checks a slice and collects its numeric rows. Raises MmpackError."""
         recording = self._recordings.get(row["recording"])
         if recording is None:
-            raise IntegrityError(f"its recording '{row['recording']}' is not in the manifest")
+            raise IntegrityError(f"the recording '{row['recording']}' is not in the manifest")
         description = read_description(members.get(JSON_MEMBER, b""), SliceDescription, where="")
         _check_description(row, description)
         unknown = sorted(description.streams.keys() - recording.streams.keys())
         if unknown:
             raise IntegrityError(f"the stream '{unknown[0]}' is not in the manifest")
         streams = {
-            name: decode_stream_description(recording.streams[name].kind, facts, where=f"'{name}'")
-            for name, facts in description.streams.items()
+            name: decode_stream_description(recording.streams[name].kind, value, where=f"'{name}'")
+            for name, value in description.streams.items()
         }
         content = measure_slice(streams, members)
         check_slice_gate(
-            row, description, streams, content.stamps_ns, recording, self._check_content(recording)
+            row,
+            description,
+            streams,
+            content.timestamps_ns,
+            recording,
+            self._find_expected_streams(recording),
         )
         for name, rows in content.arrays.items():
             parts = self._rows.setdefault(name, [])
             if parts and parts[0].shape[1] != rows.shape[1]:
-                raise IntegrityError(f"'{name}' has {rows.shape[1]} columns, and {parts[0].shape[1]} before")
+                raise IntegrityError(
+                    f"'{name}' has {rows.shape[1]} columns, but earlier slices have {parts[0].shape[1]}"
+                )
             parts.append(rows)
         return content.metadata
 
-    def _check_content(self, recording: RecordingEntry) -> frozenset[str]:
-        """Streams that a slice holds unless it says why not. Texts may be silent; a stream of numbers without
-        a place in the layout was described by its stamps alone.
+    def _find_expected_streams(self, recording: RecordingEntry) -> frozenset[str]:
+        """Returns the names of the streams that a slice contains unless it gives a reason for their absence.
+
+        An optional text stream may be absent without a reason. Of a numeric stream that is not in the layout, a slice
+        contains no rows.
         """
         return frozenset(
             name
             for name, entry in recording.streams.items()
             if entry.kind in ("camera", "audio")
             or (entry.kind == "text" and entry.required)
-            or name in self._counter.numeric
+            or name in self._counter.numeric_streams
         )
 
-    def _stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> SampleMetadata:
+    def _check_stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> SampleMetadata:
+        """Checks a stand-alone sample and measures its metadata. Raises MmpackError."""
         if row["kind"] not in STAND_ALONE_KINDS:
-            raise IntegrityError(f"samples of kind '{row['kind']}' are not of this format")
+            raise IntegrityError(f"'{row['kind']}' is not a sample kind of this format")
         description = read_description(members.get(JSON_MEMBER, b""), StandAloneDescription, where="")
         _check_description(row, description)
         if (row["run"], row["t_ns"], row["residual_ns"]) != (row["ordinal"], 0, 0):
-            raise IntegrityError("the index gives it a time or a run")
+            raise IntegrityError("the index gives a stand-alone sample a time or a run")
         return measure_stand_alone(row["kind"], members)
 
     def _merge_rows(self) -> None:
-        """Statistics of a shard's rows, on top of those of the shards before."""
+        """Merges the statistics of the rows of a shard into those of the shards before it."""
         for name, parts in self._rows.items():
             recorded = self._shards.manifest.numeric.get(name, {}).get("columns")
             columns = recorded if isinstance(recorded, list) else []
             rows = np.concatenate(parts)
-            before, found = self.statistics.get(name), compute_statistics(columns, rows)
-            if before is not None and len(before.count) != len(found.count):
+            merged, statistics = self.statistics.get(name), compute_statistics(columns, rows)
+            if merged is not None and len(merged.count) != len(statistics.count):
                 raise IntegrityError(
-                    f"'{name}' has {len(found.count)} columns, and {len(before.count)} before"
+                    f"'{name}' has {len(statistics.count)} columns, but earlier shards have {len(merged.count)}"
                 )
-            self.statistics[name] = merge_statistics(before, found) if before else found
+            self.statistics[name] = merge_statistics(merged, statistics) if merged else statistics
         self._rows = {}
 
 
 def _check_description(row: dict[str, Any], description: SampleDescription) -> None:
     if description.version != DESCRIPTION_VERSION:
-        raise IntegrityError(f"it is of version {description.version}, not {DESCRIPTION_VERSION}")
+        raise IntegrityError(
+            f"the version of the description is {description.version}, not {DESCRIPTION_VERSION}"
+        )
     for name in ("kind", "recording", "ordinal"):
         if getattr(description, name) != row[name]:
-            raise IntegrityError(f"its {name} is not the index's")
+            raise IntegrityError(f"the {name} of the description differs from the index")
     if row["key"] != f"{row['recording']}-{row['ordinal']:08d}":
-        raise IntegrityError("its key is not made of its recording and number")
+        raise IntegrityError("the key is not made of the recording and the ordinal")
 
 
-def verification_to_json(verdict: VerificationReport) -> dict[str, Any]:
-    """A verdict as plain JSON values."""
-    values = msgspec.to_builtins(verdict)
-    return {{"problems": "faults"}.get(key, key): value for key, value in values.items()} | {
-        "ok": not verdict.problems
-    }
+def verification_to_json(report: VerificationReport) -> dict[str, Any]:
+    """Returns the report as JSON values, with `problems` under the key `faults`."""
+    values: dict[str, Any] = msgspec.to_builtins(report)
+    renamed = {"faults" if key == "problems" else key: value for key, value in values.items()}
+    return renamed | {"ok": not report.problems}

@@ -1,4 +1,4 @@
-"""The parts of shards on their own: statistics, numeric members, tar headers, pictures."""
+"""Unit tests of the parts of shards: statistics, numeric members, tar headers, images and tubelets."""
 
 from __future__ import annotations
 
@@ -34,167 +34,169 @@ ROWS = hnp.arrays(
 
 
 @given(st.lists(ROWS, min_size=1, max_size=5))
-def test_statistics_of_parts_are_those_of_the_whole(parts: list[np.ndarray]) -> None:
-    found = compute_statistics(("a", "b"), parts[0])
+def test_merged_statistics_equal_the_statistics_of_all_rows(parts: list[np.ndarray]) -> None:
+    merged = compute_statistics(("a", "b"), parts[0])
     for part in parts[1:]:
-        found = merge_statistics(found, compute_statistics(("a", "b"), part))
-    whole = np.concatenate(parts)
-    public = found.to_manifest()
-    assert found.rows == len(whole)
+        merged = merge_statistics(merged, compute_statistics(("a", "b"), part))
+    rows = np.concatenate(parts)
+    manifest = merged.to_manifest()
+    assert merged.rows == len(rows)
     for column in range(2):
-        values = whole[np.isfinite(whole[:, column]), column]
-        assert found.count[column] == len(values)
+        values = rows[np.isfinite(rows[:, column]), column]
+        assert merged.count[column] == len(values)
         if len(values):
-            assert public["mean"][column] == pytest.approx(values.mean(), rel=1e-9, abs=1e-6)
-            assert public["std"][column] == pytest.approx(values.std(), rel=1e-6, abs=1e-4)
-            assert (public["min"][column], public["max"][column]) == (values.min(), values.max())
+            assert manifest["mean"][column] == pytest.approx(values.mean(), rel=1e-9, abs=1e-6)
+            assert manifest["std"][column] == pytest.approx(values.std(), rel=1e-6, abs=1e-4)
+            assert (manifest["min"][column], manifest["max"][column]) == (values.min(), values.max())
         else:
-            assert (public["min"][column], public["max"][column]) == (None, None)
+            assert (manifest["min"][column], manifest["max"][column]) == (None, None)
 
 
 def test_npz_round_trip_is_deterministic() -> None:
     arrays = {"imu": np.arange(6.0).reshape(2, 3), "imu.t_ns": np.array([1, 2])}
     data = encode_npz(arrays)
     assert data == encode_npz(dict(reversed(arrays.items())))
-    back = decode_npz(data, where="x")
-    assert back.keys() == arrays.keys()
+    decoded = decode_npz(data, where="x")
+    assert decoded.keys() == arrays.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(back[name], array)
+        np.testing.assert_array_equal(decoded[name], array)
     with np.load(io.BytesIO(data), allow_pickle=False) as loaded:
         assert sorted(loaded.files) == ["imu", "imu.t_ns"]
 
 
 @given(st.binary(max_size=300))
-def test_npz_of_any_bytes_is_refused_or_read(data: bytes) -> None:
+def test_decoding_any_bytes_as_npz_returns_or_raises_integrity_error(data: bytes) -> None:
     with contextlib.suppress(IntegrityError):
         decode_npz(data, where="x")
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
-def test_npz_with_a_changed_byte_is_refused_or_read(place: int, value: int) -> None:
+def test_decoding_an_npz_with_a_changed_byte_returns_or_raises_integrity_error(
+    offset: int, value: int
+) -> None:
     data = bytearray(encode_npz({"a": np.arange(8.0), "b": np.zeros((2, 2))}))
-    data[place % len(data)] = value
+    data[offset % len(data)] = value
     with contextlib.suppress(IntegrityError):
         decode_npz(bytes(data), where="x")
 
 
-def test_npz_refuses_objects_bombs_and_false_shapes() -> None:
+def test_npz_with_objects_compression_or_a_false_shape_is_an_error() -> None:
     pickled = io.BytesIO()
     np.savez(pickled, a=np.array([{"x": 1}], dtype=object))
     with pytest.raises(IntegrityError):
         decode_npz(pickled.getvalue(), where="x")
-    packed = io.BytesIO()
-    np.savez_compressed(packed, a=np.zeros(1000))
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, a=np.zeros(1000))
     with pytest.raises(IntegrityError, match="compressed"):
-        decode_npz(packed.getvalue(), where="x")
+        decode_npz(compressed.getvalue(), where="x")
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
     header += b" " * (-(10 + len(header) + 1) % 64) + b"\n"
-    false = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8)
+    false_shape = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(8)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("a.npy", false)
+        file.writestr("a.npy", false_shape)
     with pytest.raises(IntegrityError, match="larger than its bytes"):
         decode_npz(archive.getvalue(), where="x")
 
 
 @given(st.from_regex(r"[a-z0-9_+-]{1,60}\.[a-z]{1,5}", fullmatch=True), st.integers(0, 5000))
-def test_tar_headers_are_tarfiles(name: str, size: int) -> None:
+def test_tar_headers_can_be_read_by_tarfile(name: str, size: int) -> None:
     data = tar.make_header(name, size) + bytes(size) + tar.make_padding(size) + tar.END_OF_ARCHIVE
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         [member] = archive.getmembers()
     assert (member.name, member.size, member.mtime, member.uid, member.mode) == (name, size, 0, 0, 0o644)
-    [own] = tar.iter_members(data, where="x")
-    assert (own.name, own.size_bytes) == (name, size)
+    [parsed] = tar.iter_members(data, where="x")
+    assert (parsed.name, parsed.size_bytes) == (name, size)
 
 
 @given(st.binary(min_size=1, max_size=1500))
-def test_tar_of_any_bytes_is_refused_or_read(data: bytes) -> None:
+def test_reading_any_bytes_as_tar_returns_or_raises_integrity_error(data: bytes) -> None:
     with contextlib.suppress(IntegrityError):
         list(tar.iter_members(data, where="x"))
 
 
 @pytest.mark.parametrize("name", ["../x.txt", "/etc/passwd", "a/../../x", "a\\..\\x"])
-def test_tar_names_that_climb_out(name: str) -> None:
+def test_tar_names_that_lead_out_of_the_folder_are_errors(name: str) -> None:
     info = tarfile.TarInfo(name)
     with pytest.raises(IntegrityError, match="would leave"):
         tar.parse_header(info.tobuf(tarfile.USTAR_FORMAT)[:512], 0, where="x")
 
 
-def test_tar_links_are_refused() -> None:
+def test_tar_links_are_errors() -> None:
     info = tarfile.TarInfo("a")
     info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    with pytest.raises(IntegrityError, match="no regular file"):
+    with pytest.raises(IntegrityError, match="not a regular file"):
         tar.parse_header(info.tobuf(tarfile.USTAR_FORMAT), 0, where="x")
 
 
-def test_tar_names_that_do_not_fit() -> None:
+def test_long_or_non_ascii_tar_names_are_errors() -> None:
     with pytest.raises(DataError, match="longer than 100 bytes"):
         tar.make_header("x" * 101, 0)
     with pytest.raises(DataError, match="not ASCII"):
         tar.make_header("ü.txt", 0)
 
 
-def _colours() -> np.ndarray:
-    """A picture of flat colours, in blocks of 32, that survive compression."""
+def _colour_blocks() -> np.ndarray:
+    """Makes an image of 32 x 32 blocks of one colour each, which compression does not change."""
     blocks = np.array([[[200, 30, 30], [30, 200, 30]], [[30, 30, 200], [180, 180, 40]]], np.uint8)
     return np.kron(blocks, np.ones((32, 32, 1), np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("matrix", "full"), [("bt601", False), ("bt601", True), ("bt709", False), ("bt709", True)]
+    ("matrix", "is_full_range"), [("bt601", False), ("bt601", True), ("bt709", False), ("bt709", True)]
 )
-def test_colours_of_video_frames_survive(matrix: str, full: bool) -> None:
-    """Straight planes or through RGB: what comes out of the JPEG looks like what went into the video."""
+def test_jpeg_of_a_video_frame_keeps_the_colours(matrix: str, is_full_range: bool) -> None:
+    """Checks all colour matrices and ranges, some of which are encoded directly from planes and some through RGB."""
     from av.video.reformatter import ColorRange, Colorspace
 
     space = Colorspace.ITU601 if matrix == "bt601" else Colorspace.ITU709
-    span = ColorRange.JPEG if full else ColorRange.MPEG
-    source = av.VideoFrame.from_ndarray(_colours(), format="rgb24")
-    frame = source.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=span)
-    frame.colorspace, frame.color_range = space, span
+    color_range = ColorRange.JPEG if is_full_range else ColorRange.MPEG
+    source = av.VideoFrame.from_ndarray(_colour_blocks(), format="rgb24")
+    frame = source.reformat(format="yuv420p", dst_colorspace=space, dst_color_range=color_range)
+    frame.colorspace, frame.color_range = space, color_range
     data, extension, height, width = encode_image(Frame(0, decoded=frame), 95)
     assert (extension, height, width) == ("jpg", 64, 64)
-    back = simplejpeg.decode_jpeg(data).astype(int)
+    decoded = simplejpeg.decode_jpeg(data).astype(int)
     for row in (16, 48):
         for column in (16, 48):
-            np.testing.assert_allclose(back[row, column], _colours()[row, column], atol=6)
+            np.testing.assert_allclose(decoded[row, column], _colour_blocks()[row, column], atol=6)
 
 
-def test_tubelets_keep_frames_and_stamps_and_are_deterministic() -> None:
+def test_tubelets_keep_frames_and_timestamps_and_are_deterministic() -> None:
     frames = []
-    for number in range(5):
-        picture = np.full((48, 64, 3), 40 * number, np.uint8)
-        frames.append(av.VideoFrame.from_ndarray(picture, format="rgb24"))
-    stamps = [1_000_000_000 + 33_366_667 * number for number in range(5)]
-    data, height, width = encode_tubelet(frames, stamps, crf=20)
-    assert (data, height, width) == encode_tubelet(frames, stamps, crf=20)
+    for index in range(5):
+        image = np.full((48, 64, 3), 40 * index, np.uint8)
+        frames.append(av.VideoFrame.from_ndarray(image, format="rgb24"))
+    timestamps_ns = [1_000_000_000 + 33_366_667 * index for index in range(5)]
+    data, height, width = encode_tubelet(frames, timestamps_ns, crf=20)
+    assert (data, height, width) == encode_tubelet(frames, timestamps_ns, crf=20)
     assert (height, width) == (48, 64)
     with av.open(io.BytesIO(data)) as container:
-        shown = list(container.decode(video=0))
-        found = [Fraction(frame.pts or 0) * (frame.time_base or 0) for frame in shown]
-    assert len(shown) == 5
-    for seconds, stamp in zip(found, stamps, strict=True):
-        assert abs(seconds * 10**9 - (stamp - stamps[0])) <= 1000
+        decoded = list(container.decode(video=0))
+        times_s = [Fraction(frame.pts or 0) * (frame.time_base or 0) for frame in decoded]
+    assert len(decoded) == 5
+    for time_s, timestamp_ns in zip(times_s, timestamps_ns, strict=True):
+        assert abs(time_s * 10**9 - (timestamp_ns - timestamps_ns[0])) <= 1000
 
 
-def test_tubelets_of_odd_sides() -> None:
+def test_tubelets_of_odd_sizes_lose_a_row_and_a_column() -> None:
     frame = av.VideoFrame.from_ndarray(np.full((47, 63, 3), 90, np.uint8), format="rgb24")
     data, height, width = encode_tubelet([frame], [0], crf=20)
     assert (height, width) == (46, 62)
     with av.open(io.BytesIO(data)) as container:
-        [shown] = container.decode(video=0)
-        assert (shown.height, shown.width) == (46, 62)
+        [decoded] = container.decode(video=0)
+        assert (decoded.height, decoded.width) == (46, 62)
 
 
-def test_pictures_that_are_none() -> None:
+def test_bytes_that_are_not_an_image_are_an_error() -> None:
     for data, extension in ((b"", "jpg"), (b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png")):
         with pytest.raises(DataError):
             image_size(data, extension, where="x")
 
 
 def _jpeg(preview: bytes = b"") -> bytes:
-    """A JPEG, with `preview` in a segment of its own as cameras put theirs."""
-    data = simplejpeg.encode_jpeg(_colours(), quality=80)
+    """Makes a JPEG with `preview` in a separate segment, where cameras store it."""
+    data = simplejpeg.encode_jpeg(_colour_blocks(), quality=80)
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(preview)) + preview
     return data[:2] + segment + data[2:] if preview else data
 
@@ -211,18 +213,18 @@ def _png(width: int = 64, height: int = 64) -> bytes:
 
 
 @given(st.integers(1, 600))
-def test_pictures_cut_short(cut: int) -> None:
-    whole, with_preview, png = _jpeg(), _jpeg(_jpeg()), _png()
-    for data, extension in ((whole, "jpg"), (with_preview, "jpg"), (png, "png")):
+def test_truncated_images_are_errors(num_missing: int) -> None:
+    jpeg, with_preview, png = _jpeg(), _jpeg(_jpeg()), _png()
+    for data, extension in ((jpeg, "jpg"), (with_preview, "jpg"), (png, "png")):
         assert image_size(data, extension, where="x") == (64, 64)
         assert image_size(data + bytes(5000) + b"made by a camera", extension, where="x") == (64, 64)
-        with pytest.raises(DataError, match=r"cut short|is not a"):
-            image_size(data[: max(len(data) - cut, 0)], extension, where="x")
+        with pytest.raises(DataError, match=r"is truncated|is not a"):
+            image_size(data[: max(len(data) - num_missing, 0)], extension, where="x")
 
 
-def test_pictures_of_absurd_sides() -> None:
+def test_images_with_impossible_sizes_are_errors() -> None:
     for width, height in ((2**31, 2**31), (65_536, 1), (0, 64), (64, 0)):
         with pytest.raises(DataError, match="pixels"):
             image_size(_png(width, height), "png", where="x")
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match="is truncated"):
         image_size(_png()[:33], "png", where="x")

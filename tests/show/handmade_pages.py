@@ -1,4 +1,4 @@
-"""Rows put together by hand from a layout's segments, with content that is known at every place."""
+"""Rows built by hand from the segments of a layout, with known content at every position."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ MS = 10**6
 COLOURS = {"left": (200, 30, 30), "right": (30, 160, 40), "": (40, 60, 200)}
 
 
-def layout() -> Layout:
-    """Two cameras, a discrete and two continuous streams; 8 x 8 pixels a token."""
+def make_layout() -> Layout:
+    """Makes a layout with two cameras, a discrete and two continuous numeric streams, and 8 x 8 pixels per token."""
     return Layout(
         LayoutConfig(
             vision=VisionLayout(patch_size=4, merge=2, max_tokens=12),
@@ -42,7 +42,7 @@ def layout() -> Layout:
 
 
 def full_slice(texts: Sequence[str] = ()) -> SliceMetadata:
-    """A slice of everything."""
+    """Makes the metadata of a slice with all streams."""
     return SliceMetadata(
         cameras=(("left", 24, 32), ("right", 24, 32)),
         audio=(("mic", 1600, 16_000),),
@@ -53,7 +53,7 @@ def full_slice(texts: Sequence[str] = ()) -> SliceMetadata:
 
 @dataclass
 class RowFactory:
-    """Collects documents; `row` gives what they are as a row."""
+    """A builder that collects documents and makes a row of them."""
 
     layout: Layout
     seq_len: int
@@ -65,95 +65,107 @@ class RowFactory:
     keys: list[tuple[str, ...]] = field(default_factory=list)
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
-    def run(
+    def add_run(
         self, slices: Sequence[SliceMetadata], *, t_ns: int = 10**9, name: str = "drive", dataset: int = 0
     ) -> RowFactory:
-        """A run of slices, 100 ms apart."""
+        """Adds a run of slices, 100 ms apart."""
         for segment in self.layout.document_prefix:
-            self._add(segment, None, -1, 0)
-        for number, facts in enumerate(slices):
-            self._put("t_ns", t_ns + number * 100 * MS)
-            for segment in self.layout.sample_segments(facts):
-                self._add(segment, facts, len(self.arrays["t_ns"]) - 1, number * 100 * MS)
+            self._add_segment(segment, None, -1, 0)
+        for index, metadata in enumerate(slices):
+            self._append("t_ns", t_ns + index * 100 * MS)
+            for segment in self.layout.sample_segments(metadata):
+                self._add_segment(segment, metadata, len(self.arrays["t_ns"]) - 1, index * 100 * MS)
         for segment in self.layout.document_suffix:
-            self._add(segment, None, -1, 0)
-        return self._end(tuple(f"{name}-{number:08d}" for number in range(len(slices))), dataset)
+            self._add_segment(segment, None, -1, 0)
+        return self._end_document(tuple(f"{name}-{ordinal:08d}" for ordinal in range(len(slices))), dataset)
 
-    def alone(self, facts: SampleMetadata, *, key: str, dataset: int = 1, valid: bool = True) -> RowFactory:
-        """A stand-alone sample, or its places if it cannot be read."""
-        for segment in self.layout.sample_segments(facts):
-            if valid:
-                self._add(segment, facts, -1, 0)
+    def add_stand_alone(
+        self, metadata: SampleMetadata, *, key: str, dataset: int = 1, is_valid: bool = True
+    ) -> RowFactory:
+        """Adds a stand-alone sample, or the positions of an unreadable sample."""
+        for segment in self.layout.sample_segments(metadata):
+            if is_valid:
+                self._add_segment(segment, metadata, -1, 0)
             else:
-                self._places([self.layout.vocabulary.id("<|pad|>")] * segment.tokens, Modality.SPECIAL, -1)
-        return self._end((key,), dataset, valid)
+                self._add_tokens(
+                    [self.layout.vocabulary.id("<|pad|>")] * segment.tokens, Modality.SPECIAL, -1
+                )
+        return self._end_document((key,), dataset, is_valid)
 
-    def _end(self, keys: tuple[str, ...], dataset: int, valid: bool = True) -> RowFactory:
+    def _end_document(self, keys: tuple[str, ...], dataset: int, is_valid: bool = True) -> RowFactory:
         self.ends.append(len(self.ids))
         self.keys.append(keys)
-        self._put("datasets", dataset)
-        self._put("document_valid", valid)
+        self._append("datasets", dataset)
+        self._append("document_valid", is_valid)
         return self
 
-    def _put(self, name: str, *values: Any) -> None:
+    def _append(self, name: str, *values: Any) -> None:
         self.arrays.setdefault(name, []).extend(values)
 
-    def _places(self, ids: Sequence[int] | NDArray[np.int32], modality: Modality, slice_id: int) -> None:
-        self.ids += [int(each) for each in ids]
+    def _add_tokens(self, ids: Sequence[int] | NDArray[np.int32], modality: Modality, slice_id: int) -> None:
+        self.ids += [int(id_) for id_ in ids]
         self.modality += [int(modality)] * len(ids)
         self.slice_ids += [slice_id] * len(ids)
 
-    def _add(self, segment: Segment, facts: Any, slice_id: int, relative_ns: int) -> None:
-        start, count, names = len(self.ids), segment.tokens, self.layout.vocabulary
+    def _add_segment(self, segment: Segment, metadata: Any, slice_id: int, relative_ns: int) -> None:
+        start, count, vocabulary = len(self.ids), segment.tokens, self.layout.vocabulary
         if segment.kind == "image":
-            grid = self.layout.config.vision.patch_grid(*self._size(facts, segment.index))
-            self._put("image_spans", (start, start + count))
-            self._put("image_grids", (grid.rows, grid.cols))
-            self._put("patch_index", *range(start, start + count))
+            grid = self.layout.config.vision.patch_grid(*self._size(metadata, segment.index))
+            self._append("image_spans", (start, start + count))
+            self._append("image_grids", (grid.rows, grid.cols))
+            self._append("patch_index", *range(start, start + count))
             for patch in range(count):
-                # The first patch is white, so that a picture that is turned or shuffled is seen.
+                # The first patch is white, so that a test notices a rotated image or shuffled patches.
                 colour = (255, 255, 255) if patch == 0 else COLOURS[segment.stream]
-                self._put("patches", np.full((SIDE, SIDE, 3), colour, np.uint8))
+                self._append("patches", np.full((SIDE, SIDE, 3), colour, np.uint8))
         elif segment.kind == "numeric":
-            stream = next(one for one in self.layout.config.numeric if one.name == segment.stream)
-            kind = "action" if stream.role == "action" else "value"
+            stream = next(entry for entry in self.layout.config.numeric if entry.name == segment.stream)
+            prefix = "action" if stream.role == "action" else "value"
             if stream.mode == "continuous":
                 for row in range(count):
                     vector = [start + row + column / 10 for column in range(stream.width)]
-                    self._put(f"{kind}s", vector + [0.0] * (3 - stream.width))
-                    self._put(f"{kind}_mask", [True] * stream.width + [False] * (3 - stream.width))
-                self._put(f"{kind}_index", *range(start, start + count))
+                    self._append(f"{prefix}s", vector + [0.0] * (3 - stream.width))
+                    self._append(f"{prefix}_mask", [True] * stream.width + [False] * (3 - stream.width))
+                self._append(f"{prefix}_index", *range(start, start + count))
             else:
-                self._places(names.bin_ids(stream.name, np.arange(count)), segment.modality, slice_id)
+                self._add_tokens(
+                    vocabulary.bin_ids(stream.name, np.arange(count)), segment.modality, slice_id
+                )
                 return
         if segment.kind == "time":
-            ids: Any = [int(names.time_ids(relative_ns))]
+            ids: Any = [int(vocabulary.time_ids(relative_ns))]
         elif segment.kind == "audio":
-            ids = names.audio_ids(np.arange(count).reshape(-1, 1))
+            ids = vocabulary.audio_ids(np.arange(count).reshape(-1, 1))
         elif segment.kind == "text":
-            text = facts.text[segment.index] if isinstance(facts, SliceMetadata) else facts.text
+            text = metadata.text[segment.index] if isinstance(metadata, SliceMetadata) else metadata.text
             ids = self.layout.tokenizer.encode(str(text))
         else:
-            ids = [names.id(segment.token)] * count
-        self._places(ids, segment.modality, slice_id)
+            ids = [vocabulary.id(segment.token)] * count
+        self._add_tokens(ids, segment.modality, slice_id)
 
     @staticmethod
-    def _size(facts: Any, index: int) -> tuple[int, int]:
-        return facts.cameras[index][1:3] if isinstance(facts, SliceMetadata) else (facts.height, facts.width)
+    def _size(metadata: Any, index: int) -> tuple[int, int]:
+        return (
+            metadata.cameras[index][1:3]
+            if isinstance(metadata, SliceMetadata)
+            else (metadata.height, metadata.width)
+        )
 
-    def row(self, number: int = 7) -> Row:
-        """What was collected, with pads behind it."""
-        pads = self.seq_len - len(self.ids)
+    def build_row(self, number: int = 7) -> Row:
+        """Makes a row of the collected documents, followed by padding."""
+        padding = self.seq_len - len(self.ids)
         documents = np.full(self.seq_len, -1, np.int32)
         positions = np.zeros(self.seq_len, np.int32)
-        for each, (start, stop) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
-            documents[start:stop] = each if self.arrays["document_valid"][each] else -1
+        for index, (start, stop) in enumerate(zip(self.ends[:-1], self.ends[1:], strict=True)):
+            documents[start:stop] = index if self.arrays["document_valid"][index] else -1
             positions[start:stop] = np.arange(stop - start)
-        ids = np.array(self.ids + [self.layout.vocabulary.id("<|pad|>")] * pads, np.int32)
+        ids = np.array(self.ids + [self.layout.vocabulary.id("<|pad|>")] * padding, np.int32)
         labels = np.full(self.seq_len, IGNORE_INDEX, np.int32)
-        modality = np.array(self.modality + [int(Modality.SPECIAL)] * pads, np.int8)
-        held = [Modality.VISION, Modality.NUMERIC, Modality.ACTION]
-        predicted = ~np.isin(modality[1:], held) & (documents[1:] == documents[:-1]) & (documents[1:] >= 0)
+        modality = np.array(self.modality + [int(Modality.SPECIAL)] * padding, np.int8)
+        continuous = [Modality.VISION, Modality.NUMERIC, Modality.ACTION]
+        predicted = (
+            ~np.isin(modality[1:], continuous) & (documents[1:] == documents[:-1]) & (documents[1:] >= 0)
+        )
         labels[:-1] = np.where(predicted, ids[1:], IGNORE_INDEX)
 
         def array(name: str, dtype: Any, *shape: int) -> np.ndarray:
@@ -170,7 +182,7 @@ class RowFactory:
             datasets=array("datasets", np.int16),
             keys=tuple(self.keys),
             modality=modality,
-            slice_ids=np.array(self.slice_ids + [-1] * pads, np.int32),
+            slice_ids=np.array(self.slice_ids + [-1] * padding, np.int32),
             t_ns=array("t_ns", np.int64),
             patches=array("patches", np.uint8, SIDE, SIDE, 3),
             patch_index=array("patch_index", np.int32),

@@ -1,4 +1,4 @@
-"""A row of a plan shown by its number: made from the shards, with what the index knows of it."""
+"""HTML page of a row of a plan, built from the shards and annotated with values of the index."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ max_epochs = 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("planned")
-    make_recording(made / "drive", seed=1, seconds=2.0, faults=False, name="drive")
-    lines = [json.dumps({"text": f"Text number {number} of the plan. " * 5}) for number in range(40)]
-    (made / "texts.jsonl").write_text("\n".join(lines), "utf-8")
-    samples = SourceConfig(name="texts", kind="text", path=str(made / "texts.jsonl"))
-    config = BuildConfig(recordings=(str(made / "drive"),), samples=(samples,))
-    assert build_shards(config, str(made / "shards")).manifest is not None
-    (made / "plan.toml").write_text(PLAN, "utf-8")
-    return made
+    root = tmp_path_factory.mktemp("planned")
+    make_recording(root / "drive", seed=1, seconds=2.0, faults=False, name="drive")
+    lines = [json.dumps({"text": f"Text number {index} of the plan. " * 5}) for index in range(40)]
+    (root / "texts.jsonl").write_text("\n".join(lines), "utf-8")
+    samples = SourceConfig(name="texts", kind="text", path=str(root / "texts.jsonl"))
+    config = BuildConfig(recordings=(str(root / "drive"),), samples=(samples,))
+    assert build_shards(config, str(root / "shards")).manifest is not None
+    (root / "plan.toml").write_text(PLAN, "utf-8")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def plan(folder: Path) -> Plan:
     return open_plan(load_plan_config(folder / "plan.toml"))
 
 
-def test_a_planned_row_is_shown_with_its_residuals(plan: Plan) -> None:
+def test_page_of_a_planned_row_contains_the_residuals(plan: Plan) -> None:
     number = next(n for n in range(8) if any(d.is_run for d in plan.row(n).documents))
     planned = plan.row(number)
     page = planned_row_html(plan, number)
@@ -65,15 +65,15 @@ def test_a_planned_row_is_shown_with_its_residuals(plan: Plan) -> None:
     assert f"<title>Row {number}</title>" in page
 
 
-def test_the_same_row_gives_the_same_page(plan: Plan) -> None:
+def test_page_of_a_row_is_deterministic(plan: Plan) -> None:
     assert planned_row_html(plan, 2) == planned_row_html(plan, 2)
 
 
-def test_the_command_writes_the_page(plan: Plan, folder: Path, tmp_path: Path) -> None:
+def test_show_row_command_writes_the_page(plan: Plan, folder: Path, tmp_path: Path) -> None:
     show_row(folder / "plan.toml", 1, tmp_path / "row.html", False)
-    assert (tmp_path / "row.html").read_text("utf-8") == planned_row_html(plan, 1, images=False)
+    assert (tmp_path / "row.html").read_text("utf-8") == planned_row_html(plan, 1, bidirectional_images=False)
 
 
-def test_a_row_behind_the_run_is_refused(plan: Plan) -> None:
+def test_a_row_after_the_end_of_the_plan_is_an_error(plan: Plan) -> None:
     with pytest.raises(DataError):
         planned_row_html(plan, 10**6)

@@ -1,1 +1,1 @@
-"""An image with its caption."""
+"""The sample kind `image_text`: an image with its caption."""

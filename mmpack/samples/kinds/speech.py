@@ -1,1 +1,1 @@
-"""An audio clip with its transcript."""
+"""The sample kind `speech`: speech with its transcript."""

@@ -1,1 +1,1 @@
-"""A text."""
+"""The sample kind `text`: one text."""

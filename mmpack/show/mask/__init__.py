@@ -1,1 +1,1 @@
-"""Views of a row and its attention mask."""
+"""Views of a row and its attention mask, as text and as a plot."""

@@ -1,4 +1,4 @@
-"""Rows of a finished build to look at: its samples in the order of the index, without mixing or packing."""
+"""Row views of a shard set: its samples in the order of the index, without mixing and packing."""
 
 from __future__ import annotations
 
@@ -23,112 +23,113 @@ from mmpack.settings import parse_settings
 from mmpack.shards.reader import ShardSet
 from mmpack.show.mask.row_view import MODALITIES, RowView, TokenSpan, make_row_view
 
-Documents = list[list[dict[str, Any]]]
-"""The index rows of each document of a row."""
+RowDocuments = list[list[dict[str, Any]]]
+"""Index rows of each document of a row."""
 
 
-def index_row_view(shards: ShardSet, number: int, max_seq_len: int, *, images: bool = True) -> RowView:
-    """Row `number` of a build, filled with consecutive samples until the next one does not fit.
+def index_row_view(
+    shards: ShardSet, number: int, max_seq_len: int, *, bidirectional_images: bool = True
+) -> RowView:
+    """Makes the view of one row of a shard set; a row gets consecutive samples until the next one does not fit.
 
-    Slices that follow each other in a recording are one document, inside the layout's prefix and suffix; a
-    stand-alone sample is a document by itself. A run of slices that does not fit ends at the row's end and
-    goes on in the next row as another document.
+    The consecutive slices of a run form one document, with the prefix and suffix of the layout; a stand-alone sample is a
+    document by itself. A run that does not fit into the row continues in the next row as another document.
 
     Args:
-        shards: a finished build.
-        number: of the row, from 0.
-        max_seq_len: places of a row.
-        images: places of one picture see each other both ways.
+        shards: shard set.
+        number: number of the row, from 0.
+        max_seq_len: number of positions of a row.
+        bidirectional_images: True if the positions of one image attend to each other in both directions.
 
     Raises:
-        ConfigError: the build's layout cannot be opened, as when its tokenizer file is gone.
-        DataError: there is no such row, a sample is longer than a row, or the layout gives a sample another
-            length than the index.
+        ConfigError: the layout of the shard set cannot be opened, for example because its tokenizer file is missing.
+        DataError: there is no such row, a sample is longer than a row, or the layout and the index give a sample
+            different lengths.
     """
     layout = Layout(parse_settings(shards.manifest.config["layout"], LayoutConfig, where="manifest.json"))
     row = -1
     for row, documents in enumerate(_fill_rows(shards, layout.document_overhead, max_seq_len)):
         if row == number:
-            return _make_view(shards, layout, documents, max_seq_len, images)
+            return _make_view(shards, layout, documents, max_seq_len, bidirectional_images)
     raise DataError(
-        f"the build has {row + 1} rows of {max_seq_len} places, counted from 0", where=f"row {number}"
+        f"the shard set has {row + 1} rows of {max_seq_len} positions, counted from 0", where=f"row {number}"
     )
 
 
-def _fill_rows(shards: ShardSet, overhead: int, max_seq_len: int) -> Iterator[Documents]:
-    documents: Documents = []
+def _fill_rows(shards: ShardSet, overhead: int, max_seq_len: int) -> Iterator[RowDocuments]:
+    documents: RowDocuments = []
     used = 0
     for batch in shards.index.to_batches(max_chunksize=4096):
         for sample in batch.to_pylist():
             is_slice = sample["kind"] == "slice"
-            alone = sample["tokens"] + (overhead if is_slice else 0)
-            if alone > max_seq_len:
+            document_tokens = sample["tokens"] + (overhead if is_slice else 0)
+            if document_tokens > max_seq_len:
                 raise DataError(
-                    f"{alone} tokens do not fit in a row of {max_seq_len}",
+                    f"{document_tokens} tokens do not fit in a row of {max_seq_len}",
                     where=sample["key"],
-                    hint=f"Use --max-seq-len {alone} or more.",
+                    hint=f"Use --max-seq-len {document_tokens} or more.",
                 )
-            follows = bool(documents) and is_slice and _same_run(documents[-1][-1], sample)
-            cost = sample["tokens"] if follows else alone
-            if used + cost > max_seq_len:
+            continues = bool(documents) and is_slice and _is_same_run(documents[-1][-1], sample)
+            added = sample["tokens"] if continues else document_tokens
+            if used + added > max_seq_len:
                 yield documents
-                documents, used, follows, cost = [], 0, False, alone
-            if follows:
+                documents, used, continues, added = [], 0, False, document_tokens
+            if continues:
                 documents[-1].append(sample)
             else:
                 documents.append([sample])
-            used += cost
+            used += added
     if documents:
         yield documents
 
 
-def _same_run(previous: dict[str, Any], sample: dict[str, Any]) -> bool:
+def _is_same_run(previous: dict[str, Any], sample: dict[str, Any]) -> bool:
     return all(previous[name] == sample[name] for name in ("kind", "recording", "run"))
 
 
 def _make_view(
-    shards: ShardSet, layout: Layout, documents: Documents, max_seq_len: int, images: bool
+    shards: ShardSet, layout: Layout, documents: RowDocuments, max_seq_len: int, bidirectional_images: bool
 ) -> RowView:
-    pieces: list[TokenSpan] = []
-    pictures: list[tuple[int, int]] = []
+    spans: list[TokenSpan] = []
+    image_spans: list[tuple[int, int]] = []
     slices: list[tuple[int, int]] = []
     ends = [0]
-    place = 0
+    position = 0
 
     def add(segments: tuple[Segment, ...]) -> None:
-        nonlocal place
+        nonlocal position
         for segment in segments:
-            stop = place + segment.tokens
-            pieces.append(
-                TokenSpan(place, stop, MODALITIES[segment.modality], segment.stream or segment.token)
+            stop = position + segment.tokens
+            spans.append(
+                TokenSpan(position, stop, MODALITIES[segment.modality], segment.stream or segment.token)
             )
             if segment.kind == "image":
-                pictures.append((place, stop))
-            place = stop
+                image_spans.append((position, stop))
+            position = stop
 
     for samples in documents:
         is_run = samples[0]["kind"] == "slice"
         add(layout.document_prefix if is_run else ())
         for sample in samples:
-            start = place
+            start = position
             add(layout.sample_segments(_sample_metadata(shards, sample)))
-            if place - start != sample["tokens"]:
+            if position - start != sample["tokens"]:
                 raise DataError(
-                    f"the layout gives it {place - start} tokens, the index {sample['tokens']}",
+                    f"the sample has {position - start} tokens under the layout, but {sample['tokens']} in the index",
                     where=sample["key"],
-                    hint="`mmpack verify` tells what else differs.",
+                    hint="Run `mmpack verify` to find all differences.",
                 )
             if is_run:
-                slices.append((start, place))
+                slices.append((start, position))
         add(layout.document_suffix if is_run else ())
-        ends.append(place)
+        ends.append(position)
     return make_row_view(
         ends,
         max_seq_len,
-        image_spans=np.array(pictures, np.int64).reshape(-1, 2) if images else None,
-        spans=pieces,
+        image_spans=np.array(image_spans, np.int64).reshape(-1, 2) if bidirectional_images else None,
+        spans=spans,
         slices=slices,
-        modality_names=[samples[0]["key"] for samples in documents],
+        document_names=[samples[0]["key"] for samples in documents],
     )
 
 
@@ -138,21 +139,21 @@ def _sample_metadata(shards: ShardSet, sample: dict[str, Any]) -> SampleMetadata
             cameras=tuple((c["name"], c["height"], c["width"], c["frames"]) for c in sample["cameras"]),
             audio=tuple((a["name"], a["samples"], a["rate_hz"]) for a in sample["audio"]),
             numeric=tuple((n["name"], n["rows"]) for n in sample["numeric"]),
-            text=_texts(shards, sample),
+            text=_read_texts(shards, sample),
         )
     text = sample["tokens_text"]
     if sample["kind"] == "image_text":
-        picture = sample["cameras"][0]
-        return ImageTextMetadata(picture["height"], picture["width"], text)
+        image = sample["cameras"][0]
+        return ImageTextMetadata(image["height"], image["width"], text)
     if sample["kind"] == "speech":
-        sound = sample["audio"][0]
-        return SpeechMetadata(sound["samples"], sound["rate_hz"], text)
+        audio = sample["audio"][0]
+        return SpeechMetadata(audio["samples"], audio["rate_hz"], text)
     return TextMetadata(text)
 
 
-def _texts(shards: ShardSet, sample: dict[str, Any]) -> tuple[str, ...]:
-    """The texts of a slice. The index has only their sum, so the sample itself is read."""
+def _read_texts(shards: ShardSet, sample: dict[str, Any]) -> tuple[str, ...]:
+    """Reads the texts of a slice from its json member, because the index has only their total size."""
     if not sample["text_bytes"]:
         return ()
     streams = json.loads(shards.read(sample)["json"])["streams"]
-    return tuple(entry["text"] for facts in streams.values() for entry in facts.get("texts", ()))
+    return tuple(entry["text"] for stream in streams.values() for entry in stream.get("texts", ()))

@@ -1,4 +1,4 @@
-"""A row and its mask in the terminal: lanes of places, squares of blocks, spot checks."""
+"""A row and its mask as text: lanes of positions, squares of blocks, spot checks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_SQUARES = 32
 _MAX_CHECKS = 40
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DOCUMENT_STYLES = ("black on cyan", "black on yellow")
-_SIGNS: dict[ModalityName, tuple[str, str]] = {
+_MODALITY_SIGNS: dict[ModalityName, tuple[str, str]] = {
     "special": ("s", "white on grey35"),
     "text": ("t", "black on dark_orange"),
     "vision": ("v", "white on dodger_blue2"),
@@ -30,57 +30,62 @@ _SQUARES = {EMPTY: ("· ", "grey50"), PARTIAL: ("▒▒", "dark_orange"), FULL: 
 
 
 def render_mask(row: RowView, *, block_size: int = 128) -> RenderableType:
-    """What :func:`mmpack.masks.plot_mask` draws, for `rich.print`.
+    """Renders a row and its mask for `rich.print`, with the content of :func:`mmpack.show.mask.mask_plot.plot_mask`.
 
-    A row of more than 32 blocks a side is shown in larger squares, and says so.
+    A mask with more than 32 blocks per side is shown in larger squares, and a note gives their size.
 
     Raises:
-        DataError: block_size below 1.
+        DataError: `block_size` is less than 1.
     """
-    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.images)
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.image_spans)
     return Group(
-        Text(mask_summary(row, block_size, index.kinds()), style="bold"),
+        Text(format_mask_summary(row, block_size, index.kinds()), style="bold"),
         Text(),
-        _lanes(row),
+        _render_lanes(row),
         Text(),
-        _squares(row, block_size),
+        _render_squares(row, block_size),
         Text(),
-        _checks(check_mask(row, index)),
+        _render_checks(check_mask(row, index)),
     )
 
 
-def mask_summary(row: RowView, block_size: int, kinds: np.ndarray) -> str:
-    """One line: places, documents, fill, blocks by kind."""
+def format_mask_summary(row: RowView, block_size: int, kinds: np.ndarray) -> str:
+    """Formats one line with the numbers of positions and documents, the fill, and the numbers of blocks by kind."""
     full, partial = int((kinds == FULL).sum()), int((kinds == PARTIAL).sum())
     return (
-        f"{row.seq_len:,} places · {row.documents} document{'s' if row.documents != 1 else ''} · "
+        f"{row.seq_len:,} positions · {row.num_documents} document{'s' if row.num_documents != 1 else ''} · "
         f"fill {row.fill:.2%} · blocks of {block_size}: {full:,} full, {partial:,} partial, "
         f"{kinds.size - full - partial:,} of {kinds.size:,} empty"
     )
 
 
-def _lanes(row: RowView) -> RenderableType:
+def _render_lanes(row: RowView) -> RenderableType:
     cells = min(_WIDTH, row.seq_len)
     edges = np.linspace(0, row.seq_len, cells + 1).round().astype(int)
     middles = (edges[:-1] + edges[1:] - 1) // 2
-    documents = [row.document_of(int(place)) for place in middles]
+    documents = [row.find_document(int(position)) for position in middles]
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    table.add_row("places", f"0 {f'{row.seq_len:,}'.rjust(cells - 2)}")
+    table.add_row("positions", f"0 {f'{row.seq_len:,}'.rjust(cells - 2)}")
     table.add_row("documents", _lane(documents, _document_sign))
     if row.slices is not None and len(row.slices):
-        number = np.full(row.seq_len, -1)
-        for each, (start, stop) in enumerate(row.slices):
-            number[start:stop] = each
-        table.add_row("slices", _lane(number[middles].tolist(), _slice_sign))
-    for name, (sign, style) in _SIGNS.items():
-        held = np.zeros(row.seq_len, bool)
-        for piece in row.spans:
-            held[piece.start : piece.stop] |= piece.modality == name
-        if held.any():
-            seen = [bool(held[start:stop].any()) for start, stop in pairwise(edges.tolist())]
-            table.add_row(name, _lane(seen, lambda there, mark=(sign, style): mark if there else (" ", "")))
+        slice_indices = np.full(row.seq_len, -1)
+        for index, (start, stop) in enumerate(row.slices):
+            slice_indices[start:stop] = index
+        table.add_row("slices", _lane(slice_indices[middles].tolist(), _slice_sign))
+    for name, (sign, style) in _MODALITY_SIGNS.items():
+        has_modality = np.zeros(row.seq_len, bool)
+        for span in row.spans:
+            has_modality[span.start : span.stop] |= span.modality == name
+        if has_modality.any():
+            cells_with_modality = [
+                bool(has_modality[start:stop].any()) for start, stop in pairwise(edges.tolist())
+            ]
+            table.add_row(
+                name,
+                _lane(cells_with_modality, lambda is_set, mark=(sign, style): mark if is_set else (" ", "")),
+            )
     return table
 
 
@@ -90,8 +95,8 @@ def _document_sign(document: int) -> tuple[str, str]:
     return _LETTERS[document % len(_LETTERS)], _DOCUMENT_STYLES[document % 2]
 
 
-def _slice_sign(number: int) -> tuple[str, str]:
-    return (" ", "") if number < 0 else (str(number % 10), ("black on grey70", "black on grey89")[number % 2])
+def _slice_sign(index: int) -> tuple[str, str]:
+    return (" ", "") if index < 0 else (str(index % 10), ("black on grey70", "black on grey89")[index % 2])
 
 
 def _lane(values: Sequence, sign: Callable[..., tuple[str, str]]) -> Text:
@@ -101,27 +106,29 @@ def _lane(values: Sequence, sign: Callable[..., tuple[str, str]]) -> Text:
     return lane
 
 
-def _squares(row: RowView, block_size: int) -> RenderableType:
-    shown = block_size
-    while -(-row.seq_len // shown) > _MAX_SQUARES:
-        shown *= 2
-    kinds = build_block_index(row.cu_seqlens, row.seq_len, block_size=shown, image_spans=row.images).kinds()
+def _render_squares(row: RowView, block_size: int) -> RenderableType:
+    square = block_size
+    while -(-row.seq_len // square) > _MAX_SQUARES:
+        square *= 2
+    kinds = build_block_index(
+        row.cu_seqlens, row.seq_len, block_size=square, image_spans=row.image_spans
+    ).kinds()
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
-    note = f", shown in squares of {shown}" if shown != block_size else ""
+    note = f", shown in squares of {square}" if square != block_size else ""
     table.add_row("query ↓", f"key →   ██ all attend  ▒▒ some  · none{note}")
-    for number, line in enumerate(kinds.tolist()):
-        table.add_row(f"{number * shown:,}", _lane(line, _SQUARES.__getitem__))
+    for index, line in enumerate(kinds.tolist()):
+        table.add_row(f"{index * square:,}", _lane(line, _SQUARES.__getitem__))
     return table
 
 
-def _checks(checks: Sequence[MaskCheck]) -> RenderableType:
+def _render_checks(checks: Sequence[MaskCheck]) -> RenderableType:
     wrong = [check for check in checks if not check.passed]
     title = (
-        f"{len(checks)} places checked, {len(wrong)} wrong"
+        f"{len(checks)} mask entries checked, {len(wrong)} wrong"
         if wrong
-        else f"{len(checks)} places checked, all right"
+        else f"{len(checks)} mask entries checked, all correct"
     )
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     for name, justify in (
@@ -143,6 +150,6 @@ def _checks(checks: Sequence[MaskCheck]) -> RenderableType:
             style="" if check.passed else "bold red",
         )
     if len(checks) > len(shown):
-        table.caption = f"and {len(checks) - len(shown)} more, all right"
+        table.caption = f"and {len(checks) - len(shown)} more, all correct"
         table.caption_justify = "left"
     return table

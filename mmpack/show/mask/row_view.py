@@ -1,4 +1,4 @@
-"""A row to look at: its spans and what lies in them, and spot checks of its mask at every boundary."""
+"""A view of a row: its documents and spans, and spot checks of its mask at every boundary."""
 
 from __future__ import annotations
 
@@ -15,61 +15,61 @@ from mmpack.masks.blocks import BlockIndex
 from mmpack.masks.spans import check_spans
 
 ModalityName = Literal["special", "text", "vision", "audio", "numeric", "action"]
-"""The names of `mmpack.layout.Modality` in lower case."""
+"""A name of `mmpack.layout.Modality` in lower case."""
 
 MODALITIES: tuple[ModalityName, ...] = ("special", "text", "vision", "audio", "numeric", "action")
 
 
 class TokenSpan(NamedTuple):
-    """Consecutive places of one modality, [start, stop)."""
+    """Consecutive positions [start, stop) of one modality."""
 
     start: int
     stop: int
     modality: ModalityName
     label: str = ""
-    """The name of a special token or of the stream."""
+    """Name of the special token or of the stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """What a picture shows of one row."""
+    """The parts of a row that a plot of its mask shows."""
 
     seq_len: int
     cu_seqlens: NDArray[np.int64]
-    """(documents + 1,)"""
-    images: NDArray[np.int64]
-    """(images, 2): where places see each other both ways; empty in a causal row."""
+    """int64 (documents + 1,): start of each document, and the end of the last one."""
+    image_spans: NDArray[np.int64]
+    """int64 (images, 2): spans whose positions attend to each other in both directions; empty in a causal row."""
     spans: tuple[TokenSpan, ...] = ()
-    """In order; may be empty if only lengths are known."""
+    """Spans in order; empty if only the lengths of documents are known."""
     slices: NDArray[np.int64] | None = None
-    """(slices, 2): [start, stop) of each time slice."""
-    modality_names: tuple[str, ...] = ()
-    """Of the documents."""
+    """int64 (slices, 2): span of each slice."""
+    document_names: tuple[str, ...] = ()
+    """Name of each document; may be empty."""
 
     @property
-    def documents(self) -> int:
-        """Number of documents."""
+    def num_documents(self) -> int:
+        """The number of documents."""
         return len(self.cu_seqlens) - 1
 
     @property
     def fill(self) -> float:
-        """Places that are no pads / all places."""
+        """The share of positions that are not padding."""
         return int(self.cu_seqlens[-1]) / self.seq_len
 
-    def name(self, document: int) -> str:
-        """The name of a document, or its number."""
-        return self.modality_names[document] if self.modality_names else f"document {document}"
+    def document_name(self, document: int) -> str:
+        """Returns the name of a document, or `document INDEX` if documents have no names."""
+        return self.document_names[document] if self.document_names else f"document {document}"
 
-    def document_of(self, position: int) -> int:
-        """The document that holds a place, -1 for a pad."""
+    def find_document(self, position: int) -> int:
+        """Returns the index of the document at a position, -1 for padding."""
         if position >= self.cu_seqlens[-1]:
             return -1
         return int(np.searchsorted(self.cu_seqlens, position, side="right")) - 1
 
-    def image_of(self, position: int) -> int:
-        """The image that holds a place, -1 for none."""
-        image = int(np.searchsorted(self.images[:, 0], position, side="right")) - 1
-        return image if image >= 0 and position < self.images[image, 1] else -1
+    def find_image(self, position: int) -> int:
+        """Returns the index of the image at a position, -1 without an image."""
+        image = int(np.searchsorted(self.image_spans[:, 0], position, side="right")) - 1
+        return image if image >= 0 and position < self.image_spans[image, 1] else -1
 
 
 def make_row_view(
@@ -79,31 +79,32 @@ def make_row_view(
     image_spans: ArrayLike | None = None,
     spans: Sequence[TokenSpan] = (),
     slices: ArrayLike | None = None,
-    modality_names: Sequence[str] = (),
+    document_names: Sequence[str] = (),
 ) -> RowView:
-    """A checked :class:`RowView`.
+    """Makes a :class:`RowView` and checks its arguments.
 
     Raises:
-        DataError: spans that cannot be (as `check_spans`), pieces or slices outside the row, or not one name
-            a document.
+        DataError: invalid spans (see `check_spans`), spans or slices outside the row, or a number of names that differs
+            from the number of documents.
     """
     row_spans = check_spans(cu_seqlens, seq_len, image_spans)
-    if modality_names and len(modality_names) != len(row_spans.cu_seqlens) - 1:
+    if document_names and len(document_names) != len(row_spans.cu_seqlens) - 1:
         raise DataError(
-            f"{len(modality_names)} names, {len(row_spans.cu_seqlens) - 1} documents", where="names"
+            f"{len(document_names)} names for {len(row_spans.cu_seqlens) - 1} documents",
+            where="document_names",
         )
     edges = None if slices is None else np.asarray(slices, np.int64).reshape(-1, 2)
-    for where, found in (("pieces", [piece[:2] for piece in spans]), ("slices", edges)):
-        ends = np.asarray([] if found is None else found, np.int64)
-        if ends.size and not (ends.min() >= 0 and ends.max() <= seq_len):
-            raise DataError("places outside the row", where=where)
+    for where, ranges in (("spans", [span[:2] for span in spans]), ("slices", edges)):
+        bounds = np.asarray([] if ranges is None else ranges, np.int64)
+        if bounds.size and not (bounds.min() >= 0 and bounds.max() <= seq_len):
+            raise DataError("positions outside the row", where=where)
     return RowView(
-        seq_len, row_spans.cu_seqlens, row_spans.images, tuple(spans), edges, tuple(modality_names)
+        seq_len, row_spans.cu_seqlens, row_spans.images, tuple(spans), edges, tuple(document_names)
     )
 
 
 class MaskCheck(NamedTuple):
-    """One place of the mask: what it must be, what it is, and why."""
+    """A check of one entry of the mask: its expected and its actual value, with the reason."""
 
     query: int
     key: int
@@ -113,29 +114,30 @@ class MaskCheck(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the mask says what it must."""
+        """True if the mask has the expected value."""
         return self.expected == self.value
 
 
 def check_mask(row: RowView, index: BlockIndex) -> list[MaskCheck]:
-    """Spot checks at each boundary of documents, at the pads and at the first image of each document.
+    """Checks the mask at the boundaries of documents, at the first padding and at the first image of each document.
 
-    The value is what FlexAttention makes of the block index; what it must be follows from the spans alone.
+    The actual value is the one that FlexAttention computes from the block index; the expected value follows from the
+    spans of the row.
 
     Args:
-        row: what is checked against.
-        index: the blocks of that row, of :func:`mmpack.masks.build_block_index`.
+        row: view of the row.
+        index: blocks of the row, see :func:`mmpack.masks.build_block_index`.
     """
-    found: dict[tuple[int, int], MaskCheck] = {}
+    checks: dict[tuple[int, int], MaskCheck] = {}
     for query, key in _check_positions(row):
         expected, reason = _expected_value(row, query, key)
-        found[query, key] = MaskCheck(query, key, expected, index.attends(query, key), reason)
-    return list(found.values())
+        checks[query, key] = MaskCheck(query, key, expected, index.attends(query, key), reason)
+    return list(checks.values())
 
 
 def _check_positions(row: RowView) -> Iterator[tuple[int, int]]:
     ends = np.unique(row.cu_seqlens).tolist()
-    with_images: set[int] = set()
+    checked_documents: set[int] = set()
     for start, stop in pairwise(ends):
         last = stop - 1
         if start:
@@ -143,34 +145,36 @@ def _check_positions(row: RowView) -> Iterator[tuple[int, int]]:
             yield last, start - 1
         yield start, start
         yield last, start
-        for begin, end in row.images[(row.images[:, 0] >= start) & (row.images[:, 0] < stop)].tolist():
-            if start in with_images:
+        for begin, end in row.image_spans[
+            (row.image_spans[:, 0] >= start) & (row.image_spans[:, 0] < stop)
+        ].tolist():
+            if start in checked_documents:
                 break
-            with_images.add(start)
+            checked_documents.add(start)
             yield begin, end - 1
             if end < stop:
                 yield begin, end
         if stop < row.seq_len:
             yield last, stop
     if ends[-1] < row.seq_len:
-        pad = ends[-1]
-        if pad:
-            yield pad, pad - 1
-        yield pad, pad
+        padding = ends[-1]
+        if padding:
+            yield padding, padding - 1
+        yield padding, padding
 
 
 def _expected_value(row: RowView, query: int, key: int) -> tuple[bool, str]:
-    asking, asked = row.document_of(query), row.document_of(key)
-    if asking < 0:
-        return False, "the query is a pad"
-    if asked < 0:
-        return False, "the key is a pad"
-    if asking != asked:
+    query_document, key_document = row.find_document(query), row.find_document(key)
+    if query_document < 0:
+        return False, "the query is padding"
+    if key_document < 0:
+        return False, "the key is padding"
+    if query_document != key_document:
         return False, "another document"
     if key == query:
-        return True, "the place itself"
+        return True, "the position itself"
     if key < query:
         return True, "earlier in the same document"
-    if row.image_of(query) >= 0 and row.image_of(query) == row.image_of(key):
+    if row.find_image(query) >= 0 and row.find_image(query) == row.find_image(key):
         return True, "later, inside one image"
     return False, "later in the same document"

@@ -1,7 +1,7 @@
-"""A row as a page to look at: what the model sees, document by document.
+"""HTML page of a row: the input of the model, document by document.
 
-`row_html(row, layout, ...)` gives one HTML file without outside resources; `planned.planned_row_html(plan, number)`
-makes the row first.
+`row_html(row, layout, ...)` renders one HTML file without external resources; `planned_row.planned_row_html(plan, number)`
+also builds the row.
 """
 
 from mmpack.lazy import make_dir

@@ -1,4 +1,4 @@
-"""The attention of a row as a picture: its squares block by block, its documents, and the places that were checked."""
+"""The attention mask of a row as an SVG: its blocks, its documents, and the checked mask entries."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from mmpack.show.row_page.position_strip import equal_ranges
 
 _BLOCK = 128
 _MAX_CHECKS = 16
-_KINDS = {PARTIAL: "partial", FULL: "full"}
+_BLOCK_CLASSES = {PARTIAL: "partial", FULL: "full"}
 
 
-def render_attention(row: Row, *, images: bool) -> Markup:
-    """The picture with its key, and the checks.
+def render_attention(row: Row, *, bidirectional_images: bool) -> Markup:
+    """Renders the mask with its legend and the table of spot checks.
 
     Args:
-        row: what is shown.
-        images: whether the places of one picture see each other both ways.
+        row: row whose mask is rendered.
+        bidirectional_images: True if the positions of one image attend to each other in both directions.
     """
-    spans = row.image_spans if images else None
+    spans = row.image_spans if bidirectional_images else None
     view = make_row_view(row.cu_seqlens, row.seq_len, image_spans=spans)
     index = build_block_index(row.cu_seqlens, row.seq_len, block_size=_BLOCK, image_spans=spans)
     checks = check_mask(view, index)
     return tag(
         "div",
-        tag("figure", _mask_svg(view, index, checks), _legend(view, index), class_="mask"),
-        _checks(checks),
+        tag("figure", _render_mask(view, index, checks), _render_legend(view, index), class_="mask"),
+        _render_checks(checks),
         class_="attention",
     )
 
 
-def _mask_svg(view: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> Markup:
+def _render_mask(view: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> Markup:
     side, end = view.seq_len, int(view.cu_seqlens[-1])
     shapes: list[Markup] = []
     for line, kinds in enumerate(index.kinds().tolist()):
         top = line * _BLOCK
         height = min(_BLOCK, side - top)
         shapes += [
-            svg_bar(first * _BLOCK, min(last * _BLOCK, side), top, height, _KINDS[kind])
+            svg_bar(first * _BLOCK, min(last * _BLOCK, side), top, height, _BLOCK_CLASSES[kind])
             for first, last, kind in equal_ranges(kinds)
             if kind != EMPTY
         ]
@@ -52,7 +52,7 @@ def _mask_svg(view: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> 
     shapes += [
         tag(
             "rect",
-            tag("title", f"document {number}: places {start:,} to {stop - 1:,}"),
+            tag("title", f"document {number}: positions {start:,} to {stop - 1:,}"),
             x=start,
             y=start,
             width=stop - start,
@@ -64,58 +64,63 @@ def _mask_svg(view: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> 
     ]
     radius = side / 170
     for check in sorted(checks, key=lambda check: not check.passed, reverse=True):
-        verdict = "right" if check.passed else "wrong"
-        sees = "sees" if check.value else "does not see"
-        title = f"{check.query:,} {sees} {check.key:,}: {check.reason} ({verdict})"
+        result_class = "right" if check.passed else "wrong"
+        attends = "attends to" if check.value else "does not attend to"
+        result = "correct" if check.passed else "wrong"
+        title = f"{check.query:,} {attends} {check.key:,}: {check.reason} ({result})"
         dot = {"cx": check.key + 0.5, "cy": check.query + 0.5, "r": radius}
-        filled = "sees" if check.value else "blind"
+        value_class = "sees" if check.value else "blind"
         shapes.append(
             tag(
                 "circle",
                 tag("title", title),
                 **dot,
-                class_=f"check {verdict} {filled}",
+                class_=f"check {result_class} {value_class}",
                 vector_effect="non-scaling-stroke",
             )
         )
     return svg(side, side, *shapes, class_="blocks", shape_rendering="crispEdges")
 
 
-def _legend(view: RowView, index: BlockIndex) -> Markup:
+def _render_legend(view: RowView, index: BlockIndex) -> Markup:
     kinds = index.kinds()
     partial, full = int((kinds == PARTIAL).sum()), int((kinds == FULL).sum())
     entries = [
         (
             "full",
-            f"full: {full:,} of {kinds.size:,} blocks of {_BLOCK} × {_BLOCK}, every place sees every place",
+            f"full: {full:,} of {kinds.size:,} blocks of {_BLOCK} × {_BLOCK}, every position attends to every position",
         ),
-        ("partial", f"partial: {partial:,}, decided place by place"),
+        ("partial", f"partial: {partial:,}, decided for each query and key"),
         ("empty", f"empty: {kinds.size - full - partial:,}, skipped"),
-        ("document", "a document: nothing outside its square is seen"),
+        ("document", "a document: its positions attend only to positions inside its square"),
     ]
     if int(view.cu_seqlens[-1]) < view.seq_len:
-        entries.append(("pad", "pads"))
-    lines = [tag("li", tag("i", class_=f"swatch {kind}"), words) for kind, words in entries]
-    axes = tag("p", "Down: the place that looks. Across: the place that is looked at.")
+        entries.append(("pad", "padding"))
+    lines = [tag("li", tag("i", class_=f"swatch {class_}"), text) for class_, text in entries]
+    axes = tag(
+        "p", "Down: the query, the position that attends. Across: the key, the position that is attended to."
+    )
     return tag("figcaption", axes, tag("ul", *lines))
 
 
-def _checks(checks: Sequence[MaskCheck]) -> Markup:
+def _render_checks(checks: Sequence[MaskCheck]) -> Markup:
     wrong = [check for check in checks if not check.passed]
-    verdict = f"{len(wrong)} wrong" if wrong else "all right"
+    verdict = f"{len(wrong)} wrong" if wrong else "all correct"
     head = tag(
-        "p", f"{format_count(len(checks), 'place')} checked: {verdict}", class_="wrong" if wrong else "right"
+        "p",
+        f"{format_count(len(checks), 'mask entry', 'mask entries')} checked: {verdict}",
+        class_="wrong" if wrong else "right",
     )
-    # The wrong ones, and of the others some of every reason.
+    # The table has the wrong checks and, of the correct ones, some for every reason.
     by_reason: dict[str, list[MaskCheck]] = {}
     for check in checks:
         if check.passed:
             by_reason.setdefault(check.reason, []).append(check)
     share = max(1, _MAX_CHECKS // max(1, len(by_reason)))
-    shown = [*wrong[:_MAX_CHECKS], *(check for group in by_reason.values() for check in group[:share])]
-    titles = ("query", "key", "must see", "sees", "why")
+    listed = [*wrong[:_MAX_CHECKS], *(check for group in by_reason.values() for check in group[:share])]
+    titles = ("query", "key", "expected", "in the mask", "reason")
     rows = [tag("tr", *(tag("th", title) for title in titles))]
-    for check in shown:
+    for check in listed:
         cells = (
             f"{check.query:,}",
             f"{check.key:,}",
@@ -124,8 +129,8 @@ def _checks(checks: Sequence[MaskCheck]) -> Markup:
             check.reason,
         )
         rows.append(tag("tr", *(tag("td", cell) for cell in cells), class_=None if check.passed else "wrong"))
-    rest = len(checks) - len(shown)
-    more = [tag("p", f"and {rest:,} more, drawn as circles")] if rest > 0 else []
+    rest = len(checks) - len(listed)
+    more = [tag("p", f"and {rest:,} more, shown as circles")] if rest > 0 else []
     return tag("div", head, tag("table", *rows), *more, class_="checks")
 
 

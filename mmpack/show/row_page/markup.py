@@ -1,4 +1,4 @@
-"""HTML and SVG as strings, in which text is always escaped."""
+"""Builders of HTML and SVG strings that always escape text."""
 
 from __future__ import annotations
 
@@ -7,40 +7,40 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is HTML already; any other string is escaped where it is put into a tag."""
+    """A string that contains HTML. Every other string is escaped when it becomes part of a tag."""
 
     __slots__ = ()
 
 
 def tag(name: str, *children: str, **attributes: str | int | float | None) -> Markup:
-    """`<name attributes>children</name>`.
+    """Returns `<name attributes>children</name>`.
 
     Args:
-        name: of the element.
-        children: in order; what is no :class:`Markup` is escaped.
-        attributes: escaped. A final '_' is dropped and any other becomes '-' (`class_`, `stroke_width`); None leaves
-            one out.
+        name: name of the element.
+        children: content in order; a string that is not :class:`Markup` is escaped.
+        attributes: attributes by name, escaped. In a name, a final '_' is removed and every other '_' becomes '-'
+            (`class_`, `stroke_width`). An attribute with the value None is omitted.
     """
-    written = "".join(
+    attribute_text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_format_attribute(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{written}>{join(children)}</{name}>")
+    return Markup(f"<{name}{attribute_text}>{join(children)}</{name}>")
 
 
 def join(children: Iterable[str]) -> Markup:
-    """The children one after the other; what is no :class:`Markup` is escaped."""
+    """Concatenates the children; a string that is not :class:`Markup` is escaped."""
     return Markup("".join(child if isinstance(child, Markup) else escape(child) for child in children))
 
 
 def chip(text: str, kind: str = "special", title: str | None = None) -> Markup:
-    """A small label, as special tokens are shown."""
+    """Returns a small label, as for special tokens; `kind` is its CSS class."""
     return tag("span", text, class_=f"chip {kind}", title=title)
 
 
 def svg(width: float, height: float, *children: str, **attributes: str | int | float | None) -> Markup:
-    """An SVG of these user units, stretched to the size that its class has."""
+    """Returns an SVG of `width` × `height` user units that is stretched to the size of its CSS class."""
     return tag(
         "svg",
         *children,
@@ -53,14 +53,14 @@ def svg(width: float, height: float, *children: str, **attributes: str | int | f
 def svg_bar(
     start: float, stop: float, top: float, height: float, kind: str, title: str | None = None
 ) -> Markup:
-    """A rectangle [start, stop) of a drawing, coloured by its class."""
+    """Returns a rectangle from x = `start` to `stop`, coloured by the CSS class `kind`."""
     inner = (tag("title", title),) if title else ()
     return tag("rect", *inner, x=start, y=top, width=stop - start, height=height, class_=kind)
 
 
-def format_count(number: int, noun: str, plural: str = "") -> str:
-    """'1 slice', '1,024 slices'."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """Formats a count with its noun, as in '1 slice' or '1,024 slices'."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _format_attribute(value: str | int | float) -> str:

@@ -1,4 +1,4 @@
-"""A row as one HTML page that needs nothing but itself: for whoever wants to see what the model sees."""
+"""Renderer of a row as one self-contained HTML page that shows the input of the model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmpack.show.row_page.reading_order import render_run, render_sample
 from mmpack.show.row_page.row_content import DocumentView, read_documents
 from mmpack.show.row_page.timeline import render_timeline
 
-# Stand-alone samples that are open when the page is; a row may hold hundreds.
+# Number of stand-alone samples that are open at first; a row may contain hundreds.
 _MAX_OPEN_DOCUMENTS = 12
 
 
@@ -28,30 +28,30 @@ def row_html(
     title: str,
     notes: Mapping[str, str],
     dataset_names: Sequence[str],
-    images: bool = True,
+    bidirectional_images: bool = True,
 ) -> str:
-    """A self-contained page that shows `row`: its documents, what each holds, and who sees whom.
+    """Renders a self-contained page of `row`: its documents with their content, and its attention mask.
 
-    All of it is read back from the row's own arrays: pictures from its patches, texts and streams from its ids.
+    The content is decoded from the arrays of the row: images from the patches, texts and streams from the token ids.
 
     Args:
-        row: what is shown.
-        layout: that its ids are of.
-        title: of the page.
-        notes: lines for the head of the page, by what they are about; a note about the key of one of the row's samples
-            stands at that sample instead.
-        dataset_names: of the plan's data sets, in its order.
-        images: whether the places of one picture see each other both ways.
+        row: row to render.
+        layout: token layout of the row.
+        title: title of the page.
+        notes: lines for the head of the page, by subject. A note whose subject is the key of a sample of the row appears
+            at that sample instead.
+        dataset_names: names of the data sets of the plan, in the order of the plan.
+        bidirectional_images: True if the positions of one image attend to each other in both directions.
 
     Raises:
-        DataError: spans that cannot be, or ids that are not of this layout.
+        DataError: the spans are invalid, or the ids do not belong to this layout.
     """
-    found = list(read_documents(row, layout))
+    documents = list(read_documents(row, layout))
     body = join(
         [
-            _render_header(row, found, title, notes, dataset_names),
-            *_sections(row, layout, found, notes, dataset_names),
-            _attention(row, images),
+            _render_header(row, documents, title, notes, dataset_names),
+            *_render_documents(row, layout, documents, notes, dataset_names),
+            _render_attention_section(row, bidirectional_images),
         ]
     )
     style = files("mmpack.show.row_page").joinpath("page.css").read_text("utf-8")
@@ -69,48 +69,52 @@ def row_html(
 
 
 def _render_header(
-    row: Row, found: Sequence[DocumentView], title: str, notes: Mapping[str, str], names: Sequence[str]
+    row: Row, documents: Sequence[DocumentView], title: str, notes: Mapping[str, str], names: Sequence[str]
 ) -> Markup:
-    own = {key for document in found for key in document.keys}
-    lines = [join([tag("dt", about), tag("dd", note)]) for about, note in notes.items() if about not in own]
+    sample_keys = {key for document in documents for key in document.keys}
+    lines = [
+        join([tag("dt", subject), tag("dd", note)])
+        for subject, note in notes.items()
+        if subject not in sample_keys
+    ]
     figures = (
-        (f"{row.number:,}", "number of the row"),
-        (f"{row.fill:.2%}", f"full: {row.tokens:,} of {row.seq_len:,} places"),
-        (f"{len(found):,}", "documents, none of which sees another"),
-        (f"{len(row.t_ns):,}", "time-slices"),
-        (f"{len(row.image_spans):,}", "pictures"),
+        (f"{row.number:,}", "row number"),
+        (f"{row.fill:.2%}", f"fill: {row.tokens:,} of {row.seq_len:,} positions"),
+        (f"{len(documents):,}", "documents, each attends only to itself"),
+        (f"{len(row.t_ns):,}", "slices"),
+        (f"{len(row.image_spans):,}", "images"),
     )
     return tag(
         "header",
         tag("h1", title),
         tag(
             "div",
-            *(tag("div", tag("b", figure), tag("span", what)) for figure, what in figures),
+            *(tag("div", tag("b", figure), tag("span", label)) for figure, label in figures),
             class_="figures",
         ),
-        _modalities(row),
+        _render_legend(row),
         tag(
             "div",
             tag("span", "documents"),
-            document_lane(row, found, names),
-            tag("span", "places"),
+            document_lane(row, documents, names),
+            tag("span", "positions"),
             position_strip(row, 0, row.seq_len),
             class_="lanes",
         ),
         tag(
             "p",
-            *(chip(names[int(number)], dataset_class(int(number))) for number in np.unique(row.datasets)),
+            *(chip(names[int(dataset)], dataset_class(int(dataset))) for dataset in np.unique(row.datasets)),
             class_="datasets",
         ),
         tag("dl", *lines),
     )
 
 
-def _modalities(row: Row) -> Markup:
-    """How many places hold what, as the legend of the colours."""
-    held = row.modality[row.document_ids >= 0]
+def _render_legend(row: Row) -> Markup:
+    """Returns the legend of the colours, with the number of positions of each modality."""
+    modalities = row.modality[row.document_ids >= 0]
     entries = [
-        (f"m-{modality.name.lower()}", int((held == modality).sum()), modality.name.lower())
+        (f"m-{modality.name.lower()}", int((modalities == modality).sum()), modality.name.lower())
         for modality in (
             Modality.VISION,
             Modality.TEXT,
@@ -120,68 +124,74 @@ def _modalities(row: Row) -> Markup:
             Modality.SPECIAL,
         )
     ]
-    entries.append(("pad", row.seq_len - len(held), "pads"))
+    entries.append(("pad", row.seq_len - len(modalities), "padding"))
     return tag(
         "ul",
         *(
-            tag("li", tag("i", class_=f"swatch {kind}"), tag("b", f"{places:,}"), f" {name}")
-            for kind, places, name in entries
-            if places
+            tag("li", tag("i", class_=f"swatch {kind}"), tag("b", f"{positions:,}"), f" {name}")
+            for kind, positions, name in entries
+            if positions
         ),
-        tag("li", tag("i", class_="swatch predicted"), "the next place is predicted"),
+        tag("li", tag("i", class_="swatch predicted"), "predicts the next token"),
         class_="legend",
     )
 
 
-def _sections(
-    row: Row, layout: Layout, found: Sequence[DocumentView], notes: Mapping[str, str], names: Sequence[str]
+def _render_documents(
+    row: Row,
+    layout: Layout,
+    documents: Sequence[DocumentView],
+    notes: Mapping[str, str],
+    names: Sequence[str],
 ) -> list[Markup]:
-    partners: dict[int, str] = {}
+    pair_labels: dict[int, str] = {}
     for media, text in row.pairs.tolist():
-        partners[media] = f"pair: the media of document {text}"
-        partners[text] = f"pair: the text of document {media}"
-    opened = {one.number for one in found if one.slices}
-    opened.update(islice((one.number for one in found if not one.slices), _MAX_OPEN_DOCUMENTS))
+        pair_labels[media] = f"pair: the media of document {text}"
+        pair_labels[text] = f"pair: the text of document {media}"
+    open_documents = {document.number for document in documents if document.slices}
+    stand_alone = (document.number for document in documents if not document.slices)
+    open_documents.update(islice(stand_alone, _MAX_OPEN_DOCUMENTS))
     return [
         tag(
             "details",
-            _summary(row, one, partners.get(one.number), names),
-            _content(row, layout, one, notes),
-            class_=dataset_class(one.dataset),
-            open="" if one.number in opened else None,
+            _render_summary(row, document, pair_labels.get(document.number), names),
+            _render_content(row, layout, document, notes),
+            class_=dataset_class(document.dataset),
+            open="" if document.number in open_documents else None,
         )
-        for one in found
+        for document in documents
     ]
 
 
-def _summary(row: Row, document: DocumentView, pair: str | None, names: Sequence[str]) -> Markup:
+def _render_summary(row: Row, document: DocumentView, pair_label: str | None, names: Sequence[str]) -> Markup:
     kind = format_count(len(document.slices), "slice") if document.slices else "stand-alone sample"
     chips = [chip(names[document.dataset], dataset_class(document.dataset)), chip(kind, "plain")]
-    if pair:
-        chips.append(chip(pair, "plain"))
-    if not document.valid:
-        chips.append(chip("unreadable: its places are out of attention and loss", "bad"))
+    if pair_label:
+        chips.append(chip(pair_label, "plain"))
+    if not document.is_valid:
+        chips.append(chip("unreadable: its positions are excluded from attention and loss", "bad"))
     keys = document.keys
-    named = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}" if keys else ""
-    places = f"places {document.start:,} to {document.stop - 1:,} ({document.stop - document.start:,})"
+    key_range = keys[0] if len(keys) == 1 else f"{keys[0]} … {keys[-1]}" if keys else ""
+    positions = f"positions {document.start:,} to {document.stop - 1:,} ({document.stop - document.start:,})"
     return tag(
         "summary",
         tag("b", f"Document {document.number}"),
         *chips,
-        tag("span", places, class_="places"),
-        tag("code", named, title="\n".join(keys)),
+        tag("span", positions, class_="places"),
+        tag("code", key_range, title="\n".join(keys)),
         position_strip(row, document.start, document.stop),
     )
 
 
-def _content(row: Row, layout: Layout, document: DocumentView, notes: Mapping[str, str]) -> Markup:
+def _render_content(row: Row, layout: Layout, document: DocumentView, notes: Mapping[str, str]) -> Markup:
     if document.slices:
         return join([render_timeline(row, layout, document, notes), render_run(document)])
-    own = [tag("p", notes[key], class_="note") for key in document.keys if key in notes]
-    return join([*own, render_sample(row, layout, document)])
+    sample_notes = [tag("p", notes[key], class_="note") for key in document.keys if key in notes]
+    return join([*sample_notes, render_sample(row, layout, document)])
 
 
-def _attention(row: Row, images: bool) -> Markup:
-    rule = "A place sees the earlier places of its own document"
-    rule += ", and all places of its own picture." if images else "."
-    return tag("section", tag("h2", "Who sees whom"), tag("p", rule), render_attention(row, images=images))
+def _render_attention_section(row: Row, bidirectional_images: bool) -> Markup:
+    rule = "A position attends to itself and to the earlier positions of its document"
+    rule += ", and to all positions of its image." if bidirectional_images else "."
+    mask = render_attention(row, bidirectional_images=bidirectional_images)
+    return tag("section", tag("h2", "Attention mask"), tag("p", rule), mask)

@@ -1,4 +1,4 @@
-"""Pieces in reading order: special tokens as chips, texts as they read, pictures and sound between them."""
+"""Renderers of spans in reading order: special tokens as chips, texts as text, images and audio between them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
 from mmpack.show.row_page.markup import Markup, chip, format_count, tag
 from mmpack.show.row_page.media import audio_element, image_element
-from mmpack.show.row_page.row_content import DocumentView, TokenSpan
+from mmpack.show.row_page.row_content import DocumentView, SpanView
 
-_PICTURE_WIDTH = 330
+_IMAGE_WIDTH = 330
 _MODALITY_NAMES = {
     Modality.TEXT: ("text token", "text tokens"),
     Modality.VISION: ("patch", "patches"),
@@ -18,42 +18,42 @@ _MODALITY_NAMES = {
 }
 
 
-def decode_text(row: Row, layout: Layout, span: TokenSpan) -> str:
-    """The text whose ids a piece holds."""
+def decode_text(row: Row, layout: Layout, span: SpanView) -> str:
+    """Decodes the token ids of a span to text."""
     return layout.tokenizer.decode(row.input_ids[span.start : span.stop])
 
 
 def render_sample(row: Row, layout: Layout, document: DocumentView) -> Markup:
-    """A stand-alone sample as a model reads it."""
-    return tag("div", *(_render_span(row, layout, piece) for piece in document.spans), class_="flow")
+    """Renders a stand-alone sample in the order of its tokens."""
+    return tag("div", *(_render_span(row, layout, span) for span in document.spans), class_="flow")
 
 
-def _render_span(row: Row, layout: Layout, span: TokenSpan) -> Markup:
+def _render_span(row: Row, layout: Layout, span: SpanView) -> Markup:
     if span.modality == Modality.TEXT:
         return tag("span", decode_text(row, layout, span), class_="text")
     if span.modality == Modality.AUDIO:
         return audio_element(row, layout, span)
     if span.image >= 0:
-        return image_element(row, span.image, _PICTURE_WIDTH)
-    return _chip(span)
+        return image_element(row, span.image, _IMAGE_WIDTH)
+    return _render_chip(span)
 
 
 def render_run(document: DocumentView) -> Markup:
-    """The places of a run: what opens it, its first slice piece by piece, how many more there are, what closes it."""
+    """Renders the order of the spans of a run: prefix, first slice, number of further slices, and suffix."""
     first, last = document.slices[0].spans, document.slices[-1].spans
-    before = [piece for piece in document.spans if piece.start < first[0].start]
-    after = [piece for piece in document.spans if piece.start >= last[-1].stop]
-    more = len(document.slices) - 1
-    between = [chip(f"… {format_count(more, 'more slice')} …", "more")] if more else []
-    chips = [*map(_chip, (*before, *first)), *between, *map(_chip, after)]
+    prefix = [span for span in document.spans if span.start < first[0].start]
+    suffix = [span for span in document.spans if span.start >= last[-1].stop]
+    num_more = len(document.slices) - 1
+    between = [chip(f"… {format_count(num_more, 'more slice')} …", "more")] if num_more else []
+    chips = [*map(_render_chip, (*prefix, *first)), *between, *map(_render_chip, suffix)]
     return tag("div", *chips, class_="flow order")
 
 
-def _chip(span: TokenSpan) -> Markup:
-    """A special token by its name, any other piece by how many places it has."""
+def _render_chip(span: SpanView) -> Markup:
+    """Renders a span as a chip: a special token by its name, any other span by its number of tokens."""
     if span.modality == Modality.SPECIAL:
         repeated = f" × {span.num_positions:,}" if span.num_positions > 1 else ""
-        return chip(span.name + repeated, title=f"place {span.start:,}")
-    where = f"places {span.start:,} to {span.stop - 1:,}"
-    what = format_count(span.num_positions, *_MODALITY_NAMES[span.modality])
-    return chip(what, f"m-{span.modality.name.lower()}", where)
+        return chip(span.name + repeated, title=f"position {span.start:,}")
+    title = f"positions {span.start:,} to {span.stop - 1:,}"
+    text = format_count(span.num_positions, *_MODALITY_NAMES[span.modality])
+    return chip(text, f"m-{span.modality.name.lower()}", title)

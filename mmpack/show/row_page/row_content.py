@@ -1,6 +1,6 @@
-"""What the places of a row hold, read back from the ids: pieces, and for runs of slices what each slice has.
+"""Decoder of the content of a row: its documents, their spans, and the slices of runs.
 
-Nothing is taken from anywhere but the row's own arrays, so what is shown is what a model is given.
+Only the arrays of the row are used, so the result is exactly the input of a model.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mmpack.rows.row import Row
 
 
 @dataclass(frozen=True, slots=True)
-class TokenSpan:
-    """Consecutive places of one kind.
+class SpanView:
+    """A span of consecutive positions with the same content type.
 
     Attributes:
-        start, stop: its places, [start, stop).
-        modality: of all of them.
-        name: of a special token; for any other piece, of the stream that the token before it names, or empty.
-        image: number of the picture in the row; -1 where it is none.
+        start, stop: positions of the span, [start, stop).
+        modality: modality of all positions.
+        name: name of the special token; for any other span, the stream that the preceding token names, or empty.
+        image: index of the image in the row; -1 for a span that is not an image.
     """
 
     start: int
@@ -35,37 +35,37 @@ class TokenSpan:
 
     @property
     def num_positions(self) -> int:
-        """How many."""
+        """The number of positions."""
         return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
 class SliceView:
-    """One time-slice of a document.
+    """A slice of a document.
 
     Attributes:
-        t_ns: its tick, on its recording's clock.
-        key: of its sample; empty if the row does not say.
-        pieces: what it holds, its time token first.
+        t_ns: tick of the slice, on the clock of its recording.
+        key: key of the sample; empty if the row has no key for it.
+        spans: spans of the slice, the time token first.
     """
 
     t_ns: int
     key: str
-    spans: tuple[TokenSpan, ...]
+    spans: tuple[SpanView, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentView:
-    """One document of a row.
+    """A document of a row.
 
     Attributes:
-        number: in the row.
-        start, stop: its places, [start, stop).
-        dataset: number of its data set in the plan.
-        keys: of its samples.
-        valid: False for the places of an unreadable sample.
-        pieces: all that it holds, in order.
-        slices: of a run; empty for a stand-alone sample.
+        number: index of the document in the row.
+        start, stop: positions of the document, [start, stop).
+        dataset: index of the data set in the plan.
+        keys: keys of the samples.
+        is_valid: False for the positions of an unreadable sample.
+        spans: all spans in order.
+        slices: slices of a run; empty for a stand-alone sample.
     """
 
     number: int
@@ -73,17 +73,17 @@ class DocumentView:
     stop: int
     dataset: int
     keys: tuple[str, ...]
-    valid: bool
-    spans: tuple[TokenSpan, ...]
+    is_valid: bool
+    spans: tuple[SpanView, ...]
     slices: tuple[SliceView, ...]
 
 
 def read_documents(row: Row, layout: Layout) -> Iterator[DocumentView]:
-    """The documents of a row, in order."""
+    """Yields the documents of a row, in order."""
     streams = {*layout.config.cameras, *(stream.name for stream in layout.config.numeric)}
     ends = row.cu_seqlens.tolist()
     for number, (start, stop) in enumerate(pairwise(ends)):
-        pieces = tuple(_read_spans(row, layout, streams, start, stop))
+        spans = tuple(_read_spans(row, layout, streams, start, stop))
         keys = row.keys[number]
         yield DocumentView(
             number,
@@ -92,53 +92,53 @@ def read_documents(row: Row, layout: Layout) -> Iterator[DocumentView]:
             int(row.datasets[number]),
             keys,
             bool(row.document_valid[number]),
-            pieces,
-            tuple(_slices(row, pieces, keys)),
+            spans,
+            tuple(_group_slices(row, spans, keys)),
         )
 
 
-def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[TokenSpan]:
+def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[SpanView]:
     modality = row.modality[start:stop]
     image = np.full(stop - start, -1)
-    for number in np.flatnonzero((row.image_spans[:, 0] >= start) & (row.image_spans[:, 1] <= stop)).tolist():
-        first, last = row.image_spans[number] - start
-        image[first:last] = number
+    for index in np.flatnonzero((row.image_spans[:, 0] >= start) & (row.image_spans[:, 1] <= stop)).tolist():
+        first, last = row.image_spans[index] - start
+        image[first:last] = index
     ids = row.input_ids[start:stop]
-    # A special token is a piece of its own, repeated ones are one, and two pictures side by side are two.
+    # Equal consecutive special tokens form one span, different ones do not, and every image is a span of its own.
     begins = np.ones(stop - start, np.bool_)
     begins[1:] = (modality[1:] != modality[:-1]) | (image[1:] != image[:-1])
     begins[1:] |= (modality[1:] == Modality.SPECIAL) & (ids[1:] != ids[:-1])
     edges = [*np.flatnonzero(begins).tolist(), stop - start]
     stream = ""
     for first, last in pairwise(edges):
-        kind = Modality(int(modality[first]))
-        if kind == Modality.SPECIAL:
+        span_modality = Modality(int(modality[first]))
+        if span_modality == Modality.SPECIAL:
             name = layout.vocabulary.name(int(ids[first]))
-            bare = name.removeprefix("<|").removesuffix("|>")
-            stream = bare if bare in streams else ""
-        yield TokenSpan(
+            stream_name = name.removeprefix("<|").removesuffix("|>")
+            stream = stream_name if stream_name in streams else ""
+        yield SpanView(
             start + first,
             start + last,
-            kind,
-            name if kind == Modality.SPECIAL else stream,
+            span_modality,
+            name if span_modality == Modality.SPECIAL else stream,
             int(image[first]),
         )
 
 
-def _slices(row: Row, spans: tuple[TokenSpan, ...], keys: tuple[str, ...]) -> Iterator[SliceView]:
-    found: dict[int, list[TokenSpan]] = {}
-    for piece in spans:
-        number = int(row.slice_ids[piece.start])
-        if number >= 0:
-            found.setdefault(number, []).append(piece)
-    for order, (number, own) in enumerate(found.items()):
-        yield SliceView(int(row.t_ns[number]), keys[order] if order < len(keys) else "", tuple(own))
+def _group_slices(row: Row, spans: tuple[SpanView, ...], keys: tuple[str, ...]) -> Iterator[SliceView]:
+    spans_by_slice: dict[int, list[SpanView]] = {}
+    for span in spans:
+        slice_id = int(row.slice_ids[span.start])
+        if slice_id >= 0:
+            spans_by_slice.setdefault(slice_id, []).append(span)
+    for order, (slice_id, slice_spans) in enumerate(spans_by_slice.items()):
+        yield SliceView(int(row.t_ns[slice_id]), keys[order] if order < len(keys) else "", tuple(slice_spans))
 
 
-def numeric_values(row: Row, layout: Layout, span: TokenSpan) -> NDArray[np.float64]:
-    """The rows of numbers that a piece of a numeric stream holds, float64 (rows, width); NaN where there is none.
+def numeric_values(row: Row, layout: Layout, span: SpanView) -> NDArray[np.float64]:
+    """Returns the rows of values in a span of a numeric stream, float64 (rows, width); NaN for a missing value.
 
-    Continuous ones are normalised as the row has them; of discrete ones it is the middles of their bins.
+    Continuous values are normalised, as in the row. Discrete values are the centres of their bins.
     """
     stream = next(stream for stream in layout.config.numeric if stream.name == span.name)
     if stream.mode == "discrete":
@@ -147,5 +147,5 @@ def numeric_values(row: Row, layout: Layout, span: TokenSpan) -> NDArray[np.floa
     is_action = span.modality == Modality.ACTION
     index = row.action_index if is_action else row.value_index
     values, mask = (row.actions, row.action_mask) if is_action else (row.values, row.value_mask)
-    own = slice(*np.searchsorted(index, (span.start, span.stop)))
-    return np.where(mask[own], values[own], np.nan).astype(np.float64)[:, : stream.width]
+    selection = slice(*np.searchsorted(index, (span.start, span.stop)))
+    return np.where(mask[selection], values[selection], np.nan).astype(np.float64)[:, : stream.width]

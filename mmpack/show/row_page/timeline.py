@@ -1,4 +1,4 @@
-"""A run of slices as a timeline: a column for each slice, a line for each camera, sound, stream and text."""
+"""Renderer of a run as a timeline: one column per slice, one line per camera, audio, numeric stream and text."""
 
 from __future__ import annotations
 
@@ -9,133 +9,139 @@ import numpy as np
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
 from mmpack.show.row_page.markup import Markup, tag
-from mmpack.show.row_page.media import audio_element, image_element, sparkline, value_range
+from mmpack.show.row_page.media import audio_element, format_value_range, image_element, sparkline
 from mmpack.show.row_page.reading_order import decode_text
-from mmpack.show.row_page.row_content import DocumentView, SliceView, TokenSpan, numeric_values
+from mmpack.show.row_page.row_content import DocumentView, SliceView, SpanView, numeric_values
 
 _MAX_WIDTH = 1190
-_MAX_COLUMN, _MIN_COLUMN, _EMPTY_COLUMN = 280, 104, 22
-# A label of the time needs this many pixels.
-_LABEL = 84
+_MAX_COLUMN, _MIN_MEDIA_COLUMN, _MIN_COLUMN = 280, 104, 22
+# A time label needs this many pixels.
+_LABEL_WIDTH = 84
 
 
 def render_timeline(row: Row, layout: Layout, document: DocumentView, notes: Mapping[str, str]) -> Markup:
-    """The slices of a document side by side.
+    """Renders the slices of a document next to each other.
 
     Args:
-        row: what is shown.
-        layout: of its ids.
-        document: a run of slices.
-        notes: what is known of a sample, by its key; shown with its slice.
+        row: row that contains the document.
+        layout: token layout of the row.
+        document: document of a run.
+        notes: note of a sample, by its key; it appears at the slice.
     """
     slices = document.slices
     has_media = any(
-        piece.modality in (Modality.VISION, Modality.AUDIO) for each in slices for piece in each.spans
+        span.modality in (Modality.VISION, Modality.AUDIO) for slice_ in slices for span in slice_.spans
     )
     width = (
-        max(_MIN_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
+        max(_MIN_MEDIA_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
         if has_media
-        else max(_EMPTY_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
+        else max(_MIN_COLUMN, min(_MAX_COLUMN, _MAX_WIDTH // len(slices)))
     )
     cells = [
-        *_times(slices, width, notes),
-        *_cameras(row, layout, slices, width),
-        *_audio_lane(row, layout, slices),
-        *_numeric_lane(row, layout, slices),
-        *_texts(row, layout, slices, width),
+        *_render_times(slices, width, notes),
+        *_render_cameras(row, layout, slices, width),
+        *_render_audio(row, layout, slices),
+        *_render_numeric(row, layout, slices),
+        *_render_texts(row, layout, slices, width),
     ]
     columns = f"grid-template-columns: var(--names) repeat({len(slices)}, {width}px)"
     return tag("div", tag("div", *cells, class_="timeline", style=columns), class_="scroll")
 
 
-def _times(slices: Sequence[SliceView], width: int, notes: Mapping[str, str]) -> Iterator[Markup]:
-    step = -(-_LABEL // width)
-    yield _name("time", "since the document's start" + ("; on its clock" if step == 1 else ""))
-    relative_ns = [one.t_ns - slices[0].t_ns for one in slices]
+def _render_times(slices: Sequence[SliceView], width: int, notes: Mapping[str, str]) -> Iterator[Markup]:
+    step = -(-_LABEL_WIDTH // width)
+    yield _render_name(
+        "time", "since the start of the document" + ("; tick on the recording clock" if step == 1 else "")
+    )
+    relative_ns = [slice_.t_ns - slices[0].t_ns for slice_ in slices]
     digits = 1 if all(ns % 10**8 == 0 for ns in relative_ns) else 3
-    for number in range(0, len(slices), step):
-        one = slices[number]
-        lines = [tag("b", f"+{relative_ns[number] / 1e9:.{digits}f} s")]
+    for index in range(0, len(slices), step):
+        slice_ = slices[index]
+        lines = [tag("b", f"+{relative_ns[index] / 1e9:.{digits}f} s")]
         if step == 1:
-            lines.append(tag("span", f"{one.t_ns:,} ns".replace(",", "\u202f"), class_="absolute"))
-            lines += [tag("span", notes[one.key], class_="note")] if one.key in notes else []
-        span = min(step, len(slices) - number)
-        about = (
-            one.key,
-            f"{one.t_ns} ns on its recording's clock",
-            one.spans[0].name,
-            notes.get(one.key, ""),
+            lines.append(tag("span", f"{slice_.t_ns:,} ns".replace(",", "\u202f"), class_="absolute"))
+            lines += [tag("span", notes[slice_.key], class_="note")] if slice_.key in notes else []
+        column_span = min(step, len(slices) - index)
+        details = (
+            slice_.key,
+            f"{slice_.t_ns} ns on the clock of its recording",
+            slice_.spans[0].name,
+            notes.get(slice_.key, ""),
         )
-        title = "\n".join(filter(None, about))
-        yield tag("div", *lines, class_="cell time", style=f"grid-column: span {span}", title=title)
+        title = "\n".join(filter(None, details))
+        yield tag("div", *lines, class_="cell time", style=f"grid-column: span {column_span}", title=title)
 
 
-def _cameras(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
-    held = [_by_stream(each, Modality.VISION) for each in slices]
+def _render_cameras(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
+    streams_by_slice = [_group_by_stream(slice_, Modality.VISION) for slice_ in slices]
     for camera in layout.config.cameras:
-        if not any(camera in streams for streams in held):
+        if not any(camera in streams for streams in streams_by_slice):
             continue
-        yield _name(camera, _grids(row, [piece for streams in held for piece in streams.get(camera, ())]))
-        for streams in held:
-            # Twice the width, for screens of two pixels a point. A tubelet shows all of its frames.
-            frames = [image_element(row, piece.image, 2 * width) for piece in streams.get(camera, ())]
+        camera_spans = [span for streams in streams_by_slice for span in streams.get(camera, ())]
+        yield _render_name(camera, _format_grids(row, camera_spans))
+        for streams in streams_by_slice:
+            # Images have twice the width, for screens with two pixels per point. A tubelet shows all of its frames.
+            frames = [image_element(row, span.image, 2 * width) for span in streams.get(camera, ())]
             yield tag("div", *(frames or [tag("span", "absent", class_="missing")]), class_="cell camera")
 
 
-def _grids(row: Row, spans: Sequence[TokenSpan]) -> str:
-    grids = {tuple(row.image_grids[piece.image].tolist()) for piece in spans}
+def _format_grids(row: Row, spans: Sequence[SpanView]) -> str:
+    grids = {tuple(row.image_grids[span.image].tolist()) for span in spans}
     return ", ".join(f"{rows} × {cols} patches" for rows, cols in sorted(grids))
 
 
-def _audio_lane(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
-    held = [[piece for piece in each.spans if piece.modality == Modality.AUDIO] for each in slices]
-    for lane in range(max(map(len, held))):
-        counts = {pieces[lane].num_positions for pieces in held if lane < len(pieces)}
-        yield _name("sound", f"{'–'.join(str(n) for n in sorted({min(counts), max(counts)}))} codes")
-        for pieces in held:
+def _render_audio(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
+    spans_by_slice = [[span for span in slice_.spans if span.modality == Modality.AUDIO] for slice_ in slices]
+    for lane in range(max(map(len, spans_by_slice))):
+        counts = {spans[lane].num_positions for spans in spans_by_slice if lane < len(spans)}
+        yield _render_name("audio", f"{'–'.join(str(n) for n in sorted({min(counts), max(counts)}))} codes")
+        for spans in spans_by_slice:
             yield tag(
                 "div",
-                *(audio_element(row, layout, piece) for piece in pieces[lane : lane + 1]),
+                *(audio_element(row, layout, span) for span in spans[lane : lane + 1]),
                 class_="cell",
             )
 
 
-def _numeric_lane(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
+def _render_numeric(row: Row, layout: Layout, slices: Sequence[SliceView]) -> Iterator[Markup]:
     for stream in layout.config.numeric:
         modality = Modality.ACTION if stream.role == "action" else Modality.NUMERIC
-        held = [_by_stream(each, modality).get(stream.name, ()) for each in slices]
-        if not any(held):
+        spans_by_slice = [_group_by_stream(slice_, modality).get(stream.name, ()) for slice_ in slices]
+        if not any(spans_by_slice):
             continue
         columns = [
             np.concatenate(
-                [np.empty((0, stream.width)), *(numeric_values(row, layout, piece) for piece in pieces)]
+                [np.empty((0, stream.width)), *(numeric_values(row, layout, span) for span in spans)]
             )
-            for pieces in held
+            for spans in spans_by_slice
         ]
         rows = {len(column) for column in columns if len(column)}
-        each = "–".join(str(number) for number in sorted({min(rows), max(rows)}))
-        yield _name(stream.name, f"{stream.role}, {each} × {stream.width}", value_range(columns))
+        row_range = "–".join(str(count) for count in sorted({min(rows), max(rows)}))
+        yield _render_name(
+            stream.name, f"{stream.role}, {row_range} × {stream.width}", format_value_range(columns)
+        )
         line = sparkline(columns, f"m-{modality.name.lower()}", title=stream.name)
         yield tag("div", line, class_="cell", style="grid-column: 2 / -1")
 
 
-def _texts(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
-    held = [[piece for piece in each.spans if piece.modality == Modality.TEXT] for each in slices]
-    if not any(held):
+def _render_texts(row: Row, layout: Layout, slices: Sequence[SliceView], width: int) -> Iterator[Markup]:
+    spans_by_slice = [[span for span in slice_.spans if span.modality == Modality.TEXT] for slice_ in slices]
+    if not any(spans_by_slice):
         return
-    yield _name("text")
-    for pieces in held:
-        words = [tag("p", decode_text(row, layout, piece)) for piece in pieces]
-        yield tag("div", *words, class_="cell words" if width >= _MIN_COLUMN else "cell words narrow")
+    yield _render_name("text")
+    for spans in spans_by_slice:
+        texts = [tag("p", decode_text(row, layout, span)) for span in spans]
+        yield tag("div", *texts, class_="cell words" if width >= _MIN_MEDIA_COLUMN else "cell words narrow")
 
 
-def _by_stream(one: SliceView, modality: Modality) -> dict[str, list[TokenSpan]]:
-    found: dict[str, list[TokenSpan]] = {}
-    for piece in one.spans:
-        if piece.modality == modality:
-            found.setdefault(piece.name, []).append(piece)
-    return found
+def _group_by_stream(slice_: SliceView, modality: Modality) -> dict[str, list[SpanView]]:
+    """Groups the spans of one modality in a slice by the name of their stream."""
+    spans_by_stream: dict[str, list[SpanView]] = {}
+    for span in slice_.spans:
+        if span.modality == modality:
+            spans_by_stream.setdefault(span.name, []).append(span)
+    return spans_by_stream
 
 
-def _name(name: str, *about: str) -> Markup:
-    return tag("div", tag("b", name), *(tag("span", words) for words in about), class_="name")
+def _render_name(name: str, *details: str) -> Markup:
+    return tag("div", tag("b", name), *(tag("span", detail) for detail in details), class_="name")
