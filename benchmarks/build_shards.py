@@ -40,14 +40,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.build_inputs import Clip, clips, jpeg_files, jpeg_recording
+from benchmarks.support.build_inputs import Clip, list_jpeg_files, make_clips, make_jpeg_recording
 from benchmarks.support.measure import (
     ROOT,
-    machine,
+    describe_machine,
     measure_interleaved,
+    measure_peak_bytes,
     median_ratio,
-    own_peak_bytes,
-    peak_bytes,
+    read_own_peak_bytes,
 )
 from mmpack.ingest.build import build_shards as build
 from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig
@@ -141,13 +141,13 @@ def run_build(recording: Path, out: Path) -> int:
 
 def measure_jpeg(folder: Path, slices: int, repetitions: int) -> list[dict[str, Any]]:
     """Pass-through against both tar floors."""
-    out, rows = folder.parent / "out", jpeg_files(folder)
+    out, rows = folder.parent / "out", list_jpeg_files(folder)
     jobs: dict[str, Callable[[], None]] = {
         "tarfile": lambda: tar_floor(rows, out, hashing=False),
         "tarfile + sha256": lambda: tar_floor(rows, out, hashing=True),
         "mmpack": lambda: _expect(run_build(folder, out), slices),
     }
-    times = measure_interleaved(jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out))
+    times = measure_interleaved(jobs, repetitions=repetitions, clean_up=lambda: shutil.rmtree(out))
     return [_line("JPEG pass-through", "slices", slices, floor, times) for floor in jobs if floor != "mmpack"]
 
 
@@ -160,9 +160,9 @@ def measure_clip(clip: Clip, repetitions: int) -> dict[str, Any]:
         "mmpack": lambda: _expect(run_build(clip.folder, out), frames),
     }
     times = measure_interleaved(
-        jobs, repetitions=repetitions, between=lambda: shutil.rmtree(out, ignore_errors=True)
+        jobs, repetitions=repetitions, clean_up=lambda: shutil.rmtree(out, ignore_errors=True)
     )
-    return _line(f"video, {clip.what}", "frames", frames, "decode + encode", times)
+    return _line(f"video, {clip.description}", "frames", frames, "decode + encode", times)
 
 
 def measure_memory(what: str, short: Path, long: Path, out: Path) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def measure_memory(what: str, short: Path, long: Path, out: Path) -> dict[str, A
     found: dict[str, Any] = {"job": what}
     for name, folder in (("short", short), ("long", long)):
         command = ["-m", "benchmarks.build_shards", "--peak-of", str(folder), str(out)]
-        found[f"{name}_peak_bytes"] = peak_bytes(command)
+        found[f"{name}_peak_bytes"] = measure_peak_bytes(command)
         found[f"{name}_slices"] = json.loads((out / "manifest.json").read_bytes())["samples"]
         found[f"{name}_output_bytes"] = sum(path.stat().st_size for path in (out / "shards").iterdir())
         shutil.rmtree(out)
@@ -220,9 +220,9 @@ def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
     """All of it; `folder` is for inputs and outputs."""
     say = Console(stderr=True).print
     say("making the inputs")
-    origin = jpeg_recording(folder / "six", slices)
-    jpeg_recording(folder / "six_short", slices // 10)
-    films = clips(folder)
+    origin = make_jpeg_recording(folder / "six", slices)
+    make_jpeg_recording(folder / "six_short", slices // 10)
+    films = make_clips(folder)
     for name, seconds in (("drive", 600), ("drive_short", 60)):
         make_recording(folder / name, seconds=seconds, size=(48, 64), faults=False)
     say("JPEG pass-through")
@@ -236,12 +236,12 @@ def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
         measure_memory("drive: 6 mp4, sound, numbers, text", folder / "drive_short", folder / "drive", out),
     ]
     split = [measure_split("JPEG, six cameras", folder / "six", out)]
-    split += [measure_split(clip.what, clip.folder, out) for clip in films]
+    split += [measure_split(clip.description, clip.folder, out) for clip in films]
     return {
         "benchmark": "build_shards",
         "date": datetime.date.today().isoformat(),
         "command": "python -m benchmarks.build_shards",
-        "machine": machine(),
+        "machine": describe_machine(),
         "pictures": origin,
         "repetitions": repetitions,
         "throughput": lines,
@@ -297,7 +297,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         run_build(Path(arguments.peak_of[0]), Path(arguments.peak_of[1]))
-        sys.stdout.write(f"{own_peak_bytes()}\n")
+        sys.stdout.write(f"{read_own_peak_bytes()}\n")
         return
     with tempfile.TemporaryDirectory(prefix="mmpack-bench-") as folder:
         found = measure(arguments.slices, arguments.repetitions, Path(folder))

@@ -36,8 +36,8 @@ from rich.table import Table
 from torch.nn.attention.flex_attention import create_block_mask
 
 from benchmarks.support.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
-from benchmarks.support.measure import ROOT, machine
-from benchmarks.support.torchtitan_llama import llama3_step  # first: makes torchtitan importable
+from benchmarks.support.measure import ROOT, describe_machine
+from benchmarks.support.torchtitan_llama import make_llama3_step  # first: makes torchtitan importable
 from mmpack.masks import build_block_mask
 from mmpack.plan.planned import PlannedRow
 from mmpack.rows.row import IGNORE_INDEX, Row
@@ -96,7 +96,7 @@ class CaseResult:
 
 def list_cases(sizes: Sizes) -> list[TrainerCase]:
     """All cases, what matters most first."""
-    short, long = sizes.lengths
+    short, long = sizes.seq_lens
     return [
         TrainerCase("dense", sizes.dense, short),
         TrainerCase("dense", sizes.dense, long),
@@ -189,7 +189,7 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
             # Its own weights are not needed, and would be counted.
             del trainer.optimizer, trainer.model
             _free(device)
-            step: Callable[[MicroBatch], float] = llama3_step(
+            step: Callable[[MicroBatch], float] = make_llama3_step(
                 trainer.config, trainer.batches.widths.vocabulary, case.seq_len, trainer.world
             )
         else:
@@ -197,7 +197,7 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
         if device.is_gpu:
             torch.cuda.reset_peak_memory_stats()
         seconds, losses, works = [], [], []
-        for number in range(sizes.warm + sizes.steps):
+        for number in range(sizes.warm_up_steps + sizes.steps):
             batch, work = made[number % len(made)]
             begun = perf_counter()
             losses.append(step(batch))
@@ -206,8 +206,8 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
             works.append(work)
         counts = parameters_of(trainer.config.model, trainer.stream.plan.layout)
         rates: Rates = rates_of(
-            Work.sum(works[sizes.warm :]),
-            wall_s=sum(seconds[sizes.warm :]),
+            Work.sum(works[sizes.warm_up_steps :]),
+            wall_s=sum(seconds[sizes.warm_up_steps :]),
             devices=1,
             # Products in float8 are a part of the work: their share of its peak would say little.
             peak_flops=None if case.fp8 else peak_flops(device),
@@ -224,7 +224,7 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
             rates.fill,
             rates.useful_mfu,
             rates.slot_mfu,
-            1e3 * statistics.median(seconds[sizes.warm :]),
+            1e3 * statistics.median(seconds[sizes.warm_up_steps :]),
             seconds[0],
             torch.cuda.max_memory_allocated() if device.is_gpu else None,
             losses,
@@ -257,7 +257,7 @@ def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> C
 def measure_masks(folder: Path, sizes: Sizes, device: Device) -> list[dict[str, Any]]:
     """Wall time of the mask of a batch on its device, by each way to make it; the same rows."""
     found = []
-    for seq_len in sizes.lengths:
+    for seq_len in sizes.seq_lens:
         case = TrainerCase("masks", TINY.dense, seq_len)
         rows = sizes.tokens // seq_len
         trainer = Trainer(config_of(folder, case, rows, on_gpu=False))
@@ -414,7 +414,7 @@ def write(lines: Sequence[CaseResult], masks: Sequence[dict[str, Any]], device: 
         "card": device.name,
         "peak_bf16_flops": peak_flops(device),
         "bf16_states": bf16_states_work(),
-        "machine": {**machine(), "torch": torch.__version__, "torchtitan": version("torchtitan")},
+        "machine": {**describe_machine(), "torch": torch.__version__, "torchtitan": version("torchtitan")},
         "cases": [asdict(line) for line in lines],
         "masks_ms": list(masks),
     }

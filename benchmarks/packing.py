@@ -31,8 +31,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.measure import machine, measure_interleaved, median_ratio
-from benchmarks.support.packing_inputs import lognormal, long_texts, mixes, multimodal_chains, real
+from benchmarks.support.measure import describe_machine, measure_interleaved, median_ratio
+from benchmarks.support.packing_inputs import (
+    lognormal,
+    long_texts,
+    mixes,
+    multimodal_runs,
+    python_text_lengths,
+)
 from mmpack.packing import balance_rows, pack, pack_runs, pack_stream, row_costs
 
 RESULTS = Path(__file__).resolve().parent / "results" / "packing.json"
@@ -195,7 +201,7 @@ def speed() -> list[dict[str, Any]]:
 def fills(n: int = 100_000) -> list[dict[str, Any]]:
     """Fill of every mix by every packer."""
     done = []
-    for name, (lengths, capacity) in {**mixes(n), **real()}.items():
+    for name, (lengths, capacity) in {**mixes(n), **python_text_lengths()}.items():
         tokens, items = int(lengths.sum()), lengths.tolist()
         ours = pack(lengths, capacity)
 
@@ -210,7 +216,7 @@ def fills(n: int = 100_000) -> list[dict[str, Any]]:
             "pack_stream 64": share(sum(1 for _ in pack_stream(items, capacity, pool=64, length=int))),
         }
         if name == "mm8k":
-            cut = pack_runs(*multimodal_chains(n, capacity), capacity)
+            cut = pack_runs(*multimodal_runs(n, capacity), capacity)
             fill["cut_chains"] = cut.packing.fill
         for peer, job in peers().items():
             if lengths.size <= LARGEST[peer]:
@@ -230,7 +236,7 @@ def fills(n: int = 100_000) -> list[dict[str, Any]]:
 
 def others(n: int = 100_000) -> dict[str, Any]:
     """What the stream and the chains cost, and how many cuts are made."""
-    slices, offsets = multimodal_chains(n, 8192)
+    slices, offsets = multimodal_runs(n, 8192)
     items = lognormal(1_000_000)[0].tolist()
     done: dict[str, Any] = {
         "stream_1e6_cpu_s": seconds(lambda: list(pack_stream(items, 4096, length=int)), 3)
@@ -327,7 +333,7 @@ def _version(name: str) -> str:
 def main() -> None:
     """Measure, print, write."""
     results = {
-        "machine": machine()
+        "machine": describe_machine()
         | {name: _version(name) for name in ("numba", "trl", "lightbinpack", "binpacking")},
         "speed": speed(),
         "fills": fills(),

@@ -36,7 +36,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.measure import ROOT, machine
+from benchmarks.support.measure import ROOT, describe_machine
 from benchmarks.support.process_tree import resident_bytes
 from benchmarks.support.stream_inputs import BenchmarkSamples, write_samples
 from benchmarks.support.stream_peers import LOADERS, Loader
@@ -267,7 +267,7 @@ def measure(
         "benchmark": "stream",
         "date": datetime.date.today().isoformat(),
         "command": "python -m benchmarks.stream",
-        "machine": machine(),
+        "machine": describe_machine(),
         "versions": bench.versions([LOADERS[name].package for name in names if LOADERS[name].package]),
         "samples": {
             kind: {"count": counts[kind], "origin": samples.origin} for kind, samples in sets.items()

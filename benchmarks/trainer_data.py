@@ -1,12 +1,11 @@
-"""What data costs a training step, and what packing saves it, on a CPU model.
+"""Benchmark of data in training steps: the time spent waiting for rows, and the time saved by packing, on a CPU model.
 
     python -m benchmarks.trainer_data [--quick]
 
-1. The share of a step spent waiting for rows: steps of the trainer, reading rows made when they are asked for, or made
-   ahead in threads or in a process.
-2. Packed against padded: the same documents several to a row, or one to a row that pads fill up, to the row's full length
-   and to the longest of eight documents. Forward and backward passes, no optimizer, rows made beforehand, in CPU time.
-   The attention goes by documents, so pads cost everything but attention: with a dense mask they would cost more.
+1. The share of a training step spent waiting for rows that are read on request, or prefetched in threads or in a process.
+2. Packed and padded rows: the same documents packed, or one document per row with padding, to the full row length or to the
+   longest of eight documents. Forward and backward passes without optimizer, on rows in memory, in CPU time. Attention is
+   computed per document, so padding has all costs except attention; with a dense mask it would cost more.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.support.measure import ROOT, machine
+from benchmarks.support.measure import ROOT, describe_machine
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.plan.planned import PlannedRow
 from mmpack.rows.row import Row
@@ -43,10 +42,10 @@ from tools.make_recording import make_recording
 RESULT = ROOT / "benchmarks" / "results" / "trainer_data.json"
 SEQ_LEN, ROWS_A_STEP, GROUP = 1024, 2, 8
 READERS: tuple[tuple[str, dict[str, int]], ...] = (
-    ("when asked for", {"workers": 0, "threads": 0}),
-    ("ahead, 1 thread", {"workers": 0, "threads": 1}),
-    ("ahead, 2 threads", {"workers": 0, "threads": 2}),
-    ("ahead, 1 process", {"workers": 1, "threads": 1}),
+    ("on request", {"workers": 0, "threads": 0}),
+    ("prefetch, 1 thread", {"workers": 0, "threads": 1}),
+    ("prefetch, 2 threads", {"workers": 0, "threads": 2}),
+    ("prefetch, 1 process", {"workers": 1, "threads": 1}),
 )
 _LAYOUT = {
     "vision": {"patch_size": 8, "merge": 2, "max_tokens": 24},
@@ -55,16 +54,16 @@ _LAYOUT = {
 
 
 def make_plan(folder: Path) -> Path:
-    """Shards of two drives and 600 texts of uneven length, and a plan over them."""
-    for number in range(2):
-        make_recording(folder / f"drive-{number}", seed=number, seconds=6.0, size=(96, 128), faults=False)
+    """Builds shards of two drives and 600 texts of uneven length; writes a plan over them and returns its path."""
+    for index in range(2):
+        make_recording(folder / f"drive-{index}", seed=index, seconds=6.0, size=(96, 128), faults=False)
     random = np.random.default_rng(11)
     lengths = np.clip(np.rint(random.lognormal(4, 1, 600)), 4, 900).astype(int)
     texts = [json.dumps({"text": "the car turns left " * (length // 4)}) for length in lengths.tolist()]
     (folder / "texts.jsonl").write_text("\n".join(texts) + "\n")
     config = parse_settings(
         {
-            "recordings": [str(folder / f"drive-{number}") for number in range(2)],
+            "recordings": [str(folder / f"drive-{index}") for index in range(2)],
             "samples": [{"name": "texts", "kind": "text", "path": str(folder / "texts.jsonl")}],
             "sync": {"streams": {"imu": {"policy": "window"}}},
             "layout": _LAYOUT,
@@ -72,9 +71,9 @@ def make_plan(folder: Path) -> Path:
         BuildConfig,
         where="build.toml",
     )
-    outcome = build_shards(config, str(folder / "shards"), workers=0)
-    if outcome.manifest is None:
-        raise RuntimeError(f"the build failed: {outcome.failures}")
+    result = build_shards(config, str(folder / "shards"), workers=0)
+    if result.manifest is None:
+        raise RuntimeError(f"the build failed: {result.failures}")
     plan = folder / "plan.toml"
     plan.write_text(
         f"max_seq_len = {SEQ_LEN}\nglobal_batch = {ROWS_A_STEP}\nwindow_steps = 16\n"
@@ -84,8 +83,8 @@ def make_plan(folder: Path) -> Path:
     return plan
 
 
-def config_of(plan: Path, steps: int) -> TrainConfig:
-    """A dense float32 model of two layers of 64."""
+def make_config(plan: Path, steps: int) -> TrainConfig:
+    """Returns a recipe for a dense float32 model with two layers of width 64."""
     return parse_settings(
         {
             "out": str(plan.parent / "run"),
@@ -104,14 +103,14 @@ def config_of(plan: Path, steps: int) -> TrainConfig:
 
 
 def measure_waiting(config: TrainConfig, steps: int) -> list[dict[str, Any]]:
-    """Waiting and wall time of each way to read; the first step, which starts reading, is not counted."""
-    found = []
+    """Measures waiting time and wall time with each reader setting; excludes the first step, which starts the readers."""
+    lines = []
     for name, reader in READERS:
         trainer = Trainer(replace(config, data=replace(config.data, **reader)))
-        done = [trainer.step() for _ in range(steps + 1)][1:]
+        results = [trainer.step() for _ in range(steps + 1)][1:]
         trainer.close()
         seconds, waited = sum(step.seconds for step in done), sum(step.waited for step in done)
-        found.append(
+        lines.append(
             {
                 "rows": name,
                 **reader,
@@ -122,37 +121,39 @@ def measure_waiting(config: TrainConfig, steps: int) -> list[dict[str, Any]]:
                 "tokens_per_s": sum(step.tokens for step in done) / seconds,
             }
         )
-    return found
+    return lines
 
 
-def rows_of(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
-    """The documents of the plan's first rows in batches: packed, and one to a row."""
+def assemble_rows(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
+    """Assembles the documents of the first `count` rows of the plan in batches: packed, and one document per row."""
     plan = trainer.stream.plan
     planned = [plan.row(number) for number in range(count)]
-    single = [PlannedRow(number, (each,)) for number, row in enumerate(planned) for each in row.documents]
+    single = [
+        PlannedRow(number, (document,)) for number, row in enumerate(planned) for document in row.documents
+    ]
     spec = RowPipelineSpec.from_plan(plan, trainer.stream.reader)
-    making = spec()
-    packed = [making(row)[0] for row in planned]
-    full = [making(row)[0] for row in single]
-    making.close()
+    pipeline = spec()
+    packed = [pipeline(row)[0] for row in planned]
+    padded = [pipeline(row)[0] for row in single]
+    pipeline.close()
     grouped = []
     for start in range(0, len(single), GROUP):
         group = single[start : start + GROUP]
-        longest = max(int(row.cu_seqlens[-1]) for row in full[start : start + GROUP])
-        shorter = RowPipelineSpec(
-            spec.urls, spec.statistics, spec.layout, spec.rows, spec.reader, max_seq_len=longest
+        max_length = max(int(row.cu_seqlens[-1]) for row in padded[start : start + GROUP])
+        short_pipeline = RowPipelineSpec(
+            spec.urls, spec.statistics, spec.layout, spec.rows, spec.reader, max_seq_len=max_length
         )()
-        grouped.append([shorter(row)[0] for row in group])
-        shorter.close()
+        grouped.append([short_pipeline(row)[0] for row in group])
+        short_pipeline.close()
     return {
         "packed": [[row] for row in packed],
         f"padded to the longest of {GROUP}": grouped,
-        f"padded to {SEQ_LEN:,}": [[row] for row in full],
+        f"padded to {SEQ_LEN:,}": [[row] for row in padded],
     }
 
 
-def pass_s(trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
-    """CPU time of forward and backward passes over all batches."""
+def measure_pass_s(trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
+    """Measures the CPU time of forward and backward passes over all batches, in seconds."""
     sums = totals(batches, trainer.world)
     start_s = time.process_time()
     for batch in batches:
@@ -166,106 +167,110 @@ def pass_s(trainer: Trainer, batches: Sequence[MicroBatch]) -> float:
             shares=len(batches),
         )
         loss.value.backward()
-    taken_s = time.process_time() - start_s
+    pass_s = time.process_time() - start_s
     trainer.optimizer.zero_grad()
-    return taken_s
+    return pass_s
 
 
 def measure_packing(config: TrainConfig, rows: int, repetitions: int) -> list[dict[str, Any]]:
-    """Tokens a second of each way to lay the same documents out, in turn."""
+    """Measures tokens per second with packed and padded rows of the same documents, alternating between them."""
     trainer = Trainer(replace(config, data=replace(config.data, threads=0, workers=0)))
-    laid = rows_of(trainer, rows)
-    made = {
-        name: [trainer.batches(collate_tensors(batch)) for batch in batches] for name, batches in laid.items()
+    rows_by_name = assemble_rows(trainer, rows)
+    batches_by_name = {
+        name: [trainer.batches(collate_tensors(batch)) for batch in batches]
+        for name, batches in rows_by_name.items()
     }
-    times: dict[str, list[float]] = {name: [] for name in made}
+    times: dict[str, list[float]] = {name: [] for name in batches_by_name}
     for repetition in range(repetitions + 1):
-        for name, batches in made.items():
-            taken_s = pass_s(trainer, batches)
-            if repetition:  # the first warms caches
-                times[name].append(taken_s)
+        for name, batches in batches_by_name.items():
+            pass_s = measure_pass_s(trainer, batches)
+            # The first repetition fills caches and is not counted.
+            if repetition:
+                times[name].append(pass_s)
     trainer.close()
-    found = []
-    for name, batches in laid.items():
+    lines = []
+    for name, batches in rows_by_name.items():
         tokens = sum(row.tokens for batch in batches for row in batch)
-        places = sum(row.seq_len for batch in batches for row in batch)
+        positions = sum(row.seq_len for batch in batches for row in batch)
         seconds = statistics.median(times[name])
-        found.append(
+        lines.append(
             {
                 "rows": name,
                 "count": sum(map(len, batches)),
                 "documents": sum(len(row.document_valid) for batch in batches for row in batch),
                 "tokens": tokens,
-                "fill": tokens / places,
+                "fill": tokens / positions,
                 "seconds": seconds,
                 "tokens_per_s": tokens / seconds,
             }
         )
-    for line in found:
-        line["of_packed"] = line["tokens_per_s"] / found[0]["tokens_per_s"]
-    return found
-
-
-def table(title: str, lines: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]) -> Table:
-    """Lines for people; a column has its heading and its format."""
-    shown = Table(title=title, title_justify="left")
-    for key, (heading, _) in columns.items():
-        shown.add_column(heading, justify="left" if key == "rows" else "right")
     for line in lines:
-        shown.add_row(*(format(line[key], form) for key, (_, form) in columns.items()))
-    return shown
+        line["of_packed"] = line["tokens_per_s"] / lines[0]["tokens_per_s"]
+    return lines
+
+
+def make_table(
+    title: str, lines: Sequence[Mapping[str, Any]], columns: Mapping[str, tuple[str, str]]
+) -> Table:
+    """Builds a table; `columns` has the heading and the number format of each key."""
+    table = Table(title=title, title_justify="left")
+    for key, (heading, _) in columns.items():
+        table.add_column(heading, justify="left" if key == "rows" else "right")
+    for line in lines:
+        table.add_row(*(format(line[key], format_) for key, (_, format_) in columns.items()))
+    return table
 
 
 def main() -> None:
-    """Measures, prints and, unless --quick is given, writes the result."""
+    """Measures, prints and, without --quick, writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a few steps, nothing is written")
+    parser.add_argument("--quick", action="store_true", help="measure only a few steps and write no results")
     arguments = parser.parse_args()
     steps, rows, repetitions = (3, 3, 1) if arguments.quick else (12, 6, 3)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        config = config_of(make_plan(Path(folder)), steps)
+        config = make_config(make_plan(Path(folder)), steps)
         waiting = measure_waiting(config, steps)
         packing = measure_packing(config, rows, repetitions)
     console = Console(width=140)
     console.print(
-        table(
-            f"Waiting for rows, {steps} steps of {ROWS_A_STEP} rows of {SEQ_LEN:,} places",
+        make_table(
+            f"Waiting for rows, {steps} steps of {ROWS_A_STEP} rows of {SEQ_LEN:,} positions",
             waiting,
             {
-                "rows": ("rows made", ""),
+                "rows": ("reading", ""),
                 "step_ms": ("step, ms (median)", ",.0f"),
-                "waited_ms": ("of it waiting", ",.1f"),
-                "share": ("share of all", ".1%"),
+                "waited_ms": ("waiting, ms (median)", ",.1f"),
+                "share": ("share of waiting", ".1%"),
                 "tokens_per_s": ("tokens/s", ",.0f"),
             },
         )
     )
     console.print(
-        table(
+        make_table(
             "The same documents packed and padded, forward and backward",
             packing,
             {
-                "rows": ("rows", ""),
+                "rows": ("layout of rows", ""),
                 "count": ("rows", ",d"),
                 "documents": ("documents", ",d"),
                 "fill": ("fill", ".1%"),
                 "seconds": ("CPU s (median)", ",.2f"),
                 "tokens_per_s": ("tokens/s", ",.0f"),
-                "of_packed": ("of packed", ".1%"),
+                "of_packed": ("relative to packed", ".1%"),
             },
         )
     )
     if not arguments.quick:
-        facts = {
+        report = {
             "date": datetime.date.today().isoformat(),
-            "machine": {**machine(), "torch": torch.__version__, "threads": torch.get_num_threads()},
+            "machine": {**describe_machine(), "torch": torch.__version__, "threads": torch.get_num_threads()},
             "seq_len": SEQ_LEN,
             "rows_a_step": ROWS_A_STEP,
             "waiting": waiting,
             "packing": packing,
         }
-        RESULT.write_text(json.dumps(facts, indent=1) + "\n")
+        RESULT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Sizes and documents of the trainer's benchmark on a GPU."""
+"""Sizes and documents of the GPU benchmark of the trainer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tools.real_texts import standard_library_texts
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of models and data of the benchmark."""
 
     dense: dict[str, Any]
     experts: dict[str, Any]
-    lengths: tuple[int, int]
+    seq_lens: tuple[int, int]
     tokens: int
-    """Places of a micro-batch."""
-    warm: int
-    """Steps that are not counted."""
+    """Number of positions of a micro-batch."""
+    warm_up_steps: int
+    """Number of first steps that are not counted."""
     steps: int
-    texts: int
-    characters: int
-    """Of a text, at most: one token is 2.5 or more of them."""
-    pictures: int
+    num_texts: int
+    max_characters: int
+    """Largest number of characters of a text; a token has 2.5 or more characters."""
+    num_images: int
 
 
 FULL = Sizes(
@@ -44,13 +44,13 @@ FULL = Sizes(
         "hidden_dim": 2816,
         "moe": {"experts": 16, "top_k": 2, "hidden_dim": 1408, "shared_experts": 1, "dense_layers": 1},
     },
-    lengths=(4096, 8192),
+    seq_lens=(4096, 8192),
     tokens=16_384,
-    warm=4,
+    warm_up_steps=4,
     steps=12,
-    texts=4000,
-    characters=8000,
-    pictures=200,
+    num_texts=4000,
+    max_characters=8000,
+    num_images=200,
 )
 TINY = Sizes(
     dense={"dim": 64, "layers": 2, "heads": 4, "kv_heads": 2, "hidden_dim": 192},
@@ -62,27 +62,27 @@ TINY = Sizes(
         "hidden_dim": 192,
         "moe": {"experts": 4, "top_k": 2, "hidden_dim": 64, "shared_experts": 1, "dense_layers": 1},
     },
-    lengths=(512, 1024),
+    seq_lens=(512, 1024),
     tokens=1024,
-    warm=1,
+    warm_up_steps=1,
     steps=2,
-    texts=300,
-    characters=800,
-    pictures=10,
+    num_texts=300,
+    max_characters=800,
+    num_images=10,
 )
 
 
 def make_shards(folder: Path, sizes: Sizes) -> None:
-    """Texts of the standard library, and noisy pictures with captions."""
-    texts = [each for each in standard_library_texts(sizes.texts) if len(each[1]) <= sizes.characters]
+    """Builds a shard set of texts of the standard library and noise images with captions."""
+    texts = [item for item in standard_library_texts(sizes.num_texts) if len(item[1]) <= sizes.max_characters]
     (folder / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for _, text in texts))
     random = np.random.default_rng(20261125)
     captions = []
-    for number in range(sizes.pictures):
+    for number in range(sizes.num_images):
         pixels = random.integers(0, 255, (*random.integers(160, 480, 2), 3), dtype=np.uint8)
-        stored = io.BytesIO()
-        Image.fromarray(pixels).save(stored, "JPEG")
-        (folder / f"{number}.jpg").write_bytes(stored.getvalue())
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG")
+        (folder / f"{number}.jpg").write_bytes(buffer.getvalue())
         captions.append({"text": texts[number % len(texts)][1][:200], "path": f"{number}.jpg"})
     (folder / "captions.jsonl").write_text("".join(json.dumps(caption) + "\n" for caption in captions))
     sources = [

@@ -1,4 +1,4 @@
-"""Lengths for benchmarks/packing.py: drawn mixes, and lengths of texts that come with Python."""
+"""Document lengths for benchmarks/packing.py: random mixes, and the lengths of texts that come with Python."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Lengths = NDArray[np.int64]
 
 
 def lognormal(n: int) -> tuple[Lengths, int]:
-    """Texts of 600 tokens on average, cut at the capacity of 4,096."""
+    """Draws texts of 600 tokens on average, cut at the capacity of 4,096. Returns lengths and capacity."""
     r = np.random.default_rng(SEED)
     return np.clip(np.rint(r.lognormal(np.log(600) - 0.5, 1.0, n)), 1, 4096).astype(np.int64), 4096
 
 
-def multimodal_chains(n: int, capacity: int) -> tuple[Lengths, NDArray[np.int64]]:
-    """Videos of 1,600-token slices, of 416-token slices, speech and texts: (slice lengths, chain offsets)."""
+def multimodal_runs(n: int, capacity: int) -> tuple[Lengths, NDArray[np.int64]]:
+    """Draws videos of 1,600-token and 416-token slices, speech and texts. Returns (slice lengths, run offsets)."""
     r = np.random.default_rng(SEED)
     kind = r.choice(4, n, p=[0.35, 0.15, 0.15, 0.35])
     large = np.minimum(r.geometric(0.35, n), capacity // 1600)
@@ -34,13 +34,13 @@ def multimodal_chains(n: int, capacity: int) -> tuple[Lengths, NDArray[np.int64]
 
 
 def multimodal(n: int, capacity: int) -> tuple[Lengths, int]:
-    """The same, every chain as one item."""
-    tokens, offsets = multimodal_chains(n, capacity)
+    """Draws the mix of :func:`multimodal_runs` with every run as one item. Returns lengths and capacity."""
+    tokens, offsets = multimodal_runs(n, capacity)
     return np.add.reduceat(tokens, offsets[:-1]), capacity
 
 
 def halves(n: int) -> tuple[Lengths, int]:
-    """Half of the items just over half a row, which need a row each; the others 0.3 to 0.5 of one."""
+    """Draws items of which half are longer than half a row, so each needs a row; the others have 0.3 to 0.5 of a row."""
     r = np.random.default_rng(SEED)
     capacity = 4096
     over = r.integers(capacity // 2 + 1, int(0.6 * capacity), n // 2)
@@ -49,7 +49,7 @@ def halves(n: int) -> tuple[Lengths, int]:
 
 
 def eleven_ninths(n: int) -> tuple[Lengths, int]:
-    """The worst case of first fit decreasing: it takes 11 rows where 9 do."""
+    """Generates the worst case of first fit decreasing, which uses 11 rows where 9 are enough."""
     capacity = 4096
     e, half, quarter = capacity // 200, capacity // 2, capacity // 4
     nine_rows = [half + e] * 6 + [quarter + 2 * e] * 6 + [quarter + e] * 6 + [quarter - 2 * e] * 12
@@ -57,13 +57,13 @@ def eleven_ninths(n: int) -> tuple[Lengths, int]:
 
 
 def long_texts(n: int = 200_000) -> tuple[Lengths, int]:
-    """For balance: mean 2,500, σ 1.5, cut at the capacity of 32,768."""
+    """Draws lengths for balancing: lognormal with mean 2,500 and σ 1.5, cut at the capacity of 32,768."""
     r = np.random.default_rng(SEED)
     return np.clip(np.rint(r.lognormal(np.log(2500) - 1.125, 1.5, n)), 1, 32768).astype(np.int64), 32768
 
 
 def mixes(n: int) -> dict[str, tuple[Lengths, int]]:
-    """By name: lengths and capacity."""
+    """Returns the lengths and the capacity of each mix by name."""
     return {
         "lognormal": lognormal(n),
         "mm8k": multimodal(n, 8192),
@@ -73,10 +73,11 @@ def mixes(n: int) -> dict[str, tuple[Lengths, int]]:
     }
 
 
-def real() -> dict[str, tuple[Lengths, int]]:
-    """Token lengths of what ships with Python, by mmpack's own tokenizer; longer ones are left out.
+def python_text_lengths() -> dict[str, tuple[Lengths, int]]:
+    """Counts the tokens of texts that come with Python. Returns the lengths and the capacity of each mix by name.
 
-    "source files" are the modules of the standard library, "docstrings" those of their functions and classes.
+    "source files" are the modules of the standard library, "docstrings" those of its modules, classes and functions.
+    The tokenizer is that of mmpack. Texts longer than the capacity are left out.
     """
     from mmpack.layout.text import Tokenizer
 

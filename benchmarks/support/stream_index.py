@@ -8,7 +8,7 @@ from pathlib import Path
 from isal.isal_zlib import crc32
 
 from benchmarks.support.stream_inputs import BenchmarkSamples
-from mmpack.layout import TextMetadata, TokenCounts
+from mmpack.layout import StandAloneMetadata, TokenCounts
 from mmpack.shards import index, tar
 from mmpack.shards.manifest import FORMAT_VERSION, Manifest, write_manifest
 from mmpack.storage.local import LocalStore
@@ -33,7 +33,7 @@ def write_shard_set(samples: BenchmarkSamples, folder: Path) -> None:
         )
     entries = [
         index.IndexEntry(
-            f"{samples.kind}-{id_:08d}", "text", samples.kind, id_, id_, 0, 0, TextMetadata(""), 0
+            f"{samples.kind}-{id_:08d}", "text", samples.kind, id_, id_, 0, 0, StandAloneMetadata(""), 0
         )
         for id_ in range(len(locations))
     ]

@@ -27,7 +27,7 @@ import simplejpeg
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from benchmarks.support.build_inputs import CAMERAS, clips, jpeg_files, jpeg_recording
+from benchmarks.support.build_inputs import CAMERAS, list_jpeg_files, make_clips, make_jpeg_recording
 
 KINDS = ("bytes", "six", "clip")
 SHARDS = 8
@@ -97,15 +97,15 @@ def decode(kind: str, members: Members) -> bytes | NDArray[np.uint8]:
 
 def write_samples(folder: Path, counts: Mapping[str, int]) -> dict[str, BenchmarkSamples]:
     """Writes the sets to folders of their own, with the number of samples that `counts` gives for each kind."""
-    origin = jpeg_recording(folder / "images", _KEYFRAMES)
-    keyframes = [[path.read_bytes() for path in row] for row in jpeg_files(folder / "images")]
-    video = clips(folder / "videos")[0]
+    origin = make_jpeg_recording(folder / "images", _KEYFRAMES)
+    keyframes = [[path.read_bytes() for path in row] for row in list_jpeg_files(folder / "images")]
+    video = make_clips(folder / "videos")[0]
     sets = {
         "bytes": (_byte_samples(keyframes), f"first {_SAMPLE_BYTES:,} bytes each of {origin}"),
         "six": (_six_samples(keyframes), origin),
         "clip": (
             _clip_samples(_cut_clips(video.path)),
-            f"{video.what}, clips from {_CLIP_STARTS} start frames, scaled, repeated",
+            f"{video.description}, clips from {_CLIP_STARTS} start frames, scaled, repeated",
         ),
     }
     return {

@@ -1,4 +1,4 @@
-"""torchtitan's own llama3, to train beside the multimodal model; and what torchtitan 0.3.0 lacks on older torch."""
+"""torchtitan's own llama3 as a baseline for the multimodal model, and a patch for torchtitan 0.3.0 on older torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.distributed.fsdp
 
 if not hasattr(torch.distributed.fsdp, "DataParallelMeshDims"):
-    # torchtitan 0.3.0 names it in annotations; torch 2.11 does not have it.
+    # torchtitan 0.3.0 uses this class in annotations; torch 2.11 does not have it.
     torch.distributed.fsdp.DataParallelMeshDims = type("DataParallelMeshDims", (), {})  # type: ignore[misc]
 
 from mmpack_trainer.batch import MicroBatch
@@ -24,13 +24,13 @@ from torchtitan.models.llama3 import _EMBEDDING_INIT, _NORM_INIT, _build_llama3_
 from torchtitan.models.llama3.model import Llama3Model
 
 
-def llama3_step(
+def make_llama3_step(
     config: TrainConfig, vocabulary: int, seq_len: int, world: World
 ) -> Callable[[MicroBatch], float]:
-    """A training step of torchtitan's llama3 of the size, precision and optimizer of `config`.
+    """Makes a training step of torchtitan's llama3 with the size, precision and optimizer of `config`.
 
-    It reads ids, positions, mask and labels of a batch and gives the loss. Its parts are its own but for the optimizer, the
-    clipping and, without a GPU, the attention.
+    The step reads ids, positions, mask and labels of a batch and returns the loss. All parts are torchtitan's own except
+    the optimizer, the gradient clipping and, without a GPU, the attention.
     """
     size, dim = config.model, config.model.dim
     tree = Llama3Model.Config(
@@ -52,7 +52,7 @@ def llama3_step(
         ),
     )
     on_gpu = world.device.type == "cuda"
-    if not on_gpu:  # FlexAttention has no backward pass there
+    if not on_gpu:  # FlexAttention has no backward pass on the CPU
         for layer in tree.layers:
             layer.attention.inner_attention = inner_attention("sdpa")
     with torch.device("meta"):

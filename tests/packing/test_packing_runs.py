@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from benchmarks.support.packing_inputs import multimodal_chains
+from benchmarks.support.packing_inputs import multimodal_runs
 from mmpack.errors import ConfigError, DataError
 from mmpack.packing import pack, pack_runs
 from tests.packing.packing_reference import check_packing
@@ -77,7 +77,7 @@ def test_overhead_may_differ_between_runs():
 
 
 def test_fill_of_the_multimodal_mixture_reaches_the_target():
-    slices, offsets = multimodal_chains(100_000, 8192)
+    slices, offsets = multimodal_runs(100_000, 8192)
     cut = pack_runs(slices, offsets, 8192)
     uncut = pack(np.add.reduceat(slices, offsets[:-1]), 8192)
     assert cut.packing.fill >= 0.9995
