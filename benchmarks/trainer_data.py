@@ -42,10 +42,10 @@ from tools.make_recording import make_recording
 RESULT = ROOT / "benchmarks" / "results" / "trainer_data.json"
 SEQ_LEN, ROWS_A_STEP, GROUP = 1024, 2, 8
 READERS: tuple[tuple[str, dict[str, int]], ...] = (
-    ("on request", {"workers": 0, "threads": 0}),
-    ("prefetch, 1 thread", {"workers": 0, "threads": 1}),
-    ("prefetch, 2 threads", {"workers": 0, "threads": 2}),
-    ("prefetch, 1 process", {"workers": 1, "threads": 1}),
+    ("when asked for", {"workers": 0, "threads": 0}),
+    ("ahead, 1 thread", {"workers": 0, "threads": 1}),
+    ("ahead, 2 threads", {"workers": 0, "threads": 2}),
+    ("ahead, 1 process", {"workers": 1, "threads": 1}),
 )
 _LAYOUT = {
     "vision": {"patch_size": 8, "merge": 2, "max_tokens": 24},
@@ -109,16 +109,16 @@ def measure_waiting(config: TrainConfig, steps: int) -> list[dict[str, Any]]:
         trainer = Trainer(replace(config, data=replace(config.data, **reader)))
         results = [trainer.step() for _ in range(steps + 1)][1:]
         trainer.close()
-        seconds, waited = sum(step.seconds for step in done), sum(step.waited for step in done)
+        seconds, waited = sum(step.seconds for step in results), sum(step.waited for step in results)
         lines.append(
             {
                 "rows": name,
                 **reader,
                 "steps": steps,
-                "step_ms": 1e3 * statistics.median(step.seconds for step in done),
-                "waited_ms": 1e3 * statistics.median(step.waited for step in done),
+                "step_ms": 1e3 * statistics.median(step.seconds for step in results),
+                "waited_ms": 1e3 * statistics.median(step.waited for step in results),
                 "share": waited / seconds,
-                "tokens_per_s": sum(step.tokens for step in done) / seconds,
+                "tokens_per_s": sum(step.tokens for step in results) / seconds,
             }
         )
     return lines
