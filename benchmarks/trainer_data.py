@@ -40,7 +40,7 @@ from mmpack_trainer.train import Trainer
 from tools.make_recording import make_recording
 
 RESULT = ROOT / "benchmarks" / "results" / "trainer_data.json"
-SEQ_LEN, ROWS_A_STEP, GROUP = 1024, 2, 8
+SEQ_LEN, ROWS_PER_STEP, GROUP = 1024, 2, 8
 READERS: tuple[tuple[str, dict[str, int]], ...] = (
     ("when asked for", {"workers": 0, "threads": 0}),
     ("ahead, 1 thread", {"workers": 0, "threads": 1}),
@@ -76,7 +76,7 @@ def make_plan(folder: Path) -> Path:
         raise RuntimeError(f"the build failed: {result.failures}")
     plan = folder / "plan.toml"
     plan.write_text(
-        f"max_seq_len = {SEQ_LEN}\nglobal_batch = {ROWS_A_STEP}\nwindow_steps = 16\n"
+        f"max_seq_len = {SEQ_LEN}\nglobal_batch = {ROWS_PER_STEP}\nwindow_steps = 16\n"
         '[[datasets]]\nname = "drives"\nshards = "shards"\nselect = ["drive*"]\n'
         '[[datasets]]\nname = "texts"\nshards = "shards"\nselect = ["texts"]\n'
     )
@@ -235,7 +235,7 @@ def main() -> None:
     console = Console(width=140)
     console.print(
         make_table(
-            f"Waiting for rows, {steps} steps of {ROWS_A_STEP} rows of {SEQ_LEN:,} positions",
+            f"Waiting for rows, {steps} steps of {ROWS_PER_STEP} rows of {SEQ_LEN:,} positions",
             waiting,
             {
                 "rows": ("reading", ""),
@@ -266,7 +266,7 @@ def main() -> None:
             "date": datetime.date.today().isoformat(),
             "machine": {**describe_machine(), "torch": torch.__version__, "threads": torch.get_num_threads()},
             "seq_len": SEQ_LEN,
-            "rows_a_step": ROWS_A_STEP,
+            "rows_a_step": ROWS_PER_STEP,
             "waiting": waiting,
             "packing": packing,
         }
