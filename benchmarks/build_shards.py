@@ -1,16 +1,16 @@
-"""What a build costs in CPU time against the bare libraries, what memory it takes, and where its time goes.
+"""CPU time of a build compared with the bare libraries, its peak memory, and the share of each part.
 
     python -m benchmarks.build_shards
 
-The floors run in the same process, in turn with the build:
+The floors run in the same process and alternate with the build:
 
-- JPEG pass-through: a loop that reads the files and puts them into one tar with the standard library's
-  tarfile. Once bare, and once with the sha256 of the tar, which a build records for every shard.
-- Video: a loop that decodes with PyAV and encodes with simplejpeg, same quality, same way of the colours,
-  and drops the result.
+- JPEG pass-through: a loop that reads the files and writes them into one tar with the standard library's
+  tarfile, once without and once with the sha256 of the tar, which a build records for every shard.
+- Video: a loop that decodes with PyAV and encodes with simplejpeg, with the same quality and colour conversion, and
+  discards the result.
 
-A build does more than its floor: it synchronises, checks, counts tokens, writes descriptions, checksums and
-an index, and fsyncs.
+A build does more than its floor: it synchronises, checks, counts tokens, writes descriptions, checksums and an index,
+and calls fsync.
 """
 
 from __future__ import annotations
@@ -57,47 +57,47 @@ RESULT = ROOT / "benchmarks" / "results" / "build_shards.json"
 TARGET = 0.7
 NOT_MEASURED = (
     "wall time: disk and network waits, cold page cache, object stores",
-    "several workers or ranks (each works as this one does, on its own recordings)",
+    "several workers or ranks (each does the same work on its own recordings)",
     "tubelets, PNG, stand-alone samples; other codecs than H.264",
     "verify and report",
-    "other programs that build shards: the floors are the libraries they all stand on",
+    "other programs that build shards: the floors are the libraries that they use",
 )
-# Row of the split -> its functions, (file, name); what they call is counted with them.
+# Maps a row of the split to its functions (file, name); the time of their callees is included.
 _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "open the recording": (("plan.py", "make_plan"),),
-    "sync": (("slicer.py", "synchronise"),),
+    "open the recording": (("build_plan.py", "plan_build"),),
+    "sync": (("synchronise.py", "synchronise"),),
     "read or decode": (("images.py", "frames"), ("video.py", "frames")),
-    "encode": (("pictures.py", "_to_jpeg"),),
+    "encode": (("encode_images.py", "_to_jpeg"),),
     "sha256": (("~", "<method 'update' of '_hashlib.HASH' objects>"),),
     "crc32": (("~", "<built-in method zlib.crc32>"),),
     "write": (("~", "<method 'write' of '_io.BufferedWriter' objects>"),),
-    "json": (("config.py", "canonical_json"),),
-    "index, counts, fsync": (("writer.py", "close_shard"), ("finish.py", "finish")),
+    "json": (("serialisation.py", "canonical_json"),),
+    "index, counts, fsync": (("writer.py", "close_shard"), ("finish.py", "finish_build")),
 }
 
 
-class Hashing:
-    """A file to write to that keeps the sha256 of what passes."""
+class HashingWriter:
+    """A writable file that computes the sha256 of its content."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.sha256 = hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        """Hashes, then writes."""
+        """Updates the hash and writes `data`."""
         self.sha256.update(data)
         return self._file.write(data)
 
     def tell(self) -> int:
-        """The place in the file."""
+        """Returns the position in the file."""
         return self._file.tell()
 
 
-def tar_floor(rows: Sequence[Sequence[Path]], out: Path, *, hashing: bool) -> None:
-    """Files of each slice, read and put into one tar."""
+def run_tar_floor(rows: Sequence[Sequence[Path]], out: Path, *, with_sha256: bool) -> None:
+    """Reads the files of each slice and writes them into one tar, with or without its sha256."""
     out.mkdir()
     with (out / "floor.tar").open("wb") as file:
-        target: Any = Hashing(file) if hashing else file
+        target: Any = HashingWriter(file) if with_sha256 else file
         with tarfile.open(fileobj=target, mode="w") as tar:
             for number, paths in enumerate(rows):
                 for path in paths:
@@ -107,8 +107,8 @@ def tar_floor(rows: Sequence[Sequence[Path]], out: Path, *, hashing: bool) -> No
                     tar.addfile(info, io.BytesIO(data))
 
 
-def video_floor(path: Path, quality: int) -> int:
-    """Every frame decoded and encoded; returns how many."""
+def run_video_floor(path: Path, quality: int) -> int:
+    """Decodes and encodes every frame. Returns the number of frames."""
     count = 0
     with av.open(str(path)) as container:
         video = container.streams.video[0]
@@ -116,11 +116,11 @@ def video_floor(path: Path, quality: int) -> int:
         for frame in container.decode(video):
             count += 1
             if frame.format.name == "yuv420p":
-                shown = frame.reformat(
+                full_range = frame.reformat(
                     format="yuvj420p", src_color_range=ColorRange.MPEG, dst_color_range=ColorRange.JPEG
                 )
                 planes: list[NDArray[np.uint8]] = []
-                for plane in shown.planes:
+                for plane in full_range.planes:
                     lines = np.frombuffer(plane, np.uint8)  # pyright: ignore[reportCallIssue, reportArgumentType]
                     lines = lines.reshape(-1, plane.line_size)[: plane.height, : plane.width]
                     planes.append(np.ascontiguousarray(lines))
@@ -132,7 +132,7 @@ def video_floor(path: Path, quality: int) -> int:
 
 
 def run_build(recording: Path, out: Path) -> int:
-    """A build in this process; returns the number of slices."""
+    """Runs a build in this process. Returns the number of slices."""
     outcome = build(BuildConfig(recordings=(str(recording),)), str(out), workers=0)
     if outcome.manifest is None:
         raise RuntimeError(f"the build failed: {outcome.failures}")
@@ -140,46 +140,51 @@ def run_build(recording: Path, out: Path) -> int:
 
 
 def measure_jpeg(folder: Path, slices: int, repetitions: int) -> list[dict[str, Any]]:
-    """Pass-through against both tar floors."""
+    """Measures JPEG pass-through against both tar floors."""
     out, rows = folder.parent / "out", list_jpeg_files(folder)
     jobs: dict[str, Callable[[], None]] = {
-        "tarfile": lambda: tar_floor(rows, out, hashing=False),
-        "tarfile + sha256": lambda: tar_floor(rows, out, hashing=True),
-        "mmpack": lambda: _expect(run_build(folder, out), slices),
+        "tarfile": lambda: run_tar_floor(rows, out, with_sha256=False),
+        "tarfile + sha256": lambda: run_tar_floor(rows, out, with_sha256=True),
+        "mmpack": lambda: _expect_count(run_build(folder, out), slices),
     }
     times = measure_interleaved(jobs, repetitions=repetitions, clean_up=lambda: shutil.rmtree(out))
-    return [_line("JPEG pass-through", "slices", slices, floor, times) for floor in jobs if floor != "mmpack"]
+    return [
+        _make_result("JPEG pass-through", "slices", slices, floor, times)
+        for floor in jobs
+        if floor != "mmpack"
+    ]
 
 
 def measure_clip(clip: Clip, repetitions: int) -> dict[str, Any]:
-    """One clip against decoding and encoding alone."""
+    """Measures the build of one clip against decoding and encoding alone."""
     out, quality = clip.folder.parent / "out", ShardsConfig().jpeg_quality
-    frames = video_floor(clip.path, quality)
+    frames = run_video_floor(clip.path, quality)
     jobs: dict[str, Callable[[], None]] = {
-        "decode + encode": lambda: _expect(video_floor(clip.path, quality), frames),
-        "mmpack": lambda: _expect(run_build(clip.folder, out), frames),
+        "decode + encode": lambda: _expect_count(run_video_floor(clip.path, quality), frames),
+        "mmpack": lambda: _expect_count(run_build(clip.folder, out), frames),
     }
     times = measure_interleaved(
         jobs, repetitions=repetitions, clean_up=lambda: shutil.rmtree(out, ignore_errors=True)
     )
-    return _line(f"video, {clip.description}", "frames", frames, "decode + encode", times)
+    return _make_result(f"video, {clip.description}", "frames", frames, "decode + encode", times)
 
 
-def measure_memory(what: str, short: Path, long: Path, out: Path) -> dict[str, Any]:
-    """Peak memory of a build of each, in a process of its own."""
-    found: dict[str, Any] = {"job": what}
+def measure_memory(job: str, short: Path, long: Path, out: Path) -> dict[str, Any]:
+    """Measures the peak memory of a build of the short and the long recording, each in its own process."""
+    result: dict[str, Any] = {"job": job}
     for name, folder in (("short", short), ("long", long)):
         command = ["-m", "benchmarks.build_shards", "--peak-of", str(folder), str(out)]
-        found[f"{name}_peak_bytes"] = measure_peak_bytes(command)
-        found[f"{name}_slices"] = json.loads((out / "manifest.json").read_bytes())["samples"]
-        found[f"{name}_output_bytes"] = sum(path.stat().st_size for path in (out / "shards").iterdir())
+        result[f"{name}_peak_bytes"] = measure_peak_bytes(command)
+        result[f"{name}_slices"] = json.loads((out / "manifest.json").read_bytes())["samples"]
+        result[f"{name}_output_bytes"] = sum(path.stat().st_size for path in (out / "shards").iterdir())
         shutil.rmtree(out)
-    grown = found["long_peak_bytes"] - found["short_peak_bytes"]
-    return {**found, "growth_bytes_per_slice": grown / (found["long_slices"] - found["short_slices"])}
+    growth_bytes = result["long_peak_bytes"] - result["short_peak_bytes"]
+    num_more_slices = result["long_slices"] - result["short_slices"]
+    return {**result, "growth_bytes_per_slice": growth_bytes / num_more_slices}
 
 
-def measure_split(what: str, recording: Path, out: Path) -> dict[str, Any]:
-    """CPU time of the parts of one build, in ms per slice, under cProfile, which lengthens what is Python."""
+def measure_split(job: str, recording: Path, out: Path) -> dict[str, Any]:
+    """Measures the CPU time of the parts of one build in ms per slice, under cProfile, which slows down Python code."""
     profile = cProfile.Profile(time.process_time)
     profile.enable()
     slices = run_build(recording, out)
@@ -194,15 +199,17 @@ def measure_split(what: str, recording: Path, out: Path) -> dict[str, Any]:
         for part, functions in _PARTS.items()
     }
     parts["the rest"] = total_s - sum(parts.values())
-    return {"job": what, "ms_per_slice": {part: taken_s * 1000 / slices for part, taken_s in parts.items()}}
+    return {"job": job, "ms_per_slice": {part: taken_s * 1000 / slices for part, taken_s in parts.items()}}
 
 
-def _expect(found: int, wanted: int) -> None:
-    if found != wanted:
-        raise RuntimeError(f"{found} instead of {wanted}: the two jobs do not do the same")
+def _expect_count(count: int, expected: int) -> None:
+    if count != expected:
+        raise RuntimeError(f"{count} items instead of {expected}: the two jobs do different work")
 
 
-def _line(job: str, unit: str, count: int, floor: str, times: dict[str, list[float]]) -> dict[str, Any]:
+def _make_result(
+    job: str, unit: str, count: int, floor: str, times: dict[str, list[float]]
+) -> dict[str, Any]:
     return {
         "job": job,
         "unit": unit,
@@ -217,26 +224,26 @@ def _line(job: str, unit: str, count: int, floor: str, times: dict[str, list[flo
 
 
 def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
-    """All of it; `folder` is for inputs and outputs."""
-    say = Console(stderr=True).print
-    say("making the inputs")
+    """Runs all measurements; inputs and outputs are written to `folder`."""
+    log = Console(stderr=True).print
+    log("writing the inputs")
     origin = make_jpeg_recording(folder / "six", slices)
     make_jpeg_recording(folder / "six_short", slices // 10)
-    films = make_clips(folder)
+    clips = make_clips(folder)
     for name, seconds in (("drive", 600), ("drive_short", 60)):
         make_recording(folder / name, seconds=seconds, size=(48, 64), faults=False)
-    say("JPEG pass-through")
+    log("JPEG pass-through")
     lines = measure_jpeg(folder / "six", slices, repetitions)
-    say("video")
-    lines += [measure_clip(clip, repetitions) for clip in films]
-    say("memory")
+    log("video")
+    lines += [measure_clip(clip, repetitions) for clip in clips]
+    log("memory")
     out = folder / "out"
     memory = [
         measure_memory("JPEG, six cameras", folder / "six_short", folder / "six", out),
-        measure_memory("drive: 6 mp4, sound, numbers, text", folder / "drive_short", folder / "drive", out),
+        measure_memory("drive: 6 mp4, audio, numeric, text", folder / "drive_short", folder / "drive", out),
     ]
     split = [measure_split("JPEG, six cameras", folder / "six", out)]
-    split += [measure_split(clip.description, clip.folder, out) for clip in films]
+    split += [measure_split(clip.description, clip.folder, out) for clip in clips]
     return {
         "benchmark": "build_shards",
         "date": datetime.date.today().isoformat(),
@@ -251,18 +258,20 @@ def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
-    """The tables."""
+def show(report: dict[str, Any]) -> None:
+    """Prints the tables."""
     console = Console()
-    table = Table("job", "floor", "floor, per CPU s", "mmpack, per CPU s", "of the floor", title="CPU time")
-    for line in found["throughput"]:
-        mark = "" if line["ratio"] >= TARGET else f" (target {TARGET:.0%})"
+    table = Table(
+        "job", "floor", "floor, per CPU s", "mmpack, per CPU s", "share of the floor", title="CPU time"
+    )
+    for line in report["throughput"]:
+        note = "" if line["ratio"] >= TARGET else f" (target {TARGET:.0%})"
         rates = [f"{line[key]:.0f} {line['unit']}" for key in ("floor_per_cpu_s", "mmpack_per_cpu_s")]
-        table.add_row(line["job"], line["floor"], *rates, f"{line['ratio']:.0%}{mark}")
+        table.add_row(line["job"], line["floor"], *rates, f"{line['ratio']:.0%}{note}")
     console.print(table)
     headings = ("job", "slices", "peak", "slices", "peak", "growth per slice", "written")
     table = Table(*headings, title="Peak memory")
-    for line in found["memory"]:
+    for line in report["memory"]:
         pairs = [
             text
             for name in ("short", "long")
@@ -271,28 +280,32 @@ def show(found: dict[str, Any]) -> None:
         written = f"{line['long_output_bytes'] / 1e6:.0f} MB"
         table.add_row(line["job"], *pairs, f"{line['growth_bytes_per_slice'] / 1e3:.1f} kB", written)
     console.print(table)
-    jobs = [line["job"] for line in found["split"]]
+    jobs = [line["job"] for line in report["split"]]
     table = Table("part", *jobs, title="CPU ms per slice, under a profiler")
     for part in (*_PARTS, "the rest"):
-        table.add_row(part, *(f"{line['ms_per_slice'][part]:.3f}" for line in found["split"]))
+        table.add_row(part, *(f"{line['ms_per_slice'][part]:.3f}" for line in report["split"]))
     console.print(table)
     console.print(
-        "Memory grows by stamps, tables and index rows; media are let go slice by slice.",
+        "Memory grows with timestamps, tables and index rows; media are released slice by slice.",
         "Not measured:",
-        *(f"- {line}" for line in found["not_measured"]),
+        *(f"- {line}" for line in report["not_measured"]),
         sep="\n",
     )
-    facts = found["machine"]
-    console.print(f"{facts['cpu']}, {facts['cores']} cores, {found['date']}; pictures: {found['pictures']}")
+    computer = report["machine"]
+    console.print(
+        f"{computer['cpu']}, {computer['cores']} cores, {report['date']}; images: {report['pictures']}"
+    )
 
 
 def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="What building shards costs, against the bare libraries.")
-    parser.add_argument("--slices", type=int, default=600, help="of the JPEG recording")
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description="Measures the cost of building shards against the bare libraries."
+    )
+    parser.add_argument("--slices", type=int, default=600, help="number of slices of the JPEG recording")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument(
-        "--peak-of", nargs=2, metavar=("RECORDING", "OUT"), help="one build; prints its peak memory"
+        "--peak-of", nargs=2, metavar=("RECORDING", "OUT"), help="run one build and print its peak memory"
     )
     arguments = parser.parse_args()
     if arguments.peak_of:
@@ -300,10 +313,10 @@ def main() -> None:
         sys.stdout.write(f"{read_own_peak_bytes()}\n")
         return
     with tempfile.TemporaryDirectory(prefix="mmpack-bench-") as folder:
-        found = measure(arguments.slices, arguments.repetitions, Path(folder))
-    show(found)
+        report = measure(arguments.slices, arguments.repetitions, Path(folder))
+    show(report)
     RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""The trainer on one GPU: tokens a second, utilisation, memory; packed and padded; masks; torchtitan's llama beside it.
+"""Tokens per second, MFU and memory of the trainer on one GPU, compared with padding and torchtitan's llama3.
 
     python -m benchmarks.gpu_trainer [--tiny] [--only NAME ...]
 
-1. Training steps (forward, backward, clipping, AdamW) of a dense model of 1B parameters at 4,096 and 8,192 places and of a
-   small mixture of experts, in bf16, and with float8 products where torchao is installed and the hardware has them.
-2. The same documents one to a row that pads fill up to its whole length.
-3. torchtitan's own llama3 of the same size, on the same ids, masks and optimizer: what the multimodal model costs beside it.
+1. Training steps (forward, backward, clipping, AdamW) of a dense model of 1B parameters at 4,096 and 8,192 positions and
+   of a small mixture of experts, in bf16, and with float8 products if torchao is installed and the hardware supports them.
+2. The same documents with one document per row, padded to the full length.
+3. torchtitan's own llama3 of the same size with the same ids, masks and optimizer, as a baseline for the multimodal model.
 4. The mask of a batch from its spans, and by torch's `create_block_mask`, eager and compiled.
 
-Rows are made beforehand, so nothing waits for data (`benchmarks.trainer_data` measures that). A case that does not fit is
-tried again with half the rows; one that fails is a line with its reason. `--tiny` does all of it with small sizes on whatever
-there is, without a GPU too, and writes nothing.
+Rows are assembled beforehand, so no step waits for data (`benchmarks.trainer_data` measures that). A case that does not fit
+into memory is repeated with half the rows; a case that fails is listed with its reason. `--tiny` runs everything with small
+sizes on any device, also without a GPU, and writes nothing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from benchmarks.support.gpu_trainer_inputs import FULL, TINY, Sizes, make_shards
 from benchmarks.support.measure import ROOT, describe_machine
-from benchmarks.support.torchtitan_llama import make_llama3_step  # first: makes torchtitan importable
+from benchmarks.support.torchtitan_llama import (
+    make_llama3_step,  # imported first: makes torchtitan importable
+)
 from mmpack.masks import build_block_mask
 from mmpack.plan.planned import PlannedRow
 from mmpack.rows.row import IGNORE_INDEX, Row
@@ -53,31 +55,31 @@ from mmpack_trainer.train import Trainer
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu_trainer.json"
 TARGET_MFU = 0.5
-"""Useful, dense, bf16."""
+"""Target of the useful MFU of the dense model in bf16."""
 
 
 @dataclass(frozen=True)
 class TrainerCase:
-    """One line of the table."""
+    """A benchmark case, one line of the table."""
 
     name: str
     model: dict[str, Any]
     seq_len: int
     fp8: bool = False
     padded: bool = False
-    """One document a row."""
+    """Whether each row has only one document."""
     stock: bool = False
-    """torchtitan's llama3."""
+    """Whether the model is torchtitan's llama3."""
 
 
 @dataclass
 class CaseResult:
-    """What a case gave."""
+    """The result of a case."""
 
     name: str
     seq_len: int
     rows: int = 0
-    """Of a step."""
+    """Number of rows of a step."""
     parameters: int = 0
     active: int = 0
     tokens_per_s: float | None = None
@@ -85,17 +87,17 @@ class CaseResult:
     useful_mfu: float | None = None
     slot_mfu: float | None = None
     step_ms: float | None = None
-    """Median."""
+    """Median over the counted steps."""
     first_step_s: float | None = None
-    """With compilation."""
+    """Includes compilation."""
     memory_bytes: int | None = None
-    """Peak of what was allocated on the GPU."""
+    """Peak memory allocated on the GPU."""
     losses: list[float] = field(default_factory=list)
     failed: str = ""
 
 
 def list_cases(sizes: Sizes) -> list[TrainerCase]:
-    """All cases, what matters most first."""
+    """Returns all cases, the most important first."""
     short, long = sizes.seq_lens
     return [
         TrainerCase("dense", sizes.dense, short),
@@ -109,8 +111,8 @@ def list_cases(sizes: Sizes) -> list[TrainerCase]:
     ]
 
 
-def config_of(folder: Path, case: TrainerCase, rows: int, *, on_gpu: bool) -> TrainConfig:
-    """A run of a case, `rows` rows a step in one micro-batch."""
+def make_config(folder: Path, case: TrainerCase, rows: int, *, on_gpu: bool) -> TrainConfig:
+    """Makes the configuration of a case with `rows` rows per step in one micro-batch; writes its plan to `folder`."""
     plan = folder / f"{case.seq_len}-{rows}.toml"
     plan.write_text(
         f"max_seq_len = {case.seq_len}\nglobal_batch = {rows}\n"
@@ -126,7 +128,7 @@ def config_of(folder: Path, case: TrainerCase, rows: int, *, on_gpu: bool) -> Tr
             "data": {"plan": str(plan)},
             "model": case.model,
             "loss": {"aux": 0.01, "z": 1e-3} if "moe" in case.model else {},
-            "optimizer": {"lr": 3e-4, "bf16_states": on_gpu and bf16_states_work()},
+            "optimizer": {"lr": 3e-4, "bf16_states": on_gpu and supports_bf16_states()},
             "schedule": {"kind": "constant", "warmup_steps": 0},
             "compute": {"precision": "bfloat16", "compile": on_gpu, "fp8": case.fp8},
         },
@@ -136,8 +138,8 @@ def config_of(folder: Path, case: TrainerCase, rows: int, *, on_gpu: bool) -> Tr
 
 
 @cache
-def bf16_states_work() -> bool:
-    """Whether this torch's fused AdamW takes bf16 moments of float32 weights."""
+def supports_bf16_states() -> bool:
+    """Returns whether the fused AdamW of the installed torch accepts bf16 moments of float32 weights."""
     weight = torch.zeros(8, device="cuda", requires_grad=True)
     weight.grad = torch.ones_like(weight)
     optimizer = torch.optim.AdamW([weight], fused=True)
@@ -152,25 +154,27 @@ def bf16_states_work() -> bool:
     return True
 
 
-def batches_of(trainer: Trainer, case: TrainerCase, count: int) -> list[tuple[MicroBatch, Work]]:
-    """The plan's first rows as batches, packed as they are or one document to a row; and what each holds."""
+def make_batches(trainer: Trainer, case: TrainerCase, count: int) -> list[tuple[MicroBatch, Work]]:
+    """Makes batches of the first rows of the plan, packed or with one document per row. Returns each with its work."""
     plan, rows = trainer.stream.plan, trainer.batch.rows
     planned = [plan.row(number) for number in range(count * rows)]
     if case.padded:
         planned = [
-            PlannedRow(number, (each,)) for number, row in enumerate(planned) for each in row.documents
+            PlannedRow(number, (document,))
+            for number, row in enumerate(planned)
+            for document in row.documents
         ]
-        # Spread over all of them, since a row begins with its longest document.
+        # Evenly spaced documents of all rows, because a row starts with its longest document.
         planned = planned[:: max(len(planned) // (count * rows), 1)][: count * rows]
-    making = RowPipelineSpec.from_plan(plan, trainer.stream.reader)()
-    made = [making(row)[0] for row in planned]
-    making.close()
-    groups = [made[start : start + rows] for start in range(0, len(made), rows)]
-    return [(trainer.batches(collate_tensors(group)), work_of(group)) for group in groups]
+    pipeline = RowPipelineSpec.from_plan(plan, trainer.stream.reader)()
+    assembled = [pipeline(row)[0] for row in planned]
+    pipeline.close()
+    groups = [assembled[start : start + rows] for start in range(0, len(assembled), rows)]
+    return [(trainer.batches(collate_tensors(group)), measure_work(group)) for group in groups]
 
 
-def work_of(rows: Sequence[Row]) -> Work:
-    """What rows hold."""
+def measure_work(rows: Sequence[Row]) -> Work:
+    """Measures the work of rows: tokens, positions, patches and positions without a label."""
     work = Work.of(
         [row.cu_seqlens for row in rows],
         seq_len=rows[0].seq_len,
@@ -181,12 +185,16 @@ def work_of(rows: Sequence[Row]) -> Work:
 
 
 def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows: int) -> CaseResult:
-    """Steps of a case. Raises torch.OutOfMemoryError."""
-    trainer = Trainer(config_of(folder, case, rows, on_gpu=device.is_gpu))
+    """Runs and measures the steps of a case.
+
+    Raises:
+        torch.OutOfMemoryError: the case does not fit into the memory of the device.
+    """
+    trainer = Trainer(make_config(folder, case, rows, on_gpu=device.is_gpu))
     try:
-        made = batches_of(trainer, case, 4)
+        batches = make_batches(trainer, case, 4)
         if case.stock:
-            # Its own weights are not needed, and would be counted.
+            # The weights of the trainer are not needed, and would count as memory of the case.
             del trainer.optimizer, trainer.model
             _free(device)
             step: Callable[[MicroBatch], float] = make_llama3_step(
@@ -198,18 +206,18 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
             torch.cuda.reset_peak_memory_stats()
         seconds, losses, works = [], [], []
         for number in range(sizes.warm_up_steps + sizes.steps):
-            batch, work = made[number % len(made)]
-            begun = perf_counter()
+            batch, work = batches[number % len(batches)]
+            start_s = perf_counter()
             losses.append(step(batch))
             _wait(device)
-            seconds.append(perf_counter() - begun)
+            seconds.append(perf_counter() - start_s)
             works.append(work)
         counts = parameters_of(trainer.config.model, trainer.stream.plan.layout)
         rates: Rates = rates_of(
             Work.sum(works[sizes.warm_up_steps :]),
             wall_s=sum(seconds[sizes.warm_up_steps :]),
             devices=1,
-            # Products in float8 are a part of the work: their share of its peak would say little.
+            # Only a part of the products is in float8, so a share of the float8 peak would be misleading.
             peak_flops=None if case.fp8 else peak_flops(device),
             model=trainer.config.model,
             parameters=counts,
@@ -234,7 +242,7 @@ def measure(folder: Path, case: TrainerCase, sizes: Sizes, device: Device, rows:
 
 
 def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> CaseResult:
-    """The case with as many rows as fit; its reason if it fails."""
+    """Measures a case with as many rows as fit into memory. A failed case has the reason in `failed`."""
     if case.fp8 and (find_spec("torchao") is None or not device.is_gpu):
         reason = "torchao is not installed" if device.is_gpu else "no GPU"
         return CaseResult(case.name, case.seq_len, failed=f"not measured: {reason}")
@@ -243,9 +251,9 @@ def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> C
         try:
             return measure(folder, case, sizes, device, rows)
         except torch.OutOfMemoryError as error:
-            failed = f"{rows} rows do not fit: {_line(error)}"
+            failed = f"{rows} rows do not fit: {_one_line(error)}"
         except Exception as error:
-            return CaseResult(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_line(error)}")
+            return CaseResult(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_one_line(error)}")
         finally:
             _free(device)
             torch._dynamo.reset()
@@ -255,48 +263,55 @@ def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> C
 
 
 def measure_masks(folder: Path, sizes: Sizes, device: Device) -> list[dict[str, Any]]:
-    """Wall time of the mask of a batch on its device, by each way to make it; the same rows."""
-    found = []
+    """Measures the wall time of building the mask of a batch on its device in each way, for the same rows."""
+    results = []
     for seq_len in sizes.seq_lens:
         case = TrainerCase("masks", TINY.dense, seq_len)
         rows = sizes.tokens // seq_len
-        trainer = Trainer(config_of(folder, case, rows, on_gpu=False))
-        making = RowPipelineSpec.from_plan(trainer.stream.plan, trainer.stream.reader)()
-        ends = [making(trainer.stream.plan.row(number))[0].cu_seqlens for number in range(rows)]
-        making.close()
+        trainer = Trainer(make_config(folder, case, rows, on_gpu=False))
+        pipeline = RowPipelineSpec.from_plan(trainer.stream.plan, trainer.stream.reader)()
+        ends = [pipeline(trainer.stream.plan.row(number))[0].cu_seqlens for number in range(rows)]
+        pipeline.close()
         trainer.close()
         where = trainer.world.device
-        rule = build_block_mask(ends, seq_len, device=where).mask_mod
+        mask_mod = build_block_mask(ends, seq_len, device=where).mask_mod
 
-        def ours(ends=ends, seq_len=seq_len, where=where) -> Any:
+        def make_from_spans(ends=ends, seq_len=seq_len, where=where) -> Any:
             return build_block_mask(ends, seq_len, device=where)
 
-        def theirs(compiled: bool, seq_len=seq_len, rows=rows, where=where, rule=rule) -> Any:
-            return create_block_mask(rule, rows, None, seq_len, seq_len, device=str(where), _compile=compiled)
+        def make_with_torch(
+            compiled: bool, seq_len=seq_len, rows=rows, where=where, mask_mod=mask_mod
+        ) -> Any:
+            return create_block_mask(
+                mask_mod, rows, None, seq_len, seq_len, device=str(where), _compile=compiled
+            )
 
-        ways: dict[str, Callable[[], Any]] = {"from spans": ours, "create_block_mask": lambda: theirs(False)}
+        ways: dict[str, Callable[[], Any]] = {
+            "from spans": make_from_spans,
+            "create_block_mask": lambda: make_with_torch(False),
+        }
         if device.is_gpu:
-            ways["create_block_mask, compiled"] = lambda: theirs(True)
+            ways["create_block_mask, compiled"] = lambda: make_with_torch(True)
         line: dict[str, Any] = {"seq_len": seq_len, "rows": rows}
         for name, make in ways.items():
             try:
                 line[name] = _median_ms(make, device)
             except Exception as error:
-                line[name] = f"{type(error).__name__}: {_line(error)}"
-        found.append(line)
-    return found
+                line[name] = f"{type(error).__name__}: {_one_line(error)}"
+        results.append(line)
+    return results
 
 
 def _median_ms(make: Callable[[], Any], device: Device, repetitions: int = 9) -> float:
     make()
-    taken = []
+    times_ms = []
     for _ in range(repetitions):
         _wait(device)
-        begun = perf_counter()
+        start_s = perf_counter()
         make()
         _wait(device)
-        taken.append(1e3 * (perf_counter() - begun))
-    return statistics.median(taken)
+        times_ms.append(1e3 * (perf_counter() - start_s))
+    return statistics.median(times_ms)
 
 
 def _wait(device: Device) -> None:
@@ -310,56 +325,56 @@ def _free(device: Device) -> None:
         torch.cuda.empty_cache()
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def table_of(lines: Sequence[CaseResult]) -> Table:
-    """Cases for people."""
-    shown = Table(title="Training steps on one device", title_justify="left")
-    for heading in ("case", "places", "rows", "parameters", "tokens/s", "fill", "useful MFU", "slot MFU"):
-        shown.add_column(heading, justify="left" if heading == "case" else "right")
+def format_cases(lines: Sequence[CaseResult]) -> Table:
+    """Formats the results of the cases as a table."""
+    table = Table(title="Training steps on one device", title_justify="left")
+    for heading in ("case", "positions", "rows", "parameters", "tokens/s", "fill", "useful MFU", "slot MFU"):
+        table.add_column(heading, justify="left" if heading == "case" else "right")
     for heading in ("step, ms", "first step, s", "memory"):
-        shown.add_column(heading, justify="right")
+        table.add_column(heading, justify="right")
     for line in lines:
         if line.failed:
-            shown.add_row(line.name, f"{line.seq_len:,}", line.failed)
+            table.add_row(line.name, f"{line.seq_len:,}", line.failed)
             continue
-        shown.add_row(
+        table.add_row(
             line.name,
             f"{line.seq_len:,}",
             f"{line.rows}",
             f"{line.parameters / 1e6:,.0f}M",
-            _shown(line.tokens_per_s, ",.0f"),
-            _shown(line.fill, ".1%"),
-            _shown(line.useful_mfu, ".1%"),
-            _shown(line.slot_mfu, ".1%"),
-            _shown(line.step_ms, ",.0f"),
-            _shown(line.first_step_s, ",.0f"),
+            _format_optional(line.tokens_per_s, ",.0f"),
+            _format_optional(line.fill, ".1%"),
+            _format_optional(line.useful_mfu, ".1%"),
+            _format_optional(line.slot_mfu, ".1%"),
+            _format_optional(line.step_ms, ",.0f"),
+            _format_optional(line.first_step_s, ",.0f"),
             "" if line.memory_bytes is None else f"{line.memory_bytes / 2**30:.1f} GiB",
         )
-    return shown
+    return table
 
 
-def mask_table_of(lines: Sequence[dict[str, Any]]) -> Table:
-    """Masks for people."""
-    shown = Table(title="The mask of a batch, ms", title_justify="left")
+def format_masks(lines: Sequence[dict[str, Any]]) -> Table:
+    """Formats the times of the masks as a table."""
+    table = Table(title="The mask of a batch, ms", title_justify="left")
     names = list(dict.fromkeys(name for line in lines for name in line))
     for name in names:
-        shown.add_column(name, justify="right")
+        table.add_column(name, justify="right")
     for line in lines:
-        shown.add_row(
+        table.add_row(
             *(f"{line[name]:.3f}" if isinstance(line[name], float) else str(line[name]) for name in names)
         )
-    return shown
+    return table
 
 
-def _shown(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _format_optional(value: float | None, format_: str) -> str:
+    return "" if value is None else format(value, format_)
 
 
-def verdicts(lines: Sequence[CaseResult]) -> Iterator[str]:
-    """What the figures say about the claims."""
+def compare_with_targets(lines: Sequence[CaseResult]) -> Iterator[str]:
+    """Yields sentences that compare the figures with the target and with the other cases."""
     best = {(line.name, line.seq_len): line for line in lines if not line.failed}
     for (name, seq_len), line in best.items():
         if name != "dense":
@@ -368,9 +383,9 @@ def verdicts(lines: Sequence[CaseResult]) -> Iterator[str]:
             met = "met" if line.useful_mfu >= TARGET_MFU else "missed"
             yield f"{seq_len:,}: useful MFU {line.useful_mfu:.1%}, target {TARGET_MFU:.0%} {met}"
         for other in ("dense, padded", "torchtitan llama3"):
-            beside = best.get((other, seq_len))
-            if beside is not None and beside.tokens_per_s and line.tokens_per_s:
-                yield f"{seq_len:,}: {line.tokens_per_s / beside.tokens_per_s:.2f} times the tokens/s of {other}"
+            baseline = best.get((other, seq_len))
+            if baseline is not None and baseline.tokens_per_s and line.tokens_per_s:
+                yield f"{seq_len:,}: {line.tokens_per_s / baseline.tokens_per_s:.2f} times the tokens/s of {other}"
 
 
 def main() -> None:
@@ -378,14 +393,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--tiny", action="store_true", help="small sizes; nothing is written")
+    parser.add_argument("--tiny", action="store_true", help="use small sizes and write nothing")
     parser.add_argument(
-        "--only", nargs="+", default=[], metavar="NAME", help="cases whose names hold one of these"
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="run only cases whose name contains one of these",
     )
     arguments = parser.parse_args()
     device, console = find_device(), Console(width=150)
     if not device.is_gpu and not arguments.tiny:
-        parser.error("there is no GPU: nothing to measure. --tiny tries every case with small sizes")
+        parser.error("no GPU is available; use --tiny to run every case with small sizes")
     sizes = TINY if arguments.tiny else FULL
     lines: list[CaseResult] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -394,31 +413,30 @@ def main() -> None:
         for case in list_cases(sizes):
             if not arguments.only or any(name in case.name for name in arguments.only):
                 lines.append(run_case(Path(folder), case, sizes, device))
-                told = lines[-1].failed or f"{lines[-1].tokens_per_s:,.0f} tokens/s"
-                console.print(f"{case.name} at {case.seq_len:,}: {told}")
-                if (
-                    device.is_gpu and not arguments.tiny
-                ):  # after each: what was measured stays if the rest dies
-                    write(lines, masks, device)
-    console.print(table_of(lines), mask_table_of(masks))
-    for line in verdicts(lines):
+                summary = lines[-1].failed or f"{lines[-1].tokens_per_s:,.0f} tokens/s"
+                console.print(f"{case.name} at {case.seq_len:,}: {summary}")
+                # The file is written after each case, so that the results stay if a later case kills the process.
+                if device.is_gpu and not arguments.tiny:
+                    write_result(lines, masks, device)
+    console.print(format_cases(lines), format_masks(masks))
+    for line in compare_with_targets(lines):
         console.print(line)
     if not device.is_gpu:
         console.print("no GPU: MFU, memory and float8 were not measured")
 
 
-def write(lines: Sequence[CaseResult], masks: Sequence[dict[str, Any]], device: Device) -> None:
-    """The result as JSON."""
-    facts = {
+def write_result(lines: Sequence[CaseResult], masks: Sequence[dict[str, Any]], device: Device) -> None:
+    """Writes the result as JSON."""
+    report = {
         "date": datetime.date.today().isoformat(),
         "card": device.name,
         "peak_bf16_flops": peak_flops(device),
-        "bf16_states": bf16_states_work(),
+        "bf16_states": supports_bf16_states(),
         "machine": {**describe_machine(), "torch": torch.__version__, "torchtitan": version("torchtitan")},
         "cases": [asdict(line) for line in lines],
         "masks_ms": list(masks),
     }
-    RESULT.write_text(json.dumps(facts, indent=1) + "\n")
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
