@@ -75,6 +75,9 @@ def parse_settings(table: dict[str, Any], type_: type[T], *, where: str) -> T:
     _check_unknown_keys(table, type_, where=where, path="")
     try:
         return from_builtins(table, type_)
+    except ConfigError as error:  # raised by the check of a table, which does not know the file
+        location = f"{where} [{error.where}]" if error.where else where
+        raise ConfigError(error.message, where=location, hint=error.hint) from None
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$.")
         location = f"{where} [{key.rstrip('`')}]" if key else where

@@ -9,11 +9,9 @@ from mmpack.layout.audio import AudioLayout
 from mmpack.layout.images import PatchGrid, VisionLayout
 from mmpack.layout.layout import LAYOUT_VERSION, Layout, LayoutConfig
 from mmpack.layout.metadata import (
-    ImageTextMetadata,
     SampleMetadata,
     SliceMetadata,
-    SpeechMetadata,
-    TextMetadata,
+    StandAloneMetadata,
 )
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
@@ -26,7 +24,6 @@ __all__ = [
     "LAYOUT_VERSION",
     "AudioLayout",
     "IdRange",
-    "ImageTextMetadata",
     "Layout",
     "LayoutConfig",
     "Modality",
@@ -35,9 +32,8 @@ __all__ = [
     "SampleMetadata",
     "Segment",
     "SliceMetadata",
-    "SpeechMetadata",
+    "StandAloneMetadata",
     "TextLayout",
-    "TextMetadata",
     "TimeLayout",
     "TokenCounts",
     "Tokenizer",

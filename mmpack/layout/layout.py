@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,12 +14,12 @@ from mmpack.layout import special_tokens
 from mmpack.layout.audio import AudioLayout
 from mmpack.layout.images import VisionLayout
 from mmpack.layout.metadata import (
-    ImageTextMetadata,
     SampleMetadata,
     SliceMetadata,
-    SpeechMetadata,
-    TextMetadata,
+    StandAloneMetadata,
     TextOrCount,
+    replace_texts,
+    sample_texts,
 )
 from mmpack.layout.numeric import NumericLayout
 from mmpack.layout.segments import Modality, Segment, TokenCounts
@@ -114,7 +113,7 @@ class Layout:
         The segments of a slice are: the time token; for each camera its token and patches, in the order of the layout;
         each audio between its two tokens, in the order of the metadata; for each numeric stream its token and values, in
         the order of the layout; each text after its token, in the order of the metadata. The segments of a stand-alone
-        sample are: `<|bos|>`, the image or audio between its two tokens, the text, `<|eos|>`.
+        sample are: `<|bos|>`, each image and then each audio between its two tokens, the text, `<|eos|>`.
 
         Raises:
             ConfigError: a camera or numeric stream is not in the layout.
@@ -134,13 +133,13 @@ class Layout:
 
     def count_tokens_many(self, metadata: Sequence[SampleMetadata]) -> list[TokenCounts]:
         """Returns :meth:`count_tokens` of each sample; all texts are tokenized in batches."""
-        texts = [text for sample in metadata for text in _sample_texts(sample) if isinstance(text, str)]
+        texts = [text for sample in metadata for text in sample_texts(sample) if isinstance(text, str)]
         lengths = iter(self.count_text_tokens(texts).tolist())
         return [
             self.count_tokens(
-                _replace_texts(
+                replace_texts(
                     sample,
-                    [next(lengths) if isinstance(text, str) else text for text in _sample_texts(sample)],
+                    [next(lengths) if isinstance(text, str) else text for text in sample_texts(sample)],
                 )
             )
             for sample in metadata
@@ -171,15 +170,13 @@ class Layout:
                 yield _special_segment(special_tokens.TEXT_START, "", index)
                 yield segment
 
-    def _stand_alone_segments(
-        self, metadata: TextMetadata | ImageTextMetadata | SpeechMetadata
-    ) -> Iterator[Segment]:
-        if isinstance(metadata, ImageTextMetadata):
+    def _stand_alone_segments(self, metadata: StandAloneMetadata) -> Iterator[Segment]:
+        for index, (height, width) in enumerate(metadata.images):
             yield _special_segment(special_tokens.IMAGE_START)
-            yield self._image_segment(metadata.height, metadata.width)
+            yield self._image_segment(height, width, index=index)
             yield _special_segment(special_tokens.IMAGE_END)
-        elif isinstance(metadata, SpeechMetadata):
-            yield from self._audio_segments(metadata.samples, metadata.rate_hz)
+        for index, (samples, rate_hz) in enumerate(metadata.audio):
+            yield from self._audio_segments(samples, rate_hz, index=index)
         yield from self._text_segments(metadata.text)
 
     def _image_segment(self, height: int, width: int, stream: str = "", index: int = 0) -> Segment:
@@ -239,11 +236,3 @@ def _index_by_name(entries: Sequence[tuple], allowed: Collection[str], noun: str
             raise DataError(f"a slice has the {noun} '{name}' twice", where=name)
         indices[name] = index
     return indices
-
-
-def _sample_texts(metadata: SampleMetadata) -> tuple[TextOrCount, ...]:
-    return metadata.text if isinstance(metadata, SliceMetadata) else (metadata.text,)
-
-
-def _replace_texts(metadata: SampleMetadata, texts: list[int]) -> SampleMetadata:
-    return replace(metadata, text=tuple(texts) if isinstance(metadata, SliceMetadata) else texts[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 TextOrCount = str | int
 """A text, or the number of its tokens if it has been counted before."""
@@ -23,31 +24,26 @@ class SliceMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class TextMetadata:
-    """The metadata of a stand-alone text."""
+class StandAloneMetadata:
+    """The metadata of a stand-alone sample of any kind."""
 
-    text: TextOrCount
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTextMetadata:
-    """The metadata of a stand-alone image with its caption."""
-
-    height: int
-    """Height in pixels, as stored."""
-    width: int
-    """Width in pixels, as stored."""
     text: TextOrCount = ""
+    """The text, caption or transcript."""
+    images: tuple[tuple[int, int], ...] = ()
+    """Images: (height, width), in pixels as stored, in reading order."""
+    audio: tuple[tuple[int, int], ...] = ()
+    """Audio: (samples, rate_hz), as stored, in reading order."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpeechMetadata:
-    """The metadata of a stand-alone speech recording with its transcript."""
-
-    samples: int
-    rate_hz: int
-    text: TextOrCount = ""
-
-
-SampleMetadata = SliceMetadata | TextMetadata | ImageTextMetadata | SpeechMetadata
+SampleMetadata = SliceMetadata | StandAloneMetadata
 """Metadata of a sample of any kind."""
+
+
+def sample_texts(metadata: SampleMetadata) -> tuple[TextOrCount, ...]:
+    """Returns the texts of a sample in reading order."""
+    return metadata.text if isinstance(metadata, SliceMetadata) else (metadata.text,)
+
+
+def replace_texts(metadata: SampleMetadata, counts: Sequence[int]) -> SampleMetadata:
+    """Returns the metadata with the number of tokens in the place of each of its :func:`sample_texts`."""
+    return replace(metadata, text=tuple(counts) if isinstance(metadata, SliceMetadata) else counts[0])

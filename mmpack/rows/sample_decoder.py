@@ -9,7 +9,7 @@ member claims before they use it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -19,14 +19,12 @@ from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
 from mmpack.layout import (
-    ImageTextMetadata,
     Layout,
     PatchGrid,
     SampleMetadata,
     Segment,
-    SliceMetadata,
-    SpeechMetadata,
 )
+from mmpack.layout.metadata import replace_texts
 from mmpack.layout.special_tokens import PAD
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedSample
@@ -47,7 +45,7 @@ from mmpack.samples.description import (
     decode_stream_description,
     read_description,
 )
-from mmpack.samples.kinds import measure_stand_alone
+from mmpack.samples.kinds import measure_stand_alone, media_members
 from mmpack.samples.kinds.slice import measure_slice
 from mmpack.serialisation import decode_untrusted
 
@@ -226,7 +224,8 @@ class SampleDecoder:
         is_slice = planned.kind == "slice"
         content = _read_slice(members) if is_slice else _read_stand_alone(planned.kind, members)
         texts = [self._layout.tokenizer.encode(text) for text in content.texts]
-        metadata = _replace_texts_by_counts(content.metadata, [len(ids) for ids in texts])
+        # Texts are tokenised once: the template needs only their lengths.
+        metadata = replace_texts(content.metadata, [len(ids) for ids in texts])
         template = self._cached_template(metadata)
         if len(template.ids) != planned.tokens:
             raise IntegrityError(
@@ -326,11 +325,6 @@ class SampleDecoder:
         return TokenisedSample(ids, content.t_ns, tuple(images.values()), tuple(audio), tuple(numeric))
 
 
-def _replace_texts_by_counts(metadata: SampleMetadata, counts: Sequence[int]) -> SampleMetadata:
-    """Returns `metadata` with each text replaced by its number of tokens, so that texts are tokenised only once."""
-    return replace(metadata, text=tuple(counts) if isinstance(metadata, SliceMetadata) else counts[0])
-
-
 def _read_slice(members: Mapping[str, bytes]) -> _SampleContent:
     if JSON_MEMBER not in members:
         raise IntegrityError("the sample has no 'json' member")
@@ -363,16 +357,16 @@ def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent
     if JSON_MEMBER in members:
         _check_kind(read_description(members[JSON_MEMBER], StandAloneDescription, where=""), kind)
     metadata = measure_stand_alone(kind, members)
-    texts = (str(metadata.text),)
-    media = [(name, data) for name, data in members.items() if name not in ("txt", JSON_MEMBER)]
-    if isinstance(metadata, ImageTextMetadata):
-        size = (metadata.height, metadata.width)
-        images = [_EncodedImage("image", extension, data, size, 1) for extension, data in media]
-        return _SampleContent(metadata, texts, images=images)
-    if isinstance(metadata, SpeechMetadata):
-        audio = [_EncodedAudio("audio", data, metadata.samples, metadata.rate_hz) for _, data in media]
-        return _SampleContent(metadata, texts, audio=audio)
-    return _SampleContent(metadata, texts)
+    media = media_members(members)
+    images = [
+        _EncodedImage("image", extension, data, size, 1)
+        for (extension, data), size in zip(media, metadata.images, strict=False)
+    ]
+    audio = [
+        _EncodedAudio("audio", data, samples, rate_hz)
+        for (_, data), (samples, rate_hz) in zip(media, metadata.audio, strict=False)
+    ]
+    return _SampleContent(metadata, (str(metadata.text),), images=images, audio=audio)
 
 
 def _check_kind(description: SampleDescription, kind: str) -> None:

@@ -7,16 +7,16 @@ from typing import Any
 
 import soundfile
 
-from mmpack.errors import IntegrityError
+from mmpack.errors import DataError
 
 
-def read_audio_info(data: bytes) -> Any:
+def read_audio_info(data: bytes, *, where: str) -> Any:
     """Returns the `soundfile` info of an encoded audio member: `frames`, `samplerate` and `channels`.
 
     Raises:
-        IntegrityError: libsndfile cannot open the bytes.
+        DataError: libsndfile cannot open the bytes; the error has `where`.
     """
     try:
         return soundfile.info(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
-        raise IntegrityError(f"the audio cannot be opened ({error})") from None
+        raise DataError(f"cannot be opened as audio ({error})", where=where) from None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mmpack.errors import IntegrityError
-from mmpack.layout import ImageTextMetadata, SampleMetadata, SliceMetadata, SpeechMetadata, TokenCounts
+from mmpack.layout import SampleMetadata, SliceMetadata, StandAloneMetadata, TokenCounts
 from mmpack.shards.manifest import INDEX_NAME as INDEX_NAME
 from mmpack.storage.store import Store
 
@@ -142,33 +143,48 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
 
 def media_columns(metadata: SampleMetadata) -> dict[str, list[dict[str, object]]]:
     """Returns the values of the columns `cameras`, `audio` and `numeric` of a sample."""
-    return {"cameras": _cameras(metadata), "audio": _audio(metadata), "numeric": _numeric(metadata)}
-
-
-def _cameras(metadata: SampleMetadata) -> list[dict[str, object]]:
     if isinstance(metadata, SliceMetadata):
-        return [
-            {"name": name, "height": height, "width": width, "frames": frames[0] if frames else 1}
-            for name, height, width, *frames in metadata.cameras
-        ]
-    if isinstance(metadata, ImageTextMetadata):
-        return [{"name": "", "height": metadata.height, "width": metadata.width, "frames": 1}]
-    return []
+        return {
+            "cameras": [
+                {"name": name, "height": height, "width": width, "frames": frames[0] if frames else 1}
+                for name, height, width, *frames in metadata.cameras
+            ],
+            "audio": [
+                {"name": name, "samples": samples, "rate_hz": rate_hz}
+                for name, samples, rate_hz in metadata.audio
+            ],
+            "numeric": [{"name": name, "rows": rows} for name, rows in metadata.numeric],
+        }
+    return {
+        "cameras": [
+            {"name": "", "height": height, "width": width, "frames": 1} for height, width in metadata.images
+        ],
+        "audio": [
+            {"name": "", "samples": samples, "rate_hz": rate_hz} for samples, rate_hz in metadata.audio
+        ],
+        "numeric": [],
+    }
 
 
-def _audio(metadata: SampleMetadata) -> list[dict[str, object]]:
-    if isinstance(metadata, SliceMetadata):
-        return [{"name": name, "samples": samples, "rate_hz": rate} for name, samples, rate in metadata.audio]
-    if isinstance(metadata, SpeechMetadata):
-        return [{"name": "", "samples": metadata.samples, "rate_hz": metadata.rate_hz}]
-    return []
+def indexed_metadata(entry: Mapping[str, Any], texts: Sequence[str]) -> SampleMetadata:
+    """Returns the metadata of a sample from its index entry: the inverse of :func:`media_columns`.
 
-
-def _numeric(metadata: SampleMetadata) -> list[dict[str, object]]:
-    return (
-        [{"name": name, "rows": rows} for name, rows in metadata.numeric]
-        if isinstance(metadata, SliceMetadata)
-        else []
+    Args:
+        entry: values of the columns `kind`, `cameras`, `audio`, `numeric` and `tokens_text`.
+        texts: texts of a slice, of which the index has only the total size; not used for stand-alone samples.
+    """
+    cameras, audio = entry["cameras"], entry["audio"]
+    if entry["kind"] == "slice":
+        return SliceMetadata(
+            cameras=tuple((c["name"], c["height"], c["width"], c["frames"]) for c in cameras),
+            audio=tuple((a["name"], a["samples"], a["rate_hz"]) for a in audio),
+            numeric=tuple((n["name"], n["rows"]) for n in entry["numeric"]),
+            text=tuple(texts),
+        )
+    return StandAloneMetadata(
+        text=entry["tokens_text"],
+        images=tuple((c["height"], c["width"]) for c in cameras),
+        audio=tuple((a["samples"], a["rate_hz"]) for a in audio),
     )
 
 

@@ -24,7 +24,7 @@ from mmpack.samples.description import (
     decode_stream_description,
     read_description,
 )
-from mmpack.samples.kinds import measure_stand_alone
+from mmpack.samples.kinds import KINDS, measure_stand_alone
 from mmpack.samples.kinds.slice import measure_slice
 from mmpack.samples.statistics import NumericStatistics, compute_statistics, merge_statistics
 from mmpack.shards import index, tar
@@ -35,7 +35,6 @@ from mmpack.verification.slice_gate import check_slice_gate
 from mmpack.verification.token_counts import TokenCountCheck, format_problem
 from mmpack.verification.totals import check_files, check_index, check_recordings, check_statistics
 
-STAND_ALONE_KINDS = ("text", "image_text", "speech")
 _BATCH_ROWS = 4096  # number of index rows that are converted to Python objects at a time
 
 
@@ -268,7 +267,7 @@ class _SampleChecker:
 
     def _check_stand_alone(self, row: dict[str, Any], members: dict[str, bytes]) -> SampleMetadata:
         """Checks a stand-alone sample and measures its metadata. Raises MmpackError."""
-        if row["kind"] not in STAND_ALONE_KINDS:
+        if row["kind"] not in KINDS:
             raise IntegrityError(f"'{row['kind']}' is not a sample kind of this format")
         description = read_description(members.get(JSON_MEMBER, b""), StandAloneDescription, where="")
         _check_description(row, description)

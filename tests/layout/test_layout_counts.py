@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import (
     AudioLayout,
-    ImageTextMetadata,
     Layout,
     LayoutConfig,
     Modality,
@@ -22,8 +21,7 @@ from mmpack.layout import (
     SampleMetadata,
     Segment,
     SliceMetadata,
-    SpeechMetadata,
-    TextMetadata,
+    StandAloneMetadata,
     TokenCounts,
     VisionLayout,
 )
@@ -63,9 +61,9 @@ slices = st.builds(
 )
 metadata_of_any_kind = st.one_of(
     slices,
-    texts.map(TextMetadata),
-    st.builds(lambda size, text: ImageTextMetadata(size[0], size[1], text), image_sizes, texts),
-    st.builds(lambda size, text: SpeechMetadata(size[0], size[1], text), audio_sizes, texts),
+    texts.map(StandAloneMetadata),
+    st.builds(lambda size, text: StandAloneMetadata(text, images=(size,)), image_sizes, texts),
+    st.builds(lambda size, text: StandAloneMetadata(text, audio=(size,)), audio_sizes, texts),
 )
 
 
@@ -115,14 +113,10 @@ def assemble(metadata: SampleMetadata) -> list[int]:
                 row += [VOCABULARY.id("<|text_start|>"), *BACKEND.encode(str(text)).ids]
         return row
     row = [VOCABULARY.id("<|bos|>")]
-    if isinstance(metadata, ImageTextMetadata):
-        row += [
-            VOCABULARY.id("<|image_start|>"),
-            *patch_ids(metadata.height, metadata.width),
-            VOCABULARY.id("<|image_end|>"),
-        ]
-    if isinstance(metadata, SpeechMetadata):
-        row += audio_ids(metadata.samples, metadata.rate_hz)
+    for height, width in metadata.images:
+        row += [VOCABULARY.id("<|image_start|>"), *patch_ids(height, width), VOCABULARY.id("<|image_end|>")]
+    for samples, rate in metadata.audio:
+        row += audio_ids(samples, rate)
     return [*row, *BACKEND.encode(str(metadata.text)).ids, VOCABULARY.id("<|eos|>")]
 
 
@@ -199,7 +193,7 @@ def test_runs_and_stand_alone_samples_have_start_and_end_tokens() -> None:
     assert names(LAYOUT.document_suffix) == ["<|video_end|>", "<|eos|>"]
     assert LAYOUT.document_overhead == 4
     assert LAYOUT.count_tokens(SliceMetadata()) == TokenCounts(special=1)
-    assert LAYOUT.count_tokens(TextMetadata("")) == TokenCounts(special=2)
+    assert LAYOUT.count_tokens(StandAloneMetadata("")) == TokenCounts(special=2)
 
 
 def test_an_unknown_stream_is_an_error_that_suggests_the_closest_stream_and_the_key() -> None:
@@ -221,7 +215,7 @@ def test_an_unknown_stream_is_an_error_that_suggests_the_closest_stream_and_the_
         SliceMetadata(numeric=(("imu", -1),)),
         SliceMetadata(audio=(("mic", -1, 16_000),)),
         SliceMetadata(text=(-1,)),
-        SpeechMetadata(10, 0),
+        StandAloneMetadata(audio=((10, 0),)),
     ],
 )
 def test_impossible_metadata_is_an_error(metadata: SampleMetadata) -> None:

@@ -75,8 +75,8 @@ def test_lengths_option_with_json_output() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "give a finished build or --lengths"),
-        (["somewhere", "--lengths", "5"], "give a finished build or --lengths"),
+        ([], "exactly one of a shard set and --lengths is required"),
+        (["somewhere", "--lengths", "5"], "exactly one of a shard set and --lengths is required"),
         (["--lengths", "5,x"], "'5,x' is not a list"),
         (["--lengths", "5,-2"], "document 1 has -2 positions"),
         (["--lengths", "5,6", "--max-seq-len", "10"], "the documents end at position 11, but the row ends at 10"),

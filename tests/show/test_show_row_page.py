@@ -14,7 +14,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmpack.layout import ImageTextMetadata, SampleMetadata, SliceMetadata, SpeechMetadata, TextMetadata
+from mmpack.layout import SampleMetadata, SliceMetadata, StandAloneMetadata
 from mmpack.masks import build_block_index
 from mmpack.masks.blocks import FULL, PARTIAL
 from mmpack.rows.row import IGNORE_INDEX, Row
@@ -82,10 +82,12 @@ def row() -> Row:
     factory = RowFactory(LAYOUT, 512).add_run(
         [full_slice(["Hello, there"]), full_slice(), full_slice(["two", "three"])], t_ns=17 * MS
     )
-    factory.add_stand_alone(TextMetadata("A text\n  of two lines"), key="texts-1").add_stand_alone(
-        ImageTextMetadata(24, 32, "A caption"), key="c-3"
+    factory.add_stand_alone(StandAloneMetadata("A text\n  of two lines"), key="texts-1").add_stand_alone(
+        StandAloneMetadata("A caption", images=((24, 32),)), key="c-3"
     )
-    return factory.add_stand_alone(SpeechMetadata(16_000, 16_000, "spoken words"), key="speech-3").build_row()
+    return factory.add_stand_alone(
+        StandAloneMetadata("spoken words", audio=((16_000, 16_000),)), key="speech-3"
+    ).build_row()
 
 
 def decoded_images(shown: Page) -> Iterator[np.ndarray]:
@@ -240,7 +242,7 @@ def test_all_text_is_escaped() -> None:
     factory = (
         RowFactory(LAYOUT, 256)
         .add_run([full_slice([HOSTILE])], name=HOSTILE)
-        .add_stand_alone(TextMetadata(HOSTILE), key=HOSTILE)
+        .add_stand_alone(StandAloneMetadata(HOSTILE), key=HOSTILE)
     )
     shown = page(factory.build_row(), title=HOSTILE, notes={HOSTILE: HOSTILE, "plan": HOSTILE})
     assert {name for name, _ in shown.elements}.isdisjoint({"script"})
@@ -250,8 +252,8 @@ def test_all_text_is_escaped() -> None:
 
 def test_pairs_and_unreadable_samples_are_labelled() -> None:
     factory = RowFactory(LAYOUT, 256, pairs=[(0, 1)]).add_run([SliceMetadata(cameras=(("left", 24, 32),))])
-    factory.add_stand_alone(TextMetadata("its text"), key="t-1").add_stand_alone(
-        TextMetadata("five or more tokens of text"), key="t-2", is_valid=False
+    factory.add_stand_alone(StandAloneMetadata("its text"), key="t-1").add_stand_alone(
+        StandAloneMetadata("five or more tokens of text"), key="t-2", is_valid=False
     )
     shown = page(factory.build_row())
     assert "pair: the media of document 1" in shown.full_text
@@ -265,7 +267,7 @@ def test_pairs_and_unreadable_samples_are_labelled() -> None:
 def test_only_the_first_stand_alone_samples_are_open() -> None:
     factory = RowFactory(LAYOUT, 2048)
     for index in range(40):
-        factory.add_stand_alone(TextMetadata(f"text number {index}"), key=f"t-{index}")
+        factory.add_stand_alone(StandAloneMetadata(f"text number {index}"), key=f"t-{index}")
     shown = page(factory.build_row())
     is_open = ["open" in element for element in shown.elements_of_class("details")]
     assert is_open == [True] * 12 + [False] * 28
@@ -285,9 +287,18 @@ slices = st.builds(
 )
 samples = st.one_of(
     st.lists(slices, min_size=1, max_size=4),
-    words.map(TextMetadata),
-    st.builds(ImageTextMetadata, st.integers(1, 60), st.integers(1, 60), words),
-    st.builds(SpeechMetadata, st.integers(1, 4000), st.just(16_000), words),
+    words.map(StandAloneMetadata),
+    st.builds(
+        lambda height, width, text: StandAloneMetadata(text, images=((height, width),)),
+        st.integers(1, 60),
+        st.integers(1, 60),
+        words,
+    ),
+    st.builds(
+        lambda samples, text: StandAloneMetadata(text, audio=((samples, 16_000),)),
+        st.integers(1, 4000),
+        words,
+    ),
 )
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from mmpack.errors import ConfigError
 from mmpack.layout import LayoutConfig
-from mmpack.settings import Settings, parse_size
+from mmpack.samples.kinds import KINDS
+from mmpack.settings import Settings, parse_size, suggest
 from mmpack.sync import SyncConfig
 
 
@@ -51,10 +52,18 @@ class SourceConfig(Settings, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: Literal["text", "image_text", "speech"]
+    kind: str
     path: str
     text: str = "text"
     media: str = "path"
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(
+                f"'{self.kind}' is not a kind of stand-alone sample",
+                where=f"samples.{self.name}.kind",
+                hint=suggest(self.kind, KINDS),
+            )
 
 
 class BuildConfig(Settings, frozen=True, kw_only=True):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import soundfile
 
 from mmpack.errors import DataError
 from mmpack.ingest.tasks.build_config import SourceConfig
 from mmpack.ingest.tasks.slices import EncodedSample
-from mmpack.layout import ImageTextMetadata, SampleMetadata, SpeechMetadata, TextMetadata
+from mmpack.layout import StandAloneMetadata
 from mmpack.recording.files import require_file, sanitise_name
-from mmpack.samples.images import image_size
+from mmpack.samples.kinds import KINDS
 from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.shards.index import IndexEntry
@@ -26,8 +26,6 @@ from mmpack.shards.index import IndexEntry
 MAX_TEXT_BYTES = 64 << 20
 #: Largest image or audio file of a sample.
 MAX_MEDIA_BYTES = 1 << 30
-_IMAGE_SUFFIXES = {".jpg": "jpg", ".jpeg": "jpg", ".png": "png"}
-_AUDIO_SUFFIXES = {".wav": "wav", ".flac": "flac", ".ogg": "ogg"}
 
 
 def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSample]:
@@ -43,13 +41,13 @@ def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSampl
         where = f"{path}, row {ordinal}"
         text = _read_text(record, source.text, where=where)
         members: list[tuple[str, bytes]] = [("txt", text.encode())] if text else []
-        metadata: SampleMetadata
-        if source.kind == "text":
-            metadata = TextMetadata(text)
-        else:
+        metadata, measure = StandAloneMetadata(text), KINDS[source.kind].measure
+        if measure is not None:
             extension, data = _read_media(record, source, path.parent, where=where)
             members.append((extension, data))
-            metadata = _read_media_metadata(source.kind, extension, data, text, where=where)
+            metadata = replace(measure(extension, data, where), text=text)
+            if any(samples <= 0 for samples, _ in metadata.audio):
+                raise DataError("the audio file has no audio samples", where=where)
         key = f"{name}-{ordinal:08d}"
         other_columns = {
             column: value
@@ -132,33 +130,18 @@ def _read_media(record: dict[str, Any], source: SourceConfig, base: Path, *, whe
     relative = Path(name)
     if ".." in relative.parts:
         raise DataError(f"the path '{name}' is outside the source's folder", where=where)
-    extensions = _IMAGE_SUFFIXES if source.kind == "image_text" else _AUDIO_SUFFIXES
-    extension = extensions.get(relative.suffix.lower())
+    extensions = KINDS[source.kind].extensions
+    extension = extensions.get(relative.suffix.lower().removeprefix("."))
     if extension is None:
         raise DataError(
             f"'{name}' has an unknown suffix",
             where=where,
-            hint=f"Use a file with one of the suffixes {', '.join(extensions)}.",
+            hint=f"Use a file with one of the suffixes .{', .'.join(extensions)}.",
         )
     path = require_file(base / relative, stream=source.name)
     if path.stat().st_size > MAX_MEDIA_BYTES:
         raise DataError(f"'{name}' is larger than {MAX_MEDIA_BYTES} bytes", where=where)
     return extension, path.read_bytes()
-
-
-def _read_media_metadata(kind: str, extension: str, data: bytes, text: str, *, where: str) -> SampleMetadata:
-    if kind == "image_text":
-        height, width = image_size(data, extension, where=where)
-        return ImageTextMetadata(height, width, text)
-    import io
-
-    try:
-        info = soundfile.info(io.BytesIO(data))
-    except soundfile.LibsndfileError as error:
-        raise DataError(f"cannot be opened as audio ({error})", where=where) from None
-    if info.frames <= 0:
-        raise DataError("the audio file has no audio samples", where=where)
-    return SpeechMetadata(info.frames, info.samplerate, text)
 
 
 def _is_plain_value(value: Any) -> bool:

@@ -67,7 +67,7 @@ def measure_slice(
 
     Raises:
         IntegrityError: a member is damaged, is missing, is not described, or differs from its description.
-        DataError: an image or tubelet is damaged.
+        DataError: an image, a tubelet or audio is damaged.
     """
     described = {stream.member for stream in streams.values() if not isinstance(stream, TextDescription)} | {
         JSON_MEMBER
@@ -121,7 +121,7 @@ def _measure_image(name: str, stream: ImageDescription, members: Mapping[str, by
 
 def _measure_audio(name: str, stream: AudioDescription, members: Mapping[str, bytes]) -> None:
     _member_extension(name, stream.member, _AUDIO_EXTENSIONS)
-    info = read_audio_info(members[stream.member])
+    info = read_audio_info(members[stream.member], where=f"'{name}'")
     actual = (info.frames, info.samplerate, info.channels)
     expected = (stream.samples, stream.rate_hz, stream.channels)
     if actual != expected:

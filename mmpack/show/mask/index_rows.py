@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 
 from mmpack.errors import DataError
-from mmpack.layout import (
-    ImageTextMetadata,
-    Layout,
-    LayoutConfig,
-    SampleMetadata,
-    Segment,
-    SliceMetadata,
-    SpeechMetadata,
-    TextMetadata,
-)
+from mmpack.layout import Layout, LayoutConfig, Segment
 from mmpack.settings import parse_settings
+from mmpack.shards.index import indexed_metadata
 from mmpack.shards.reader import ShardSet
 from mmpack.show.mask.row_view import MODALITIES, RowView, TokenSpan, make_row_view
 
@@ -112,7 +104,7 @@ def _make_view(
         add(layout.document_prefix if is_run else ())
         for sample in samples:
             start = position
-            add(layout.sample_segments(_sample_metadata(shards, sample)))
+            add(layout.sample_segments(indexed_metadata(sample, _read_texts(shards, sample))))
             if position - start != sample["tokens"]:
                 raise DataError(
                     f"the sample has {position - start} tokens under the layout, but {sample['tokens']} in the index",
@@ -133,27 +125,9 @@ def _make_view(
     )
 
 
-def _sample_metadata(shards: ShardSet, sample: dict[str, Any]) -> SampleMetadata:
-    if sample["kind"] == "slice":
-        return SliceMetadata(
-            cameras=tuple((c["name"], c["height"], c["width"], c["frames"]) for c in sample["cameras"]),
-            audio=tuple((a["name"], a["samples"], a["rate_hz"]) for a in sample["audio"]),
-            numeric=tuple((n["name"], n["rows"]) for n in sample["numeric"]),
-            text=_read_texts(shards, sample),
-        )
-    text = sample["tokens_text"]
-    if sample["kind"] == "image_text":
-        image = sample["cameras"][0]
-        return ImageTextMetadata(image["height"], image["width"], text)
-    if sample["kind"] == "speech":
-        audio = sample["audio"][0]
-        return SpeechMetadata(audio["samples"], audio["rate_hz"], text)
-    return TextMetadata(text)
-
-
 def _read_texts(shards: ShardSet, sample: dict[str, Any]) -> tuple[str, ...]:
     """Reads the texts of a slice from its json member, because the index has only their total size."""
-    if not sample["text_bytes"]:
+    if sample["kind"] != "slice" or not sample["text_bytes"]:
         return ()
     streams = json.loads(shards.read(sample)["json"])["streams"]
     return tuple(entry["text"] for stream in streams.values() for entry in stream.get("texts", ()))

@@ -17,7 +17,7 @@ from mmpack.layout import Layout
 from mmpack.plan import PlannedSample
 from mmpack.quarantine import UnreadableSample
 from mmpack.samples.description import JSON_MEMBER
-from mmpack.samples.kinds import measure_stand_alone
+from mmpack.samples.kinds import TEXT, TEXT_MEMBER, find_kind, measure_stand_alone
 from mmpack.serialisation import JSON_ERRORS, from_json
 from mmpack.storage import open_store
 from mmpack.storage.store import Store
@@ -32,18 +32,6 @@ a PNG of 20 megapixels of noise, 6 minutes of stereo audio at 48 kHz, or some 15
 MAX_KEYS = 1 << 18
 """Number of keys of one tar that are remembered to detect repeated keys. Shards usually have some thousands."""
 
-#: Member extension by file extension.
-_EXTENSIONS = {
-    "txt": "txt",
-    "jpg": "jpg",
-    "jpeg": "jpg",
-    "png": "png",
-    "wav": "wav",
-    "flac": "flac",
-    "ogg": "ogg",
-    JSON_MEMBER: JSON_MEMBER,
-}
-_KINDS = {"jpg": "image_text", "png": "image_text", "wav": "speech", "flac": "speech", "ogg": "speech"}
 #: Largest number of warnings about ignored members, for tars in which every member has an extension of its own.
 _MAX_LOGGED = 32
 
@@ -213,7 +201,7 @@ class TarSamples:
                 index, group = index + 1, _TarGroup(key, member.offset_bytes)
                 self._check_unique_key(group, keys)
             group.size_bytes = source.offset + member.size_bytes - group.offset_bytes
-            member_extension = _EXTENSIONS.get(extension)
+            member_extension = _member_extension(extension)
             if member_extension is None:
                 self._log_skipped(f"that of '{key}' in {url}", f"'.{extension}'")
             elif index in selected and group.error is None:
@@ -244,8 +232,9 @@ class TarSamples:
         members = group.members
         if JSON_MEMBER in members:
             self._check_json(members.pop(JSON_MEMBER), group.key, url)
-        kind = next((_KINDS[extension] for extension in members if extension in _KINDS), "text")
-        if kind == "text" and not members.get("txt"):
+        kinds = [found[0].name for found in map(find_kind, members) if found is not None]
+        kind = kinds[0] if kinds else TEXT.name
+        if not kinds and not members.get(TEXT_MEMBER):
             raise DataError("the sample contains no text, image or audio")
         [count] = self._layout.count_tokens_many([measure_stand_alone(kind, members)])
         if count.total > self._capacity:
@@ -284,6 +273,14 @@ class TarSamples:
         if kind not in self._logged and len(self._logged) < _MAX_LOGGED:
             self._logged.add(kind)
             logger.warning("members %s are ignored; the first one is %s", kind, first)
+
+
+def _member_extension(extension: str) -> str | None:
+    """Returns the extension in shards of a file extension; None if samples have no such member."""
+    if extension in (TEXT_MEMBER, JSON_MEMBER):
+        return extension
+    found = find_kind(extension)
+    return found[1] if found is not None else None
 
 
 def _split_name(name: str) -> tuple[str, str]:
