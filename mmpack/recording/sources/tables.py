@@ -84,7 +84,8 @@ def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int
     if isinstance(column, pa.ChunkedArray):
         return _text_to_ns(column, unit, where=where)
     array = np.asarray(column)
-    if array.dtype.kind == "M":  # A datetime column has its own unit; read_table converts Arrow columns to ns.
+    # A datetime column has its own unit, and read_table converts Arrow columns to ns.
+    if array.dtype.kind == "M":
         return array.astype(np.int64), 1
     if array.dtype.kind == "f":
         if unit == "ns" and len(array) and np.abs(array).max() >= 2.0**53:
