@@ -1,4 +1,4 @@
-"""The command `mmpack`: one file per command, each thin: parse, call the library, show."""
+"""The command line `mmpack`. Each command has one file that parses options, calls the library and prints the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmpack.errors import MmpackError
 
 app = typer.Typer(
     name="mmpack",
-    help="Raw recordings to time-synchronised shards to packed training rows.",
+    help="Convert raw recordings to time-synchronised shards, and shards to packed training rows.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -30,8 +30,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         typer.echo(version("mmpack"))
@@ -41,10 +41,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Print the version."
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
-    """Raw recordings to time-synchronised shards to packed training rows."""
+    """Convert raw recordings to time-synchronised shards, and shards to packed training rows."""
 
 
 app.command("sync")(sync)
@@ -60,7 +60,10 @@ app.command("replay")(replay)
 
 
 def main() -> None:
-    """Runs the command line; every error that mmpack raises on purpose becomes one line and exit code 1."""
+    """Runs the command line and sets the exit code.
+
+    A MmpackError is printed as one line with exit code 1, an interrupt exits with 130, any other exception with 70.
+    """
     try:
         app()
     except MmpackError as error:
@@ -68,18 +71,18 @@ def main() -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
+        print("stopped; run the same command again to resume", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nothing is wrong, and nobody is left to tell.
+        # The reader of the pipe has exited, as in `| head`. This is no error, and nothing more can be printed.
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
         if os.environ.get("MMPACK_DEBUG"):
             raise
         print(
-            f"error: unexpected {type(error).__name__}: {error}. This is a bug in mmpack: please report it; "
-            "MMPACK_DEBUG=1 shows where it happened.",
+            f"error: unexpected {type(error).__name__}: {error}. This is a bug in mmpack: please report it. "
+            "Set MMPACK_DEBUG=1 to see the traceback.",
             file=sys.stderr,
         )
         sys.exit(70)  # EX_SOFTWARE of sysexits.h

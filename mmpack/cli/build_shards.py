@@ -1,4 +1,4 @@
-"""`mmpack build-shards`: recordings and stand-alone samples to shards, index and manifest."""
+"""The command `mmpack build-shards`: builds shards, index and manifest from recordings and stand-alone samples."""
 
 from __future__ import annotations
 
@@ -18,31 +18,45 @@ if TYPE_CHECKING:
 
 def build_shards(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="CONFIG.toml|RECORDING...", help="A build config, or recordings.")
+        list[str],
+        typer.Argument(
+            metavar="CONFIG.toml|RECORDING...", help="One build config, or one or more recordings."
+        ),
     ],
     out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder or object store URL (s3://, gs://, az://).")
+        str,
+        typer.Option(
+            "--out", "-o", help="Folder or object store URL (s3://, gs://, az://) of the shard set."
+        ),
     ],
     workers: Annotated[
         int,
         typer.Option(
-            "--workers", "-j", help="Worker processes; default one per core. 0: none, in this process."
+            "--workers",
+            "-j",
+            help="Number of worker processes; default: one per core. 0 builds in this process.",
         ),
     ] = -1,
-    rank: Annotated[int, typer.Option(help="This run's number among --num-ranks.")] = 0,
-    num_ranks: Annotated[int, typer.Option(help="Runs that share the work, on one machine or many.")] = 1,
-    reference: Annotated[str | None, typer.Option(help="Overrides sync.reference.")] = None,
-    tolerance: Annotated[str | None, typer.Option(help="Overrides the tolerance, as in '1ms'.")] = None,
-    max_quarantine: Annotated[
-        float | None, typer.Option(help="Largest share of a recording's slices that may be set aside.")
+    rank: Annotated[int, typer.Option(help="Index of this process among the ranks, from 0.")] = 0,
+    num_ranks: Annotated[
+        int, typer.Option(help="Number of processes that share the work, on one or several machines.")
+    ] = 1,
+    reference: Annotated[str | None, typer.Option(help="Replace sync.reference of the config.")] = None,
+    tolerance: Annotated[
+        str | None, typer.Option(help="Replace the tolerance of nearest-matched streams, as in '1ms'.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Remove what the target holds first.")] = False,
-    root: Annotated[Path | None, typer.Option(help="Where a recording.toml's relative paths start.")] = None,
+    max_quarantine: Annotated[
+        float | None, typer.Option(help="Largest share of the slices of a recording that may be quarantined.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Remove an existing build from the target first.")] = False,
+    root: Annotated[
+        Path | None, typer.Option(help="Base folder of the relative paths in a recording.toml.")
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Build WebDataset shards with a Parquet index. Run it again after a kill: it resumes."""
+    """Build WebDataset shards with a Parquet index. Run the same command again to resume an interrupted build."""
     from mmpack.cli.progress import BuildProgress
     from mmpack.ingest import build_shards as build
 
@@ -73,6 +87,11 @@ def build_shards(
 def _load_build_config(
     inputs: list[str], reference: str | None, tolerance: str | None, max_quarantine: float | None
 ) -> BuildConfig:
+    """Returns the build config of a TOML file or of a list of recordings, with the options applied.
+
+    Raises:
+        ConfigError: the config or an option is invalid, or a build config is given together with other inputs.
+    """
     import msgspec
 
     from mmpack.ingest import BuildConfig
@@ -81,7 +100,7 @@ def _load_build_config(
     if len(inputs) == 1 and inputs[0].endswith(".toml"):
         path = Path(inputs[0])
         table = read_toml(path)
-        # A recording.toml is a recording: its tables are not those of a build.
+        # A recording.toml is an input of a build, not a build config.
         is_recording = "streams" in table and "recordings" not in table
         config = (
             BuildConfig(recordings=(inputs[0],))
@@ -95,7 +114,9 @@ def _load_build_config(
         ]
         if tables:
             raise ConfigError(
-                "a build config stands alone", where=tables[0], hint="Name its recordings inside it."
+                "a build config cannot be combined with other inputs",
+                where=tables[0],
+                hint="Give only the build config, and list all recordings in it.",
             )
         config = BuildConfig(recordings=tuple(inputs))
     if max_quarantine is not None:
@@ -128,13 +149,15 @@ def _print_summary(outcome: BuildOutcome, out: str, num_ranks: int) -> None:
         size = sum(shard.size_bytes for shard in manifest.shards)
         typer.echo(
             f"{manifest.samples} samples, {manifest.tokens} tokens, {len(manifest.shards)} shards, {size / 1e6:.1f} MB in {out}; "
-            f"{manifest.quarantined} slices set aside"
+            f"{manifest.quarantined} slices quarantined"
         )
     elif not outcome.failures and num_ranks > 1:
-        typer.echo("this rank's tasks are done; the last rank to finish writes the index and the manifest")
+        typer.echo(
+            "all tasks of this rank are done; the last rank that finishes writes the index and the manifest"
+        )
     elif len(outcome.plan.tasks) > 1:
         done = len(outcome.plan.tasks) - len(outcome.failures)
         typer.echo(
-            f"{done} of {len(outcome.plan.tasks)} inputs built; mend the rest and run the same command again",
+            f"{done} of {len(outcome.plan.tasks)} inputs built; fix the failed inputs and run the same command again",
             err=True,
         )

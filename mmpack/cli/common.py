@@ -1,4 +1,4 @@
-"""What the commands share: settings from files and options, output for people and for machines."""
+"""Checks and settings that several commands share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
 
 def require_png_suffix(path: Path | None, *, option: str) -> None:
-    """Raises ConfigError if a picture is to be written that is no PNG, before anything is worked out."""
+    """Raises ConfigError if `path` is set and does not end in .png. Commands call this before any work."""
     if path is not None and path.suffix.lower() != ".png":
-        raise ConfigError(f"'{path.name}' is no name of a PNG", where=option, hint="Let it end in .png.")
+        raise ConfigError(
+            f"'{path.name}' is not the name of a PNG file", where=option, hint="Use a name that ends in .png."
+        )
 
 
 def load_sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:
-    """The [sync] table of a file, with what the command line says in its place. Raises ConfigError."""
+    """Loads the [sync] table of a file, or its defaults, and applies the options of the command line.
+
+    Raises:
+        ConfigError: the file or an option is invalid.
+    """
     from mmpack.sync import SyncConfig
 
     settings = SyncConfig()
@@ -31,7 +37,11 @@ def load_sync_config(config: Path | None, reference: str | None, tolerance: str 
 
 
 def override_sync_config(settings: SyncConfig, reference: str | None, tolerance: str | None) -> SyncConfig:
-    """`settings` with a reference and a tolerance of nearest-matched streams from the command line."""
+    """Returns `settings` with the reference and the tolerance of the command line, where they are not None.
+
+    Raises:
+        ConfigError: `tolerance` is not a duration.
+    """
     import msgspec
 
     from mmpack.clock import parse_duration

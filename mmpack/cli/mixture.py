@@ -1,4 +1,4 @@
-"""`mmpack mixture`: what a plan's phases will draw of each data set, before a run."""
+"""The command `mmpack mixture`: forecasts the tokens that each phase of a plan draws from each data set."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from mmpack.storage.store import storage_errors
 
 
 def mixture(
-    plan: Annotated[Path, typer.Argument(help="PLAN.toml: data sets and phases.")],
+    plan: Annotated[Path, typer.Argument(help="PLAN.toml with data sets and phases.")],
     tokens: Annotated[
         str | None,
         typer.Option(
-            help='How far to look, as "1T"; default: to the end, or one epoch into an endless phase.'
+            help='Number of tokens to forecast, as in "1T". Default: all tokens of the plan, or one epoch of an endless phase.'
         ),
     ] = None,
-    plot: Annotated[Path | None, typer.Option(help="PNG with shares and epochs over tokens.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a PNG with shares and epochs over tokens to this file.")
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Forecast tokens, shares and epochs of each data set in each phase, and where repeat caps bite."""
+    """Forecast tokens, shares and epochs of each data set in each phase, and when repeat caps are reached."""
     from mmpack.mixture.forecast import forecast_mixture
     from mmpack.mixture.phase_config import parse_token_count
     from mmpack.plan import open_plan
@@ -35,22 +37,22 @@ def mixture(
     common.require_png_suffix(plot, option="--plot")
     until = None if tokens is None else parse_token_count(tokens, where="--tokens")
     config = load_plan_config(plan)
-    opened = open_plan(config)
-    caps = [each.max_epochs for each in config.datasets]
-    seen = forecast_mixture(
-        opened.schedule, [each.tokens for each in opened.datasets], caps, until_tokens=until
+    opened_plan = open_plan(config)
+    caps = [dataset.max_epochs for dataset in config.datasets]
+    forecast = forecast_mixture(
+        opened_plan.schedule, [dataset.tokens for dataset in opened_plan.datasets], caps, until_tokens=until
     )
-    documents = [each.documents for each in opened.datasets]
+    documents = [dataset.num_documents for dataset in opened_plan.datasets]
     if plot is not None:
         from mmpack.show.mixture_plot import plot_forecast
 
         with storage_errors(plot, "writing"):
-            plot_forecast(seen, plot)
+            plot_forecast(forecast, plot)
     if as_json:
-        print_json(forecast_report(seen, caps, documents))
+        print_json(forecast_report(forecast, caps, documents))
         return
-    make_console().print(forecast_table(seen, caps, documents))
-    for finding in seen.findings:
-        make_console().print(f"at {format_short_tokens(finding.tokens)}: {finding.message}", markup=False)
+    make_console().print(forecast_table(forecast, caps, documents))
+    for warning in forecast.warnings:
+        make_console().print(f"at {format_short_tokens(warning.tokens)}: {warning.message}", markup=False)
     if plot is not None:
-        typer.echo(f"picture: {plot}")
+        typer.echo(f"plot: {plot}")

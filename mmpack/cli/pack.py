@@ -1,4 +1,4 @@
-"""`mmpack pack`: how a built data set packs into training rows, planned from its index alone."""
+"""The command `mmpack pack`: plans training rows for a shard set from its index alone, and prints their statistics."""
 
 from __future__ import annotations
 
@@ -22,29 +22,38 @@ if TYPE_CHECKING:
 
 
 def pack(
-    out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
-    max_seq_len: Annotated[int, typer.Option(min=1, help="Token places of a row.")] = 8192,
-    ranks: Annotated[int, typer.Option(min=1, help="Data-parallel ranks that share a step.")] = 8,
+    out: Annotated[str, typer.Argument(help="Folder or URL of a shard set.")],
+    max_seq_len: Annotated[int, typer.Option(min=1, help="Number of positions of a row.")] = 8192,
+    ranks: Annotated[int, typer.Option(min=1, help="Number of data-parallel ranks that share a step.")] = 8,
     global_batch: Annotated[
-        int | None, typer.Option(min=1, help="Rows of a step over all ranks; default one per rank.")
+        int | None,
+        typer.Option(min=1, help="Number of rows of a step over all ranks; default: one per rank."),
     ] = None,
     quadratic: Annotated[
-        float, typer.Option(min=0, help="Cost of a document of length l: this times l² ...")
+        float, typer.Option(min=0, help="Factor of l² in the cost of a document of length l.")
     ] = 1.0,
-    linear: Annotated[float, typer.Option(min=0, help="... plus this times l.")] = 0.0,
+    linear: Annotated[
+        float, typer.Option(min=0, help="Factor of l in the cost of a document of length l.")
+    ] = 0.0,
     fill: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Runs are cut to complete rows up to this fill; 0: only where they must."
+            min=0,
+            max=1,
+            help="Cut runs to complete rows up to this fill. 0 cuts only runs that are longer than a row.",
         ),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Which documents of a length go where.")] = 0,
-    plot: Annotated[Path | None, typer.Option(help="PNG with histograms of fill and cost.")] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the choice between documents of equal length.")
+    ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write a PNG with histograms of fill and cost to this file.")
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Plan rows for a whole build from its index: fill, documents per row, cuts, balance over ranks."""
+    """Plan rows for a shard set from its index: fill, documents per row, cuts, balance over ranks."""
     from mmpack.packing import balance_rows, pack_runs, row_costs
     from mmpack.plan.index_runs import load_index_runs
     from mmpack.shards import ShardSet
@@ -52,63 +61,69 @@ def pack(
     common.require_png_suffix(plot, option="--plot")
     shards = ShardSet(out)
     index = shards.index
-    chains = load_index_runs(index, shards.manifest)
-    _check_lengths(chains, index["key"], max_seq_len)
-    # The first call after an installation compiles; what is timed is the plan.
+    runs = load_index_runs(index, shards.manifest)
+    _check_lengths(runs, index["key"], max_seq_len)
+    # The first call after an installation compiles the packer, which must not count as planning time.
     pack_runs([1, 1], [0, 2], 1)
     start = time.process_time()
-    planned = pack_runs(
-        chains.lengths, chains.offsets, max_seq_len, overhead=chains.overhead, fill=fill, seed=seed
+    run_packing = pack_runs(
+        runs.lengths, runs.offsets, max_seq_len, overhead=runs.overhead, fill=fill, seed=seed
     )
     seconds = time.process_time() - start
-    costs = row_costs(planned.packing, planned.lengths, quadratic=quadratic, linear=linear)
+    costs = row_costs(run_packing.packing, run_packing.lengths, quadratic=quadratic, linear=linear)
     batch = global_batch or ranks
     schedule = (
         balance_rows(costs, global_batch=batch, ranks=ranks, seed=seed) if len(costs) >= batch else None
     )
-    facts = _summarise(chains, planned, schedule, max_seq_len=max_seq_len, seconds=seconds)
-    facts |= {"ranks": ranks, "global_batch": batch}
+    report = _summarise(runs, run_packing, schedule, max_seq_len=max_seq_len, seconds=seconds)
+    report |= {"ranks": ranks, "global_batch": batch}
     if plot is not None:
         with storage_errors(plot, "writing"):
-            plot_packing(planned, costs, plot, max_seq_len)
+            plot_packing(run_packing, costs, plot, max_seq_len)
     if as_json:
-        print_json(facts)
+        print_json(report)
         return
-    make_console().print(_table(facts))
+    make_console().print(_make_table(report))
     if plot is not None:
-        typer.echo(f"picture: {plot}")
+        typer.echo(f"plot: {plot}")
 
 
-def _check_lengths(chains: IndexRuns, keys: Any, max_seq_len: int) -> None:
-    """Refuses a sample longer than a row by its key, which says more than its number."""
+def _check_lengths(runs: IndexRuns, keys: Any, max_seq_len: int) -> None:
+    """Raises DataError if a sample is longer than a row; the error names the sample by its key."""
     import numpy as np
 
-    whole = chains.lengths + np.repeat(chains.overhead, np.diff(chains.offsets))
-    too_long = np.flatnonzero(whole > max_seq_len)
+    lengths = runs.lengths + np.repeat(runs.overhead, np.diff(runs.offsets))
+    too_long = np.flatnonzero(lengths > max_seq_len)
     if len(too_long):
-        key, longest = keys[int(too_long[0])].as_py(), int(whole.max())
+        key, longest = keys[int(too_long[0])].as_py(), int(lengths.max())
         raise DataError(
-            f"{len(too_long)} samples are longer than a row of {max_seq_len} places, the first has {whole[too_long[0]]}",
+            f"{len(too_long)} samples are longer than a row of {max_seq_len} positions; the first has "
+            f"{lengths[too_long[0]]} tokens",
             where=f"sample '{key}'",
             hint=f"Raise --max-seq-len to {longest}, or lower layout.vision.max_tokens and build again.",
         )
 
 
 def _summarise(
-    chains: IndexRuns, planned: RunPacking, schedule: RankSchedule | None, *, max_seq_len: int, seconds: float
+    runs: IndexRuns,
+    run_packing: RunPacking,
+    schedule: RankSchedule | None,
+    *,
+    max_seq_len: int,
+    seconds: float,
 ) -> dict[str, Any]:
     import numpy as np
 
-    packing = planned.packing
-    places = max(packing.rows * max_seq_len, 1)
+    packing = run_packing.packing
+    positions = max(packing.rows * max_seq_len, 1)
     per_row = np.diff(packing.offsets)
-    share = {name: int(counts.sum()) / places for name, counts in chains.by_modality.items()}
-    share["wrapping"] = (packing.tokens - int(chains.lengths.sum())) / places
+    share = {name: int(counts.sum()) / positions for name, counts in runs.by_modality.items()}
+    share["wrapping"] = (packing.tokens - int(runs.lengths.sum())) / positions
     return {
         "max_seq_len": max_seq_len,
-        "samples": len(chains.lengths),
-        "chains": len(chains.overhead),
-        "documents": len(planned.lengths),
+        "samples": len(runs.lengths),
+        "chains": len(runs.overhead),
+        "documents": len(run_packing.lengths),
         "rows": packing.rows,
         "fill": packing.fill,
         "fill_bound": packing.fill_bound,
@@ -120,8 +135,8 @@ def _summarise(
             "p50": float(np.median(per_row)) if len(per_row) else 0.0,
             "max": int(per_row.max(initial=0)),
         },
-        "cuts": planned.cuts,
-        "cuts_forced": planned.forced_cuts,
+        "cuts": run_packing.cuts,
+        "cuts_forced": run_packing.forced_cuts,
         "cpu_s": seconds,
         "steps": len(schedule.rows) if schedule else 0,
         "rows_left": len(schedule.unscheduled_rows) if schedule else packing.rows,
@@ -130,36 +145,42 @@ def _summarise(
     }
 
 
-def _table(facts: dict[str, Any]) -> RenderableType:
+def _make_table(report: dict[str, Any]) -> RenderableType:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row(
         "rows",
-        f"{facts['rows']} of {facts['max_seq_len']} places, from {facts['samples']} samples in {facts['chains']} chains",
+        f"{report['rows']} of {report['max_seq_len']} positions, from {report['samples']} samples in {report['chains']} runs",
     )
     table.add_row(
         "fill",
-        f"{facts['fill']:.3%}; at least {facts['rows_lower_bound']} rows are needed ({facts['fill_bound']:.3%}), "
-        f"{facts['rows_above_bound']} above that",
+        f"{report['fill']:.3%}; at least {report['rows_lower_bound']} rows are needed ({report['fill_bound']:.3%}), "
+        f"{report['rows_above_bound']} above that",
     )
-    shares = ", ".join(f"{name} {share:.2%}" for name, share in facts["share_of_places"].items() if share > 0)
-    table.add_row("places", shares)
-    per_row = facts["documents_per_row"]
+    shares = ", ".join(
+        f"{name} {share:.2%}" for name, share in report["share_of_places"].items() if share > 0
+    )
+    table.add_row("positions", shares)
+    per_row = report["documents_per_row"]
     table.add_row(
         "documents",
-        f"{facts['documents']}: {per_row['mean']:.1f} a row, median {per_row['p50']:.0f}, most {per_row['max']}",
+        f"{report['documents']}: {per_row['mean']:.1f} per row, median {per_row['p50']:.0f}, maximum {per_row['max']}",
     )
     table.add_row(
-        "cuts", f"{facts['cuts']} between slices, {facts['cuts_forced']} of them forced by the length of rows"
+        "cuts",
+        f"{report['cuts']} between slices, {report['cuts_forced']} of them because a run is longer than a row",
     )
-    if facts["utilisation"] is None:
-        table.add_row("balance", f"{facts['rows']} rows do not fill one step of {facts['global_batch']}")
+    if report["utilisation"] is None:
+        table.add_row(
+            "balance", f"{report['rows']} rows do not fill one step of {report['global_batch']} rows"
+        )
     else:
         table.add_row(
             "balance",
-            f"{facts['steps']} steps of {facts['global_batch']} rows on {facts['ranks']} ranks: utilisation "
-            f"{facts['utilisation']:.4f}, worst step {facts['utilisation_worst_step']:.4f}; {facts['rows_left']} rows left over",
+            f"{report['steps']} steps of {report['global_batch']} rows on {report['ranks']} ranks: utilisation "
+            f"{report['utilisation']:.4f}, worst step {report['utilisation_worst_step']:.4f}; "
+            f"{report['rows_left']} rows in no step",
         )
-    table.add_row("time", f"{facts['cpu_s'] * 1e3:.1f} ms CPU")
+    table.add_row("time", f"{report['cpu_s'] * 1e3:.1f} ms CPU")
     return table

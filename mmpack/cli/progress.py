@@ -1,4 +1,4 @@
-"""Progress of long work on stderr: live bars on a terminal, a plain line now and then elsewhere."""
+"""Progress on stderr: a live bar on a terminal, otherwise a plain line at regular intervals."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from mmpack.ingest.tasks.task import TaskProgress
 
-#: Between two plain lines.
-_LINE_EVERY_S = 10.0
+#: Time between two plain lines.
+_LINE_INTERVAL_S = 10.0
 
 
 class ProgressBar:
-    """One quantity with rate and time left.
+    """The progress of one quantity, with its rate and the remaining time.
 
     Args:
-        label: what is done.
-        unit: of what is counted, as in 'MB'.
-        scale: divides the counts for the screen.
+        label: name of the work.
+        unit: unit of the printed counts, as in 'MB'.
+        scale: number by which counts are divided before they are printed.
     """
 
     def __init__(self, label: str, unit: str, scale: float = 1.0) -> None:
         self._label, self._unit, self._scale = label, unit, scale
         self._live: Any = None
         self._task: Any = None
-        self._start = self._said = time.monotonic()
+        self._start = self._last_line = time.monotonic()
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
@@ -49,20 +49,20 @@ class ProgressBar:
             self._live.stop()
 
     def update(self, done: float, total: float, note: str = "") -> None:
-        """Shows `done` of `total`."""
+        """Shows `done` of `total`, followed by `note`."""
         now = time.monotonic()
         rate = done / self._scale / max(now - self._start, 1e-3)
         unit = self._unit
         text = f"{done / self._scale:.0f}/{total / self._scale:.0f} {unit}, {rate:.1f} {unit}/s{note}"
         if self._live is not None:
             self._live.update(self._task, completed=done, total=total, text=text)
-        elif now - self._said >= _LINE_EVERY_S:
-            self._said = now
-            left = (total - done) / self._scale / max(rate, 1e-9)
-            print(f"{self._label}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+        elif now - self._last_line >= _LINE_INTERVAL_S:
+            self._last_line = now
+            remaining_s = (total - done) / self._scale / max(rate, 1e-9)
+            print(f"{self._label}: {text}, {remaining_s:.0f} s left", file=sys.stderr, flush=True)
 
     def print(self, line: str) -> None:
-        """A line above the bar."""
+        """Prints a line above the bar."""
         if self._live is not None:
             self._live.console.print(line)
         else:
@@ -70,7 +70,7 @@ class ProgressBar:
 
 
 class BuildProgress:
-    """Samples of all tasks together."""
+    """The progress of a build: samples of all tasks together."""
 
     def __init__(self) -> None:
         self._bar = ProgressBar("build-shards", "samples")
@@ -85,7 +85,7 @@ class BuildProgress:
         self._bar.__exit__()
 
     def on_progress(self, message: TaskProgress) -> None:
-        """Takes a task's message."""
+        """Adds the progress message of a task."""
         self._tasks[message.task] = (message.done, message.total)
         self._size_bytes += message.size_bytes
         done = sum(done for done, _ in self._tasks.values())
@@ -93,5 +93,5 @@ class BuildProgress:
         self._bar.update(done, total, f", {self._size_bytes / 1e6:.0f} MB")
 
     def on_warning(self, line: str) -> None:
-        """A worker that died."""
+        """Prints a warning about a worker that died."""
         self._bar.print(f"warning: {line}")

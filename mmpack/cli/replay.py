@@ -1,4 +1,4 @@
-"""`mmpack replay`: can the samples that a run set aside be read now?"""
+"""The command `mmpack replay`: checks if the unreadable samples of a training run can be read now."""
 
 from __future__ import annotations
 
@@ -21,102 +21,116 @@ if TYPE_CHECKING:
 
 _OUTCOME_LABELS: dict[ReplayOutcome, str] = {
     "readable": "readable now",
-    "same": "the same fault",
-    "other": "another fault",
+    "same": "unreadable, same reason",
+    "other": "unreadable, other reason",
     "absent": "not in this row",
 }
 
 
 def replay(
-    quarantine: Annotated[Path, typer.Argument(help="A run's quarantine.jsonl.")],
-    plan: Annotated[Path, typer.Argument(help="The PLAN.toml of that run.")],
-    key: Annotated[str | None, typer.Option(help="Only the sample of this key.")] = None,
-    line: Annotated[int | None, typer.Option(min=1, help="Only this recorded fault, from 1.")] = None,
+    quarantine: Annotated[Path, typer.Argument(help="quarantine.jsonl of a training run.")],
+    plan: Annotated[Path, typer.Argument(help="PLAN.toml of the same training run.")],
+    key: Annotated[
+        str | None, typer.Option(help="Replay only the records of the sample with this key.")
+    ] = None,
+    line: Annotated[
+        int | None, typer.Option(min=1, help="Replay only the record with this number, from 1.")
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="HTML page of the row of the faults chosen.")
+        Path | None, typer.Option("--out", "-o", help="Write an HTML page of the row of the chosen records.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Make the rows of recorded faults again, and say what is readable now; exit code 1 unless all is."""
+    """Build the rows of recorded unreadable samples again. The exit code is 1 unless all samples are readable now."""
     from mmpack.quarantine import read_quarantine
     from mmpack.stream import load_plan_config, open_plan
-    from mmpack.stream.replay import replay_quarantine as again
+    from mmpack.stream.replay import replay_quarantine
 
-    faults = _select_faults(read_quarantine(quarantine), key, line, quarantine)
-    opened = open_plan(load_plan_config(plan))
-    found = again(opened, faults)
+    records = _select_records(read_quarantine(quarantine), key, line, quarantine)
+    opened_plan = open_plan(load_plan_config(plan))
+    results = replay_quarantine(opened_plan, records)
     if as_json:
         print_json(
             [
                 {
-                    "row": each.sample.row,
-                    "key": each.sample.key,
-                    "shard": each.sample.shard,
-                    "recorded": each.sample.reason,
-                    "outcome": each.outcome,
-                    "reason": each.reason,
+                    "row": result.sample.row,
+                    "key": result.sample.key,
+                    "shard": result.sample.shard,
+                    "recorded": result.sample.reason,
+                    "outcome": result.outcome,
+                    "reason": result.reason,
                 }
-                for each in found
+                for result in results
             ]
         )
     else:
-        make_console().print(_table(found))
+        make_console().print(_make_table(results))
     if out is not None:
-        _write_page(opened, found, out, quiet=as_json)
-    _exit_code(found, quarantine)
+        _write_page(opened_plan, results, out, quiet=as_json)
+    _require_readable(results, quarantine)
 
 
-def _select_faults(
-    faults: list[QuarantineRecord], key: str | None, line: int | None, path: Path
+def _select_records(
+    records: list[QuarantineRecord], key: str | None, line: int | None, path: Path
 ) -> list[QuarantineRecord]:
+    """Returns the records with `key`, or record number `line`, or all records if both are None.
+
+    Raises:
+        ConfigError: both are set, or no record matches.
+    """
     from mmpack.settings import suggest
 
     if key is not None and line is not None:
-        raise ConfigError("two choices", where="--key and --line", hint="Give one of them.")
+        raise ConfigError(
+            "both options choose records", where="--key and --line", hint="Give only one of the two."
+        )
     if line is not None:
-        if line > len(faults):
+        if line > len(records):
             raise ConfigError(
-                f"fault {line} of {len(faults)}", where="--line", hint=f"{path} has no more of them."
+                f"record {line} does not exist, {path} has {len(records)} records",
+                where="--line",
+                hint="Choose a record of the file.",
             )
-        return [faults[line - 1]]
+        return [records[line - 1]]
     if key is None:
-        return faults
-    chosen = [fault for fault in faults if fault.key == key]
-    if not chosen:
-        keys = {fault.key for fault in faults}
-        raise ConfigError(f"'{key}' is not in {path}", where="--key", hint=suggest(key, keys))
-    return chosen
+        return records
+    matching = [record for record in records if record.key == key]
+    if not matching:
+        keys = {record.key for record in records}
+        raise ConfigError(f"no record of {path} has the key '{key}'", where="--key", hint=suggest(key, keys))
+    return matching
 
 
-def _table(found: Sequence[ReplayResult]) -> RenderableType:
+def _make_table(results: Sequence[ReplayResult]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("row", "key", "now", "reason"):
+    for name in ("row", "key", "outcome", "reason"):
         table.add_column(name, justify="right" if name == "row" else "left")
-    for each in found:
-        # As text: what a file says is no markup.
+    for result in results:
+        # Text objects, because keys and reasons of a file must not be read as markup.
         table.add_row(
-            str(each.sample.row),
-            Text(each.sample.key),
-            _OUTCOME_LABELS[each.outcome],
-            Text(each.reason or f"was: {each.sample.reason}"),
+            str(result.sample.row),
+            Text(result.sample.key),
+            _OUTCOME_LABELS[result.outcome],
+            Text(result.reason or f"recorded: {result.sample.reason}"),
         )
     return table
 
 
-def _write_page(plan: Plan, found: Sequence[ReplayResult], out: Path, *, quiet: bool) -> None:
+def _write_page(plan: Plan, results: Sequence[ReplayResult], out: Path, *, quiet: bool) -> None:
+    """Writes the page of the row that the results belong to. Raises ConfigError unless they belong to one row."""
     from mmpack.show.row_page.planned_row import planned_row_html
 
-    rows = {each.sample.row for each in found if each.outcome != "absent"}
+    rows = {result.sample.row for result in results if result.outcome != "absent"}
     if len(rows) != 1:
         raise ConfigError(
-            f"a page shows one row, and the faults are in {len(rows)} rows of this plan",
+            f"a page shows one row, but the chosen records are in {len(rows)} rows of this plan",
             where="--out",
-            hint="Choose one with --line or --key.",
+            hint="Choose one record with --line or --key.",
         )
     page = planned_row_html(plan, rows.pop())
     with storage_errors(out, "writing"):
@@ -125,19 +139,21 @@ def _write_page(plan: Plan, found: Sequence[ReplayResult], out: Path, *, quiet: 
         typer.echo(f"page: {out}")
 
 
-def _exit_code(found: Sequence[ReplayResult], path: Path) -> None:
-    absent = [each for each in found if each.outcome == "absent"]
-    wrong = [each for each in found if each.outcome in ("same", "other")]
-    if wrong:
+def _require_readable(results: Sequence[ReplayResult], path: Path) -> None:
+    """Raises DataError if a sample is unreadable or is not in its recorded row of the plan."""
+    absent = [result for result in results if result.outcome == "absent"]
+    unreadable = [result for result in results if result.outcome in ("same", "other")]
+    if unreadable:
         raise DataError(
-            f"{len(wrong)} of {len(found)} samples cannot be read, the first '{wrong[0].sample.key}': {wrong[0].reason}",
+            f"{len(unreadable)} of {len(results)} samples cannot be read, the first '{unreadable[0].sample.key}': "
+            f"{unreadable[0].reason}",
             where=str(path),
-            hint="`mmpack verify` names all that is wrong with a build.",
+            hint="Run `mmpack verify` to list all problems of the shard set.",
         )
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(found)} faults are not of this plan, the first '{absent[0].sample.key}': "
+            f"{len(absent)} of {len(results)} samples are not in their rows of this plan, the first '{absent[0].sample.key}': "
             f"{absent[0].reason}",
             where=str(path),
-            hint="Give the plan of the run that recorded them.",
+            hint="Give the plan of the training run that recorded them.",
         )

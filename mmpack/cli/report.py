@@ -1,4 +1,4 @@
-"""`mmpack report`: what a finished build holds."""
+"""The command `mmpack report`: prints and plots the contents of a shard set."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from mmpack.storage.store import storage_errors
 
 
 def report(
-    out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
-    picture: Annotated[
+    out: Annotated[str, typer.Argument(help="Folder or URL of a shard set.")],
+    plot: Annotated[
         Path | None,
-        typer.Option(help="Where to write the sync picture; default report.png beside the shards."),
+        typer.Option(
+            "--picture",
+            help="Write a PNG of the synchronisation to this file; default: report.png in the folder of the shard set.",
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Say what finished shards hold: samples, tokens, sync, and what was set aside."""
+    """Print the contents of a shard set: samples, tokens, synchronisation and quarantined slices."""
     from mmpack.ingest.build_report import build_report
     from mmpack.shards import ShardSet
     from mmpack.show.shard_set_table import plot_build_sync, render_build_report
 
-    common.require_png_suffix(picture, option="--picture")
+    common.require_png_suffix(plot, option="--picture")
     shards = ShardSet(out)
-    facts = build_report(shards)
-    target = picture or (Path(out) / "report.png" if "://" not in out else None)
-    if target is not None and facts["sync"]["recordings"]:
+    contents = build_report(shards)
+    target = plot or (Path(out) / "report.png" if "://" not in out else None)
+    if target is not None and contents["sync"]["recordings"]:
         with storage_errors(target, "writing"):
-            plot_build_sync(shards, facts, target)
+            plot_build_sync(shards, contents, target)
     if as_json:
-        print_json(facts)
+        print_json(contents)
         return
-    make_console().print(render_build_report(facts))
-    if target is not None and facts["sync"]["recordings"]:
-        typer.echo(f"picture: {target}")
+    make_console().print(render_build_report(contents))
+    if target is not None and contents["sync"]["recordings"]:
+        typer.echo(f"plot: {target}")

@@ -1,4 +1,4 @@
-"""`mmpack show-mask`: a row and its attention mask, as a picture and in the terminal."""
+"""The command `mmpack show-mask`: plots a row and its attention mask, and prints them in the terminal."""
 
 from __future__ import annotations
 
@@ -19,44 +19,49 @@ if TYPE_CHECKING:
 def show_mask(
     out: Annotated[
         str | None,
-        typer.Argument(help="Folder or URL of finished shards; rows hold its samples in index order."),
+        typer.Argument(help="Folder or URL of a shard set. Its samples fill rows in the order of the index."),
     ] = None,
     lengths: Annotated[
         str | None,
-        typer.Option(help="Instead of a build: lengths of the row's documents, as in '1000,700,12'."),
+        typer.Option(
+            help="Lengths of the documents of one row, as in '1000,700,12', instead of a shard set."
+        ),
     ] = None,
-    row: Annotated[int, typer.Option(min=0, help="Which row of the build, from 0.")] = 0,
+    row: Annotated[int, typer.Option(min=0, help="Number of the row, from 0.")] = 0,
     max_seq_len: Annotated[
         int | None,
-        typer.Option(min=1, help="Places of a row; default 8192, or the sum of --lengths."),
+        typer.Option(min=1, help="Number of positions of a row; default: 8192, or the sum of --lengths."),
     ] = None,
-    block_size: Annotated[int, typer.Option(min=1, help="Places a side of a block.")] = 128,
-    images: Annotated[
+    block_size: Annotated[int, typer.Option(min=1, help="Number of positions per side of a block.")] = 128,
+    bidirectional_images: Annotated[
         bool,
-        typer.Option("--images/--causal", help="Whether the places of one picture see each other both ways."),
+        typer.Option(
+            "--images/--causal",
+            help="Let the positions of one image attend to each other in both directions, or attend causally.",
+        ),
     ] = True,
-    picture: Annotated[
-        Path | None, typer.Option("--picture", "-p", help="Where to write the PNG; default none.")
+    plot: Annotated[
+        Path | None, typer.Option("--picture", "-p", help="Write a PNG of the mask to this file.")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Show which places of a row attend to which, and check the places where documents meet."""
+    """Show which positions of a row attend to which, and check the mask where documents meet."""
     from mmpack.masks import build_block_index
     from mmpack.show.mask.row_view import check_mask
 
-    common.require_png_suffix(picture, option="--picture")
-    view = _load_row_view(out, lengths, row, max_seq_len, images)
+    common.require_png_suffix(plot, option="--picture")
+    view = _load_row_view(out, lengths, row, max_seq_len, bidirectional_images)
     index = build_block_index(
         view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.image_spans
     )
     checks = check_mask(view, index)
-    if picture is not None:
+    if plot is not None:
         from mmpack.show.mask.mask_plot import plot_mask
 
-        with storage_errors(picture, "writing"):
-            plot_mask(view, picture, block_size=block_size)
+        with storage_errors(plot, "writing"):
+            plot_mask(view, plot, block_size=block_size)
     if as_json:
         kinds = index.kinds()
         print_json(
@@ -76,32 +81,47 @@ def show_mask(
         from mmpack.show.mask.mask_text import render_mask
 
         make_console().print(render_mask(view, block_size=block_size))
-        if picture is not None:
-            typer.echo(f"picture: {picture}")
-    wrong = [check for check in checks if not check.passed]
-    if wrong:
+        if plot is not None:
+            typer.echo(f"plot: {plot}")
+    failed = [check for check in checks if not check.passed]
+    if failed:
         raise IntegrityError(
-            f"{len(wrong)} of {len(checks)} checked places are wrong",
-            where=f"query {wrong[0].query}, key {wrong[0].key}",
-            hint="This is a bug in mmpack: please report it.",
+            f"{len(failed)} of {len(checks)} checked pairs of positions are wrong in the mask",
+            where=f"query {failed[0].query}, key {failed[0].key}",
+            hint="Report this bug in mmpack.",
         )
 
 
 def _load_row_view(
-    out: str | None, lengths: str | None, row: int, max_seq_len: int | None, images: bool
+    out: str | None, lengths: str | None, row: int, max_seq_len: int | None, bidirectional_images: bool
 ) -> RowView:
+    """Returns the view of a row of a shard set, or of a row with the given document lengths.
+
+    Raises:
+        ConfigError: not exactly one of `out` and `lengths` is set, or `lengths` is not a list of integers.
+    """
     if (out is None) == (lengths is None):
-        raise ConfigError("give a finished build or --lengths, one of the two", where="show-mask")
+        raise ConfigError(
+            "exactly one of a shard set and --lengths is required",
+            where="show-mask",
+            hint="Give one of the two.",
+        )
     if out is not None:
         from mmpack.shards import ShardSet
         from mmpack.show.mask.index_rows import index_row_view
 
-        return index_row_view(ShardSet(out), row, max_seq_len or 8192, bidirectional_images=images)
+        return index_row_view(
+            ShardSet(out), row, max_seq_len or 8192, bidirectional_images=bidirectional_images
+        )
     from mmpack.masks import cu_seqlens
     from mmpack.show.mask.row_view import make_row_view
 
     try:
         ends = cu_seqlens([int(length) for length in (lengths or "").split(",")])
     except ValueError:
-        raise ConfigError(f"'{lengths}' is not a list as in '1000,700,12'", where="--lengths") from None
+        raise ConfigError(
+            f"'{lengths}' is not a list of lengths",
+            where="--lengths",
+            hint="Write lengths as in '1000,700,12'.",
+        ) from None
     return make_row_view(ends, max_seq_len or max(int(ends[-1]), 1))

@@ -1,4 +1,4 @@
-"""`mmpack show-row`: one row of a plan as an HTML page."""
+"""The command `mmpack show-row`: renders one row of a plan as an HTML page."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from mmpack.storage.store import storage_errors
 
 
 def show_row(
-    plan: Annotated[Path, typer.Argument(help="A PLAN.toml.")],
-    row: Annotated[int, typer.Argument(min=0, help="Number of the row in the run, from 0.")] = 0,
+    plan: Annotated[Path, typer.Argument(help="PLAN.toml of the training run.")],
+    row: Annotated[int, typer.Argument(min=0, help="Number of the row in the plan, from 0.")] = 0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write the page; default row-NUMBER.html.")
+        Path | None, typer.Option("--out", "-o", help="File of the page; default: row-NUMBER.html.")
     ] = None,
-    images: Annotated[
+    bidirectional_images: Annotated[
         bool,
-        typer.Option("--images/--causal", help="Whether the places of one picture see each other both ways."),
+        typer.Option(
+            "--images/--causal",
+            help="Let the positions of one image attend to each other in both directions, or attend causally.",
+        ),
     ] = True,
 ) -> None:
-    """Show what a model sees in a row: its documents, their sensors side by side, and who sees whom."""
+    """Write a page with the documents of a row, their sensors side by side, and the attention between positions."""
     from mmpack.plan import open_plan
     from mmpack.show.row_page.planned_row import planned_row_html
     from mmpack.stream import load_plan_config
 
-    page = planned_row_html(open_plan(load_plan_config(plan)), row, bidirectional_images=images)
+    page = planned_row_html(open_plan(load_plan_config(plan)), row, bidirectional_images=bidirectional_images)
     path = out or Path(f"row-{row}.html")
     with storage_errors(path, "writing"):
         path.write_text(page, "utf-8")

@@ -1,4 +1,4 @@
-"""`mmpack sync`: the sync check alone, before anyone builds."""
+"""The command `mmpack sync`: checks the synchronisation of recordings before a build."""
 
 from __future__ import annotations
 
@@ -17,38 +17,44 @@ from mmpack.storage.store import storage_errors
 def sync(
     recording: Annotated[
         list[str],
-        typer.Argument(help="recording.toml or its folder, nuScenes root or list of names, mp4, mkv."),
+        typer.Argument(
+            help="recording.toml or its folder, nuScenes root or list of file names, mp4, or mkv."
+        ),
     ],
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="TOML file whose \\[sync] table holds.")
+        Path | None, typer.Option("--config", "-c", help="TOML file with a \\[sync] table.")
     ] = None,
     reference: Annotated[
         str | None,
-        typer.Option(help="What the tick is: a stream, 'consensus', 'consensus:cam_*' or 'rate:10' (Hz)."),
+        typer.Option(help="Source of the ticks: a stream, 'consensus', 'consensus:cam_*' or 'rate:10' (Hz)."),
     ] = None,
     tolerance: Annotated[
         str | None, typer.Option(help="Largest residual of nearest-matched streams, as in '1ms'.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for report.json, sync.parquet and sync.png.")
+        Path | None,
+        typer.Option("--out", "-o", help="Write report.json, sync.parquet and sync.png to this folder."),
     ] = None,
     max_quarantine: Annotated[
-        float | None, typer.Option(help="Exit with 1 if a larger share of slices is set aside.")
+        float | None,
+        typer.Option(help="Largest share of quarantined slices; a larger share exits with code 1."),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="Where a recording.toml's relative paths start.")] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Base folder of the relative paths in a recording.toml.")
+    ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Check how well a recording's streams agree in time."""
+    """Check how well the streams of recordings agree in time."""
     from mmpack.recording.formats import open_recordings
     from mmpack.show.sync_table import render_sync_report
     from mmpack.sync import synchronise
     from mmpack.sync.sync_report import sync_report, to_table, write_parquet
 
     settings = common.load_sync_config(config, reference, tolerance)
-    recordings = [found for path in recording for found in open_recordings(path, root=root)]
-    results = [synchronise(found, settings) for found in recordings]
+    recordings = [opened for path in recording for opened in open_recordings(path, root=root)]
+    results = [synchronise(opened, settings) for opened in recordings]
     report = sync_report(results)
     if out is not None:
         from mmpack.show.sync_plot import plot_sync
@@ -63,9 +69,10 @@ def sync(
     else:
         make_console().print(render_sync_report(report))
         if out is not None:
-            typer.echo(f"report: {out / 'report.json'}  picture: {out / 'sync.png'}")
+            typer.echo(f"report: {out / 'report.json'}  plot: {out / 'sync.png'}")
     share = report["quarantined"] / max(report["ticks"], 1)
     if max_quarantine is not None and share > max_quarantine:
         raise QuarantineError(
-            f"{report['quarantined']} of {report['ticks']} slices ({share:.1%}) set aside, allowed {max_quarantine:.1%}"
+            f"{report['quarantined']} of {report['ticks']} slices ({share:.1%}) are quarantined, allowed {max_quarantine:.1%}",
+            hint="Correct the recordings, or raise --max-quarantine.",
         )

@@ -1,4 +1,4 @@
-"""`mmpack verify`: are these shards what was written, and in sync?"""
+"""The command `mmpack verify`: checks that a shard set is intact and synchronised."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ import typer
 from mmpack.errors import IntegrityError
 from mmpack.show.console import print_json
 
-_SHOWN = 20
+#: Largest number of problems that are printed.
+_MAX_PRINTED = 20
 
 
 def verify(
-    out: Annotated[str, typer.Argument(help="Folder or URL of finished shards.")],
+    out: Annotated[str, typer.Argument(help="Folder or URL of a shard set.")],
     as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout and nothing else.")
+        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
     ] = False,
 ) -> None:
-    """Check every digest, every member, index against tar, token counts and the sync gate."""
+    """Check every digest, every member, the index against the tar files, token counts and the synchronisation."""
     from mmpack.cli.progress import ProgressBar
     from mmpack.verification.verify import verification_to_json
     from mmpack.verification.verify import verify as check
 
     with ProgressBar("verify", "MB", 1e6) as bar:
-        verdict = check(out, on_progress=bar.update)
+        report = check(out, on_progress=bar.update)
     if as_json:
-        print_json(verification_to_json(verdict))
+        print_json(verification_to_json(report))
     else:
-        for note in verdict.notes:
+        for note in report.notes:
             typer.echo(f"note: {note}")
-        for fault in verdict.problems[:_SHOWN]:
-            typer.echo(f"fault: {fault}")
-        if not verdict.problems:
+        for problem in report.problems[:_MAX_PRINTED]:
+            typer.echo(f"problem: {problem}")
+        if not report.problems:
             typer.echo(
-                f"verified: {verdict.samples} samples, {verdict.members} members, {verdict.size_bytes / 1e6:.1f} MB; every digest "
-                "right, every sample where the index says, every residual within its tolerance"
+                f"verified: {report.samples} samples, {report.members} members, {report.size_bytes / 1e6:.1f} MB; all "
+                "digests match, all samples are where the index says, all residuals are within their tolerance"
             )
-    if verdict.problems:
+    if report.problems:
         raise IntegrityError(
-            f"{len(verdict.problems)} faults, the first: {verdict.problems[0]}",
+            f"{len(report.problems)} problems, the first: {report.problems[0]}",
             where=out,
-            hint="Build the damaged shards again, or copy them again.",
+            hint="Build or copy the damaged shards again.",
         )

@@ -1,4 +1,4 @@
-"""Bad input at the command line: one clear line that names the place, a non-zero exit, never a traceback."""
+"""Bad input at the command line gives one clear line with the location, a non-zero exit code and no traceback."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def drive(good: Path, tmp_path: Path) -> Path:
-    """A recording to be spoiled."""
+    """A copy of a good recording, to be damaged by a test."""
     return Path(shutil.copytree(good, tmp_path / "drive"))
 
 
@@ -36,8 +36,8 @@ def mmpack(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def line_of(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line of a refusal."""
+def error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Returns the only line on stderr of a command that failed with exit code 1."""
     assert done.returncode == 1, (done.returncode, done.stdout[-500:], done.stderr)
     assert "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line]
@@ -50,10 +50,10 @@ def edit(path: Path, change: Callable[[str], str]) -> None:
     path.write_text(change(path.read_text()))
 
 
-def each_line(path: Path, change: Callable[[int, str], str]) -> None:
-    """Changes every line but the header."""
+def edit_lines(path: Path, change: Callable[[int, str], str]) -> None:
+    """Changes every line except the header."""
     head, *rows = path.read_text().splitlines()
-    path.write_text("\n".join([head, *(change(number, row) for number, row in enumerate(rows))]) + "\n")
+    path.write_text("\n".join([head, *(change(index, row) for index, row in enumerate(rows))]) + "\n")
 
 
 def missing_camera(drive: Path) -> tuple[str, ...]:
@@ -77,13 +77,13 @@ def no_time_column(drive: Path) -> tuple[str, ...]:
     return "imu", "t_ns", "time_ns"
 
 
-def year_2464(drive: Path) -> tuple[str, ...]:
-    """Microseconds of 2018 that pass as units of ten: on a utc clock that is the year 2464."""
+def boot_clock_as_utc(drive: Path) -> tuple[str, ...]:
+    """Declares the boot clock of the drive as utc, so that its timestamps are dates in January 1970."""
     edit(drive / "recording.toml", lambda text: text.replace('domain = "boot"', 'domain = "utc"'))
     return "1970-01-0", "utc"
 
 
-def milliseconds_as_seconds(drive: Path) -> tuple[str, ...]:
+def nanoseconds_as_microseconds(drive: Path) -> tuple[str, ...]:
     edit(
         drive / "recording.toml",
         lambda text: text.replace(
@@ -95,7 +95,7 @@ def milliseconds_as_seconds(drive: Path) -> tuple[str, ...]:
 
 
 def float_nanoseconds(drive: Path) -> tuple[str, ...]:
-    each_line(drive / "imu.csv", lambda _, row: "1.67306901850347e+18" + row[row.index(",") :])
+    edit_lines(drive / "imu.csv", lambda _, row: "1.67306901850347e+18" + row[row.index(",") :])
     return "imu", "float"
 
 
@@ -126,13 +126,13 @@ def fewer_stamps_than_frames(drive: Path) -> tuple[str, ...]:
     return "cam_front", "frames but", "stamps"
 
 
-SPOILERS = [
+DAMAGES = [
     missing_camera,
     truncated_mp4,
     zero_byte_wav,
     no_time_column,
-    year_2464,
-    milliseconds_as_seconds,
+    boot_clock_as_utc,
+    nanoseconds_as_microseconds,
     float_nanoseconds,
     out_of_order,
     unknown_key,
@@ -142,74 +142,78 @@ SPOILERS = [
 ]
 
 
-@pytest.mark.parametrize("spoil", SPOILERS, ids=lambda spoil: spoil.__name__)
-def test_one_clear_line(drive: Path, tmp_path: Path, spoil: Callable[[Path], tuple[str, ...]]) -> None:
-    words = spoil(drive)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_recording_gives_one_clear_line(
+    drive: Path, tmp_path: Path, damage: Callable[[Path], tuple[str, ...]]
+) -> None:
+    words = damage(drive)
     for done in (mmpack("sync", drive), mmpack("build-shards", drive, "--out", tmp_path / "out", "-j", "0")):
-        line = line_of(done)
+        line = error_line(done)
         for word in words:
             assert word in line
         assert done.stdout == ""
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_the_float_nanoseconds_of_a_real_table(real_data: Path) -> None:
-    line = line_of(mmpack("sync", real_data / "adversarial" / "float_ns_sample_data.json"))
+def test_float_nanoseconds_of_a_real_table_are_an_error(real_data: Path) -> None:
+    line = error_line(mmpack("sync", real_data / "adversarial" / "float_ns_sample_data.json"))
     assert "float" in line
     assert "integers" in line
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    assert "no such file or folder" in line_of(mmpack("sync", tmp_path / "nowhere"))
-    assert "the format of this input is unknown" in line_of(mmpack("sync", tmp_path))
-    assert "no such file" in line_of(mmpack("build-shards", tmp_path / "x.toml", "--out", tmp_path / "out"))
+def test_missing_input_is_an_error(tmp_path: Path) -> None:
+    assert "no such file or folder" in error_line(mmpack("sync", tmp_path / "nowhere"))
+    assert "the format of this input is unknown" in error_line(mmpack("sync", tmp_path))
+    assert "no such file" in error_line(
+        mmpack("build-shards", tmp_path / "x.toml", "--out", tmp_path / "out")
+    )
 
 
-def test_a_reference_that_cannot_be(good: Path) -> None:
-    assert "no stream 'cam_top'" in line_of(mmpack("sync", good, "--reference", "cam_top"))
-    assert "which has no ticks" in line_of(mmpack("sync", good, "--reference", "mic"))
-    assert "is no rate" in line_of(mmpack("sync", good, "--reference", "rate:fast"))
-    assert "needs two" in line_of(mmpack("sync", good, "--reference", "consensus:lidar*"))
-    assert "tolerance" in line_of(mmpack("sync", good, "--tolerance", "1"))
+def test_an_invalid_reference_or_tolerance_is_an_error(good: Path) -> None:
+    assert "no stream 'cam_top'" in error_line(mmpack("sync", good, "--reference", "cam_top"))
+    assert "which has no ticks" in error_line(mmpack("sync", good, "--reference", "mic"))
+    assert "is not a rate" in error_line(mmpack("sync", good, "--reference", "rate:fast"))
+    assert "needs two" in error_line(mmpack("sync", good, "--reference", "consensus:lidar*"))
+    assert "tolerance" in error_line(mmpack("sync", good, "--tolerance", "1"))
 
 
 def test_max_quarantine_sets_the_exit_code(tmp_path: Path) -> None:
     make_recording(tmp_path / "drive", seconds=6, size=(48, 64))
     assert mmpack("sync", tmp_path / "drive").returncode == 0
     done = mmpack("sync", tmp_path / "drive", "--max-quarantine", "0", "--json")
-    assert "set aside, allowed 0.0%" in line_of(done)
+    assert "are quarantined, allowed 0.0%" in error_line(done)
     assert json.loads(done.stdout)["quarantined"] > 0
 
 
-def test_json_has_what_machines_rely_on(good: Path) -> None:
+def test_json_output_has_totals_and_integer_times(good: Path) -> None:
     done = mmpack("sync", good, "--json")
     assert done.returncode == 0
     assert done.stderr == ""
     report = json.loads(done.stdout)
     assert report["ticks"] == report["passed"] + report["quarantined"] == 30
-    for name, facts in report["streams"].items():
+    for name, stream in report["streams"].items():
         for key in ("residual_p50_ns", "residual_p99_ns", "residual_max_ns", "offset_ns", "raw_spread_ns"):
-            assert type(facts[key]) is int, (name, key)
+            assert type(stream[key]) is int, (name, key)
 
 
-def test_an_archive_with_a_climbing_member(good: Path, tmp_path: Path) -> None:
+def test_a_tar_member_outside_the_folder_is_an_error_and_is_not_written(good: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert mmpack("build-shards", good, "--out", out, "-j", "0").returncode == 0
     [shard] = out.glob("shards/*.tar")
     with tarfile.open(shard) as archive:
         members = [(member, archive.extractfile(member)) for member in archive.getmembers()]
         with tarfile.open(tmp_path / "evil.tar", "w", format=tarfile.USTAR_FORMAT) as evil:
-            for number, (member, content) in enumerate(members):
-                if number == 0:
+            for index, (member, content) in enumerate(members):
+                if index == 0:
                     member.name = "../../escaped.jpg"
                 evil.addfile(member, content)
     shard.write_bytes((tmp_path / "evil.tar").read_bytes())
-    line = line_of(mmpack("verify", out))
+    line = error_line(mmpack("verify", out))
     assert shard.name in line
     assert not (tmp_path.parent / "escaped.jpg").exists()
 
 
-def test_help_says_what_each_command_does() -> None:
+def test_help_lists_every_command() -> None:
     done = mmpack("--help")
     assert done.returncode == 0
     for command in ("sync", "build-shards", "verify", "report", "pack", "show-mask"):

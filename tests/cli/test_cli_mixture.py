@@ -1,4 +1,4 @@
-"""`mmpack mixture` over builds: what it forecasts is what the plan's rows hold."""
+"""`mmpack mixture` over shard sets: the forecast agrees with the rows of the plan."""
 
 from __future__ import annotations
 
@@ -47,35 +47,35 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
 
 
-def test_the_forecast_is_what_the_rows_hold(plan: Path) -> None:
-    facts = json.loads(run(plan, "--json").stdout)
-    opened = open_plan(load_settings(plan, PlanConfig).resolve_paths(plan.parent), ledger=False)
-    held = dict.fromkeys(NAMES, 0)
-    for row in all_rows(opened):
+def test_the_forecast_agrees_with_the_rows(plan: Path) -> None:
+    report = json.loads(run(plan, "--json").stdout)
+    opened_plan = open_plan(load_settings(plan, PlanConfig).resolve_paths(plan.parent), ledger=False)
+    tokens = dict.fromkeys(NAMES, 0)
+    for row in all_rows(opened_plan):
         for document in row.documents:
-            held[NAMES[document.dataset]] += document.tokens
-    total = sum(held.values())
-    # The rows end with the last whole step, a step before the phases do at most.
-    assert facts["tokens"] == 350_000
+            tokens[NAMES[document.dataset]] += document.tokens
+    total = sum(tokens.values())
+    # The rows end with the last full step, at most one step before the end of the phases.
+    assert report["tokens"] == 350_000
     assert 350_000 - 3 * 8 * 1024 < total <= 350_000 + 8 * 1024
     for name in NAMES:
-        assert held[name] / total == pytest.approx(facts["datasets"][name]["tokens"] / 350_000, abs=0.02)
-    assert facts["datasets"]["robot"]["epochs"] == pytest.approx(1)
-    assert [finding["dataset"] for finding in facts["findings"] if finding["kind"] == "cap"] == ["robot"]
-    assert sum(facts["phases"][0]["tokens"].values()) == pytest.approx(50_000, abs=4)
+        assert tokens[name] / total == pytest.approx(report["datasets"][name]["tokens"] / 350_000, abs=0.02)
+    assert report["datasets"]["robot"]["epochs"] == pytest.approx(1)
+    assert [finding["dataset"] for finding in report["findings"] if finding["kind"] == "cap"] == ["robot"]
+    assert sum(report["phases"][0]["tokens"].values()) == pytest.approx(50_000, abs=4)
 
 
-def test_in_words_and_as_a_picture(plan: Path, tmp_path: Path) -> None:
+def test_text_output_and_plot(plan: Path, tmp_path: Path) -> None:
     done = run(plan, "--tokens", "200k", "--plot", tmp_path / "mixture.png")
-    for text in ("cold", "mid", "50k – 200k", "robot", "reached", "its share goes to", "picture:"):
+    for text in ("cold", "mid", "50k – 200k", "robot", "reached", "its share goes to", "plot:"):
         assert text in done.stdout
     assert (tmp_path / "mixture.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_data_set_that_is_not_there(plan: Path) -> None:
+def test_an_unknown_data_set_or_token_count_is_an_error(plan: Path) -> None:
     wrong = plan.with_name("wrong.toml")
     wrong.write_text(plan.read_text() + '[[phases]]\nname = "hot"\ndatasets = ["robto"]\n')
     with pytest.raises(ConfigError, match=r"phases\.hot\.datasets.*'robto'.*Did you mean 'robot'"):

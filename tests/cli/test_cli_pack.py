@@ -1,4 +1,4 @@
-"""`mmpack pack` on a real build: what it prints is true of the index it was planned from."""
+"""`mmpack pack` on a shard set: the output agrees with the index."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.ingest.build_inputs import MMPACK, build_command, make_inputs, run
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shard_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pack")
     assert run(build_command(make_inputs(folder), folder / "out", "-j", "0")).returncode == 0
     return folder / "out"
@@ -27,60 +27,63 @@ def mmpack(*arguments: object) -> subprocess.CompletedProcess[str]:
     return run([MMPACK, *map(str, arguments)])
 
 
-def test_chains_are_the_runs_of_the_index(built: Path) -> None:
-    shards = ShardSet(str(built))
-    chains = load_index_runs(shards.index, shards.manifest)
+def test_runs_agree_with_the_index(shard_set: Path) -> None:
+    shards = ShardSet(str(shard_set))
+    runs = load_index_runs(shards.index, shards.manifest)
     rows = shards.index.to_pylist()
-    assert chains.offsets[0] == 0
-    assert chains.offsets[-1] == len(rows) == len(chains.lengths)
-    for start, stop, overhead in zip(chains.offsets, chains.offsets[1:], chains.overhead, strict=False):
+    assert runs.offsets[0] == 0
+    assert runs.offsets[-1] == len(rows) == len(runs.lengths)
+    for start, stop, overhead in zip(runs.offsets, runs.offsets[1:], runs.overhead, strict=False):
         members = rows[start:stop]
         assert len({(row["recording"], row["run"], row["kind"]) for row in members}) == 1
         ordinals = [row["ordinal"] for row in members]
         assert ordinals == list(range(ordinals[0], ordinals[0] + len(members)))
         assert overhead == (4 if members[0]["kind"] == "slice" else 0)
         assert members[0]["kind"] == "slice" or len(members) == 1
-    assert sum(chains.by_modality[name].sum() for name in MODALITY_COLUMNS) == chains.lengths.sum()
-    # One drive has faults: what was set aside parts its runs.
-    assert len(chains.offsets) - 1 > 40 + 12 + 5 + 2
+    assert sum(runs.by_modality[name].sum() for name in MODALITY_COLUMNS) == runs.lengths.sum()
+    # One drive has faults: its quarantined slices split its runs.
+    assert len(runs.offsets) - 1 > 40 + 12 + 5 + 2
 
 
-def test_the_plan_is_the_librarys(built: Path) -> None:
-    done = mmpack("pack", built, "--max-seq-len", 512, "--ranks", 4, "--json")
+def test_the_json_output_agrees_with_the_library(shard_set: Path) -> None:
+    done = mmpack("pack", shard_set, "--max-seq-len", 512, "--ranks", 4, "--json")
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout)
-    shards = ShardSet(str(built))
-    chains = load_index_runs(shards.index, shards.manifest)
-    planned = pack_runs(chains.lengths, chains.offsets, 512, overhead=chains.overhead)
-    assert (facts["rows"], facts["documents"], facts["cuts"]) == (
-        planned.packing.rows,
-        len(planned.lengths),
-        planned.cuts,
+    report = json.loads(done.stdout)
+    shards = ShardSet(str(shard_set))
+    runs = load_index_runs(shards.index, shards.manifest)
+    run_packing = pack_runs(runs.lengths, runs.offsets, 512, overhead=runs.overhead)
+    assert (report["rows"], report["documents"], report["cuts"]) == (
+        run_packing.packing.rows,
+        len(run_packing.lengths),
+        run_packing.cuts,
     )
-    assert sum(facts["share_of_places"].values()) == pytest.approx(1)
-    assert facts["rows"] >= facts["rows_lower_bound"]
-    assert facts["steps"] * 4 + facts["rows_left"] == facts["rows"]
-    assert 0 < facts["utilisation_worst_step"] <= facts["utilisation"] <= 1
-    assert np.add.reduceat(planned.lengths[planned.packing.ids], planned.packing.offsets[:-1]).max() <= 512
+    assert sum(report["share_of_places"].values()) == pytest.approx(1)
+    assert report["rows"] >= report["rows_lower_bound"]
+    assert report["steps"] * 4 + report["rows_left"] == report["rows"]
+    assert 0 < report["utilisation_worst_step"] <= report["utilisation"] <= 1
+    assert (
+        np.add.reduceat(run_packing.lengths[run_packing.packing.ids], run_packing.packing.offsets[:-1]).max()
+        <= 512
+    )
 
 
-def test_in_words_and_as_a_picture(built: Path, tmp_path: Path) -> None:
-    done = mmpack("pack", built, "--max-seq-len", 1024, "--plot", tmp_path / "pack.png")
+def test_text_output_and_plot(shard_set: Path, tmp_path: Path) -> None:
+    done = mmpack("pack", shard_set, "--max-seq-len", 1024, "--plot", tmp_path / "pack.png")
     assert done.returncode == 0, done.stderr
     for word in ("rows", "fill", "documents", "cuts", "balance", "rows are needed"):
         assert word in done.stdout
     assert (tmp_path / "pack.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_slice_longer_than_a_row_is_named(built: Path) -> None:
-    done = mmpack("pack", built, "--max-seq-len", 20)
+def test_a_slice_longer_than_a_row_is_an_error_that_names_the_slice(shard_set: Path) -> None:
+    done = mmpack("pack", shard_set, "--max-seq-len", 20)
     assert done.returncode == 1
-    assert "longer than a row of 20 places" in done.stderr
+    assert "longer than a row of 20 positions" in done.stderr
     assert "drive-000-00000000" in done.stderr or "sample '" in done.stderr
     assert "--max-seq-len to" in done.stderr
 
 
-def test_ranks_that_cannot_share_a_batch(built: Path) -> None:
-    done = mmpack("pack", built, "--ranks", 3, "--global-batch", 4, "--max-seq-len", 512)
+def test_ranks_that_cannot_share_a_batch_are_an_error(shard_set: Path) -> None:
+    done = mmpack("pack", shard_set, "--ranks", 3, "--global-batch", 4, "--max-seq-len", 512)
     assert done.returncode == 1
     assert "3 ranks cannot share 4 rows" in done.stderr

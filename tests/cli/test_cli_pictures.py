@@ -1,4 +1,4 @@
-"""Where a picture is to be written is checked before anything else, and every command says the same."""
+"""Every command checks the name of a plot before any work, with the same message."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("command", "given", "option"), COMMANDS, ids=[each[0] for each in COMMANDS])
-def test_a_picture_is_a_png(command: str, given: str, option: str, tmp_path: Path) -> None:
-    done = run([MMPACK, command, given, option, str(tmp_path / "picture.txt")])
+@pytest.mark.parametrize(
+    ("command", "argument", "option"), COMMANDS, ids=[command for command, _, _ in COMMANDS]
+)
+def test_a_plot_that_is_no_png_is_an_error(command: str, argument: str, option: str, tmp_path: Path) -> None:
+    done = run([MMPACK, command, argument, option, str(tmp_path / "plot.txt")])
     assert done.returncode == 1
-    assert done.stderr == f"error: {option}: 'picture.txt' is no name of a PNG. Let it end in .png.\n"
+    assert (
+        done.stderr
+        == f"error: {option}: 'plot.txt' is not the name of a PNG file. Use a name that ends in .png.\n"
+    )
     assert not list(tmp_path.iterdir())
