@@ -35,7 +35,7 @@ class DocumentTable:
 
     Attributes:
         start, stop: int64 (documents,), document d holds the samples `start[d]` to `stop[d] - 1` of the shard set.
-        tokens: int32 (documents,), length of each document in positions, document overhead included.
+        tokens: int32 (documents,), length of each document in positions, with document overhead and, for a pair, `PAIR_OVERHEAD`.
         total_tokens: sum of `tokens`.
         max_tokens: largest of `tokens`.
         num_samples: number of samples in the documents.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.serialisation import from_builtins
+from mmpack.serialisation import Count, from_builtins
 from mmpack.settings import Settings
 
 STATE_VERSION = 1
 """Version of the keys of `StreamState`."""
-_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _MAX_DATASETS = 4096
 
 
@@ -54,11 +53,11 @@ class StreamState(Settings, frozen=True, kw_only=True):
     """
 
     version: int
-    row: _Count
-    ranks: _Count
-    window: _Count
-    documents: tuple[_Count, ...]
-    tokens: tuple[_Count, ...]
+    row: Count
+    ranks: Count
+    window: Count
+    documents: tuple[Count, ...]
+    tokens: tuple[Count, ...]
     parts: dict[str, str]
 
     @property
