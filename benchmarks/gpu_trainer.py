@@ -253,7 +253,9 @@ def run_case(folder: Path, case: TrainerCase, sizes: Sizes, device: Device) -> C
         except torch.OutOfMemoryError as error:
             failed = f"{rows} rows do not fit: {_one_line(error)}"
         except Exception as error:
-            return CaseResult(case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_one_line(error)}")
+            return CaseResult(
+                case.name, case.seq_len, rows, failed=f"{type(error).__name__}: {_one_line(error)}"
+            )
         finally:
             _free(device)
             torch._dynamo.reset()
