@@ -233,7 +233,7 @@ def test_a_member_name_outside_the_folder_raises(shards_copy: Path, tmp_path: Pa
     with pytest.raises(IntegrityError, match=r"'\.\./\.\./etc/passwd' would leave"):
         list(tar.iter_members(bytes(data[: first["size_bytes"]]), where=str(shard)))
     shard.write_bytes(data)
-    expect_error(run([MMPACK, "verify", str(shards_copy)]), "faults")
+    expect_error(run([MMPACK, "verify", str(shards_copy)]), "problems")
 
 
 def test_tar_extracts_all_members(built_shards: Path, tmp_path: Path) -> None:
