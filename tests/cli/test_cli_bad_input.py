@@ -121,9 +121,9 @@ def unknown_clock(drive: Path) -> tuple[str, ...]:
     return "clock 'rigg' has no [clocks] table", "[clocks.rigg]"
 
 
-def fewer_stamps_than_frames(drive: Path) -> tuple[str, ...]:
+def fewer_timestamps_than_frames(drive: Path) -> tuple[str, ...]:
     edit(drive / "cam_front.csv", lambda text: "\n".join(text.splitlines()[:-3]) + "\n")
-    return "cam_front", "frames but", "stamps"
+    return "cam_front", "frames but", "timestamps"
 
 
 DAMAGES = [
@@ -138,7 +138,7 @@ DAMAGES = [
     unknown_key,
     unknown_kind,
     unknown_clock,
-    fewer_stamps_than_frames,
+    fewer_timestamps_than_frames,
 ]
 
 
