@@ -46,7 +46,7 @@ def make_jpeg_recording(folder: Path, slices: int) -> str:
         A description of the origin of the images.
     """
     images, origin = _load_images()
-    tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
+    tables = ['[recording]\nname = "six"\nclock = "vehicle"\n[clocks.vehicle]\ndomain = "utc"\n']
     for index, camera in enumerate(CAMERAS):
         (folder / camera).mkdir(parents=True)
         camera_images = cycle(images[camera])

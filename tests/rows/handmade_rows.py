@@ -63,7 +63,7 @@ def build_tubelets(root: Path) -> ShardSet:
 
 def build_cameras(root: Path, real_data: Path) -> ShardSet:
     """Builds a shard set of real keyframes, three seconds apart, with the default vision layout."""
-    tables = ['[recording]\nname = "six"\nclock = "rig"\n[clocks.rig]\ndomain = "utc"\n']
+    tables = ['[recording]\nname = "six"\nclock = "vehicle"\n[clocks.vehicle]\ndomain = "utc"\n']
     for index, camera in enumerate(CAMERAS):
         (root / camera).mkdir()
         images = sorted((real_data / "nuscenes_drivelm" / "samples" / camera.upper()).glob("*.jpg"))
