@@ -300,12 +300,12 @@ class Mosaic(Loader):
     def open(self, workers: int) -> None:
         kind, streaming = self.samples.kind, self._streaming
 
-        class DecodedDataset(streaming.StreamingDataset):
+        class MosaicDataset(streaming.StreamingDataset):
             def __getitem__(self, at: int) -> Any:
                 sample = super().__getitem__(at)
                 return sample["number"], _decode_to_tensor(kind, sample)
 
-        data = DecodedDataset(local=str(self.home), shuffle=True, shuffle_seed=SEED, batch_size=1)
+        data = MosaicDataset(local=str(self.home), shuffle=True, shuffle_seed=SEED, batch_size=1)
         # The loader counts delivered samples by the length of the first column of a batch, so batches are columns.
         self._loader = streaming.StreamingDataLoader(
             data, batch_size=1, num_workers=workers, collate_fn=_collate_columns
@@ -349,12 +349,12 @@ class Litdata(Loader):
     def open(self, workers: int) -> None:
         kind, litdata = self.samples.kind, self._litdata
 
-        class DecodedDataset(litdata.StreamingDataset):
+        class LitdataDataset(litdata.StreamingDataset):
             def __getitem__(self, index: Any) -> Any:
                 sample = super().__getitem__(index)
                 return sample["number"], _decode_to_tensor(kind, sample)
 
-        data = DecodedDataset(str(self.home), shuffle=True, seed=SEED)
+        data = LitdataDataset(str(self.home), shuffle=True, seed=SEED)
         self._loader = litdata.StreamingDataLoader(
             data, batch_size=1, num_workers=workers, collate_fn=_unwrap_single
         )

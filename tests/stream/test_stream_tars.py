@@ -157,7 +157,7 @@ def test_invalid_samples_are_recorded_by_key_and_skipped(tmp_path: Path) -> None
     assert sorted(sample_keys(rows)) == ["good-1", "good-2"]
     reasons = {record.key: record.reason for record in read_recorded_reasons(quarantine)}
     assert "do not fit a row of 128. Raise max_seq_len" in reasons.pop("long")
-    assert "the media member: is not a JPG image" in reasons.pop("header")
+    assert "the image: is not a JPG image" in reasons.pop("header")
     assert "cannot be decoded as JPEG" in reasons.pop("pixels")
     assert "not UTF-8" in reasons.pop("latin")
     assert "two members '.jpg'" in reasons.pop("two")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from mmpack.errors import IntegrityError
-from mmpack.shards.tar import BLOCK_BYTES
+from mmpack.shards.tar import BLOCK_BYTES, TarMember
 from mmpack.stream.tars.byte_source import ForwardReader
 
 MAX_NAME_BYTES = 4096
@@ -28,26 +27,15 @@ _FILES = (b"0", b"\0", b"7")
 _EMPTY = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """A regular file in a tar.
-
-    Attributes:
-        name: name as it is stored; bytes that are not UTF-8 are written as `\\xNN`.
-        offset_bytes: offset of the first header of the file; in a gzipped tar, in the decompressed data.
-        size_bytes: size of the content.
-    """
-
-    name: str
-    offset_bytes: int
-    size_bytes: int
-
-
 def iter_tar_members(source: ForwardReader) -> Iterator[TarMember]:
     """Yields every regular file, in order.
 
     When a file is yielded, its content is next in `source`. The caller may read it, or part of it, before it asks for the
     next file.
+
+    `TarMember.name` is the name as it is stored; bytes that are not UTF-8 are written as `\\xNN`. `offset_bytes` is the
+    offset of the first header of the file (in a gzipped tar, in the decompressed data). Extended headers may follow, so
+    `TarMember.content` is not valid here.
 
     Raises:
         IntegrityError: the data is not a tar, is cut short or has no end mark, or a header is damaged or too large.
