@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 #: Folder of real recordings, unless the environment variable MMPACK_REAL_DATA names another one.
 REAL_DATA = Path(os.environ.get("MMPACK_REAL_DATA", ROOT.parent / "shared" / "data"))
 
