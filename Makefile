@@ -1,4 +1,4 @@
-# Everything a developer or a first-time user runs. Each target sets up .venv by itself.
+# Everything that a developer or a first-time user runs. Each target sets up .venv by itself.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow lint format bench peers readme clean
 
-help: ## What can be made
+help: ## Lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 venv: $(STAMP) ## .venv with both packages and what tests and checks need
@@ -24,14 +24,14 @@ $(STAMP): pyproject.toml trainer/pyproject.toml constraints.txt
 	$(PIP) install --constraint constraints.txt --editable '.[test,lint]' --editable './trainer[fp8]'
 	@touch $@
 
-demo: $(STAMP) ## A six-camera drive to verified shards; RECORDING=path does it with yours
+demo: $(STAMP) ## A six-camera drive to verified shards and a trained model; RECORDING=path does it with your recording
 	@$(BIN)/python -m tools.demo --out $(OUT) $(if $(RECORDING),--recording "$(RECORDING)")
 
-test: $(STAMP) ## All tests but the slow ones
+test: $(STAMP) ## All tests except the slow ones
 	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
 
-test-slow: $(STAMP) ## The slow tests
-	$(BIN)/python -m pytest -m slow -n auto --maxprocesses 2 --dist loadfile
+test-slow: $(STAMP) ## The slow tests, and the property tests with all of their examples
+	MMPACK_EXAMPLES=all $(BIN)/python -m pytest -m "slow or hypothesis" -n auto --maxprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## ruff, pyright and the architecture's contracts
 	$(BIN)/ruff check .
@@ -46,13 +46,13 @@ format: $(STAMP) ## Format the code
 bench: $(STAMP) ## All benchmarks; tables to the screen, JSON to benchmarks/results
 	@for name in build_shards packing masks plan trainer_data; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-peers: $(STAMP) ## The streaming benchmark beside other loaders, which need an environment of their own
+peers: $(STAMP) ## The streaming benchmark next to other loaders, which need their own environment
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip --disable-pip-version-check --quiet install --requirement benchmarks/peers.txt --editable .
 	$(BIN)/python -m benchmarks.stream --python .peers/bin/python
 
-readme: $(STAMP) ## Every command of the README, as CI runs it
+readme: $(STAMP) ## Runs every command and program of the documents, as CI does
 	$(BIN)/python -m tools.check_readme README.md
 
-clean: ## Remove what the targets made
+clean: ## Removes what the targets wrote
 	rm -rf $(VENV) demo build .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -249,7 +249,7 @@ def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "command": "python -m benchmarks.build_shards",
         "machine": describe_machine(),
-        "pictures": origin,
+        "images_from": origin,
         "repetitions": repetitions,
         "throughput": lines,
         "memory": memory,
@@ -293,7 +293,7 @@ def show(report: dict[str, Any]) -> None:
     )
     computer = report["machine"]
     console.print(
-        f"{computer['cpu']}, {computer['cores']} cores, {report['date']}; images: {report['pictures']}"
+        f"{computer['cpu']}, {computer['cores']} cores, {report['date']}; images: {report['images_from']}"
     )
 
 

@@ -71,7 +71,7 @@ def make_plan(folder: Path) -> Path:
         BuildConfig,
         where="build.toml",
     )
-    result = build_shards(config, str(folder / "shards"), workers=0)
+    result = build_shards(config, str(folder / "shards"))
     if result.manifest is None:
         raise RuntimeError(f"the build failed: {result.failures}")
     plan = folder / "plan.toml"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from tests.examples import examples
+
 if TYPE_CHECKING:
     from mmpack import ShardSet
     from tests.stream.damaged_runs import IntactRun
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 REAL_DATA_VARIABLE = "MMPACK_REAL_DATA"
 
-settings.register_profile("mmpack", deadline=None)
+settings.register_profile("mmpack", deadline=None, max_examples=examples(100))
 settings.load_profile("mmpack")
 
 

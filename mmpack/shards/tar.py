@@ -76,11 +76,6 @@ def make_padding(size: int) -> bytes:
     return bytes(-size % BLOCK_BYTES)
 
 
-def encoded_size(members: list[tuple[str, bytes]]) -> int:
-    """Computes the number of bytes of (name, content) members in a tar, with headers and padding."""
-    return sum(BLOCK_BYTES + len(data) + (-len(data) % BLOCK_BYTES) for _, data in members)
-
-
 class TarMember(NamedTuple):
     """A file in a tar.
 

@@ -17,6 +17,8 @@ from mmpack.rows.collate import collate
 from mmpack.rows.row import Row
 from mmpack.stream.row_stream import RowStream
 
+__all__ = ["collate_tensors", "row_dataset", "row_tensors", "stateful_loader", "to_tensors"]
+
 if TYPE_CHECKING:
     from torch.utils.data import IterableDataset
     from torchdata.stateful_dataloader import StatefulDataLoader

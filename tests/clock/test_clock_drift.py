@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mmpack.clock import DriftFit, fit_drift, period_drift
 from mmpack.clock.drift import lower_envelope_slope, theil_sen_slope
 from mmpack.errors import ConfigError, DataError
+from tests.examples import examples
 
 S = 10**9
 PERIOD = 50_000_000
@@ -170,7 +171,7 @@ def test_wrong_arguments_are_errors() -> None:
         period_drift([1, 2], 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.floats(-100, 100),
     st.integers(0, 2**32 - 1),

@@ -72,9 +72,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 def test_ranks_in_any_order_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
     for rank in (2, 0, 1):
-        done = run(
-            build_command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
-        )
+        done = run(build_command(config, tmp_path / "out", "--rank", str(rank), "--ranks", "3", "-j", "0"))
         assert done.returncode == 0, done.stderr
     assert compute_digests(tmp_path / "out") == compute_digests(reference)
 
@@ -82,7 +80,7 @@ def test_ranks_in_any_order_give_the_same_bytes(config: Path, reference: Path, t
 def test_simultaneous_ranks_give_the_same_bytes(config: Path, reference: Path, tmp_path: Path) -> None:
     processes = [
         subprocess.Popen(
-            build_command(config, tmp_path / "out", "--rank", str(rank), "--num-ranks", "3", "-j", "0")
+            build_command(config, tmp_path / "out", "--rank", str(rank), "--ranks", "3", "-j", "0")
         )
         for rank in range(3)
     ]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mmpack.errors import MissingDependencyError
 from mmpack.masks import build_block_mask, dense_mask
 from mmpack.masks.blocks import FIELDS
+from tests.examples import examples
 from tests.masks.random_rows import RandomRow, random_rows
 
 torch = pytest.importorskip("torch")
@@ -46,7 +47,7 @@ def torch_block_mask(
     )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(random_rows(max_seq_len=900), sizes)
 def test_causal_mask_equals_that_of_torch(row: RandomRow, block_size: int) -> None:
     mask = build_block_mask(row.ends, row.seq_len, block_size=block_size)
@@ -57,7 +58,7 @@ def test_causal_mask_equals_that_of_torch(row: RandomRow, block_size: int) -> No
     assert mask.shape == expected.shape
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(random_rows(max_seq_len=900), sizes)
 def test_mask_with_bidirectional_images_equals_that_of_torch(row: RandomRow, block_size: int) -> None:
     mask = build_block_mask(row.ends, row.seq_len, block_size=block_size, image_spans=row.images)
@@ -92,7 +93,7 @@ def test_mask_function_equals_the_dense_mask_at_every_position(row: RandomRow, w
     assert np.array_equal(result.numpy(), dense_mask(row.ends, row.seq_len, image_spans=images))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(random_rows(max_seq_len=200), st.booleans(), st.integers(1, 3))
 def test_attention_equals_sdpa_with_the_dense_mask(row: RandomRow, with_images: bool, batch: int) -> None:
     images = row.images if with_images else None

@@ -17,6 +17,7 @@ from mmpack.mixture import (
     quota_lag,
     tokens_after,
 )
+from tests.examples import examples
 from tests.mixture.mixture_cases import MixtureCase, cases, reference_draw
 
 FAR = 1 << 40
@@ -36,14 +37,14 @@ def max_quota_lag(case: MixtureCase, chosen: np.ndarray) -> float:
     return max_lag / SCALE / case.max_length
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(cases())
 def test_every_data_set_is_within_one_document_of_its_quota_after_every_draw(case: MixtureCase) -> None:
     result = draw_documents(case.curve, zeros(case), *case.buffers(), until_tokens=FAR)
     assert max_quota_lag(case, result.chosen) <= 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(max_datasets=50))
 def test_up_to_fifty_data_sets_are_within_one_document_of_their_quota(case: MixtureCase) -> None:
     result = draw_documents(case.curve, zeros(case), *case.buffers(), until_tokens=FAR)
@@ -77,14 +78,14 @@ def test_half_of_the_data_sets_are_exhausted_after_one_document() -> None:
     assert np.bincount(result.chosen)[:10].tolist() == [1] * 10
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(cases())
 def test_draws_equal_those_of_the_reference_implementation(case: MixtureCase) -> None:
     result = draw_documents(case.curve, zeros(case), *case.buffers(), until_tokens=FAR)
     assert result.chosen.tolist() == reference_draw(case, len(result.chosen) + 1)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(cases(), st.integers(1, 9), st.integers(1, 200))
 def test_small_buffers_and_many_calls_do_not_change_the_order(
     case: MixtureCase, max_documents: int, tenths: int
@@ -111,7 +112,7 @@ def test_small_buffers_and_many_calls_do_not_change_the_order(
     assert part.stop == full.stop
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(cases(), st.data())
 def test_draws_that_were_undone_are_repeated_in_the_same_order(
     case: MixtureCase, data: st.DataObject
@@ -129,7 +130,7 @@ def test_draws_that_were_undone_are_repeated_in_the_same_order(
     )
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(cases())
 def test_a_data_set_exceeds_its_cap_by_less_than_one_document(case: MixtureCase) -> None:
     result = draw_documents(case.curve, zeros(case), *case.buffers(), until_tokens=FAR)

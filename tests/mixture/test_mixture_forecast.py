@@ -14,6 +14,7 @@ from mmpack.mixture.forecast import MixtureForecast, forecast_mixture, format_to
 from mmpack.show.console import make_console
 from mmpack.show.mixture_plot import plot_forecast
 from mmpack.show.mixture_table import forecast_report, forecast_table
+from tests.examples import examples
 from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
 CAPS = [None, None, 6, 4, 20]
@@ -70,7 +71,7 @@ def test_the_forecast_of_the_recipe_equals_what_is_drawn() -> None:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.data())
 def test_any_forecast_equals_what_is_drawn(data: st.DataObject) -> None:
     names = [f"d{i}" for i in range(data.draw(st.integers(1, 6)))]

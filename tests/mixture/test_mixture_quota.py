@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError
 from mmpack.mixture import SCALE, PhaseConfig, mixture_schedule, quota_curve
+from tests.examples import examples
 from tests.mixture.mixture_cases import SEED_PHASES, SIZES, MixtureCase, cases
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(cases(), st.data())
 def test_due_tokens_sum_to_the_drawn_tokens_and_stay_below_the_caps(
     case: MixtureCase, data: st.DataObject
@@ -29,7 +30,7 @@ def test_due_tokens_sum_to_the_drawn_tokens_and_stay_below_the_caps(
         assert curve.tokens_at(end + 5) == curve.tokens_at(end)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(cases(), st.integers(0, 1 << 20))
 def test_inverse_returns_the_point_at_which_the_tokens_are_due(case: MixtureCase, tokens: int) -> None:
     curve = case.curve
@@ -42,7 +43,7 @@ def test_inverse_returns_the_point_at_which_the_tokens_are_due(case: MixtureCase
             assert rest == 0 or rest < curve.weights[segment, dataset]
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(cases())
 def test_an_exhausted_data_set_has_contributed_all_available_tokens(case: MixtureCase) -> None:
     curve = case.curve

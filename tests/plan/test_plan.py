@@ -22,6 +22,7 @@ from mmpack.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.plan.draws import draw_window_documents
 from mmpack.plan.plan_config import CostConfig, DatasetConfig, PlanConfig
 from mmpack.serialisation import canonical_json
+from tests.examples import examples
 from tests.plan.small_plans import CAPACITY, NAMES, all_rows, make_small_index, plan_config
 from tools.make_index import IndexSource, make_index
 
@@ -181,7 +182,7 @@ def test_other_statistics_change_the_fingerprint(tmp_path: Path) -> None:
     assert open_plan(plan_config(tmp_path), ledger=False).fingerprint != original.fingerprint
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 24), st.sampled_from([1, 2, 3, 4, 8, 24]), st.sampled_from(["rank", "step", "off"]))
 def test_ranks_share_the_rows_of_a_step(index: Path, step: int, ranks: int, balance: str) -> None:
     plan = open_plan(plan_config(index, balance=balance), ledger=False)

@@ -18,6 +18,7 @@ from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.documents import load_documents
 from mmpack.plan.epoch_order import epoch_order, permute_index
 from mmpack.plan.plan_config import DatasetConfig
+from tests.examples import examples
 from tools.make_index import IndexSource, make_index
 
 keys = st.integers(0, 2**64 - 1).map(np.uint64)
@@ -76,7 +77,7 @@ def _sources(draw: st.DrawFn) -> list[IndexSource]:
     return sources
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(_sources(), st.integers(70, 200), st.one_of(st.none(), st.integers(0, 5)), st.booleans())
 def test_documents_are_the_longest_runs_that_fit(
     tmp_path_factory: pytest.TempPathFactory,

@@ -22,6 +22,7 @@ from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.decode.numeric import Normaliser
 from mmpack.rows.row import Row
 from mmpack.rows.sample_decoder import SampleDecoder
+from tests.examples import examples
 from tests.rows.handmade_rows import make_assembler, open_layout, plan_row, read_members
 from tests.rows.row_checks import check_row_arrays
 
@@ -82,7 +83,7 @@ def documents(draw: st.DrawFn, bench: AssemblerBench) -> tuple[list[Any], list[i
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_any_mix_of_documents_gives_consistent_arrays(bench: AssemblerBench, data: st.DataObject) -> None:
     mix, broken = data.draw(documents(bench))
     row, unreadable_samples, planned = bench.row(mix, broken)
@@ -105,7 +106,7 @@ def test_any_mix_of_documents_gives_consistent_arrays(bench: AssemblerBench, dat
 
 
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_row_has_the_content_of_its_samples(bench: AssemblerBench, data: st.DataObject) -> None:
     mix, _ = data.draw(documents(bench))
     row, unreadable_samples, planned = bench.row(mix)

@@ -18,6 +18,7 @@ from mmpack.masks import build_block_mask
 from mmpack.rows.collate import CONCATENATED, INDEXED, PER_POSITION, PER_ROW
 from mmpack.rows.row import ROW_ARRAYS
 from mmpack.stream import Row, collate
+from tests.examples import examples
 from tests.stream.small_streams import open_small_stream
 
 LENGTH = 512
@@ -34,7 +35,7 @@ def test_every_row_array_is_in_a_batch_once(rows: list[Row]) -> None:
     assert set(collate(rows[:2])) == {*ROW_ARRAYS, "numbers", "keys"}
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(chosen=st.lists(st.integers(0, 39), min_size=1, max_size=5))
 def test_batches_follow_their_definition(rows: list[Row], chosen: list[int]) -> None:
     picked = [rows[index] for index in chosen]

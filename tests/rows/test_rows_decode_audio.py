@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mmpack.errors import DataError
 from mmpack.layout import AudioLayout
 from mmpack.rows.decode.audio import PcmFrameCodec, decode_audio, resample, split_frames
+from tests.examples import examples
 
 RATE_HZ = 16_000
 
@@ -37,7 +38,7 @@ def encode_audio(samples: NDArray[np.float32], format_: str = "FLAC", subtype: s
     st.integers(1, 3000),
     st.integers(8000, 48_000),
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_the_number_of_frames_is_that_of_the_layout(
     samples: int, rate_hz: int, hop: int, codebooks: int, size: int, target_hz: int
 ) -> None:
@@ -143,7 +144,7 @@ def test_a_flac_that_claims_hours_is_rejected_before_decoding() -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, 3000), st.integers(0, 255))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_damaged_bytes_are_decoded_or_raise_a_data_error(noise: bytes, at: int, value: int) -> None:
     data = bytearray(encode_audio(tone(440, 0.5, 0.1)))
     data[at % len(data)] = value

@@ -22,6 +22,7 @@ from mmpack.ingest.tasks.encode_images import encode_tubelet
 from mmpack.layout import PatchGrid, VisionLayout
 from mmpack.rows.decode.images import decode_image, decode_tubelet
 from mmpack.rows.decode.resize import resize_to_patches
+from tests.examples import examples
 
 LAYOUT = VisionLayout(patch_size=8, merge=2, max_tokens=12)
 SIDE = LAYOUT.token_side
@@ -61,7 +62,7 @@ def random_pixels(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 100))
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_the_resize_is_pillows_antialiased_bilinear_filter(height: int, width: int, seed: int) -> None:
     pixels, grid = random_pixels(height, width, seed), LAYOUT.patch_grid(height, width)
     out = empty_patches(grid)
@@ -71,7 +72,7 @@ def test_the_resize_is_pillows_antialiased_bilinear_filter(height: int, width: i
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 255))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_a_uniform_image_stays_uniform(height: int, width: int, gray_level: int) -> None:
     grid = LAYOUT.patch_grid(height, width)
     out = empty_patches(grid)
@@ -169,7 +170,7 @@ def test_a_truncated_jpeg_raises_a_data_error() -> None:
 
 
 @given(st.sampled_from(["jpg", "png", "mp4"]), st.integers(0, 1 << 20), st.binary(min_size=1, max_size=30))
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 def test_damaged_bytes_are_decoded_or_raise_a_data_error(extension: str, at: int, damage: bytes) -> None:
     intact = SAMPLES[extension]
     at %= len(intact)

@@ -19,6 +19,7 @@ from mmpack.plan.planned import PlannedSample
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.rows.sample_decoder import SampleDecoder, TokenisedSample
 from mmpack.samples.npz import decode_npz, encode_npz
+from tests.examples import examples
 from tests.rows.handmade_rows import open_layout, plan_sample
 
 KINDS = ("slice", "text", "image_text", "speech")
@@ -208,7 +209,7 @@ def test_tubelets_have_every_frame(tubelet_shards: ShardSet) -> None:
 
 
 @given(st.data())
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 def test_damaged_members_are_read_or_raise_a_mmpack_error(bench: DecoderBench, data: st.DataObject) -> None:
     planned, members = bench.sample(data.draw(st.sampled_from(KINDS)))
     name = data.draw(st.sampled_from(sorted(members)))

@@ -20,6 +20,7 @@ from mmpack.masks.blocks import FULL, PARTIAL
 from mmpack.rows.row import IGNORE_INDEX, Row
 from mmpack.show.row_page import row_html
 from mmpack.show.row_page.row_content import numeric_values, read_documents
+from tests.examples import examples
 from tests.show.handmade_pages import MS, RowFactory, full_slice, make_layout
 
 LAYOUT = make_layout()
@@ -302,7 +303,7 @@ samples = st.one_of(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.lists(st.tuples(samples, st.booleans()), max_size=5))
 def test_any_row_renders_to_a_complete_page(
     contents: list[tuple[list[SliceMetadata] | SampleMetadata, bool]],

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from mmpack.errors import ConfigError
 from mmpack.stream import RowStream
 from tests.conftest import ROOT
+from tests.examples import examples
 from tests.ingest.build_inputs import build_command, make_inputs, run
 from tests.stream.rank_process import digest
 
@@ -84,7 +85,7 @@ def row_digests(plan: Path) -> list[str]:
     return [row_digest for _, row_digest in rows]
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(st.data())
 def test_changing_numbers_of_ranks_cover_every_row_once(
     plan: Path, row_digests: list[str], data: st.DataObject

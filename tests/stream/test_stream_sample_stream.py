@@ -24,6 +24,7 @@ from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
 from mmpack.stream import sample_stream
+from tests.examples import examples
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def reader_config(threads: int, **settings: Any) -> ReaderConfig:
     return ReaderConfig(threads=threads, prefetch=4, **settings)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data(), n=st.integers(1, 300), key=st.integers(0, 2**64 - 1), step=st.integers(1, 9))
 def test_the_order_with_numpy_equals_the_compiled_order(
     data: st.DataObject, n: int, key: int, step: int
@@ -92,7 +93,7 @@ def test_the_number_of_threads_does_not_change_the_samples(build: Path) -> None:
     assert results.count(results[0]) == len(results)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     ranks=st.integers(1, 5),
     resumed_ranks=st.integers(1, 5),

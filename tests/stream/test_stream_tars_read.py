@@ -24,6 +24,7 @@ from mmpack.stream.tars import expand_urls
 from mmpack.stream.tars.byte_source import open_source
 from mmpack.stream.tars.members import MAX_EXTENDED_BYTES, MAX_NAME_BYTES, iter_tar_members
 from mmpack.stream.tars.tar_samples import MAX_SAMPLE_BYTES, TarCursor, TarSample, TarSamples
+from tests.examples import examples
 from tests.stream.tar_files import LAYOUT, audio_clip, tar_bytes, text, write_tar
 
 pytestmark = pytest.mark.timeout(120)
@@ -50,7 +51,7 @@ _PATHS = st.lists(_NAME, min_size=1, max_size=3).map("/".join)
 _KINDS = st.sampled_from([tarfile.REGTYPE] * 5 + [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     entries=st.lists(st.tuples(_PATHS, st.binary(max_size=1500), _KINDS), min_size=1, max_size=6),
     format_=st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
@@ -152,7 +153,7 @@ def test_sparse_files_and_too_long_names_are_an_error() -> None:
         read_files_of_bytes(tar_bytes([("n" * (MAX_NAME_BYTES + 1), b"")]))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     changes=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4
@@ -291,7 +292,7 @@ _URL_PARTS = st.one_of(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(parts=st.lists(_URL_PARTS, min_size=1, max_size=3))
 def test_braces_expand_as_in_braceexpand(parts: list[str]) -> None:
     url = "s3://" + "".join(parts)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.plan.plan_config import ReaderConfig
+from tests.examples import examples
 from tests.stream.tar_files import (
     CAPACITY,
     assert_same_rows,
@@ -77,7 +78,7 @@ def _write(folder: Path, tars: list[Any]) -> tuple[list[Path], Counter[str]]:
     return paths, expected
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(tars=_TARS, epochs=st.integers(1, 3), pool=st.integers(1, 8), stops=st.data())
 def test_resume_after_any_row_gives_the_same_rows(
     tars: list[Any], epochs: int, pool: int, stops: st.DataObject

@@ -15,6 +15,7 @@ from mmpack.errors import DataError
 from mmpack.recording.formats import open_recordings
 from mmpack.sync import synchronise
 from mmpack.sync.sync_report import sync_report
+from tests.examples import examples
 from tools.compare_faults import FOUND_AS, Comparison, compare_faults
 from tools.drive.faults import KINDS
 from tools.make_recording import make_recording
@@ -37,7 +38,7 @@ def make_comparison(
         return report, compare_faults(folder / "planted.json", report)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(seeds, rates, st.floats(5, 7))
 @example(0, 12, 5.0)
 @example(1, 20, 5.0)
@@ -58,7 +59,7 @@ def test_every_planted_fault_is_found_at_its_time_and_nothing_else(
     assert cameras <= blamed <= harmful
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(seeds, rates, st.floats(3, 6))
 @example(0, 12, 4.0)
 @example(1, 20, 4.0)

@@ -29,7 +29,7 @@ def run(folder: Path, out: Path, policy: dict[str, str]) -> BuildOutcome:
         "max_quarantine": 0.5,
         "sync": {"reference": "rate:5", "streams": {"cam_*": {"policy": "window", **policy}}},
     }
-    return build_shards(parse_settings(table, BuildConfig, where="build.toml"), str(out), workers=0)
+    return build_shards(parse_settings(table, BuildConfig, where="build.toml"), str(out))
 
 
 def build(folder: Path, out: Path, policy: dict[str, str]) -> dict[str, dict[str, bytes]]:

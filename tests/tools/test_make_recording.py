@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack.errors import ConfigError
+from tests.examples import examples
 from tools.drive.bitmap_font import text_bitmap
 from tools.drive.camera import MOUNTS, clock_text
 from tools.drive.faults import KINDS, choose_fault_times
@@ -277,7 +278,7 @@ def undo_faults(planted: GeneratedRecording, stream: str, written: list[int], tr
 
 
 @given(seed=st.integers(0, 2**32), seconds=st.sampled_from([4.0, 5.0]), rate_hz=st.sampled_from([10, 12]))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6), deadline=None)
 def test_streams_differ_from_the_true_ones_by_exactly_the_stated_faults(
     seed: int, seconds: float, rate_hz: int
 ) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmpack_trainer.model import head
 from mmpack_trainer.model.inputs import Labels
+from tests.examples import examples
 
 ROWS, PLACES, DIM, IDS = 2, 12, 16, 40
 
@@ -29,7 +30,7 @@ def _reference(hidden: Tensor, weight: Tensor, labels: Labels) -> Tensor:
     return -(chosen * labels.weights).sum()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     places=st.sets(st.integers(0, ROWS * PLACES - 1)),
     held=st.sampled_from([1, IDS, 3 * IDS, 7 * IDS, 1 << 27]),

@@ -19,6 +19,7 @@ from mmpack import verify
 from mmpack.errors import IntegrityError
 from mmpack.samples.npz import decode_npz, encode_npz
 from mmpack.shards import index, tar
+from tests.examples import examples
 from tests.ingest.build_inputs import MMPACK, build_command, make_inputs, run
 from tests.shards import edit_shard_set
 from tests.shards.edit_shard_set import Table
@@ -164,7 +165,7 @@ def _ends_normally(out: Path) -> bool:
         return "manifest" in str(error)
 
 
-FUZZ = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FUZZ
