@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     )
     from mmpack.clock import Clock, ClockMap
     from mmpack.errors import MmpackError
-    from mmpack.ingest import BuildConfig, build_shards
+    from mmpack.ingest import BuildConfig, EngineConfig, build_shards
     from mmpack.layout import Layout, LayoutConfig
     from mmpack.plan import Plan, open_plan
     from mmpack.recording import Recording, Stream, open_recordings
@@ -43,6 +43,7 @@ __all__ = [
     "BuildConfig",
     "Clock",
     "ClockMap",
+    "EngineConfig",
     "Layout",
     "LayoutConfig",
     "MmpackError",
@@ -97,6 +98,7 @@ _load = make_lazy_getattr(
         "BuildConfig": "mmpack.ingest",
         "Clock": "mmpack.clock",
         "ClockMap": "mmpack.clock",
+        "EngineConfig": "mmpack.ingest",
         "Layout": "mmpack.layout",
         "LayoutConfig": "mmpack.layout",
         "MmpackError": "mmpack.errors",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,15 +29,19 @@ def build_shards(
         ),
     ],
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--workers",
             "-j",
             help="Number of worker processes; default: one per core. 0 builds in this process.",
         ),
-    ] = -1,
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(help="Where the inputs are built: auto, in_process or workers. auto follows --workers."),
+    ] = "auto",
     rank: Annotated[int, typer.Option(help="Index of this process among the ranks, from 0.")] = 0,
-    num_ranks: Annotated[
+    ranks: Annotated[
         int, typer.Option(help="Number of processes that share the work, on one or several machines.")
     ] = 1,
     reference: Annotated[str | None, typer.Option(help="Replace sync.reference of the config.")] = None,
@@ -58,6 +61,7 @@ def build_shards(
 ) -> None:
     """Build WebDataset shards with a Parquet index. Run the same command again to resume an interrupted build."""
     from mmpack.cli.progress import BuildProgress
+    from mmpack.ingest import EngineConfig
     from mmpack.ingest import build_shards as build
 
     config = _load_build_config(inputs, reference, tolerance, max_quarantine)
@@ -65,18 +69,15 @@ def build_shards(
         outcome = build(
             config,
             out,
-            workers=(os.cpu_count() or 1) if workers < 0 else workers,
-            rank=rank,
-            num_ranks=num_ranks,
+            engine=EngineConfig(engine, workers, rank, ranks),
             overwrite=overwrite,
             root=root,
-            on_progress=progress.on_progress,
-            on_warning=progress.on_warning,
+            reporter=progress,
         )
     if as_json:
         print_json(_summarise(outcome, out))
     else:
-        _print_summary(outcome, out, num_ranks)
+        _print_summary(outcome, out, ranks)
     if outcome.failures:
         for failure in outcome.failures[1:]:
             typer.echo(f"error: {failure.error}", err=True)
@@ -143,7 +144,7 @@ def _summarise(outcome: BuildOutcome, out: str) -> dict[str, object]:
     }
 
 
-def _print_summary(outcome: BuildOutcome, out: str, num_ranks: int) -> None:
+def _print_summary(outcome: BuildOutcome, out: str, ranks: int) -> None:
     manifest = outcome.manifest
     if manifest is not None:
         size = sum(shard.size_bytes for shard in manifest.shards)
@@ -151,7 +152,7 @@ def _print_summary(outcome: BuildOutcome, out: str, num_ranks: int) -> None:
             f"{manifest.samples} samples, {manifest.tokens} tokens, {len(manifest.shards)} shards, {size / 1e6:.1f} MB in {out}; "
             f"{manifest.quarantined} slices quarantined"
         )
-    elif not outcome.failures and num_ranks > 1:
+    elif not outcome.failures and ranks > 1:
         typer.echo(
             "all tasks of this rank are done; the last rank that finishes writes the index and the manifest"
         )

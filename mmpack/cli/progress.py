@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from mmpack.ingest.tasks.task import TaskProgress
+    from mmpack.ingest import TaskProgress
 
 #: Time between two plain lines.
 _LINE_INTERVAL_S = 10.0
@@ -70,7 +70,7 @@ class ProgressBar:
 
 
 class BuildProgress:
-    """The progress of a build: samples of all tasks together."""
+    """The progress of a build: samples of all tasks together. Implements :class:`mmpack.ingest.BuildReporter`."""
 
     def __init__(self) -> None:
         self._bar = ProgressBar("build-shards", "samples")
@@ -84,14 +84,14 @@ class BuildProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.__exit__()
 
-    def on_progress(self, message: TaskProgress) -> None:
-        """Adds the progress message of a task."""
-        self._tasks[message.task] = (message.done, message.total)
-        self._size_bytes += message.size_bytes
+    def on_progress(self, progress: TaskProgress) -> None:
+        """Adds the progress of a task."""
+        self._tasks[progress.task] = (progress.done, progress.total)
+        self._size_bytes += progress.size_bytes
         done = sum(done for done, _ in self._tasks.values())
         total = sum(total for _, total in self._tasks.values())
         self._bar.update(done, total, f", {self._size_bytes / 1e6:.0f} MB")
 
-    def on_warning(self, line: str) -> None:
-        """Prints a warning about a worker that died."""
-        self._bar.print(f"warning: {line}")
+    def on_warning(self, message: str) -> None:
+        """Prints a warning, for instance about a worker that died."""
+        self._bar.print(f"warning: {message}")

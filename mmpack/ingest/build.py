@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmpack.errors import ConfigError
-from mmpack.ingest.engines import run_tasks
-from mmpack.ingest.engines.engine import TaskFailure
+from mmpack.ingest.engines import EngineConfig, TaskFailure, select_engine
 from mmpack.ingest.finish import finish_build
 from mmpack.ingest.tasks.build_config import BuildConfig
 from mmpack.ingest.tasks.build_plan import BuildPlan, plan_build
-from mmpack.ingest.tasks.task import TaskProgress, read_task_record
+from mmpack.ingest.tasks.reporter import BuildReporter, SilentReporter
+from mmpack.ingest.tasks.task import read_task_record
 from mmpack.serialisation import canonical_json, from_json
 from mmpack.shards.manifest import MANIFEST_NAME, Manifest
 from mmpack.storage import open_store
 from mmpack.storage.store import Store
 
 _SETTINGS_NAME = "_build/settings.json"
+_IN_PROCESS = EngineConfig("in_process")
+_SILENT = SilentReporter()
 _SHARD_NAME = re.compile(r"shards/[^/]+-\d{5,}\.tar")
 #: Names of the files that a build writes next to its folders.
 TOP_LEVEL = frozenset({MANIFEST_NAME, "index.parquet", "quarantine.parquet", "sync.parquet", "sync.json"})
@@ -47,13 +48,10 @@ def build_shards(
     config: BuildConfig,
     out: str,
     *,
-    workers: int = 0,
-    rank: int = 0,
-    num_ranks: int = 1,
+    engine: EngineConfig = _IN_PROCESS,
     overwrite: bool = False,
     root: Path | None = None,
-    on_progress: Callable[[TaskProgress], None] = lambda _: None,
-    on_warning: Callable[[str], None] = lambda _: None,
+    reporter: BuildReporter = _SILENT,
 ) -> BuildOutcome:
     """Builds shards, index and manifest at `out`; resumes a build that was stopped.
 
@@ -62,26 +60,19 @@ def build_shards(
     Args:
         config: settings of the build, with paths that can be opened from the current folder.
         out: folder or object store URL of the target.
-        workers: number of worker processes; 0 runs all tasks in this process. With worker processes, the calling
-            script needs `if __name__ == "__main__":`.
-        rank: index of this process among the ranks, which share the tasks.
-        num_ranks: number of ranks. Ranks communicate only through the target.
+        engine: where the tasks run, and which of them run on this rank; by default all tasks run in this process.
+            With worker processes, the calling script needs `if __name__ == "__main__":`.
         overwrite: if True, an existing build in the target is removed first.
         root: folder that replaces `recording.root` as the base of relative paths in recording.toml files.
-        on_progress: function that is called with the progress of tasks.
-        on_warning: function that is called with a message when a worker died and its task is repeated.
+        reporter: receiver of progress and warnings; by default neither is reported.
 
     Raises:
-        ConfigError: the settings are invalid, or the target contains another build.
+        ConfigError: the settings or the engine are invalid, or the target contains another build.
         DataError: a recording cannot be opened.
         StorageError: the target cannot be read or written.
     """
-    if not 0 <= rank < num_ranks:
-        raise ConfigError(
-            f"rank {rank} is not one of {num_ranks} ranks",
-            hint=f"Set --rank to a number from 0 to {num_ranks - 1}.",
-        )
-    if overwrite and num_ranks > 1:
+    selected = select_engine(engine)
+    if overwrite and engine.ranks > 1:
         raise ConfigError(
             "--overwrite with several ranks would delete the output of the other ranks",
             hint="Empty the target first.",
@@ -93,9 +84,9 @@ def build_shards(
     if overwrite:
         _clear_target(store)
     _claim_target(plan, store)
-    tasks = [task for index, task in enumerate(plan.tasks) if index % num_ranks == rank]
+    tasks = [task for index, task in enumerate(plan.tasks) if index % engine.ranks == engine.rank]
     resumed = sum(read_task_record(store, task.name) is not None for task in tasks)
-    failures = run_tasks(plan, tasks, out, workers=workers, on_progress=on_progress, on_warning=on_warning)
+    failures = selected.run(plan, tasks, out, workers=engine.num_workers, reporter=reporter)
     manifest = None if failures else finish_build(plan, store)
     return BuildOutcome(plan, manifest, failures, resumed)
 

@@ -1,44 +1,36 @@
-"""Engines that run the tasks of a build: this process, or a pool of worker processes."""
+"""Engines: where the tasks of a build run.
+
+A new engine is one file with a class that implements :class:`Engine`, and one line in `ENGINES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from mmpack.errors import ConfigError
+from mmpack.ingest.engines.engine import Engine, TaskFailure
+from mmpack.ingest.engines.engine_config import EngineConfig
+from mmpack.ingest.engines.in_process import InProcessEngine
+from mmpack.ingest.engines.worker_pool import WorkerPoolEngine
+from mmpack.settings import suggest
 
-from mmpack.ingest.engines.engine import TaskFailure
-from mmpack.ingest.engines.in_process import run_in_process
-from mmpack.ingest.engines.worker_pool import WorkerPool
-from mmpack.ingest.tasks.build_plan import BuildPlan, Task
-from mmpack.ingest.tasks.task import TaskProgress
+__all__ = ["ENGINES", "Engine", "EngineConfig", "TaskFailure", "select_engine"]
+
+ENGINES: dict[str, Engine] = {
+    "in_process": InProcessEngine(),
+    "workers": WorkerPoolEngine(),
+}
 
 
-def run_tasks(
-    plan: BuildPlan,
-    tasks: Sequence[Task],
-    url: str,
-    *,
-    workers: int,
-    on_progress: Callable[[TaskProgress], None],
-    on_warning: Callable[[str], None],
-) -> list[TaskFailure]:
-    """Runs `tasks` in worker processes or in this process; a failure does not stop the other tasks.
+def select_engine(config: EngineConfig) -> Engine:
+    """Returns the engine that `config` names.
 
-    Args:
-        plan: plan of the build.
-        tasks: tasks of this rank.
-        url: folder or URL of the target.
-        workers: number of worker processes; 0 runs the tasks in this process.
-        on_progress: function that is called with the progress of tasks.
-        on_warning: function that is called with a message when a worker died and its task is repeated.
-
-    Returns:
-        The failures, in the order in which they happened.
+    Raises:
+        ConfigError: there is no engine of this name; the hint names the nearest one.
     """
-    if workers <= 0:
-        return run_in_process(plan, tasks, url, on_progress)
-    # With fewer tasks than workers, the remaining cores decode cameras in parallel.
-    threads = len(tasks) < workers
-    pool = WorkerPool(plan, url, threads, min(workers, max(len(tasks), 1)))
-    try:
-        return pool.run(tasks, on_progress, on_warning)
-    finally:
-        pool.close()
+    name = config.name
+    if name == "auto":
+        name = "in_process" if config.num_workers == 0 else "workers"
+    if name not in ENGINES:
+        raise ConfigError(
+            f"'{name}' is not an engine", where="--engine", hint=suggest(name, ["auto", *ENGINES])
+        )
+    return ENGINES[name]

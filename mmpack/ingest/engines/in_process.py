@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from mmpack.errors import MmpackError
-from mmpack.ingest.engines.engine import TaskFailure
+from mmpack.errors import ConfigError
+from mmpack.ingest.engines.engine import TaskFailure, run_one_task
 from mmpack.ingest.tasks.build_plan import BuildPlan, Task
-from mmpack.ingest.tasks.task import TaskProgress, run_task
+from mmpack.ingest.tasks.reporter import BuildReporter
 from mmpack.storage import open_store
 
 
-def run_in_process(
-    plan: BuildPlan, tasks: Sequence[Task], url: str, on_progress: Callable[[TaskProgress], None]
-) -> list[TaskFailure]:
-    """Runs `tasks` one after the other and returns the failures, in order.
+class InProcessEngine:
+    """The engine "in_process": tasks run in this process, one after the other."""
 
-    Args:
-        plan: plan of the build.
-        tasks: tasks to run.
-        url: folder or URL of the target.
-        on_progress: function that is called with the progress of the tasks.
-    """
-    failures: list[TaskFailure] = []
-    for task in tasks:
-        try:
-            run_task(plan, task, open_store(url), on_progress=on_progress)
-        except MmpackError as error:
-            failures.append(TaskFailure(task.name, error))
-    return failures
+    def run(
+        self, plan: BuildPlan, tasks: Sequence[Task], url: str, *, workers: int, reporter: BuildReporter
+    ) -> list[TaskFailure]:
+        """Runs `tasks`, as described in :meth:`mmpack.ingest.engines.engine.Engine.run`.
+
+        Raises:
+            ConfigError: `workers` is not 0.
+        """
+        if workers:
+            raise ConfigError(
+                f"the engine 'in_process' has no workers, but {workers} are requested",
+                hint="Set --workers to 0, or --engine to 'workers'.",
+            )
+        store = open_store(url)
+        failures: list[TaskFailure] = []
+        for task in tasks:
+            error = run_one_task(plan, task, store, on_progress=reporter.on_progress)
+            if error is not None:
+                failures.append(TaskFailure(task.name, error))
+        return failures

@@ -6,19 +6,44 @@ import multiprocessing as mp
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from mmpack.errors import MmpackError
+from mmpack.errors import ConfigError, MmpackError
 from mmpack.ingest.engines.engine import TaskFailure, run_one_task
 from mmpack.ingest.tasks.build_plan import BuildPlan, Task
-from mmpack.ingest.tasks.task import TaskProgress
+from mmpack.ingest.tasks.reporter import BuildReporter, TaskProgress
 from mmpack.storage import open_store
 
 #: Number of workers that may die in one task. A task that ends so many is taken for the cause of their death.
 MAX_TRIES = 3
+
+
+class WorkerPoolEngine:
+    """The engine "workers": tasks run in worker processes on this machine."""
+
+    def run(
+        self, plan: BuildPlan, tasks: Sequence[Task], url: str, *, workers: int, reporter: BuildReporter
+    ) -> list[TaskFailure]:
+        """Runs `tasks`, as described in :meth:`mmpack.ingest.engines.engine.Engine.run`.
+
+        Raises:
+            ConfigError: `workers` is 0.
+        """
+        if not workers:
+            raise ConfigError(
+                "the engine 'workers' needs at least one worker",
+                hint="Set --workers to 1 or more, or --engine to 'in_process'.",
+            )
+        # With fewer tasks than workers, the remaining cores decode cameras in parallel.
+        threads = len(tasks) < workers
+        pool = WorkerPool(plan, url, threads, min(workers, max(len(tasks), 1)))
+        try:
+            return pool.run(tasks, reporter)
+        finally:
+            pool.close()
 
 
 class WorkerPool:
@@ -52,18 +77,12 @@ class WorkerPool:
         _send(parent_end, self._job)
         self._workers[parent_end] = (process, None)
 
-    def run(
-        self,
-        tasks: Sequence[Task],
-        on_progress: Callable[[TaskProgress], None],
-        on_warning: Callable[[str], None],
-    ) -> list[TaskFailure]:
+    def run(self, tasks: Sequence[Task], reporter: BuildReporter) -> list[TaskFailure]:
         """Runs `tasks` and returns the failures, in the order in which they happened.
 
         Args:
             tasks: tasks to run.
-            on_progress: function that is called with the progress of tasks.
-            on_warning: function that is called with a message when a worker died and its task is repeated.
+            reporter: receiver of progress, and of a warning when a worker died and its task is repeated.
         """
         queue, num_tries = deque(tasks), dict.fromkeys((task.name for task in tasks), 0)
         failures: list[TaskFailure] = []
@@ -85,7 +104,7 @@ class WorkerPool:
                     process.join()
                     if task is not None and num_tries[task.name] + 1 < MAX_TRIES:
                         num_tries[task.name] += 1
-                        on_warning(
+                        reporter.on_warning(
                             f"a worker died ({_format_exit(process)}) in '{task.name}'; the task is repeated"
                         )
                         queue.appendleft(task)
@@ -100,7 +119,7 @@ class WorkerPool:
                         hint="Use fewer --workers: too little memory is the usual cause.",
                     )
                 if isinstance(message, TaskProgress):
-                    on_progress(message)
+                    reporter.on_progress(message)
                     continue
                 num_unfinished -= 1
                 if ready in self._workers:
@@ -136,7 +155,7 @@ def _worker_main(pipe: Connection) -> None:
         plan, url, threads = pipe.recv()
         store = open_store(url)
         while True:
-            pipe.send(run_one_task(plan, pipe.recv(), store, threads, pipe.send))
+            pipe.send(run_one_task(plan, pipe.recv(), store, threads=threads, on_progress=pipe.send))
 
 
 def _exit_with_parent() -> None:

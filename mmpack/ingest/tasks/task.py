@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from mmpack.errors import ConfigError, IntegrityError, QuarantineError
 from mmpack.ingest.tasks.build_plan import BuildPlan, Task
+from mmpack.ingest.tasks.reporter import TaskProgress
 from mmpack.ingest.tasks.slices import EncodedSample, encode_slices
 from mmpack.ingest.tasks.sources import count_rows, read_source
 from mmpack.serialisation import JSON_ERRORS, canonical_json, from_json
@@ -31,23 +31,6 @@ class TaskRecord(Settings, frozen=True, kw_only=True):
     fingerprint: str
     shards: int
     report: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class TaskProgress:
-    """The progress of a task.
-
-    Attributes:
-        task: name of the task.
-        done: number of samples that have been written.
-        total: number of samples of the task.
-        size_bytes: bytes written since the last progress message.
-    """
-
-    task: str
-    done: int
-    total: int
-    size_bytes: int
 
 
 def task_record_name(task: str) -> str:
