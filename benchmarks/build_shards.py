@@ -51,7 +51,7 @@ from benchmarks.support.measure import (
 )
 from mmpack.ingest.build import build_shards as build
 from mmpack.ingest.tasks.build_config import BuildConfig, ShardsConfig
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 RESULT = ROOT / "benchmarks" / "results" / "build_shards.json"
 TARGET = 0.7
@@ -133,7 +133,7 @@ def run_video_floor(path: Path, quality: int) -> int:
 
 def run_build(recording: Path, out: Path) -> int:
     """Runs a build in this process. Returns the number of slices."""
-    outcome = build(BuildConfig(recordings=(str(recording),)), str(out), workers=0)
+    outcome = build(BuildConfig(recordings=(str(recording),)), str(out))
     if outcome.manifest is None:
         raise RuntimeError(f"the build failed: {outcome.failures}")
     return outcome.manifest.samples
@@ -231,7 +231,7 @@ def measure(slices: int, repetitions: int, folder: Path) -> dict[str, Any]:
     make_jpeg_recording(folder / "six_short", slices // 10)
     clips = make_clips(folder)
     for name, seconds in (("drive", 600), ("drive_short", 60)):
-        make_recording(folder / name, seconds=seconds, size=(48, 64), faults=False)
+        make_recording(folder / name, CameraSettings(seconds=seconds, size=(48, 64)), faults=False)
     log("JPEG pass-through")
     lines = measure_jpeg(folder / "six", slices, repetitions)
     log("video")

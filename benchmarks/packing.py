@@ -39,7 +39,7 @@ from benchmarks.support.packing_inputs import (
     multimodal_runs,
     python_text_lengths,
 )
-from mmpack.packing import balance_rows, pack, pack_runs, pack_stream, row_costs
+from mmpack.packing import RunLengths, balance_rows, pack, pack_runs, pack_stream, row_costs
 
 RESULTS = Path(__file__).resolve().parent / "results" / "packing.json"
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -218,7 +218,7 @@ def measure_fill(n: int = 100_000) -> list[dict[str, Any]]:
             "pack_stream 64": share(sum(1 for _ in pack_stream(items, capacity, pool=64, length=int))),
         }
         if name == "mm8k":
-            cut = pack_runs(*multimodal_runs(n, capacity), capacity)
+            cut = pack_runs(RunLengths(*multimodal_runs(n, capacity)), capacity)
             fill["cut_chains"] = cut.packing.fill
         for peer, job in find_peers().items():
             if lengths.size <= MAX_PEER_ITEMS[peer]:
@@ -238,15 +238,15 @@ def measure_fill(n: int = 100_000) -> list[dict[str, Any]]:
 
 def measure_stream_and_cuts(n: int = 100_000) -> dict[str, Any]:
     """Measures the cost of `pack_stream` and `pack_runs`, and the number of cuts."""
-    slices, offsets = multimodal_runs(n, 8192)
+    runs = RunLengths(*multimodal_runs(n, 8192))
     items = lognormal(1_000_000)[0].tolist()
     result: dict[str, Any] = {
         "stream_1e6_cpu_s": median_seconds(lambda: list(pack_stream(items, 4096, length=int)), 3)
     }
     result["cuts"] = []
     for fill in (0.0, 0.999, 0.9998, 1.0):
-        cut = pack_runs(slices, offsets, 8192, fill=fill)
-        cpu_s = median_seconds(lambda fill=fill: pack_runs(slices, offsets, 8192, fill=fill), 3)
+        cut = pack_runs(runs, 8192, fill=fill)
+        cpu_s = median_seconds(lambda fill=fill: pack_runs(runs, 8192, fill=fill), 3)
         result["cuts"].append(
             {"asked": fill, "fill": cut.packing.fill, "cuts": cut.cuts, "gap": cut.packing.excess_rows}
         )

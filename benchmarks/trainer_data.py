@@ -37,7 +37,7 @@ from mmpack_trainer.batch import MicroBatch
 from mmpack_trainer.config.schema import TrainConfig
 from mmpack_trainer.losses import loss_of, totals
 from mmpack_trainer.train import Trainer
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 RESULT = ROOT / "benchmarks" / "results" / "trainer_data.json"
 SEQ_LEN, ROWS_PER_STEP, GROUP = 1024, 2, 8
@@ -56,7 +56,9 @@ _LAYOUT = {
 def make_plan(folder: Path) -> Path:
     """Builds shards of two drives and 600 texts of uneven length; writes a plan over them and returns its path."""
     for index in range(2):
-        make_recording(folder / f"drive-{index}", seed=index, seconds=6.0, size=(96, 128), faults=False)
+        make_recording(
+            folder / f"drive-{index}", CameraSettings(seconds=6.0, size=(96, 128)), seed=index, faults=False
+        )
     random = np.random.default_rng(11)
     lengths = np.clip(np.rint(random.lognormal(4, 1, 600)), 4, 900).astype(int)
     texts = [json.dumps({"text": "the car turns left " * (length // 4)}) for length in lengths.tolist()]

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from mmpack import ShardSet
 from tools.compare_faults import compare_faults
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 _DRIVES = (("drive-000", True), ("drive-001", False))
 _SECONDS = 20.0
@@ -57,7 +57,9 @@ def main() -> None:
     recordings = [options.out / "recordings" / name for name, _ in _DRIVES]
     _console.rule("1. make a recording")
     for seed, (path, (name, faults)) in enumerate(zip(recordings, _DRIVES, strict=True)):
-        generated = make_recording(path, seed=seed, seconds=_SECONDS, faults=faults, name=name)
+        generated = make_recording(
+            path, CameraSettings(seconds=_SECONDS), seed=seed, faults=faults, name=name
+        )
         summary = f"{len(generated.faults)} planted faults" if generated.faults else "no faults"
         _console.print(
             f"{path}: {_SECONDS:.0f} s of six cameras, microphone, IMU, CAN, actions and subtitles; {summary}"

@@ -37,7 +37,7 @@ from tools.drive.sensors import (
     write_microphone,
     write_subtitles,
 )
-from tools.drive.video import write_video
+from tools.drive.video_writer import write_video
 
 # Trigger time of each camera relative to the middle of the group: order and spread are those of 404 nuScenes keyframes.
 _OFFSETS_NS = {
@@ -52,6 +52,24 @@ _OFFSETS_PERIOD_NS = 100_000_000  # with shorter frame periods the offsets shrin
 _MARGIN_S = 1.5  # time that the other sensors record before and after the cameras
 _IMU_HZ, _CAN_HZ, _ACTION_HZ = 100, 50, 10
 _SOUND_EVENT_NS = 120_000_000
+
+
+@dataclass(frozen=True)
+class CameraSettings:
+    """The settings of the camera streams.
+
+    Attributes:
+        seconds: duration of the camera streams; the other sensors record 1.5 s more before and after it.
+        rate_hz: frames per second of each camera, 1 to 60.
+        size: height and width of the images in pixels, both even and at least 32.
+    """
+
+    seconds: float = 20.0
+    rate_hz: int = 10
+    size: tuple[int, int] = (192, 320)
+
+
+_DEFAULT_CAMERAS = CameraSettings()
 
 
 @dataclass(frozen=True)
@@ -108,11 +126,9 @@ class _DriveSpec:
 
 def make_recording(
     out: Path,
+    cameras: CameraSettings = _DEFAULT_CAMERAS,
     *,
     seed: int = 0,
-    seconds: float = 20.0,
-    rate_hz: int = 10,
-    size: tuple[int, int] = (192, 320),
     faults: bool = True,
     name: str | None = None,
 ) -> GeneratedRecording:
@@ -120,10 +136,8 @@ def make_recording(
 
     Args:
         out: output folder; files of an earlier recording in it are replaced.
+        cameras: duration, frame rate and image size of the camera streams.
         seed: seed of the drive, the boot time, the jitter and the times of the faults.
-        seconds: duration of the camera streams; the other sensors record 1.5 s more before and after it.
-        rate_hz: frames per second of each camera, 1 to 60.
-        size: height and width of the images in pixels, both even and at least 32.
         faults: whether one fault of each kind of :mod:`tools.drive.faults` is planted.
         name: name of the recording; by default ``drive-`` and the seed with three digits.
 
@@ -134,7 +148,7 @@ def make_recording(
         ConfigError: a setting is out of range, or the drive is too short for the faults.
     """
     name = f"drive-{seed:03d}" if name is None else name
-    spec = _make_spec(out, seed, seconds, rate_hz, size, name)
+    spec = _make_spec(out, cameras, seed, name)
     true_streams = _make_true_streams(spec)
     written, planted_faults = _plant_faults(spec, true_streams) if faults else (true_streams, ())
     events_ns = _choose_sound_events(spec)
@@ -146,15 +160,14 @@ def make_recording(
     toml = out / "recording.toml"
     toml.write_text(_recording_toml(spec, name), encoding="utf-8", newline="\n")
     recording = GeneratedRecording(
-        toml, planted_faults, events_ns, _camera_offsets_ns(spec.period_ns), rate_hz
+        toml, planted_faults, events_ns, _camera_offsets_ns(spec.period_ns), cameras.rate_hz
     )
     _write_planted(out / "planted.json", recording)
     return recording
 
 
-def _make_spec(
-    out: Path, seed: int, seconds: float, rate_hz: int, size: tuple[int, int], name: str
-) -> _DriveSpec:
+def _make_spec(out: Path, cameras: CameraSettings, seed: int, name: str) -> _DriveSpec:
+    seconds, rate_hz, size = cameras.seconds, cameras.rate_hz, cameras.size
     height, width = size
     for is_invalid, message, hint in (
         (seed < 0, f"seed is {seed}", "Use 0 or more."),
@@ -339,10 +352,8 @@ def main() -> None:
     try:
         recording = make_recording(
             options.out,
+            CameraSettings(options.seconds, options.rate_hz, tuple(options.size)),
             seed=options.seed,
-            seconds=options.seconds,
-            rate_hz=options.rate_hz,
-            size=tuple(options.size),
             faults=not options.no_faults,
             name=options.name,
         )

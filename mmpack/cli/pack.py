@@ -54,7 +54,7 @@ def pack(
     ] = False,
 ) -> None:
     """Plan rows for a shard set from its index: fill, documents per row, cuts, balance over ranks."""
-    from mmpack.packing import balance_rows, pack_runs, row_costs
+    from mmpack.packing import RunLengths, balance_rows, pack_runs, row_costs
     from mmpack.plan.index_runs import load_index_runs
     from mmpack.shards import ShardSet
 
@@ -64,10 +64,10 @@ def pack(
     runs = load_index_runs(index, shards.manifest)
     _check_lengths(runs, index["key"], max_seq_len)
     # The first call after an installation compiles the packer, which must not count as planning time.
-    pack_runs([1, 1], [0, 2], 1)
+    pack_runs(RunLengths([1, 1], [0, 2]), 1)
     start = time.process_time()
     run_packing = pack_runs(
-        runs.lengths, runs.offsets, max_seq_len, overhead=runs.overhead, fill=fill, seed=seed
+        RunLengths(runs.lengths, runs.offsets, runs.overhead), max_seq_len, fill=fill, seed=seed
     )
     seconds = time.process_time() - start
     costs = row_costs(run_packing.packing, run_packing.lengths, quadratic=quadratic, linear=linear)

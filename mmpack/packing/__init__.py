@@ -13,7 +13,7 @@ from mmpack.lazy import make_dir
 from mmpack.packing.balance import RankSchedule, balance_rows, row_costs
 from mmpack.packing.lower_bound import lower_bound
 from mmpack.packing.pack import pack
-from mmpack.packing.pack_runs import RunPacking, pack_runs
+from mmpack.packing.pack_runs import RunLengths, RunPacking, pack_runs
 from mmpack.packing.pack_stream import PackStream, pack_stream
 from mmpack.packing.packing import Packing
 
@@ -21,6 +21,7 @@ __all__ = [
     "PackStream",
     "Packing",
     "RankSchedule",
+    "RunLengths",
     "RunPacking",
     "balance_rows",
     "lower_bound",

@@ -13,6 +13,22 @@ from mmpack.packing.packing import Packing
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RunLengths:
+    """The lengths of runs of slices.
+
+    Attributes:
+        slices: integers (slices,) > 0, tokens of each slice, run after run.
+        offsets: integers (runs + 1,), ascending from 0 to slices: run r consists of the slices `offsets[r]` to
+            `offsets[r + 1] - 1`. A stand-alone item is a run of one slice.
+        overhead: tokens that every document has in addition to its slices: one integer, or one per run.
+    """
+
+    slices: ArrayLike
+    offsets: ArrayLike
+    overhead: ArrayLike = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RunPacking:
     """The documents that runs were cut into, and the rows that contain the documents.
 
@@ -37,11 +53,9 @@ class RunPacking:
 
 
 def pack_runs(
-    slice_lengths: ArrayLike,
-    run_offsets: ArrayLike,
+    runs: RunLengths,
     capacity: int,
     *,
-    overhead: ArrayLike = 0,
     fill: float = 1.0,
     seed: int = 0,
     effort: int = DEFAULT_EFFORT,
@@ -54,11 +68,8 @@ def pack_runs(
     together still reach `fill`. The additional cuts are used only if they save rows.
 
     Args:
-        slice_lengths: integers (slices,) > 0, tokens of each slice, run after run.
-        run_offsets: integers (runs + 1,), ascending from 0 to slices: run r consists of the slices `run_offsets[r]` to
-            `run_offsets[r + 1] - 1`. A stand-alone item is a run of one slice.
+        runs: lengths of the slices of all runs.
         capacity: number of positions of a row.
-        overhead: tokens that every document has in addition to its slices: one integer, or one per run.
         fill: the fill up to which rows are completed with cuts, in [0, 1]: a smaller value leaves small gaps and makes
             fewer cuts; 0 makes only the forced cuts.
         seed: seed of the choice among documents of equal length.
@@ -74,17 +85,17 @@ def pack_runs(
     check_range("effort", effort, 0, (1 << 62) - 1)
     if not 0 <= fill <= 1:
         raise ConfigError(f"fill is {fill}", hint="Use a share from 0 to 1.")
-    slices = as_lengths(slice_lengths, "slice_lengths").astype(np.int64, copy=False)
-    offsets = as_lengths(run_offsets, "run_offsets").astype(np.int64, copy=False)
-    extra = _check_inputs(slices, offsets, overhead, capacity)
+    slices = as_lengths(runs.slices, "slice lengths").astype(np.int64, copy=False)
+    offsets = as_lengths(runs.offsets, "run offsets").astype(np.int64, copy=False)
+    extra = _check_inputs(slices, offsets, runs.overhead, capacity)
 
     from mmpack.packing.run_cuts import cut_to_complete, cut_to_fit
     from mmpack.packing.shuffle import permutation
 
     token_offsets = np.concatenate(([0], np.cumsum(slices)))
     start, stop, run = cut_to_fit(token_offsets, offsets, extra, capacity)
-    runs = int(np.count_nonzero(np.diff(offsets)))
-    forced = start.size - runs
+    num_runs = int(np.count_nonzero(np.diff(offsets)))
+    forced = start.size - num_runs
     lengths = token_offsets[stop] - token_offsets[start] + extra[run]
     # No other cuts give fewer documents, so no other cuts give less overhead.
     min_rows = -(-int(lengths.sum()) // capacity)
@@ -104,7 +115,7 @@ def pack_runs(
     lengths = token_offsets[stop] - token_offsets[start] + extra[run]
     row_offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows))))
     packing = Packing(np.argsort(row, kind="stable"), row_offsets, capacity, int(lengths.sum()), min_rows)
-    return RunPacking(start, stop, run, lengths, packing, forced, start.size - runs)
+    return RunPacking(start, stop, run, lengths, packing, forced, start.size - num_runs)
 
 
 def _check_inputs(
@@ -113,7 +124,7 @@ def _check_inputs(
     """Returns the overhead of each run, int64 (runs,); raises the DataError of :func:`pack_runs`."""
     if not offsets.size or offsets[0] != 0 or offsets[-1] != slices.size or (np.diff(offsets) < 0).any():
         raise DataError(
-            "run_offsets do not ascend from 0 to the number of slices", hint="Give runs + 1 offsets."
+            "the run offsets do not ascend from 0 to the number of slices", hint="Give runs + 1 offsets."
         )
     runs = offsets.size - 1
     extra = np.asarray(overhead)

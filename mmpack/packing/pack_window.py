@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.packing.pack_runs import pack_runs
+from mmpack.packing.pack_runs import RunLengths, pack_runs
 
 #: Largest number of search steps per run: a few times what usual mixtures need, and at most some microseconds.
 _MAX_STEPS_PER_RUN = 64
@@ -56,7 +56,7 @@ def pack_window(
     runs, and no run is skipped.
 
     Args:
-        slice_lengths, run_offsets, overhead: as in :func:`mmpack.packing.pack_runs`; every run fits into a row.
+        slice_lengths, run_offsets, overhead: arrays as in :class:`mmpack.packing.RunLengths`; every run fits into a row.
         capacity: number of positions of a row.
         rows: largest number of rows.
         seed: seed of the choice among documents of equal length.
@@ -71,10 +71,10 @@ def pack_window(
     surplus = 0
     while True:
         cut = pack_runs(
-            slice_lengths[: run_offsets[num_runs]],
-            run_offsets[: num_runs + 1],
+            RunLengths(
+                slice_lengths[: run_offsets[num_runs]], run_offsets[: num_runs + 1], overhead[:num_runs]
+            ),
             capacity,
-            overhead=overhead[:num_runs],
             seed=seed,
             effort=_MAX_STEPS_PER_RUN * max(num_runs, 64),
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
 
@@ -20,7 +20,7 @@ MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("good") / "drive"
-    make_recording(folder, seconds=3, size=(48, 64), faults=False)
+    make_recording(folder, CameraSettings(seconds=3, size=(48, 64)), faults=False)
     return folder
 
 
@@ -178,7 +178,7 @@ def test_an_invalid_reference_or_tolerance_is_an_error(good: Path) -> None:
 
 
 def test_max_quarantine_sets_the_exit_code(tmp_path: Path) -> None:
-    make_recording(tmp_path / "drive", seconds=6, size=(48, 64))
+    make_recording(tmp_path / "drive", CameraSettings(seconds=6, size=(48, 64)))
     assert mmpack("sync", tmp_path / "drive").returncode == 0
     done = mmpack("sync", tmp_path / "drive", "--max-quarantine", "0", "--json")
     assert "are quarantined, allowed 0.0%" in error_line(done)

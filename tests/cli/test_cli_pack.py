@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmpack import ShardSet
-from mmpack.packing import pack_runs
+from mmpack.packing import RunLengths, pack_runs
 from mmpack.plan.index_runs import load_index_runs
 from mmpack.shards.index import MODALITY_COLUMNS
 from tests.ingest.build_inputs import MMPACK, build_command, make_inputs, run
@@ -51,7 +51,7 @@ def test_the_json_output_agrees_with_the_library(shard_set: Path) -> None:
     report = json.loads(done.stdout)
     shards = ShardSet(str(shard_set))
     runs = load_index_runs(shards.index, shards.manifest)
-    run_packing = pack_runs(runs.lengths, runs.offsets, 512, overhead=runs.overhead)
+    run_packing = pack_runs(RunLengths(runs.lengths, runs.offsets, runs.overhead), 512)
     assert (report["rows"], report["documents"], report["cuts"]) == (
         run_packing.packing.rows,
         len(run_packing.lengths),

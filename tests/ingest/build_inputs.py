@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 import soundfile
 
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
 
@@ -29,7 +29,12 @@ def make_inputs(root: Path, *, drives: int = 2, seconds: float = 6.0) -> Path:
     The first drive contains planted faults.
     """
     for index in range(drives):
-        make_recording(root / f"drive-{index}", seed=index, seconds=seconds, size=(48, 64), faults=index == 0)
+        make_recording(
+            root / f"drive-{index}",
+            CameraSettings(seconds=seconds, size=(48, 64)),
+            seed=index,
+            faults=index == 0,
+        )
     random = np.random.default_rng(7)
     (root / "media").mkdir()
     texts = [

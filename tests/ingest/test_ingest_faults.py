@@ -18,7 +18,7 @@ from mmpack.errors import IntegrityError
 from mmpack.shards import tar
 from tests.ingest.build_inputs import MMPACK, build_command, compute_digests, make_inputs, run
 from tests.small_disk import mount_small_disk
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_wrong_types(tmp_path: Path) -> None:
 
 def test_two_inputs_with_the_same_name(tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        make_recording(tmp_path / folder, seconds=3, size=(48, 64), faults=False, name="same")
+        make_recording(tmp_path / folder, CameraSettings(seconds=3, size=(48, 64)), faults=False, name="same")
     done = run(
         [MMPACK, "build-shards", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "out")]
     )
@@ -386,7 +386,7 @@ def test_a_damaged_parquet_source(tmp_path: Path) -> None:
 
 def test_columns_that_differ_between_recordings(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        make_recording(tmp_path / name, seconds=3, size=(48, 64), faults=False, name=name)
+        make_recording(tmp_path / name, CameraSettings(seconds=3, size=(48, 64)), faults=False, name=name)
     description = tmp_path / "b" / "recording.toml"
     text = description.read_text()
     description.write_text(text.replace('path = "imu.csv"', 'path = "imu.csv"\ncolumns = ["ay", "ax"]'))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from benchmarks.support.packing_inputs import multimodal_runs
 from mmpack.errors import ConfigError, DataError
-from mmpack.packing import pack, pack_runs
+from mmpack.packing import RunLengths, pack, pack_runs
 from tests.packing.packing_reference import check_packing
 
 
@@ -31,7 +31,7 @@ _OVER_THE_BOUND = (np.array([1, 1, 1, 7, 20, 17, 3, 15, 16, 4, 20]), np.array([0
 @given(run_cases(), st.sampled_from([0.0, 0.9, 1.0]), st.integers(0, 9), st.sampled_from([0, 10, 10**6]))
 def test_documents_are_consecutive_slices_and_every_slice_is_in_one_document(case, fill, seed, effort):
     slices, offsets, capacity, overhead = case
-    cut = pack_runs(slices, offsets, capacity, overhead=overhead, fill=fill, seed=seed, effort=effort)
+    cut = pack_runs(RunLengths(slices, offsets, overhead), capacity, fill=fill, seed=seed, effort=effort)
     assert (cut.start < cut.stop).all()
     assert cut.start.tolist() == [0, *cut.stop[:-1].tolist()][: cut.start.size]
     assert (cut.stop[-1] if cut.stop.size else 0) == slices.size
@@ -47,7 +47,7 @@ def test_documents_are_consecutive_slices_and_every_slice_is_in_one_document(cas
 @given(run_cases())
 def test_forced_cuts_make_every_document_as_long_as_possible(case):
     slices, offsets, capacity, overhead = case
-    cut = pack_runs(slices, offsets, capacity, overhead=overhead, fill=0)
+    cut = pack_runs(RunLengths(slices, offsets, overhead), capacity, fill=0)
     for stop, run, length in zip(cut.stop, cut.run, cut.lengths, strict=True):
         assert stop == offsets[run + 1] or length + slices[stop] > capacity
 
@@ -55,9 +55,9 @@ def test_forced_cuts_make_every_document_as_long_as_possible(case):
 @given(run_cases(), st.integers(0, 9))
 def test_additional_cuts_are_made_only_if_they_save_rows(case, seed):
     slices, offsets, capacity, overhead = case
-    forced = pack_runs(slices, offsets, capacity, overhead=overhead, fill=0)
-    cut = pack_runs(slices, offsets, capacity, overhead=overhead, seed=seed)
-    again = pack_runs(slices, offsets, capacity, overhead=overhead, seed=seed)
+    forced = pack_runs(RunLengths(slices, offsets, overhead), capacity, fill=0)
+    cut = pack_runs(RunLengths(slices, offsets, overhead), capacity, seed=seed)
+    again = pack_runs(RunLengths(slices, offsets, overhead), capacity, seed=seed)
     assert cut.packing.rows < forced.packing.rows or cut.cuts == forced.cuts
     assert (cut.packing.ids == again.packing.ids).all()
     assert cut.packing.lower_bound == forced.packing.lower_bound <= cut.packing.rows
@@ -65,20 +65,20 @@ def test_additional_cuts_are_made_only_if_they_save_rows(case, seed):
 
 def test_a_cut_completes_a_row():
     # Three runs of two slices of 3 tokens in rows of 9: without cuts each run needs a row; one cut fills two rows.
-    cut = pack_runs([3] * 6, [0, 2, 4, 6], 9)
+    cut = pack_runs(RunLengths([3] * 6, [0, 2, 4, 6]), 9)
     assert cut.packing.rows == 2
     assert cut.cuts == 1
-    assert pack_runs([3] * 6, [0, 2, 4, 6], 9, fill=0).packing.rows == 3
+    assert pack_runs(RunLengths([3] * 6, [0, 2, 4, 6]), 9, fill=0).packing.rows == 3
 
 
 def test_overhead_may_differ_between_runs():
-    cut = pack_runs([4, 4, 7], [0, 2, 3], 10, overhead=[2, 0])
+    cut = pack_runs(RunLengths([4, 4, 7], [0, 2, 3], [2, 0]), 10)
     assert cut.lengths.tolist() == [10, 7]
 
 
 def test_fill_of_the_multimodal_mixture_reaches_the_target():
     slices, offsets = multimodal_runs(100_000, 8192)
-    cut = pack_runs(slices, offsets, 8192)
+    cut = pack_runs(RunLengths(slices, offsets), 8192)
     uncut = pack(np.add.reduceat(slices, offsets[:-1]), 8192)
     assert cut.packing.fill >= 0.9995
     assert cut.packing.rows < uncut.rows
@@ -87,7 +87,7 @@ def test_fill_of_the_multimodal_mixture_reaches_the_target():
 
 def test_many_documents_of_one_length_are_packed_well():
     slices = np.full(400_000, 3)
-    cut = pack_runs(slices, np.arange(0, 400_001, 2), 9)
+    cut = pack_runs(RunLengths(slices, np.arange(0, 400_001, 2)), 9)
     assert cut.packing.fill > 0.999
 
 
@@ -98,9 +98,9 @@ def test_many_documents_of_one_length_are_packed_well():
         ([4, 7], [0, 0, 2], 2, r"slice 1 \(run 1, overhead 2\): 9 tokens"),
         ([4, -1], [0, 2], 0, r"slice 1 .*negative"),
         ([4, 0], [0, 2], 0, r"slice 1 .*length is 0"),
-        ([4, 1], [0, 1], 0, "run_offsets"),
-        ([4, 1], [0, 2, 1, 2], 0, "run_offsets"),
-        ([4, 1], [], 0, "run_offsets"),
+        ([4, 1], [0, 1], 0, "run offsets"),
+        ([4, 1], [0, 2, 1, 2], 0, "run offsets"),
+        ([4, 1], [], 0, "run offsets"),
         ([4, 1], [0, 2], [1, 2], "2 overheads for 1 runs"),
         ([4, 1], [0, 2], -1, "overhead is negative"),
         ([4, 1], [0, 2], 2**62, "overhead of run 0"),
@@ -109,9 +109,9 @@ def test_many_documents_of_one_length_are_packed_well():
 )
 def test_invalid_inputs_raise_data_errors(slices, offsets, overhead, message):
     with pytest.raises(DataError, match=message):
-        pack_runs(np.array(slices, np.int64), np.array(offsets, np.int64), 8, overhead=overhead)
+        pack_runs(RunLengths(np.array(slices, np.int64), np.array(offsets, np.int64), overhead), 8)
 
 
 def test_fill_above_one_raises_a_config_error():
     with pytest.raises(ConfigError, match="fill"):
-        pack_runs([1], [0, 1], 8, fill=1.5)
+        pack_runs(RunLengths([1], [0, 1]), 8, fill=1.5)

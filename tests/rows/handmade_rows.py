@@ -14,7 +14,7 @@ from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
 from mmpack.rows.assemble import MembersByKey, RowAssembler
 from mmpack.settings import load_settings, parse_settings
 from tests.ingest.build_inputs import make_inputs
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 CAMERAS = ("cam_back", "cam_back_left", "cam_back_right", "cam_front", "cam_front_left", "cam_front_right")
 _LAYOUT: dict[str, Any] = {
@@ -32,7 +32,7 @@ _LAYOUT: dict[str, Any] = {
 def build_mixed(root: Path) -> ShardSet:
     """Builds a shard set with every kind of sample; slices have several rows of `imu`, and some have texts."""
     sources = load_settings(make_inputs(root, drives=0), BuildConfig).resolve_paths(root).samples
-    make_recording(root / "drive", seed=3, seconds=2.0, size=(48, 64), faults=False)
+    make_recording(root / "drive", CameraSettings(seconds=2.0, size=(48, 64)), seed=3, faults=False)
     config = parse_settings(
         {
             "recordings": [str(root / "drive")],
@@ -47,7 +47,7 @@ def build_mixed(root: Path) -> ShardSet:
 
 def build_tubelets(root: Path) -> ShardSet:
     """Builds a shard set of slices with tubelets of two or three frames."""
-    make_recording(root / "drive", seed=4, seconds=2.0, size=(48, 64), faults=False)
+    make_recording(root / "drive", CameraSettings(seconds=2.0, size=(48, 64)), seed=4, faults=False)
     config = parse_settings(
         {
             "recordings": [str(root / "drive")],

@@ -15,7 +15,7 @@ from mmpack.ingest import SourceConfig
 from mmpack.plan import Plan, open_plan
 from mmpack.show.row_page.planned_row import planned_row_html
 from mmpack.stream import load_plan_config
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 PLAN = """\
 max_seq_len = 2048
@@ -38,7 +38,7 @@ max_epochs = 4
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("planned")
-    make_recording(root / "drive", seed=1, seconds=2.0, faults=False, name="drive")
+    make_recording(root / "drive", CameraSettings(seconds=2.0), seed=1, faults=False, name="drive")
     lines = [json.dumps({"text": f"Text number {index} of the plan. " * 5}) for index in range(40)]
     (root / "texts.jsonl").write_text("\n".join(lines), "utf-8")
     samples = SourceConfig(name="texts", kind="text", path=str(root / "texts.jsonl"))

@@ -18,7 +18,7 @@ from mmpack.sync.sync_report import sync_report
 from tests.examples import examples
 from tools.compare_faults import FOUND_AS, Comparison, compare_faults
 from tools.drive.faults import KINDS
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 seeds = st.integers(0, 2**31)
 rates = st.sampled_from([8, 10, 12, 15, 20, 25, 30])
@@ -33,7 +33,9 @@ def make_comparison(
 ) -> tuple[dict[str, Any], Comparison]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_recording(folder, seed=seed, seconds=seconds, rate_hz=rate_hz, size=(48, 64), faults=faults)
+        make_recording(
+            folder, CameraSettings(seconds=seconds, rate_hz=rate_hz, size=(48, 64)), seed=seed, faults=faults
+        )
         report = make_report(folder)
         return report, compare_faults(folder / "planted.json", report)
 
@@ -77,7 +79,7 @@ def test_a_drive_without_faults_has_no_fault_and_no_quarantined_slice(
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("drive")
-    make_recording(folder, seed=7, seconds=6, size=(48, 64))
+    make_recording(folder, CameraSettings(seconds=6, size=(48, 64)), seed=7)
     return folder / "planted.json", make_report(folder)
 
 

@@ -19,7 +19,7 @@ from mmpack.errors import DataError
 from mmpack.ingest import BuildConfig, BuildOutcome, build_shards
 from mmpack.settings import parse_settings
 from tests.recording.media_files import MS, S, grey_level, write_recording_toml, write_video
-from tools.make_recording import make_recording
+from tools.make_recording import CameraSettings, make_recording
 
 
 def run(folder: Path, out: Path, policy: dict[str, str]) -> BuildOutcome:
@@ -92,7 +92,7 @@ def test_a_tubelet_has_the_frames_of_its_window(
 
 
 def test_tubelets_of_two_builds_are_identical_bytes(tmp_path: Path) -> None:
-    make_recording(tmp_path / "drive", seconds=2, size=(48, 64), faults=False)
+    make_recording(tmp_path / "drive", CameraSettings(seconds=2, size=(48, 64)), faults=False)
     first = build(tmp_path / "drive", tmp_path / "a", {"before": "100ms"})
     assert first == build(tmp_path / "drive", tmp_path / "b", {"before": "100ms"})
     for members in first.values():

@@ -29,7 +29,7 @@ from tools.drive.bitmap_font import text_bitmap
 from tools.drive.camera import MOUNTS, clock_text
 from tools.drive.faults import KINDS, choose_fault_times
 from tools.drive.motion import WHEELBASE_M
-from tools.make_recording import GeneratedRecording, make_recording
+from tools.make_recording import CameraSettings, GeneratedRecording, make_recording
 
 ROOT = Path(__file__).parents[2]
 CAMERAS = [mount.name for mount in MOUNTS]
@@ -66,13 +66,13 @@ def read_start_ns(folder: Path, stream: str) -> int:
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GeneratedRecording]:
     folder = tmp_path_factory.mktemp("clean")
-    return folder, make_recording(folder, seed=3, seconds=6, size=(96, 160), faults=False)
+    return folder, make_recording(folder, CameraSettings(seconds=6, size=(96, 160)), seed=3, faults=False)
 
 
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, GeneratedRecording]:
     folder = tmp_path_factory.mktemp("faulty")
-    return folder, make_recording(folder, seed=3, seconds=6, size=(96, 160))
+    return folder, make_recording(folder, CameraSettings(seconds=6, size=(96, 160)), seed=3)
 
 
 def test_recording_toml_names_every_file_on_one_clock(clean: tuple[Path, GeneratedRecording]) -> None:
@@ -126,7 +126,7 @@ def test_triggers_are_staggered_with_microseconds_of_jitter(clean: tuple[Path, G
 
 
 def test_camera_offsets_shrink_with_the_frame_period(tmp_path: Path) -> None:
-    planted = make_recording(tmp_path, seconds=0.2, rate_hz=40, size=(32, 32), faults=False)
+    planted = make_recording(tmp_path, CameraSettings(seconds=0.2, rate_hz=40, size=(32, 32)), faults=False)
     assert max(planted.offsets_ns.values()) == 21_300_000 // 4
     assert all(len(read_timestamps(tmp_path, camera)) == 8 for camera in CAMERAS)
 
@@ -284,9 +284,9 @@ def test_streams_differ_from_the_true_ones_by_exactly_the_stated_faults(
 ) -> None:
     with tempfile.TemporaryDirectory() as clean_at, tempfile.TemporaryDirectory() as faulty_at:
         clean_folder, faulty_folder = Path(clean_at), Path(faulty_at)
-        arguments = {"seed": seed, "seconds": seconds, "rate_hz": rate_hz, "size": (32, 32)}
-        make_recording(clean_folder, faults=False, **arguments)
-        planted = make_recording(faulty_folder, faults=True, **arguments)
+        cameras = CameraSettings(seconds, rate_hz, (32, 32))
+        make_recording(clean_folder, cameras, seed=seed, faults=False)
+        planted = make_recording(faulty_folder, cameras, seed=seed, faults=True)
         assert sorted(fault.kind for fault in planted.faults) == sorted(KINDS)
         for stream in STREAMS:
             written, true = read_timestamps(faulty_folder, stream), read_timestamps(clean_folder, stream)
@@ -358,11 +358,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seconds": 3.0}, "too short for 5 faults"),
-        ({"seconds": 0.1, "faults": False}, "fewer than two frames"),
-        ({"size": (47, 64)}, "47 x 64"),
-        ({"size": (30, 64)}, "30 x 64"),
-        ({"rate_hz": 0}, "rate_hz is 0"),
+        ({"cameras": CameraSettings(seconds=3.0)}, "too short for 5 faults"),
+        ({"cameras": CameraSettings(seconds=0.1), "faults": False}, "fewer than two frames"),
+        ({"cameras": CameraSettings(size=(47, 64))}, "47 x 64"),
+        ({"cameras": CameraSettings(size=(30, 64))}, "30 x 64"),
+        ({"cameras": CameraSettings(rate_hz=0)}, "rate_hz is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"name": "a b"}, "name is 'a b'"),
     ],
