@@ -133,7 +133,10 @@ class Mmpack(Loader):
         plan_config = import_module("mmpack.plan.plan_config")
         reader = plan_config.ReaderConfig(threads=workers, prefetch=max(1, 2 * workers))
         self._stream = self._sample_stream.SampleStream(
-            str(self.home), self._decode, seed=SEED, reader=reader
+            str(self.home),
+            self._decode,
+            config=self._sample_stream.SampleStreamConfig(seed=SEED),
+            reader=reader,
         )
         self._left = self.count
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from mmpack.plan.plan_config import PlanConfig
     from mmpack.rows.row import IGNORE_INDEX, Row
     from mmpack.stream.row_stream import RowStream, load_plan_config
-    from mmpack.stream.sample_stream import SampleStream
+    from mmpack.stream.sample_stream import SampleStream, SampleStreamConfig
+    from mmpack.stream.tars.pack_rows import TarStreamConfig
 
 __all__ = [
     "IGNORE_INDEX",
@@ -28,6 +29,8 @@ __all__ = [
     "Row",
     "RowStream",
     "SampleStream",
+    "SampleStreamConfig",
+    "TarStreamConfig",
     "collate",
     "load_plan_config",
     "open_plan",
@@ -42,6 +45,8 @@ __getattr__ = make_lazy_getattr(
         "Row": "mmpack.rows.row",
         "RowStream": "mmpack.stream.row_stream",
         "SampleStream": "mmpack.stream.sample_stream",
+        "SampleStreamConfig": "mmpack.stream.sample_stream",
+        "TarStreamConfig": "mmpack.stream.tars.pack_rows",
         "load_plan_config": "mmpack.stream.row_stream",
         "open_plan": "mmpack.plan",
     },

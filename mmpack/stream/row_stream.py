@@ -11,13 +11,14 @@ import msgspec
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import LayoutConfig
 from mmpack.plan import Plan, PlannedRow, open_plan, read_state
-from mmpack.plan.plan_config import PlanConfig, ReaderConfig, RowsConfig
+from mmpack.plan.plan_config import PlanConfig, ReaderConfig
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine, UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.serialisation import from_builtins
 from mmpack.settings import load_settings
 from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
+from mmpack.stream.tars.pack_rows import TarStreamConfig
 from mmpack.stream.tars.tar_stream import TarStream
 from mmpack.stream.workers.pool import ProcessPrefetcher
 
@@ -88,14 +89,11 @@ class RowStream(Closeable):
     def from_webdataset(
         cls,
         urls: str | Sequence[str],
-        layout: LayoutConfig | None = None,
+        config: TarStreamConfig,
         *,
-        max_seq_len: int,
+        layout: LayoutConfig | None = None,
         rank: int = 0,
         ranks: int = 1,
-        epochs: int | None = 1,
-        pool: int = 256,
-        rows: RowsConfig | None = None,
         reader: ReaderConfig | None = None,
     ) -> TarStream:
         """Opens a stream over tars of stand-alone samples without an index, as `"s3://bucket/train-{000..255}.tar"`.
@@ -103,17 +101,7 @@ class RowStream(Closeable):
         The samples are packed in the order of the tars. There is no plan, so there is no shuffling, mixing or balancing.
         See :class:`TarStream` for the arguments and errors.
         """
-        return TarStream(
-            urls,
-            layout,
-            max_seq_len=max_seq_len,
-            rank=rank,
-            ranks=ranks,
-            epochs=epochs,
-            pool=pool,
-            rows=rows,
-            reader=reader,
-        )
+        return TarStream(urls, config, layout=layout, rank=rank, ranks=ranks, reader=reader)
 
     def __iter__(self) -> Iterator[Row]:
         return self

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
@@ -51,6 +52,33 @@ class SampleState(Settings, frozen=True, kw_only=True):
     parts: dict[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleStreamConfig(Generic[T]):
+    """Settings of a sample stream: the order of the samples, and the replacement of unreadable ones.
+
+    Attributes:
+        seed: seed of the order.
+        locality: number of neighbours of the index that stay neighbours in the order, so that one read serves several.
+        epochs: number of epochs; None: without end.
+        fallback: function from the key of an unreadable sample and its error to the value to yield; None: the error is
+            raised.
+
+    Raises:
+        ConfigError: `locality` or `epochs` is out of range.
+    """
+
+    seed: int = 0
+    locality: int = 32
+    epochs: int | None = None
+    fallback: Callable[[str, MmpackError], T] | None = None
+
+    def __post_init__(self) -> None:
+        if self.locality < 1:
+            raise ConfigError(f"locality must be at least 1, not {self.locality}", where="locality")
+        if self.epochs is not None and self.epochs < 0:
+            raise ConfigError(f"epochs must be at least 0, not {self.epochs}", where="epochs")
+
+
 class SampleStream(Closeable, Generic[T]):
     """An iterator over the decoded samples of one rank.
 
@@ -61,25 +89,22 @@ class SampleStream(Closeable, Generic[T]):
     Members are prefetched, neighbouring samples in one read, and decoded in threads of this process: decoders release the
     interpreter lock, and results need not be sent between processes.
 
-    A sample is unreadable if its members cannot be read or if `decode` raises an MmpackError. With `fallback`, the
-    stream yields the value of `fallback` at this position and records the sample in `reader.quarantine`; more than
-    `reader.max_corrupt` such samples stop the stream. Without `fallback` the error is raised, and iterating again tries
-    the same sample again.
+    A sample is unreadable if its members cannot be read or if `decode` raises an MmpackError. With `config.fallback`,
+    the stream yields the value of this function at this position and records the sample in `reader.quarantine`; more than
+    `reader.max_corrupt` such samples stop the stream. Without it the error is raised, and iterating again tries the same
+    sample again.
 
     Args:
         url: folder or object store URL of a finished shard set.
         decode: function from the key of a sample and its members (bytes by extension) to the value to yield. Several
             threads call it at the same time. Errors other than MmpackError are always raised at the sample's position.
-        seed: seed of the order.
+        config: order of the samples, and the replacement of unreadable ones; None: the defaults.
         rank: data-parallel rank of this process, from 0.
         ranks: number of data-parallel ranks.
-        locality: number of neighbours of the index that stay neighbours in the order, so that one read serves several.
-        epochs: number of epochs; None: without end.
-        fallback: function from the key of an unreadable sample and its error to the value to yield.
         reader: `[reader]` settings; `workers` must be 0.
 
     Raises:
-        ConfigError: a setting is out of range.
+        ConfigError: `rank` or `reader.workers` is out of range.
         DataError: the shard set has no samples.
         IntegrityError, StorageError: the shard set is not finished, damaged or cannot be read.
 
@@ -93,23 +118,16 @@ class SampleStream(Closeable, Generic[T]):
         url: str,
         decode: Callable[[str, dict[str, bytes]], T],
         *,
-        seed: int = 0,
+        config: SampleStreamConfig[T] | None = None,
         rank: int = 0,
         ranks: int = 1,
-        locality: int = 32,
-        epochs: int | None = None,
-        fallback: Callable[[str, MmpackError], T] | None = None,
         reader: ReaderConfig | None = None,
     ) -> None:
         if not 0 <= rank < ranks:
             raise ConfigError(
                 f"rank {rank} is not one of {ranks} ranks", where="rank", hint="Count ranks from 0."
             )
-        if locality < 1 or (epochs is not None and epochs < 0):
-            raise ConfigError(
-                f"locality must be at least 1 and epochs at least 0, not {locality} and {epochs}",
-                where="locality",
-            )
+        config = config or SampleStreamConfig()
         self.reader = reader or ReaderConfig()
         if self.reader.workers:
             raise ConfigError(
@@ -122,14 +140,14 @@ class SampleStream(Closeable, Generic[T]):
         if not self.samples:
             raise DataError("the shard set has no samples", where=self._catalog.store.url)
         self.rank, self.ranks = rank, ranks
-        self._decode, self._fallback = decode, fallback
-        self._order = _SampleOrder(self._catalog, min(locality, self.samples), seed)
+        self._decode, self._fallback = decode, config.fallback
+        self._order = _SampleOrder(self._catalog, min(config.locality, self.samples), config.seed)
         self._parts = {
             "index": self._catalog.digest[:16],
-            "seed": str(seed),
-            "locality": str(locality),
+            "seed": str(config.seed),
+            "locality": str(config.locality),
         }
-        self._end = None if epochs is None else epochs * self.samples
+        self._end = None if config.epochs is None else config.epochs * self.samples
         self._position = 0
         self._results: Prefetcher[list[PlannedSample], list[T | _UnreadableItem]] | None = None
         self._pipeline: _SamplePipeline[T] | None = None

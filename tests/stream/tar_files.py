@@ -6,7 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
 from mmpack.settings import parse_settings
 from mmpack.stream import Row, RowStream
-from mmpack.stream.tars import TarStream
+from mmpack.stream.tars import TarStream, TarStreamConfig
 
 CAPACITY = 128
 LAYOUT = parse_settings(
@@ -118,10 +118,16 @@ def read_recorded_reasons(path: Path) -> list[RecordedReason]:
 
 
 def open_tar_stream(urls: Any, quarantine: Path, *, max_corrupt: int = 1000, **settings: Any) -> TarStream:
-    """Opens a stream of small rows over tars. `settings` are keyword arguments of `from_webdataset`."""
+    """Opens a stream of small rows over tars. `settings` are fields of TarStreamConfig and arguments of `from_webdataset`."""
+    names = [field.name for field in fields(TarStreamConfig)]
+    config: dict[str, Any] = {"max_seq_len": CAPACITY} | {
+        name: settings.pop(name) for name in names if name in settings
+    }
     reader = ReaderConfig(quarantine=str(quarantine), max_corrupt=max_corrupt, prefetch=3)
     urls = urls if isinstance(urls, str) else [str(url) for url in urls]
-    return RowStream.from_webdataset(urls, LAYOUT, **({"max_seq_len": CAPACITY, "reader": reader} | settings))
+    return RowStream.from_webdataset(
+        urls, TarStreamConfig(**config), **({"layout": LAYOUT, "reader": reader} | settings)
+    )
 
 
 def read_tar_rows(urls: Any, quarantine: Path, **settings: Any) -> list[Row]:

@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from mmpack.plan import epoch_order
 from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
-from mmpack.stream import sample_stream
+from mmpack.stream import SampleStreamConfig, sample_stream
 from tests.examples import examples
 
 
@@ -44,8 +45,18 @@ def decode_key(key: str, members: dict[str, bytes]) -> str:
 
 
 def open_stream(build: Path, **settings: Any) -> SampleStream[str]:
-    """Opens a stream of the keys of a shard set."""
-    return SampleStream(str(build), decode_key, **{"seed": 5, "locality": 4} | settings)
+    """Opens a stream of the keys of a shard set. `settings` are fields of SampleStreamConfig and arguments of the stream."""
+    return SampleStream(str(build), decode_key, **stream_arguments(settings))
+
+
+def stream_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns the keyword arguments of a stream: `config` for fields of SampleStreamConfig, other settings as they are."""
+    names = {field.name for field in fields(SampleStreamConfig)}
+    config: dict[str, Any] = {"seed": 5, "locality": 4} | {
+        name: settings[name] for name in names & settings.keys()
+    }
+    others = {name: settings[name] for name in settings.keys() - names}
+    return {"config": SampleStreamConfig(**config), **others}
 
 
 def reader_config(threads: int, **settings: Any) -> ReaderConfig:
@@ -66,7 +77,9 @@ def test_the_order_with_numpy_equals_the_compiled_order(
 def test_every_epoch_has_each_sample_once_with_its_members(build: Path) -> None:
     shards = ShardSet(str(build))
     expected = {row["key"]: shards.read(row) for row in shards.index.to_pylist()}
-    with SampleStream(str(build), lambda key, members: (key, members), epochs=2) as stream:
+    with SampleStream(
+        str(build), lambda key, members: (key, members), config=SampleStreamConfig(epochs=2)
+    ) as stream:
         samples = list(stream)
     n = stream.samples
     assert len(expected) == n
@@ -253,13 +266,13 @@ def test_a_fallback_replaces_only_mmpack_errors_of_the_decoder(build: Path, tmp_
         return decode
 
     reader = reader_config(2, quarantine=str(tmp_path / "quarantine.jsonl"))
-    arguments: dict[str, Any] = {"seed": 5, "locality": 4, "epochs": 1, "reader": reader}
+    arguments = stream_arguments({"epochs": 1, "reader": reader})
     for type_ in (DataError, ValueError):
         with SampleStream(str(build), make_decoder(type_), **arguments) as stream:
             assert list(islice(stream, 3)) == all_keys[:3]
             with pytest.raises(type_, match="no"):
                 next(stream)
-    arguments["fallback"] = lambda key, error: "?"
+    arguments = stream_arguments({"epochs": 1, "reader": reader, "fallback": lambda key, error: "?"})
     with SampleStream(str(build), make_decoder(DataError), **arguments) as stream:
         assert list(stream) == [*all_keys[:3], "?", *all_keys[4:]]
     with (

@@ -5,10 +5,10 @@ samples, `pack_rows` packs samples into rows, and `tar_stream` hands the rows ou
 """
 
 from mmpack.lazy import make_dir
-from mmpack.stream.tars.pack_rows import TarState
+from mmpack.stream.tars.pack_rows import TarState, TarStreamConfig
 from mmpack.stream.tars.tar_stream import TarStream
 from mmpack.stream.tars.urls import expand_urls
 
-__all__ = ["TarState", "TarStream", "expand_urls"]
+__all__ = ["TarState", "TarStream", "TarStreamConfig", "expand_urls"]
 
 __dir__ = make_dir(__all__)

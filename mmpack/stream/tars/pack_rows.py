@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
 
-from mmpack.errors import DataError, MmpackError
+from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.packing import pack_stream
+from mmpack.plan.plan_config import RowsConfig
 from mmpack.quarantine import UnreadableSample
 from mmpack.serialisation import from_builtins
 from mmpack.settings import Settings
@@ -41,25 +42,34 @@ class TarState(Settings, frozen=True, kw_only=True):
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class TarPackingConfig:
-    """Settings of the packing of tar samples.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TarStreamConfig:
+    """Settings of a tar stream: what a row of tar samples consists of.
 
     Attributes:
-        capacity: positions of a row.
-        pool: largest number of samples that wait to be packed.
-        num_tars: number of tars over all epochs; None: without end.
-        max_unreadable: largest number of unreadable samples; one more stops the stream.
-        rank: data-parallel rank.
-        ranks: number of data-parallel ranks. Row i of a rank has the number i * ranks + rank.
+        max_seq_len: positions of a row.
+        pool: largest number of samples that wait to be packed. It should be the samples of several rows: with fewer
+            samples, rows have more padding.
+        epochs: number of epochs; None: without end.
+        rows: `[rows]` settings: optional arrays of a row.
+
+    Raises:
+        ConfigError: a number is out of range.
     """
 
-    capacity: int
-    pool: int
-    num_tars: int | None
-    max_unreadable: int
-    rank: int
-    ranks: int
+    max_seq_len: int
+    pool: int = 256
+    epochs: int | None = 1
+    rows: RowsConfig = field(default_factory=RowsConfig)
+
+    def __post_init__(self) -> None:
+        for name, value, low, high in (
+            ("max_seq_len", self.max_seq_len, 8, 1 << 24),
+            ("pool", self.pool, 1, MAX_POOL),
+            ("epochs", 1 if self.epochs is None else self.epochs, 1, 1 << 20),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"{value} is not between {low} and {high}", where=name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,19 +147,36 @@ class _SampleFeed:
         raise StopIteration
 
 
-def iter_packed_rows(samples: TarSamples, state: TarState, config: TarPackingConfig) -> Iterator[PackedRow]:
-    """Yields every row after `state`, and at the end the unreadable samples after the last row."""
+def iter_packed_rows(
+    samples: TarSamples,
+    state: TarState,
+    config: TarStreamConfig,
+    *,
+    max_unreadable: int,
+    rank: int,
+    ranks: int,
+) -> Iterator[PackedRow]:
+    """Yields every row after `state`, and at the end the unreadable samples after the last row.
+
+    Args:
+        samples: samples of the tars of this rank.
+        state: state of the rows that were handed out.
+        config: settings of the stream.
+        max_unreadable: largest number of unreadable samples; one more stops the stream.
+        rank: data-parallel rank.
+        ranks: number of data-parallel ranks. Row i of a rank has the number i * ranks + rank.
+    """
     waiting_samples = samples.reread(state.waiting)
     feed = _SampleFeed(
-        samples.iter_from(state.place, config.num_tars),
+        samples.iter_from(state.place, config.epochs),
         state.place,
         sum(item.size_bytes for item in waiting_samples),
-        config.max_unreadable,
+        max_unreadable,
     )
-    packer = pack_stream(feed, config.capacity, pool=config.pool, length=lambda item: item.planned.tokens)
+    packer = pack_stream(feed, config.max_seq_len, pool=config.pool, length=lambda item: item.planned.tokens)
     packer.load_state_dict(
         {
-            "capacity": config.capacity,
+            "capacity": config.max_seq_len,
             "pool": config.pool,
             "taken": len(waiting_samples),
             "waiting": waiting_samples,
@@ -164,7 +191,7 @@ def iter_packed_rows(samples: TarSamples, state: TarState, config: TarPackingCon
         except MmpackError as error:
             failed = error
         feed.size_bytes -= sum(item.size_bytes for item in items)
-        number = rows * config.ranks + config.rank
+        number = rows * ranks + rank
         unreadable = [msgspec.structs.replace(sample, row=number) for sample in feed.unreadable]
         feed.unreadable.clear()
         rows += bool(items)

@@ -118,18 +118,18 @@ class TarSamples:
             self._get_store(url)
 
     def iter_from(
-        self, cursor: TarCursor, num_tars: int | None
+        self, cursor: TarCursor, epochs: int | None
     ) -> Iterator[tuple[TarSample | UnreadableSample, TarCursor]]:
         """Yields the samples and unreadable samples from `cursor` on, each with the cursor after it.
 
-        The iteration ends before turn `num_tars` (None: without end), or after as many tars without any sample as there
+        The iteration ends after `epochs` epochs (None: without end), or after as many tars without any sample as there
         are tars. The unreadable rest of a tar is one unreadable sample.
 
         Raises:
             ConfigError: a sample is a time slice of mmpack.
         """
         turn, num_empty = cursor.turn, 0
-        while (num_tars is None or turn < num_tars) and num_empty < len(self._urls):
+        while (epochs is None or turn < epochs * len(self._urls)) and num_empty < len(self._urls):
             url = self._urls[turn % len(self._urls)]
             first = cursor.sample if turn == cursor.turn else 0
             # A tar that is read from its middle on may have samples before.

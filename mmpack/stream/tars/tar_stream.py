@@ -17,18 +17,17 @@ import msgspec
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan import PlannedDocument, PlannedRow
-from mmpack.plan.plan_config import ReaderConfig, RowsConfig
+from mmpack.plan.plan_config import ReaderConfig
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine, UnreadableSample
 from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.row import Row
 from mmpack.stream.tars.pack_rows import (
-    MAX_POOL,
     POOL_BYTES,
     STATE_VERSION,
     PackedRow,
-    TarPackingConfig,
     TarState,
+    TarStreamConfig,
     iter_packed_rows,
     read_tar_state,
 )
@@ -55,17 +54,14 @@ class TarStream(Closeable):
 
     Args:
         urls: URLs of the tars, as :func:`expand_urls` takes them; a rank reads every `ranks`-th tar.
+        config: settings of the rows.
         layout: token layout; None: the default.
-        max_seq_len: positions of a row.
         rank: data-parallel rank of this process, from 0.
         ranks: number of data-parallel ranks.
-        epochs: number of epochs; None: without end.
-        pool: largest number of samples that wait to be packed. It should be the samples of several rows: with fewer
-            samples, rows have more padding.
-        rows: `[rows]` settings: optional arrays of a row.
         reader: `[reader]` settings; `threads`, `prefetch`, `retries`, `max_corrupt` and `quarantine` are used.
 
     Attributes:
+        config: settings of the rows.
         quarantine: record of the unreadable samples.
 
     Raises:
@@ -76,22 +72,20 @@ class TarStream(Closeable):
     def __init__(
         self,
         urls: str | Sequence[str],
-        layout: LayoutConfig | None = None,
+        config: TarStreamConfig,
         *,
-        max_seq_len: int,
+        layout: LayoutConfig | None = None,
         rank: int = 0,
         ranks: int = 1,
-        epochs: int | None = 1,
-        pool: int = 256,
-        rows: RowsConfig | None = None,
         reader: ReaderConfig | None = None,
     ) -> None:
+        self.config = config
         self.reader = reader or ReaderConfig()
+        self._check_reader()
         self.rank, self.ranks = rank, ranks
         self._urls = self._select_urls(expand_urls(urls))
-        self._packing = self._make_packing_config(max_seq_len, pool, epochs)
         self._layout = Layout(layout or LayoutConfig())
-        self._assembler = RowAssembler(self._layout, max_seq_len, [{}], rows or RowsConfig())
+        self._assembler = RowAssembler(self._layout, config.max_seq_len, [{}], config.rows)
         self._state = TarState(
             version=STATE_VERSION, rows=0, place=TarCursor(0, 0), waiting=(), fingerprint=self._fingerprint()
         )
@@ -165,15 +159,8 @@ class TarStream(Closeable):
             )
         return urls[self.rank :: self.ranks]
 
-    def _make_packing_config(self, max_seq_len: int, pool: int, epochs: int | None) -> TarPackingConfig:
-        """Checks the settings and returns those of the packing. Raises ConfigError."""
-        for name, value, low, high in (
-            ("max_seq_len", max_seq_len, 8, 1 << 24),
-            ("pool", pool, 1, MAX_POOL),
-            ("epochs", 1 if epochs is None else epochs, 1, 1 << 20),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"{value} is not between {low} and {high}", where=name)
+    def _check_reader(self) -> None:
+        """Raises ConfigError if a `[reader]` setting needs an index."""
         for name in ("workers", "cache"):
             if getattr(self.reader, name):
                 raise ConfigError(
@@ -181,21 +168,25 @@ class TarStream(Closeable):
                     where=f"reader.{name}",
                     hint=f"Remove reader.{name}, or build shards with an index: mmpack build-shards.",
                 )
-        num_tars = None if epochs is None else epochs * len(self._urls)
-        return TarPackingConfig(max_seq_len, pool, num_tars, self.reader.max_corrupt, self.rank, self.ranks)
 
     def _open_samples(self) -> TarSamples:
-        return TarSamples(self._urls, self._layout, self._packing.capacity, retries=self.reader.retries)
+        return TarSamples(self._urls, self._layout, self.config.max_seq_len, retries=self.reader.retries)
 
     def _fingerprint(self) -> str:
-        config = self._packing
-        row_settings = [self._layout.fingerprint, config.capacity, config.pool, POOL_BYTES]
-        data = msgspec.json.encode([*row_settings, config.rank, config.ranks, self._urls])
+        row_settings = [self._layout.fingerprint, self.config.max_seq_len, self.config.pool, POOL_BYTES]
+        data = msgspec.json.encode([*row_settings, self.rank, self.ranks, self._urls])
         return hashlib.sha256(data).hexdigest()[:16]
 
     def _start(self) -> Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]]:
         # The prefetcher gets no reference to the stream, so that an abandoned stream can be collected and closed.
-        packed_rows = iter_packed_rows(self._samples, self._state, self._packing)
+        packed_rows = iter_packed_rows(
+            self._samples,
+            self._state,
+            self.config,
+            max_unreadable=self.reader.max_corrupt,
+            rank=self.rank,
+            ranks=self.ranks,
+        )
         return Prefetcher(
             partial(_assemble_row, self._assembler),
             packed_rows,
