@@ -12,6 +12,7 @@ from mmpack.ingest.engines import EngineConfig, TaskFailure, select_engine
 from mmpack.ingest.finish import finish_build
 from mmpack.ingest.tasks.build_config import BuildConfig
 from mmpack.ingest.tasks.build_plan import BuildPlan, plan_build
+from mmpack.ingest.tasks.fingerprint import RECORDS_VERSION
 from mmpack.ingest.tasks.reporter import BuildReporter, SilentReporter
 from mmpack.ingest.tasks.task import read_task_record
 from mmpack.serialisation import canonical_json, from_json
@@ -95,9 +96,14 @@ def _claim_target(plan: BuildPlan, store: Store) -> None:
     """Writes the settings of this build to the target, or compares them with the stored ones.
 
     Raises:
-        ConfigError: the target contains another build; the error lists the differences.
+        ConfigError: the target contains another build (the error lists the differences), or records of another version.
     """
-    settings = {"settings": plan.settings, "layout": plan.layout.fingerprint, "fingerprint": plan.fingerprint}
+    settings = {
+        "version": RECORDS_VERSION,
+        "settings": plan.settings,
+        "layout": plan.layout.fingerprint,
+        "fingerprint": plan.fingerprint,
+    }
     hint = "Choose another --out, or add --overwrite to rebuild the target."
     if not store.exists(_SETTINGS_NAME):
         if store.exists(MANIFEST_NAME):
@@ -109,6 +115,14 @@ def _claim_target(plan: BuildPlan, store: Store) -> None:
         store.write(_SETTINGS_NAME, canonical_json(settings))
         return
     stored = from_json(store.read(_SETTINGS_NAME, limit=64 << 20))
+    version = stored.get("version", 1)
+    if version != RECORDS_VERSION:
+        raise ConfigError(
+            f"the target contains a build whose records have version {version}, but this version of mmpack resumes "
+            f"only version {RECORDS_VERSION}",
+            where=store.url,
+            hint=hint,
+        )
     if stored.get("fingerprint") != plan.fingerprint:
         changes = ", ".join(_list_differences(stored.get("settings", {}), plan.settings)) or "the layout"
         raise ConfigError(

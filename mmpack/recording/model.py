@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,16 @@ class Timestamps:
 
     def __len__(self) -> int:
         return len(self.t_ns)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns these values for a fingerprint, as in :meth:`FrameSource.identity`."""
+        return {
+            "t_ns": self.t_ns,
+            "end_ns": self.end_ns,
+            "resolution_ns": self.resolution_ns,
+            "origin": self.origin,
+            "unit": self.unit,
+        }
 
     def shift(self, by_ns: int) -> Timestamps:
         """Returns these timestamps with `by_ns` added to starts and ends."""
@@ -116,6 +126,13 @@ class FrameSource(Protocol):
         """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what determines the content besides the files, for the recording's fingerprint.
+
+        The keys are fixed texts, also where the names in the code change. A value is a JSON value, a path or an array.
+        """
+        ...
+
 
 @runtime_checkable
 class AudioSource(Protocol):
@@ -134,6 +151,13 @@ class AudioSource(Protocol):
 
     def files(self) -> Iterable[tuple[str, int]]:
         """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what determines the content besides the files, for the recording's fingerprint.
+
+        The keys are fixed texts, also where the names in the code change. A value is a JSON value, a path or an array.
+        """
         ...
 
 
@@ -157,6 +181,13 @@ class TableSource(Protocol):
         """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what determines the content besides the files, for the recording's fingerprint.
+
+        The keys are fixed texts, also where the names in the code change. A value is a JSON value, a path or an array.
+        """
+        ...
+
 
 @runtime_checkable
 class TextSource(Protocol):
@@ -174,6 +205,13 @@ class TextSource(Protocol):
         """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
         ...
 
+    def identity(self) -> dict[str, Any]:
+        """Returns what determines the content besides the files, for the recording's fingerprint.
+
+        The keys are fixed texts, also where the names in the code change. A value is a JSON value, a path or an array.
+        """
+        ...
+
 
 class TimestampSource(Protocol):
     """A source of timestamps without content, such as a trigger log or the frame times of an absent video."""
@@ -184,6 +222,13 @@ class TimestampSource(Protocol):
 
     def files(self) -> Iterable[tuple[str, int]]:
         """Returns the name and size in bytes of every file read, for the recording's fingerprint."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what determines the content besides the files, for the recording's fingerprint.
+
+        The keys are fixed texts, also where the names in the code change. A value is a JSON value, a path or an array.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -33,6 +34,9 @@ class ListedTimestamps:
     def files(self) -> Iterable[tuple[str, int]]:
         return ()
 
+    def identity(self) -> dict[str, Any]:
+        return self.listed.identity()
+
 
 @dataclass(frozen=True)
 class ListedTexts(ListedTimestamps):
@@ -56,6 +60,9 @@ class CountingAudio:
 
     def files(self) -> Iterable[tuple[str, int]]:
         return ()
+
+    def identity(self) -> dict[str, Any]:
+        return {"t_ns": self.listed.t_ns}
 
 
 def stream(

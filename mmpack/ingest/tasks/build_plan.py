@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 from collections.abc import Sequence
@@ -12,21 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from mmpack.errors import ConfigError
 from mmpack.ingest.tasks.build_config import BuildConfig, SourceConfig
+from mmpack.ingest.tasks.fingerprint import compute_fingerprint
 from mmpack.layout import Layout, NumericLayout
-from mmpack.recording import TABLE_KINDS, AudioSource, FrameSource, Recording, TableSource
+from mmpack.recording import TABLE_KINDS, Recording, TableSource
 from mmpack.recording.files import sanitise_name
 from mmpack.recording.formats import open_recordings
 from mmpack.serialisation import canonical_json, from_json, to_builtins
 from mmpack.settings import suggest
 from mmpack.shards.manifest import FORMAT_VERSION
 from mmpack.sync.policies.rule import DEFAULT_POLICY
-
-#: Tables and texts up to this size are hashed with their content, so that an edit that keeps the size is detected.
-MAX_HASHED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -44,49 +40,12 @@ class Task:
     samples: SourceConfig | None = None
 
     def fingerprint(self, settings: str) -> str:
-        """Computes the sha256 of the settings and all inputs: descriptions, timestamps, file names and sizes.
-
-        Small files (tables, subtitles, lists of samples) are hashed with their content, media with their size.
+        """Computes the sha256 of the settings and all inputs, as :func:`compute_fingerprint` describes.
 
         Args:
             settings: fingerprint of the build's settings.
         """
-        inputs: list[Any] = [settings, self.name]
-        if self.recording is not None:
-            inputs.append([self.recording.reference, [_plain_values(map_) for map_ in self.recording.maps]])
-            for stream in self.recording.streams.values():
-                hashed = not isinstance(stream.source, FrameSource | AudioSource)
-                inputs.append([_plain_values(stream, hashed=hashed), sorted(stream.source.files())])
-        if self.samples is not None:
-            inputs.append(_plain_values(Path(self.samples.path), hashed=True))
-        return hashlib.sha256(canonical_json(inputs)).hexdigest()
-
-
-def _plain_values(value: Any, *, hashed: bool = False) -> Any:
-    """Converts a description to JSON values that identify its content.
-
-    A path becomes its name and, if `hashed` is True and the file is small, the digest of its content. An array
-    becomes its digest. An object becomes its class name and its fields.
-    """
-    if isinstance(value, Path):
-        is_small = hashed and value.is_file() and value.stat().st_size <= MAX_HASHED_BYTES
-        return [value.name, hashlib.sha256(value.read_bytes()).hexdigest() if is_small else ""]
-    if isinstance(value, np.ndarray):
-        return [str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
-    if dataclasses.is_dataclass(value):
-        names = [field.name for field in dataclasses.fields(value) if field.init]
-        return [
-            type(value).__name__,
-            {name: _plain_values(getattr(value, name), hashed=hashed) for name in names},
-        ]
-    if isinstance(value, list | tuple):
-        return [_plain_values(item, hashed=hashed) for item in value]
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    return [
-        type(value).__name__,
-        {name: _plain_values(inner, hashed=hashed) for name, inner in vars(value).items()},
-    ]
+        return compute_fingerprint(settings, self.name, self.recording, self.samples)
 
 
 @dataclass(frozen=True)

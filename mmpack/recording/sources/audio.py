@@ -130,6 +130,10 @@ class AudioFile:
         """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "audio file", "path": self.path, "start_ns": self.start_ns}
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}
 
@@ -259,6 +263,10 @@ class AudioTrack:
     def files(self) -> Iterable[tuple[str, int]]:
         """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "audio track", "path": self.path, "track": self.spec, "start_ns": self.start_ns}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_decoder": None, "_chunks": [], "_first_available": 0}

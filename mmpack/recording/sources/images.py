@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,15 @@ class ImageFiles:
                 yield os.path.basename(name), os.stat(os.path.join(self.folder, name)).st_size
             except (FileNotFoundError, NotADirectoryError):
                 yield os.path.basename(name), 0
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {
+            "source": "images",
+            "folder": self.folder,
+            "names": self.names,
+            "times": self.timestamps().identity(),
+        }
 
 
 def _extension(name: str) -> str:

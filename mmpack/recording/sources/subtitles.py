@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pysubs2
@@ -45,6 +46,15 @@ class TimedTexts:
     def files(self) -> Iterable[tuple[str, int]]:
         """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {
+            "source": "timed texts",
+            "path": self.path,
+            "texts": self.lines,
+            "times": self.line_timestamps.identity(),
+        }
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,10 @@ class SubtitleFile:
     def files(self) -> Iterable[tuple[str, int]]:
         """Yields the file's name and size in bytes."""
         yield file_identity(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "subtitle file", "path": self.path, "start_ns": self.start_ns}
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,10 @@ class SubtitleTrack:
     def files(self) -> Iterable[tuple[str, int]]:
         """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "subtitle track", "path": self.path, "track": self.spec, "start_ns": self.start_ns}
 
 
 def _decode_packet(data: bytes, codec: str) -> str:

@@ -67,6 +67,10 @@ class TimeColumn:
         unit = self.unit if self.unit in UNIT_NS else "s"
         return Timestamps(t_ns, resolution_ns=resolution_ns, origin=self._label(), unit=unit)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the timestamps, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"path": self.path, "column": self.column, "unit": self.unit, "columns": self.pair}
+
     def column_names(self) -> set[str]:
         """Returns the names of the time columns; empty if the file has only one column."""
         return {str(name) for name in ([self.column] if self.pair is None else self.pair) if name is not None}
@@ -243,6 +247,16 @@ class NumericTable:
         """Yields the names and sizes in bytes of the value file and the time file."""
         for path in dict.fromkeys((self.path, self.time.path)):
             yield file_identity(path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {
+            "source": "table",
+            "path": self.path,
+            "time": self.time.identity(),
+            "columns": self.selected_columns,
+            "start_ns": self.start_ns,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         # The cached values are left out: a process that receives this object reads the file again, if at all.

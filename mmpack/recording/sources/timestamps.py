@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,10 @@ class TimestampColumn:
         """Yields the file's name and size in bytes."""
         yield file_identity(self.time.path)
 
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "time column", "time": self.time.identity(), "start_ns": self.start_ns}
+
 
 class FileNameTimestamps:
     """Timestamps from file names, for sensors whose content is not read (lidar, radar, missing images).
@@ -53,3 +58,7 @@ class FileNameTimestamps:
     def files(self) -> Iterable[tuple[str, int]]:
         """Returns no files, because only file names are read."""
         return ()
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {"source": "file names", "times": self._timestamps.identity()}

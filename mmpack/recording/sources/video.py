@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from av.error import FFmpegError
@@ -113,3 +114,13 @@ class VideoTrack:
     def files(self) -> Iterable[tuple[str, int]]:
         """Yields the container's name and size in bytes."""
         yield file_identity(self.path)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the values that determine the content, as in :meth:`mmpack.recording.FrameSource.identity`."""
+        return {
+            "source": "video track",
+            "path": self.path,
+            "track": self.spec,
+            "start_ns": self.start_ns,
+            "times": None if self.frame_timestamps is None else self.frame_timestamps.identity(),
+        }
