@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar, Self
 
 from mmpack.errors import StorageError
 from mmpack.storage.store import PermanentStorageError, check_name, storage_errors
@@ -24,9 +25,17 @@ class LocalStore:
         root: the folder; it is created by the first write.
     """
 
+    #: URL schemes of this store; "" stands for a plain path.
+    SCHEMES: ClassVar = ("", "file")
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
+
+    @classmethod
+    def from_url(cls, url: str, client_retries: int | None = None) -> Self:
+        """Opens the store of a path or file:// URL; `client_retries` has no effect, because there is no client."""
+        return cls(Path(url.removeprefix("file://")))
 
     def path(self, name: str) -> Path:
         """Returns the local path of `name`."""

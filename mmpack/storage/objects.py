@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from mmpack.errors import ConfigError, StorageError
 from mmpack.storage.store import PermanentStorageError, check_name, shorten_message, storage_errors
@@ -26,10 +26,18 @@ class ObjectStore:
         client_retries: number of times that the client repeats a failed request; None for the client's default.
     """
 
+    #: URL schemes of this store.
+    SCHEMES: ClassVar = ("s3", "gs", "gcs", "az", "azure", "abfs")
+
     def __init__(self, url: str, *, client_retries: int | None = None) -> None:
         self.url = url.rstrip("/")
         self._client_retries = client_retries
         self._opened: Any = None
+
+    @classmethod
+    def from_url(cls, url: str, client_retries: int | None = None) -> Self:
+        """Opens the store at `url` with the arguments of the class."""
+        return cls(url, client_retries=client_retries)
 
     @property
     def _store(self) -> Any:
