@@ -1,4 +1,4 @@
-"""Checks and settings that several commands share."""
+"""Settings that several commands share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from mmpack.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmpack.sync import SyncConfig
-
-
-def require_png_suffix(path: Path | None, *, option: str) -> None:
-    """Raises ConfigError if `path` is set and does not end in .png. Commands call this before any work."""
-    if path is not None and path.suffix.lower() != ".png":
-        raise ConfigError(
-            f"'{path.name}' is not the name of a PNG file", where=option, hint="Use a name that ends in .png."
-        )
 
 
 def load_sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:

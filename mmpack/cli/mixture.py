@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mmpack.cli import common
 from mmpack.show.console import make_console, print_json
 from mmpack.show.mixture_table import forecast_report, forecast_table, format_short_tokens
-from mmpack.storage.store import storage_errors
+from mmpack.show.plots import require_png_suffix, write_plot
 
 
 def mixture(
@@ -34,7 +33,7 @@ def mixture(
     from mmpack.plan import open_plan
     from mmpack.stream import load_plan_config
 
-    common.require_png_suffix(plot, option="--plot")
+    require_png_suffix(plot)
     until = None if tokens is None else parse_token_count(tokens, where="--tokens")
     config = load_plan_config(plan)
     opened_plan = open_plan(config)
@@ -44,10 +43,7 @@ def mixture(
     )
     documents = [dataset.num_documents for dataset in opened_plan.datasets]
     if plot is not None:
-        from mmpack.show.mixture_plot import plot_forecast
-
-        with storage_errors(plot, "writing"):
-            plot_forecast(forecast, plot)
+        write_plot("mixture", plot, forecast)
     if as_json:
         print_json(forecast_report(forecast, caps, documents))
         return

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.cli import common
 from mmpack.errors import DataError
 from mmpack.show.console import make_console, print_json
-from mmpack.show.packing_plot import plot_packing
-from mmpack.storage.store import storage_errors
+from mmpack.show.plots import require_png_suffix, write_plot
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -58,7 +56,7 @@ def pack(
     from mmpack.plan.index_runs import load_index_runs
     from mmpack.shards import ShardSet
 
-    common.require_png_suffix(plot, option="--plot")
+    require_png_suffix(plot)
     shards = ShardSet(out)
     index = shards.index
     runs = load_index_runs(index, shards.manifest)
@@ -78,8 +76,7 @@ def pack(
     report = _summarise(runs, run_packing, schedule, max_seq_len=max_seq_len, seconds=seconds)
     report |= {"ranks": ranks, "global_batch": batch}
     if plot is not None:
-        with storage_errors(plot, "writing"):
-            plot_packing(run_packing, costs, plot, max_seq_len)
+        write_plot("packing", plot, run_packing, costs, max_seq_len)
     if as_json:
         print_json(report)
         return

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmpack.cli import common
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_errors
+from mmpack.show.plots import require_png_suffix, write_plot
 
 
 def report(
@@ -17,7 +16,6 @@ def report(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--picture",
             help="Write a PNG of the synchronisation to this file; default: report.png in the folder of the shard set.",
         ),
     ] = None,
@@ -27,16 +25,15 @@ def report(
 ) -> None:
     """Print the contents of a shard set: samples, tokens, synchronisation and quarantined slices."""
     from mmpack.ingest.build_report import build_report
-    from mmpack.shards import ShardSet
-    from mmpack.show.shard_set_table import plot_build_sync, render_build_report
+    from mmpack.shards import ShardSet, index
+    from mmpack.show.shard_set_table import render_build_report
 
-    common.require_png_suffix(plot, option="--picture")
+    require_png_suffix(plot)
     shards = ShardSet(out)
     contents = build_report(shards)
     target = plot or (Path(out) / "report.png" if "://" not in out else None)
     if target is not None and contents["sync"]["recordings"]:
-        with storage_errors(target, "writing"):
-            plot_build_sync(shards, contents, target)
+        write_plot("sync", target, index.read_parquet(shards.store, index.SYNC_NAME), contents["sync"])
     if as_json:
         print_json(contents)
         return

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmpack.cli import common
 from mmpack.errors import ConfigError, IntegrityError
 from mmpack.show.console import make_console, print_json
-from mmpack.storage.store import storage_errors
+from mmpack.show.plots import require_png_suffix, write_plot
 
 if TYPE_CHECKING:
     from mmpack.show.mask.row_view import RowView
@@ -41,7 +40,7 @@ def show_mask(
         ),
     ] = True,
     plot: Annotated[
-        Path | None, typer.Option("--picture", "-p", help="Write a PNG of the mask to this file.")
+        Path | None, typer.Option("--plot", "-p", help="Write a PNG of the mask to this file.")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
@@ -51,17 +50,14 @@ def show_mask(
     from mmpack.masks import build_block_index
     from mmpack.show.mask.row_view import check_mask
 
-    common.require_png_suffix(plot, option="--picture")
+    require_png_suffix(plot)
     view = _load_row_view(out, lengths, row, max_seq_len, bidirectional_images)
     index = build_block_index(
         view.cu_seqlens, view.seq_len, block_size=block_size, image_spans=view.image_spans
     )
     checks = check_mask(view, index)
     if plot is not None:
-        from mmpack.show.mask.mask_plot import plot_mask
-
-        with storage_errors(plot, "writing"):
-            plot_mask(view, plot, block_size=block_size)
+        write_plot("mask", plot, view, index, checks)
     if as_json:
         kinds = index.kinds()
         print_json(

@@ -11,6 +11,7 @@ from mmpack.cli import common
 from mmpack.errors import QuarantineError
 from mmpack.serialisation import pretty_json
 from mmpack.show.console import make_console, print_json
+from mmpack.show.plots import write_plot
 from mmpack.storage.store import storage_errors
 
 
@@ -57,13 +58,11 @@ def sync(
     results = [synchronise(opened, settings) for opened in recordings]
     report = sync_report(results)
     if out is not None:
-        from mmpack.show.sync_plot import plot_sync
-
         with storage_errors(out, "writing"):
             out.mkdir(parents=True, exist_ok=True)
             (out / "report.json").write_bytes(pretty_json(report))
             write_parquet(results, out / "sync.parquet")
-            plot_sync(to_table(results), report, out / "sync.png")
+        write_plot("sync", out / "sync.png", to_table(results), report)
     if as_json:
         print_json(report)
     else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mmpack.mixture.forecast import DIMINISHING_EPOCHS, MixtureForecast, format_tokens
 from mmpack.mixture.weights import SCALE
+from mmpack.show.figures import hide_spines, make_figure, set_heading
 
 # The colours of Okabe and Ito, which colour-blind people can distinguish, then lighter ones.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8fd1", "#b5a642", "#7a9e7e")
@@ -20,21 +19,18 @@ _POINTS = 400
 _MIN_PHASE_SHARE = 0.02
 
 
-def plot_forecast(forecast: MixtureForecast, path: Path) -> None:
-    """Writes a PNG: above, the shares of the data sets over tokens, with the phases; below, the epochs of each data set.
+def plot_forecast(forecast: MixtureForecast) -> Figure:
+    """Plots a forecast: above, the shares of the data sets over tokens, with the phases; below, the epochs of each data set.
 
     The token axis is logarithmic if a phase would be too narrow on a linear axis. The nine data sets with the largest
     share in any phase have colours; all others are grey.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     edges = np.unique(forecast.phase_edges)
     end = max(int(edges[-1]), 1)
     widths = np.diff(edges)
     logarithmic = widths.size > 1 and widths.min() < _MIN_PHASE_SHARE * end
     start = int(edges[1]) / 10 if logarithmic else 0.0
-    figure = Figure(figsize=(12, 7.2), layout="constrained")
+    figure = make_figure(12, 7.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1.15, 1))
     upper.set_xlim(start, end)
     if logarithmic:
@@ -61,8 +57,8 @@ def plot_forecast(forecast: MixtureForecast, path: Path) -> None:
     lower.set_xlabel("tokens of the training run" + (" (log)" if logarithmic else ""), fontsize=9)
     phases = len(forecast.quota_curve.schedule.phases)
     title = f"{format_tokens(end)} tokens of {_format_count(len(order), 'data set')} in {_format_count(phases, 'phase')}"
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    figure.savefig(path, dpi=110)
+    set_heading(figure, title)
+    return figure
 
 
 def _plot_order(forecast: MixtureForecast) -> list[int]:
@@ -106,7 +102,7 @@ def _plot_shares(axes: Axes, forecast: MixtureForecast, order: list[int], start:
         bottom = top
     axes.set_ylim(0, 100)
     axes.set_ylabel("share of the tokens, %", fontsize=9)
-    _hide_spines(axes)
+    _simplify_axes(axes)
 
 
 def _plot_epochs(
@@ -162,7 +158,7 @@ def _plot_epochs(
             va="center",
         )
     axes.set_ylabel("epochs", fontsize=9)
-    _hide_spines(axes)
+    _simplify_axes(axes)
 
 
 def _mark_phases(both: tuple[Axes, Axes], forecast: MixtureForecast) -> None:
@@ -190,7 +186,6 @@ def _mark_phases(both: tuple[Axes, Axes], forecast: MixtureForecast) -> None:
         )
 
 
-def _hide_spines(axes: Axes) -> None:
+def _simplify_axes(axes: Axes) -> None:
     axes.tick_params(labelsize=8)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    hide_spines(axes, "top", "right")

@@ -1,23 +1,14 @@
-"""The report of a shard set for a terminal, and its synchronisation plot."""
+"""The report of a shard set for a terminal."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mmpack.shards import ShardSet, index
 from mmpack.show.sync_table import render_sync_report
-
-
-def plot_build_sync(shards: ShardSet, report: dict[str, Any], path: Path) -> None:
-    """Plots the synchronisation of all recordings of a shard set, from its sync.parquet."""
-    from mmpack.show.sync_plot import plot_sync
-
-    plot_sync(index.read_parquet(shards.store, index.SYNC_NAME), report["sync"], path)
 
 
 def render_build_report(report: dict[str, Any]) -> RenderableType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,35 +14,33 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from mmpack.clock import format_ns
+from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.sync.policies.match import MatchStatus
 
-_OK, _BAD, _EDGE, _FINDING = "#3b7dd8", "#d1495b", "#b0b0b0", "#e8871e"
+_OK, _BAD, _EDGE, _FINDING = BLUE, RED, "#b0b0b0", ORANGE
 # More marks than pixels would only cost time.
 _MAX_MARKS = 4000
 
 
-def plot_sync(table: pa.Table, report: dict[str, Any], path: Path) -> None:
-    """Writes a PNG: left, a histogram of the residuals of each stream; right, the items of each stream over time.
+def plot_sync(table: pa.Table, report: dict[str, Any]) -> Figure:
+    """Plots a synchronisation: left, a histogram of the residuals of each stream; right, the items of each stream over time.
 
     Args:
         table: content of sync.parquet, one row per tick and stream.
         report: synchronisation report of all recordings.
-        path: PNG file to write.
     """
     names = list(report["streams"])
     rows = max(len(names), 1)
     tracks = {name: _select_track(table, name) for name in names}
-    figure = Figure(figsize=(15, 1.2 + 0.62 * rows), layout="constrained")
+    figure = make_figure(15, 1.2 + 0.62 * rows)
     grid = figure.add_gridspec(rows, 2, width_ratios=(1, 2.2))
     timeline = figure.add_subplot(grid[:, 1])
     for row, name in enumerate(names):
         _plot_histogram(figure.add_subplot(grid[row, 0]), name, tracks[name], report["streams"][name])
     _plot_timeline(timeline, tracks, report["recordings"])
     passed, ticks = report["passed"], report["ticks"]
-    figure.suptitle(
-        f"{passed} of {ticks} slices in sync, {ticks - passed} quarantined", fontsize=12, x=0.01, ha="left"
-    )
-    figure.savefig(path, dpi=110)
+    set_heading(figure, f"{passed} of {ticks} slices in sync, {ticks - passed} quarantined")
+    return figure
 
 
 class _StreamTrack(NamedTuple):
@@ -74,8 +71,7 @@ def _plot_histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str
     axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+    hide_spines(axes, "top", "right", "left")
     policy = report["policy"]
     if policy not in ("nearest", "hold") or not len(residual):
         labels = {
@@ -140,8 +136,7 @@ def _plot_timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequ
         loc="left",
         pad=14,
     )
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    hide_spines(axes, "top", "right")
 
 
 def _plot_findings(axes: Axes, names: Sequence[str], report: dict[str, Any], start: float) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mmpack.mixture import PhaseConfig, draw_documents, mixture_schedule
 from mmpack.mixture.forecast import MixtureForecast, forecast_mixture, format_tokens, max_tokens_of_run
 from mmpack.show.console import make_console
-from mmpack.show.mixture_plot import plot_forecast
 from mmpack.show.mixture_table import forecast_report, forecast_table
+from mmpack.show.plots import write_plot
 from tests.examples import examples
 from tests.mixture.mixture_cases import SEED_PHASES, SIZES, T
 
@@ -194,7 +194,7 @@ def test_plots_of_a_short_phase_an_early_cap_and_many_data_sets(tmp_path: Path) 
             forecast_mixture(mixture_schedule([PhaseConfig(name="a")], {"x": 9}), [9], [None]),
         )
     ):
-        plot_forecast(plotted, tmp_path / f"{index}.png")
+        write_plot("mixture", tmp_path / f"{index}.png", plotted)
         assert (tmp_path / f"{index}.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -55,9 +55,10 @@ def test_a_sample_longer_than_a_row_is_an_error(out: Path) -> None:
 
 def test_show_mask_prints_and_plots_a_row(out: Path, tmp_path: Path) -> None:
     plot = tmp_path / "row.png"
-    result = run([MMPACK, "show-mask", str(out), "--max-seq-len", "512", "--picture", str(plot)])
+    result = run([MMPACK, "show-mask", str(out), "--max-seq-len", "512", "--plot", str(plot)])
     assert result.returncode == 0, result.stderr
     assert "all correct" in result.stdout
+    assert result.stdout.endswith(f"plot: {plot}\n")
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
@@ -79,7 +80,10 @@ def test_lengths_option_with_json_output() -> None:
         (["somewhere", "--lengths", "5"], "exactly one of a shard set and --lengths is required"),
         (["--lengths", "5,x"], "'5,x' is not a list"),
         (["--lengths", "5,-2"], "document 1 has -2 positions"),
-        (["--lengths", "5,6", "--max-seq-len", "10"], "the documents end at position 11, but the row ends at 10"),
+        (
+            ["--lengths", "5,6", "--max-seq-len", "10"],
+            "the documents end at position 11, but the row ends at 10",
+        ),
         (["/nowhere/at/all"], "no manifest"),
     ],
 )

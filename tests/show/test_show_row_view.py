@@ -14,9 +14,9 @@ from rich.console import Console
 
 from mmpack.errors import DataError
 from mmpack.masks import build_block_index, dense_mask
-from mmpack.show.mask.mask_plot import plot_mask
 from mmpack.show.mask.mask_text import render_mask
-from mmpack.show.mask.row_view import RowView, TokenSpan, check_mask, make_row_view
+from mmpack.show.mask.row_view import MaskCheck, RowView, TokenSpan, check_mask, make_row_view
+from mmpack.show.plots import write_plot
 from tests.masks.random_rows import RandomRow, random_rows
 
 SPANS = (
@@ -117,8 +117,15 @@ def test_the_text_shows_documents_modalities_blocks_and_checks(row: RowView) -> 
     assert "shown in squares of 16" in render_text(row, block_size=8)
 
 
-def test_the_plot_returns_its_checks_and_has_the_expected_colours(row: RowView, tmp_path: Path) -> None:
-    checks = plot_mask(row, tmp_path / "row.png", block_size=64)
+def write_mask_plot(row: RowView, path: Path, block_size: int = 128) -> list[MaskCheck]:
+    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.image_spans)
+    checks = check_mask(row, index)
+    write_plot("mask", path, row, index, checks)
+    return checks
+
+
+def test_the_plot_has_the_expected_colours(row: RowView, tmp_path: Path) -> None:
+    checks = write_mask_plot(row, tmp_path / "row.png", block_size=64)
     assert checks == check_mask(
         row, build_block_index([0, 100, 250], 300, block_size=64, image_spans=[(1, 61)])
     )
@@ -131,7 +138,7 @@ def test_the_plot_returns_its_checks_and_has_the_expected_colours(row: RowView, 
 @pytest.mark.parametrize(("ends", "seq_len"), [([0], 5), ([0, 1], 1), ([0, 0, 0], 3), ([0, 5], 5)])
 def test_the_smallest_rows_can_be_plotted(ends: list[int], seq_len: int, tmp_path: Path) -> None:
     row = make_row_view(ends, seq_len)
-    assert all(check.passed for check in plot_mask(row, tmp_path / "row.png"))
+    assert all(check.passed for check in write_mask_plot(row, tmp_path / "row.png"))
     assert "all correct" in render_text(row)
 
 

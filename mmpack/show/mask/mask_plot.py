@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,20 +11,21 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from mmpack.masks.blocks import BlockIndex, build_block_index
+from mmpack.masks.blocks import BlockIndex
+from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.show.mask.mask_text import format_mask_summary
-from mmpack.show.mask.row_view import MODALITIES, MaskCheck, ModalityName, RowView, check_mask
+from mmpack.show.mask.row_view import MODALITIES, MaskCheck, ModalityName, RowView
 
-_EMPTY, _PARTIAL, _FULL, _PAD, _EDGE = "#ffffff", "#f4b860", "#3b7dd8", "#d9d9d9", "#d1495b"
+_EMPTY, _PARTIAL, _FULL, _PAD, _EDGE = "#ffffff", "#f4b860", BLUE, "#d9d9d9", RED
 _DOCUMENTS = ("#4c8f8b", "#a9cfc9")
 _SLICES = ("#8a8a8a", "#c4c4c4")
 _COLOURS: dict[ModalityName, str] = {
     "special": "#222222",
-    "text": "#e8871e",
-    "vision": "#3b7dd8",
+    "text": ORANGE,
+    "vision": BLUE,
     "audio": "#8e5bb5",
     "numeric": "#3a9d6e",
-    "action": "#d1495b",
+    "action": RED,
 }
 _LANE_NAMES: dict[ModalityName, str] = {"special": "special tokens"}
 _MAX_CHECKS = 30
@@ -35,19 +35,19 @@ _MIN_LABEL = 6
 _AROUND = 10
 
 
-def plot_mask(row: RowView, path: Path, *, block_size: int = 128) -> list[MaskCheck]:
-    """Writes a PNG of a row and its mask; returns the spot checks in the plot.
+def plot_mask(row: RowView, index: BlockIndex, checks: Sequence[MaskCheck]) -> Figure:
+    """Plots a row and its mask.
 
     Above, lanes of the positions of the row: documents, slices, modalities, special tokens. Below, every block of the
     mask. Right, close-ups of the boundaries of documents, images and padding, and a table of the checked mask entries.
 
-    Raises:
-        DataError: `block_size` is less than 1.
+    Args:
+        row: view of the row.
+        index: blocks of the row, see :func:`mmpack.masks.build_block_index`.
+        checks: spot checks of the mask, see :func:`mmpack.show.mask.row_view.check_mask`.
     """
-    index = build_block_index(row.cu_seqlens, row.seq_len, block_size=block_size, image_spans=row.image_spans)
-    checks = check_mask(row, index)
     lanes = _row_lanes(row)
-    figure = Figure(figsize=(16, 10.4 + 0.3 * len(lanes)), layout="constrained")
+    figure = make_figure(16, 10.4 + 0.3 * len(lanes), dpi=100)
     left, right = figure.add_gridspec(1, 2, width_ratios=(1.45, 1))
     upper, lower = left.subgridspec(2, 1, height_ratios=(0.5 * len(lanes), 10), hspace=0.02)
     blocks = figure.add_subplot(lower)
@@ -58,9 +58,8 @@ def plot_mask(row: RowView, path: Path, *, block_size: int = 128) -> list[MaskCh
     for column, (title, start) in enumerate(_detail_ranges(row)):
         _plot_detail(figure.add_subplot(close_ups[column]), row, index, checks, title, start)
     _plot_table(figure.add_subplot(bottom), checks)
-    figure.suptitle(format_mask_summary(row, block_size, index.kinds()), fontsize=13, x=0.01, ha="left")
-    figure.savefig(path, dpi=100)
-    return checks
+    set_heading(figure, format_mask_summary(row, index.block_size, index.kinds()), size=13)
+    return figure
 
 
 LaneSpans = list[tuple[int, int, str, str]]
@@ -112,8 +111,7 @@ def _plot_lanes(axes: Axes, row: RowView, lanes: dict[str, LaneSpans]) -> None:
     axes.set_ylim(len(lanes) - 0.4, -0.6)
     axes.set_yticks(range(len(lanes)), list(lanes), fontsize=9)
     axes.tick_params(axis="x", labelbottom=False, length=0)
-    for side in ("top", "right", "bottom", "left"):
-        axes.spines[side].set_visible(False)
+    hide_spines(axes, "top", "right", "bottom", "left")
 
 
 def _plot_blocks(axes: Axes, row: RowView, index: BlockIndex) -> None:
