@@ -118,7 +118,7 @@ def _check_unknown_keys(value: Any, type_: Any, *, where: str, path: str) -> Non
     if origin is typing.Literal:
         if isinstance(value, str) and value not in args:
             raise ConfigError(
-                f"'{value}' is not a valid value of '{path}'", where=where, hint=_suggest_choice(value, args)
+                f"'{value}' is not a valid value of '{path}'", where=where, hint=suggest_choice(value, args)
             )
     elif origin is dict and isinstance(value, dict):
         for key, inner in value.items():
@@ -133,7 +133,8 @@ def _check_unknown_keys(value: Any, type_: Any, *, where: str, path: str) -> Non
                 _check_unknown_keys(value, option, where=where, path=path)
 
 
-def _suggest_choice(word: str, allowed: tuple[str, ...]) -> str:
+def suggest_choice(word: str, allowed: tuple[str, ...]) -> str:
+    """Returns a sentence that names the allowed word closest to `word`, if one is close, and all allowed words."""
     choices = f"One of: {', '.join(allowed)}."
     close = difflib.get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f"Did you mean '{close[0]}'? {choices}" if close else choices

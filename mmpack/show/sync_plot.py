@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from mmpack.clock import format_ns
 from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.sync.policies.match import MatchStatus
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import POLICIES
 
 _OK, _BAD, _EDGE, _FINDING = BLUE, RED, "#b0b0b0", ORANGE
 # More marks than pixels would only cost time.
@@ -72,20 +74,13 @@ def _plot_histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
     hide_spines(axes, "top", "right", "left")
-    policy = report["policy"]
-    if policy not in ("nearest", "hold") or not len(residual):
-        labels = {
-            "exact": "timestamp is the tick",
-            "interpolate": "interpolated at the tick",
-            "window": "all items of the window",
-            "overlap": "texts that overlap the slice",
-        }
-        axes.text(
-            0.5, 0.5, labels.get(policy, "no matches"), transform=axes.transAxes, ha="center", fontsize=8
-        )
+    policy = POLICIES[report["policy"]]
+    if policy.plot_label or not len(residual):
+        label = policy.plot_label or "no matches"
+        axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", fontsize=8)
         axes.set_xticks([])
         return
-    if policy == "hold":
+    if policy.judged_by is JudgedBy.AGE:
         axes.hist(-residual, bins=60, color=_OK)
         axes.set_xlabel("age, ms", fontsize=7, labelpad=0)
         axes.set_yticks([])

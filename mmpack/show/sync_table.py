@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mmpack.clock import format_ns
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import POLICIES
 
 #: Largest number of quarantined slices that the text lists; JSON and Parquet contain all.
 MAX_LISTED = 20
@@ -89,7 +91,7 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
         table.add_column(column, justify="right")
     for name, stream in streams.items():
         rate = f"{10**9 / stream['period_ns']:.5g} Hz" if stream["period_ns"] else ""
-        has_residual = stream["policy"] in ("nearest", "hold", "exact")
+        judged_by = POLICIES[stream["policy"]].judged_by
         learned = " (learned)" if stream["offset_source"] == "learned" else ""
         table.add_row(
             Text(name),
@@ -99,9 +101,9 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
             str(stream["matched"]),
             format_ns(stream["offset_ns"]) + learned,
             *(
-                format_ns(stream[f"residual_{key}_ns"]) if has_residual else ""
+                format_ns(stream[f"residual_{key}_ns"]) if judged_by.has_residual else ""
                 for key in ("p50", "p99", "max")
             ),
-            format_ns(stream["tolerance_ns"]) if stream["policy"] == "nearest" else "",
+            format_ns(stream["tolerance_ns"]) if judged_by is JudgedBy.RESIDUAL else "",
         )
     return table

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 
-from mmpack.settings import Settings
-from mmpack.sync.policies.rule import StreamPolicy
+from mmpack.errors import ConfigError
+from mmpack.settings import Settings, suggest_choice
+from mmpack.sync.policies.registry import POLICIES
+from mmpack.sync.policies.rule import IGNORE, StreamPolicy
 
 
 class SyncConfig(Settings, frozen=True, kw_only=True):
@@ -25,6 +27,17 @@ class SyncConfig(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.max_backward <= 1:
             raise ValueError("max_backward must be a share from 0 to 1")
+        self._check_policies()
+
+    def _check_policies(self) -> None:
+        """Raises ConfigError for a name that is no policy."""
+        names = (*POLICIES, IGNORE)
+        for pattern, settings in self.streams.items():
+            if settings.policy is not None and settings.policy not in names:
+                raise ConfigError(
+                    f"'{settings.policy}' is not a valid value of 'sync.streams.{pattern}.policy'",
+                    hint=suggest_choice(settings.policy, names),
+                )
 
     def policy_for(self, name: str) -> StreamPolicy:
         """Returns the policy of the first pattern that matches the stream `name`, else the default policy."""

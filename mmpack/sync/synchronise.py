@@ -21,9 +21,12 @@ from mmpack.sync.alignment.ticks import Ticks, consensus_ticks, ticks_at_rate, t
 from mmpack.sync.detectors import detect_stream
 from mmpack.sync.detectors.finding import Finding
 from mmpack.sync.detectors.residuals import detect_match, detect_unstable_reference
-from mmpack.sync.policies import match_stream
+from mmpack.sync.policies.exact import EXACT
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
-from mmpack.sync.policies.rule import DEFAULT_POLICY, MatchRule, is_same_rate, learns_offset, resolve_rule
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import POLICIES, judged_by, match_stream
+from mmpack.sync.policies.resolve import is_same_rate, learns_offset, resolve_rule
+from mmpack.sync.policies.rule import MatchRule
 from mmpack.sync.sync_config import SyncConfig
 
 
@@ -96,7 +99,9 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
     """
     config = _with_recording_reference(recording, config or SyncConfig())
     _check_patterns(config, recording)
-    streams = [stream for stream in recording.streams.values() if not _is_ignored(stream, config)]
+    streams = [
+        stream for stream in recording.streams.values() if not config.policy_for(stream.name).is_ignored
+    ]
     clock = _find_reference_clock(recording, config, streams)
     aligned = {
         stream.name: align_stream(stream, recording, clock, max_backward=config.max_backward)
@@ -120,10 +125,10 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
             learned_ns=learned.get(name),
         )
         if ticks.members == (name,):
-            rule = replace(rule, policy="exact", offset_ns=0, offset_source="none", tolerance_ns=0)
+            rule = replace(rule, policy=EXACT.name, offset_ns=0, offset_source="none", tolerance_ns=0)
         if rule.required:
             _require_time_overlap(stream, ticks, where=recording.path)
-        if rule.policy == "overlap" and not rule.required:
+        if POLICIES[rule.policy].judged_by is JudgedBy.TEXT and not rule.required:
             # Texts are matched to slices that will exist: a text that starts in a quarantined slice moves to the
             # next slice that passes.
             matches[name] = _match_passed_ticks(stream, rule, ticks, _find_passed(matches, len(ticks.t_ns)))
@@ -197,12 +202,9 @@ def _with_recording_reference(recording: Recording, config: SyncConfig) -> SyncC
     return msgspec.structs.replace(config, reference=recording.reference)
 
 
-def _is_ignored(stream: Stream, config: SyncConfig) -> bool:
-    return (config.policy_for(stream.name).policy or DEFAULT_POLICY[stream.kind]) == "ignore"
-
-
 def _check_patterns(config: SyncConfig, recording: Recording) -> None:
     """Raises ConfigError if a plain name is not a stream, or if a quaternion is set without interpolation."""
+    computing = [policy.name for policy in POLICIES.values() if policy.judged_by is JudgedBy.COMPUTED]
     for pattern, settings in config.streams.items():
         is_plain = not set(pattern) & set("*?[")
         if is_plain and pattern.lower() not in recording.streams:
@@ -210,8 +212,8 @@ def _check_patterns(config: SyncConfig, recording: Recording) -> None:
                 f'sync.streams."{pattern}" matches no stream of {recording.name}',
                 hint=suggest(pattern, recording.streams),
             )
-        if settings.quaternion and settings.policy not in (None, "interpolate"):
-            raise ConfigError(f'sync.streams."{pattern}": quaternion requires policy = "interpolate"')
+        if settings.quaternion and settings.policy not in (None, *computing):
+            raise ConfigError(f'sync.streams."{pattern}": quaternion requires policy = "{computing[0]}"')
 
 
 def _find_reference_clock(recording: Recording, config: SyncConfig, streams: Sequence[Stream]) -> Clock:
@@ -337,7 +339,7 @@ def _compute_raw_spread(
         for match in matches.values()
         if match.name in ticks.members
         or (
-            match.rule.policy == "nearest"
+            judged_by(match) is JudgedBy.RESIDUAL
             and match.stream.stream.kind == "camera"
             and is_same_rate(match.stream.period_ns, ticks.period_ns)
         )

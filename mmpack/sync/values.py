@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
 from mmpack.sync.policies.match import StreamMatch
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import judged_by
 
 
 def interpolate_rows(
@@ -34,7 +36,7 @@ def interpolate_rows(
         return np.empty((0, values.shape[1])), np.empty(0, np.int64)
     matched = slice(first, first + count)
     rows, t_ns = values[match.items[matched]], match.stream.t_ns[matched]
-    if match.rule.policy != "interpolate" or count == 1:
+    if judged_by(match) is not JudgedBy.COMPUTED or count == 1:
         return rows, t_ns
     target_ns = tick_ns + match.rule.offset_ns
     share = (target_ns - int(t_ns[0])) / (int(t_ns[1]) - int(t_ns[0]))

@@ -17,6 +17,8 @@ from mmpack.samples.description import (
     TextDescription,
 )
 from mmpack.shards.manifest import RecordingEntry, StreamEntry
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import POLICIES
 
 AnyStreamDescription = ImageDescription | AudioDescription | NumericDescription | TextDescription
 #: Largest gap in a time window, in periods of the stream, that is allowed even if it exceeds `max_age`.
@@ -73,8 +75,8 @@ def check_slice_gate(
 def _check_residual(
     description: SliceDescription, streams: Mapping[str, AnyStreamDescription], recording: RecordingEntry
 ) -> None:
-    """Checks that the residual of the slice is the largest |residual| of its "exact" and "nearest" streams."""
-    compared = {name for name, entry in recording.streams.items() if entry.policy in ("exact", "nearest")}
+    """Checks that the residual of the slice is the largest |residual| of the streams with one compared item per tick."""
+    compared = {name for name, entry in recording.streams.items() if _judged_by(entry).is_compared}
     largest_ns = max(
         (abs(_stream_residual(stream)) for name, stream in streams.items() if name in compared), default=0
     )
@@ -85,6 +87,15 @@ def _check_residual(
         raise IntegrityError(
             f"the residual is {description.residual_ns} ns, but the largest one of the streams is {largest_ns} ns"
         )
+
+
+def _judged_by(entry: StreamEntry) -> JudgedBy:
+    """Returns the quantity by which a stream is judged. Raises IntegrityError for an unknown policy."""
+    if entry.policy not in POLICIES:
+        raise IntegrityError(
+            f"the manifest has the policy '{entry.policy}', which this version does not know"
+        )
+    return POLICIES[entry.policy].judged_by
 
 
 def _stream_residual(stream: AnyStreamDescription) -> int:
@@ -107,30 +118,33 @@ def _check_stream(
         return
     if (stream.offset_ns, stream.tolerance_ns) != (entry.offset_ns, entry.tolerance_ns):
         raise IntegrityError("has an offset or tolerance that differs from the manifest")
-    start_ns = {"window": low_ns if isinstance(stream, AudioDescription) else stream.t_ns}.get(
-        stream.policy, target_ns
-    )
+    judged_by, start_ns = _judged_by(entry), target_ns
+    if judged_by is JudgedBy.SPAN:
+        start_ns = low_ns if isinstance(stream, AudioDescription) else stream.t_ns
     if stream.residual_ns != stream.t_ns - start_ns:
         raise IntegrityError("has a residual that does not match its timestamp")
     if any(first > second for first, second in itertools.pairwise(timestamps_ns)):
         raise IntegrityError("has timestamps that go backward")
     if isinstance(stream, AudioDescription):
         _check_audio(stream, entry, drift)
-    elif entry.policy == "window":
+    elif judged_by is JudgedBy.SPAN:
         _check_window(stream, timestamps_ns, entry, low_ns, high_ns)
     else:
-        _check_instant(stream, timestamps_ns, entry)
+        _check_instant(stream, timestamps_ns, entry, judged_by)
 
 
 def _check_instant(
-    stream: ImageDescription | NumericDescription, timestamps_ns: Sequence[int], entry: StreamEntry
+    stream: ImageDescription | NumericDescription,
+    timestamps_ns: Sequence[int],
+    entry: StreamEntry,
+    judged_by: JudgedBy,
 ) -> None:
-    """Checks a stream with one value per tick: the policies "hold", "nearest", "exact" and "interpolate"."""
+    """Checks a stream with one value per tick: the latest, the nearest, the equal or a computed one."""
     age_ns = -stream.residual_ns
-    if entry.policy == "hold":
+    if judged_by is JudgedBy.AGE:
         if not 0 <= age_ns <= entry.limit_ns:
             raise IntegrityError(f"is {age_ns} ns old, but at most {entry.limit_ns} ns are allowed")
-    elif entry.policy == "nearest":
+    elif judged_by is JudgedBy.RESIDUAL:
         if abs(age_ns) > entry.tolerance_ns:
             raise IntegrityError(
                 f"has a residual of {stream.residual_ns} ns, but the tolerance is {entry.tolerance_ns} ns"
@@ -143,11 +157,11 @@ def _check_instant(
         if stream.stamps_ns is not None:
             raise IntegrityError("is one image with the timestamps of a tubelet")
         return
-    # Only "hold" may give several rows: those of one burst, of which the last row is the latest.
+    # Only a latest value may have several rows: those of one burst, of which the last row is the latest.
     if (
         not timestamps_ns
         or timestamps_ns[-1] != stream.t_ns
-        or (entry.policy != "hold" and len(timestamps_ns) != 1)
+        or (judged_by is not JudgedBy.AGE and len(timestamps_ns) != 1)
     ):
         raise IntegrityError("has rows whose timestamps differ from its own")
 

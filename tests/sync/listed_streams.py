@@ -14,7 +14,8 @@ from mmpack.clock import Clock, ClockMap
 from mmpack.recording import AudioTimeline, Recording, Stream, Timestamps
 from mmpack.recording.model import StreamKind
 from mmpack.sync.alignment.align import AlignedStream, align_stream
-from mmpack.sync.policies.rule import MatchRule, StreamPolicy, resolve_rule
+from mmpack.sync.policies.resolve import resolve_rule
+from mmpack.sync.policies.rule import MatchRule, StreamPolicy
 
 MS = 10**6
 S = 10**9

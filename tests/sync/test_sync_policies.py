@@ -18,7 +18,9 @@ from mmpack.recording import Recording, Stream
 from mmpack.recording.sources.images import ImageFiles
 from mmpack.settings import parse_settings
 from mmpack.sync import MatchStatus, StreamMatch, StreamPolicy, SyncConfig, synchronise
-from mmpack.sync.policies import match_stream
+from mmpack.sync.policies.nearest import match_nearest
+from mmpack.sync.policies.policy import ALL_KINDS, JudgedBy, SyncPolicy
+from mmpack.sync.policies.registry import DEFAULT_POLICIES, POLICIES, match_stream
 from tests.sync.listed_streams import (
     BOOT_NS,
     MS,
@@ -371,6 +373,42 @@ def test_a_policy_that_does_not_suit_the_kind_is_an_error(kind: str, policy: str
     with pytest.raises(ConfigError, match=r'sync\.streams\."other"') as caught:
         synchronise(recording(camera, other), config)
     assert caught.value.hint
+
+
+def test_every_kind_has_exactly_one_default_policy_that_can_match_it() -> None:
+    defaults = [kind for policy in POLICIES.values() for kind in policy.default_kinds]
+    assert sorted(defaults) == sorted(ALL_KINDS)
+    assert all(kind in policy.kinds for kind, policy in DEFAULT_POLICIES.items())
+
+
+def test_an_unknown_policy_is_an_error_with_file_key_nearest_name_and_all_names() -> None:
+    table = {"streams": {"cam*": {"policy": "nearst"}}}
+    with pytest.raises(ConfigError) as caught:
+        parse_settings(table, SyncConfig, where="build.toml")
+    assert str(caught.value) == (
+        "build.toml: 'nearst' is not a valid value of 'sync.streams.cam*.policy'. "
+        "Did you mean 'nearest'? One of: exact, nearest, interpolate, window, hold, overlap, ignore."
+    )
+    with pytest.raises(ConfigError, match="'nearst' is not a valid value"):
+        SyncConfig(streams={"cam": StreamPolicy(policy="nearst")})
+
+
+def test_a_new_policy_is_one_entry_of_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    added = SyncPolicy(
+        name="closest", match=match_nearest, judged_by=JudgedBy.RESIDUAL, kinds=frozenset({"camera"})
+    )
+    monkeypatch.setitem(POLICIES, "closest", added)
+    cameras = [stream(regular_ns(20, 100 * MS), "camera", name) for name in ("a", "b")]
+    results = [
+        synchronise(recording(*cameras), SyncConfig(reference="a", streams={"b": StreamPolicy(policy=name)}))
+        for name in ("nearest", "closest")
+    ]
+    assert results[1].matches["b"].rule == replace(results[0].matches["b"].rule, policy="closest")
+    assert results[1].group == results[0].group == ("a", "b")
+    imu = stream(regular_ns(20, 100 * MS), "imu", "b")
+    with pytest.raises(ConfigError, match="an imu stream cannot have policy = 'closest'") as caught:
+        make_rule(align(imu), 100 * MS, policy="closest")
+    assert caught.value.hint == "Use policy = 'interpolate'."
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
 from mmpack.sync import interpolate_rows, slerp
-from mmpack.sync.policies import match_stream
+from mmpack.sync.policies.registry import match_stream
 from tests.sync.listed_streams import BOOT_NS, MS, align, make_rule, regular_ns, stream
 
 components = st.floats(-1, 1)

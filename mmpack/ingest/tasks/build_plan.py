@@ -22,7 +22,6 @@ from mmpack.recording.formats import open_recordings
 from mmpack.serialisation import canonical_json, from_json, to_builtins
 from mmpack.settings import suggest
 from mmpack.shards.manifest import FORMAT_VERSION
-from mmpack.sync.policies.rule import DEFAULT_POLICY
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def _fill_layout(config: BuildConfig, recordings: Sequence[Recording]) -> BuildC
     numeric = {stream.name: stream for stream in layout.numeric}
     for recording in recordings:
         for stream in recording.streams.values():
-            if (config.sync.policy_for(stream.name).policy or DEFAULT_POLICY[stream.kind]) == "ignore":
+            if config.sync.policy_for(stream.name).is_ignored:
                 continue
             if stream.kind == "camera":
                 cameras.add(stream.name)

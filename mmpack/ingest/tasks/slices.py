@@ -24,6 +24,8 @@ from mmpack.samples.statistics import NumericStatistics, compute_statistics
 from mmpack.serialisation import canonical_json
 from mmpack.shards.index import IndexEntry
 from mmpack.sync import MatchStatus, StreamMatch, SyncResult, interpolate_rows
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import judged_by
 from mmpack.sync.synchronise import describe_failure
 
 #: Largest step between consecutive slices of a run, in tick periods.
@@ -145,7 +147,7 @@ class _TickColumns:
 def _compute_tick_columns(result: SyncResult) -> _TickColumns:
     residual_ns = np.zeros(len(result.passed), np.int64)
     for match in result.matches.values():
-        if match.rule.policy in ("exact", "nearest"):
+        if judged_by(match).is_compared:
             np.maximum(residual_ns, np.abs(match.residual_ns), out=residual_ns, where=match.has_item)
     absent = {
         name: (match.status != MatchStatus.OK) & (match.status != MatchStatus.EMPTY)
@@ -205,7 +207,7 @@ def _encode_stream(
     stream = match.stream.stream
     source = stream.source
     if stream.kind == "camera" and isinstance(source, FrameSource):
-        if match.rule.policy == "window":
+        if judged_by(match) is JudgedBy.SPAN:
             return _encode_tubelets(match, source, pending_ticks, config)
         return _encode_images(match, source, pending_ticks, config)
     if stream.kind == "audio":

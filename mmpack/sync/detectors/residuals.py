@@ -12,6 +12,8 @@ from mmpack.sync.detectors.finding import Finding, limit_times
 from mmpack.sync.detectors.quality import describe_drift
 from mmpack.sync.detectors.spacing import true_ranges
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.policy import JudgedBy
+from mmpack.sync.policies.registry import judged_by
 
 
 def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
@@ -67,7 +69,7 @@ def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
 
 def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     """Yields the finding drift: a slope of the residuals, which shows that two clocks were taken for one."""
-    if match.rule.policy != "nearest" or match.name in ticks.members:
+    if judged_by(match) is not JudgedBy.RESIDUAL or match.name in ticks.members:
         return
     has_item = match.has_item
     if has_item.sum() < 32:
@@ -92,7 +94,9 @@ def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> I
     The evidence is that all other streams fail at the same ticks and by the same amount.
     """
     followers = [
-        match for match in matches if match.rule.policy == "nearest" and match.name not in ticks.members
+        match
+        for match in matches
+        if judged_by(match) is JudgedBy.RESIDUAL and match.name not in ticks.members
     ]
     followers = [match for match in followers if match.rule.required]
     if len(followers) < 3 or len(ticks.members) != 1:

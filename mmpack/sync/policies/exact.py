@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.policies.match import MatchStatus, StreamMatch, mark_edges
+from mmpack.sync.policies.policy import INSTANT_KINDS, JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -20,13 +21,22 @@ def match_exact(
     status = mark_edges(np.where(hit, MatchStatus.OK, MatchStatus.MISSING), ~hit, stream, target_ns)
     zero = np.zeros(len(target_ns), np.int64)
     return StreamMatch(
-        stream,
-        rule,
-        first,
-        hit.astype(np.int64),
-        stream.items,
-        target_ns,
-        zero,
-        status.astype(np.uint8),
-        zero,
+        stream=stream,
+        rule=rule,
+        first=first,
+        count=hit.astype(np.int64),
+        items=stream.items,
+        aligned_ns=target_ns,
+        residual_ns=zero,
+        status=status.astype(np.uint8),
+        judged_ns=zero,
     )
+
+
+EXACT = SyncPolicy(
+    name="exact",
+    match=match_exact,
+    judged_by=JudgedBy.EQUALITY,
+    kinds=INSTANT_KINDS,
+    plot_label="timestamp is the tick",
+)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.policy import INSTANT_KINDS, JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -30,13 +31,22 @@ def match_hold(
     status = np.where(past_end, MatchStatus.EDGE, status)
     usable = has_value & ~is_stale
     return StreamMatch(
-        stream,
-        rule,
-        first,
-        np.where(usable, stop - first, 0),
-        stream.items,
-        np.where(usable, stream.t_ns[last], target_ns),
-        np.where(usable, residual, 0),
-        status.astype(np.uint8),
-        np.where(has_value, -residual, 0),
+        stream=stream,
+        rule=rule,
+        first=first,
+        count=np.where(usable, stop - first, 0),
+        items=stream.items,
+        aligned_ns=np.where(usable, stream.t_ns[last], target_ns),
+        residual_ns=np.where(usable, residual, 0),
+        status=status.astype(np.uint8),
+        judged_ns=np.where(has_value, -residual, 0),
     )
+
+
+HOLD = SyncPolicy(
+    name="hold",
+    match=match_hold,
+    judged_by=JudgedBy.AGE,
+    kinds=INSTANT_KINDS - {"camera"},
+    default_kinds=frozenset({"can", "action", "radar"}),
+)

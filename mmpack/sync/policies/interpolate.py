@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.policy import JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -29,4 +30,25 @@ def match_interpolate(
     usable = between & (gap <= rule.limit_ns)
     count = np.where(usable, np.where(exact, 1, 2), 0)
     zero = np.zeros(len(target_ns), np.int64)
-    return StreamMatch(stream, rule, low, count, stream.items, target_ns, zero, status.astype(np.uint8), gap)
+    return StreamMatch(
+        stream=stream,
+        rule=rule,
+        first=low,
+        count=count,
+        items=stream.items,
+        aligned_ns=target_ns,
+        residual_ns=zero,
+        status=status.astype(np.uint8),
+        judged_ns=gap,
+    )
+
+
+INTERPOLATE = SyncPolicy(
+    name="interpolate",
+    match=match_interpolate,
+    judged_by=JudgedBy.COMPUTED,
+    kinds=frozenset({"imu", "can", "action", "numeric"}),
+    default_kinds=frozenset({"imu", "numeric"}),
+    kinds_message="{kind} stream has no values to interpolate",
+    plot_label="interpolated at the tick",
+)

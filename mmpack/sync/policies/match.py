@@ -25,7 +25,7 @@ class MatchStatus(IntEnum):
     EMPTY = 7  # no item, and the stream is optional
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StreamMatch:
     """The match of one stream to all T ticks.
 

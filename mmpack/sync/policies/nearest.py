@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.alignment.offsets import nearest_index
 from mmpack.sync.policies.match import MatchStatus, StreamMatch, mark_edges
+from mmpack.sync.policies.policy import INSTANT_KINDS, JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -30,13 +31,22 @@ def match_nearest(
     status = np.where(has_item, status, MatchStatus.MISSING)
     status = mark_edges(status, ~has_item, stream, target_ns)
     return StreamMatch(
-        stream,
-        rule,
-        nearest,
-        has_item.astype(np.int64),
-        stream.items,
-        np.where(has_item, stream.t_ns[nearest], target_ns),
-        np.where(has_item, residual, 0),
-        status.astype(np.uint8),
-        distance,
+        stream=stream,
+        rule=rule,
+        first=nearest,
+        count=has_item.astype(np.int64),
+        items=stream.items,
+        aligned_ns=np.where(has_item, stream.t_ns[nearest], target_ns),
+        residual_ns=np.where(has_item, residual, 0),
+        status=status.astype(np.uint8),
+        judged_ns=distance,
     )
+
+
+NEAREST = SyncPolicy(
+    name="nearest",
+    match=match_nearest,
+    judged_by=JudgedBy.RESIDUAL,
+    kinds=INSTANT_KINDS,
+    default_kinds=frozenset({"camera", "lidar", "event"}),
+)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.policy import JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -40,5 +41,24 @@ def match_overlap(
     aligned[has_text] = stream.t_ns[texts[first[has_text]]]
     zero = np.zeros(len(ticks_ns), np.int64)
     return StreamMatch(
-        stream, rule, first, count, stream.items[texts], aligned, zero, status.astype(np.uint8), zero
+        stream=stream,
+        rule=rule,
+        first=first,
+        count=count,
+        items=stream.items[texts],
+        aligned_ns=aligned,
+        residual_ns=zero,
+        status=status.astype(np.uint8),
+        judged_ns=zero,
     )
+
+
+OVERLAP = SyncPolicy(
+    name="overlap",
+    match=match_overlap,
+    judged_by=JudgedBy.TEXT,
+    kinds=frozenset({"text"}),
+    default_kinds=frozenset({"text"}),
+    kinds_message="policy = 'overlap' is only valid for text streams",
+    plot_label="texts that overlap the slice",
+)

@@ -6,8 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.clock import first_sample_at_or_after, samples_to_ns
+from mmpack.errors import ConfigError
+from mmpack.recording import Stream
+from mmpack.recording.sources.images import ImageFiles
 from mmpack.sync.alignment.align import AlignedStream, apply_clock_maps
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
+from mmpack.sync.policies.policy import ALL_KINDS, JudgedBy, SyncPolicy
 from mmpack.sync.policies.rule import MatchRule
 
 
@@ -43,7 +47,17 @@ def match_window(
     clipped = np.minimum(first, len(stream.t_ns) - 1)
     aligned = np.where(count > 0, stream.t_ns[clipped], low)
     zero = np.zeros(len(target_ns), np.int64)
-    return StreamMatch(stream, rule, first, count, stream.items, aligned, zero, status.astype(np.uint8), gap)
+    return StreamMatch(
+        stream=stream,
+        rule=rule,
+        first=first,
+        count=count,
+        items=stream.items,
+        aligned_ns=aligned,
+        residual_ns=zero,
+        status=status.astype(np.uint8),
+        judged_ns=gap,
+    )
 
 
 def _match_audio_window(
@@ -77,14 +91,35 @@ def _match_audio_window(
     usable = status == MatchStatus.OK
     aligned = apply_clock_maps(stream.clock_maps, origin + samples_to_ns(first, rate_hz, 0))
     return StreamMatch(
-        stream,
-        rule,
-        timeline.first_sample[segment] + first,
-        np.where(usable, count, 0),
-        np.empty(0, np.int64),
-        np.where(usable, aligned, window_start),
+        stream=stream,
+        rule=rule,
+        first=timeline.first_sample[segment] + first,
+        count=np.where(usable, count, 0),
+        items=np.empty(0, np.int64),
+        aligned_ns=np.where(usable, aligned, window_start),
         # The residual is the time from the start of the window to the first sample, less than one sample period.
-        np.where(usable, aligned - window_start, 0),
-        status.astype(np.uint8),
-        lost * 10**9 // rate_hz,
+        residual_ns=np.where(usable, aligned - window_start, 0),
+        status=status.astype(np.uint8),
+        judged_ns=lost * 10**9 // rate_hz,
     )
+
+
+def _check_video(stream: Stream) -> None:
+    """Raises ConfigError for a camera that is a folder of images."""
+    if isinstance(stream.source, ImageFiles):
+        raise ConfigError(
+            "policy = 'window' builds tubelets from a video, but this camera is a folder of images",
+            where=f'sync.streams."{stream.name}"',
+            hint="Use policy = 'nearest'.",
+        )
+
+
+WINDOW = SyncPolicy(
+    name="window",
+    match=match_window,
+    judged_by=JudgedBy.SPAN,
+    kinds=ALL_KINDS - {"text"},
+    default_kinds=frozenset({"audio"}),
+    check_stream=_check_video,
+    plot_label="all items of the window",
+)
