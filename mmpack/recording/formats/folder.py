@@ -19,6 +19,7 @@ from mmpack.recording.formats.folder_tables import (
     check_unused_keys,
     check_unused_time_keys,
 )
+from mmpack.recording.formats.input_format import InputFormat
 from mmpack.recording.model import TABLE_KINDS, Recording, Source, Stream
 from mmpack.recording.sources.audio import AudioFile, AudioTrack
 from mmpack.recording.sources.images import ImageFiles, list_images, timestamps_from_names
@@ -31,6 +32,11 @@ from mmpack.settings import load_settings
 FILE_NAME = "recording.toml"
 _AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".aiff", ".aif"}
 _SUBTITLE_SUFFIXES = {".srt", ".vtt", ".ass", ".ssa"}
+
+
+def has_recording_toml(path: Path) -> bool:
+    """Returns True if `path` is a toml file or a folder with a recording.toml."""
+    return path.suffix == ".toml" or (path / FILE_NAME).is_file()
 
 
 def open_folder(path: Path, *, root: Path | None = None) -> Recording:
@@ -216,3 +222,8 @@ def _load_clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, wh
             where=f"{where} [[clock_maps]] {table.source} to {table.target}",
         )
     return ClockMap(table.source, table.target, 0, parse_duration(table.offset), table.drift_ppm, 0)
+
+
+FOLDER = InputFormat(
+    "folder with recording.toml", has_recording_toml, lambda path, root: [open_folder(path, root=root)]
+)

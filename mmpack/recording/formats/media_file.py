@@ -10,6 +10,7 @@ from pathlib import Path
 from mmpack.clock import Clock
 from mmpack.errors import DataError
 from mmpack.recording.files import require_file, sanitise_name
+from mmpack.recording.formats.input_format import InputFormat
 from mmpack.recording.model import Recording, Stream
 from mmpack.recording.sources.audio import AudioTrack
 from mmpack.recording.sources.container import list_tracks
@@ -43,3 +44,8 @@ def open_media_file(path: Path) -> Recording:
     if not any(stream.kind in ("camera", "audio") for stream in streams.values()):
         raise DataError("the file has neither a video nor an audio track", where=str(path))
     return Recording(sanitise_name(path.stem), streams, path=str(path))
+
+
+MEDIA_FILE = InputFormat(
+    "media file", lambda path: path.suffix.lower() in MEDIA_SUFFIXES, lambda path, _: [open_media_file(path)]
+)

@@ -19,6 +19,7 @@ import numpy as np
 from mmpack.clock import Clock
 from mmpack.errors import DataError
 from mmpack.recording.files import sanitise_name
+from mmpack.recording.formats.input_format import InputFormat
 from mmpack.recording.model import Recording, Source, Stream, StreamKind
 from mmpack.recording.sources.images import ImageFiles
 from mmpack.recording.sources.timestamps import FileNameTimestamps
@@ -238,3 +239,6 @@ def _read_json(path: Path) -> list[dict[str, Any]]:
 
 def _reject_constant(word: str) -> None:
     raise ValueError(f"{word} is not a JSON number")
+
+
+NUSCENES = InputFormat("nuScenes", is_nuscenes, lambda path, _: open_nuscenes(path))
