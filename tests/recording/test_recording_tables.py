@@ -166,6 +166,55 @@ def test_an_npy_without_suffix_and_one_with_named_fields(tmp_path: Path) -> None
     assert read_values(stream) == [[1.0, 2.5], [3.0, 4.5]]
 
 
+@pytest.mark.parametrize(
+    ("unit", "step_ns"),
+    [
+        ("ns", 1),
+        ("us", 10**3),
+        ("10us", 10**4),
+        ("ms", 10**6),
+        ("s", 10**9),
+        ("m", 60 * 10**9),
+        ("D", 86400 * 10**9),
+    ],
+)
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_datetime_field_of_an_npy_is_read_in_its_own_unit(
+    tmp_path: Path, unit: str, step_ns: int, order: str
+) -> None:
+    rows = np.array([(0, 1.0), (7, 2.0)], [("t", "i8"), ("ax", "f8")]).astype(
+        [("t", f"{order}M8[{unit}]"), ("ax", "f8")]
+    )
+    np.save(tmp_path / "imu.npy", rows)
+    stream = open_stream(tmp_path, imu_table('column = "t", unit = "ns"', "imu.npy"))
+    assert stream.timestamps.t_ns.tolist() == [0, 7 * step_ns]
+    assert stream.timestamps.resolution_ns == step_ns
+    assert read_values(stream) == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.array([0, 1], "M8[ps]"), r"datetime64\[ps\], which cannot be converted"),
+        (np.array([0, 1], "M8[M]"), r"datetime64\[M\], which cannot be converted"),
+        (np.array(["2023-01-07", "NaT"], "M8[us]"), "no value in row 1"),
+        (
+            np.array(["2023-01-07", "2300-01-01"], "M8[s]"),
+            "2300-01-01T00:00:00 in row 1 does not fit into int64",
+        ),
+    ],
+)
+def test_a_datetime_field_that_has_no_nanoseconds_raises(
+    tmp_path: Path, times: np.ndarray, message: str
+) -> None:
+    rows = np.zeros(2, [("t", times.dtype), ("ax", "f8")])
+    rows["t"] = times
+    np.save(tmp_path / "imu.npy", rows)
+    with pytest.raises(DataError, match=message) as caught:
+        TimeColumn(tmp_path / "imu.npy", "t", "ns").read(stream="imu")
+    assert "imu.npy" in caught.value.where
+
+
 def test_float_times_report_their_resolution_or_raise(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array([1_673_069_018.5, 1_673_069_019.5]))
     assert TimeColumn(tmp_path / "t.npy", None, "s").read(stream="imu").resolution_ns == 239

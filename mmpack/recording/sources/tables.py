@@ -28,6 +28,17 @@ from mmpack.settings import suggest
 #: Number of decimal texts that are converted at once; each takes about a hundred bytes of Python objects meanwhile.
 DECIMAL_BLOCK_ROWS = 1 << 16
 
+# Nanoseconds of the units of numpy's datetime64 that are a whole number of nanoseconds and have a fixed length.
+_DATETIME_UNIT_NS = {
+    "ns": 1,
+    "us": UNIT_NS["us"],
+    "ms": UNIT_NS["ms"],
+    "s": UNIT_NS["s"],
+    "m": UNIT_NS["min"],
+    "h": UNIT_NS["h"],
+    "D": 24 * UNIT_NS["h"],
+}
+
 
 @dataclass(frozen=True)
 class TimeColumn:
@@ -88,9 +99,9 @@ def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int
     if isinstance(column, pa.ChunkedArray):
         return _text_to_ns(column, unit, where=where)
     array = np.asarray(column)
-    # A datetime column has its own unit, and read_table converts Arrow columns to ns.
+    # A datetime column has its own unit, so `unit` does not apply.
     if array.dtype.kind == "M":
-        return array.astype(np.int64), 1
+        return _datetimes_to_ns(array, where=where)
     if array.dtype.kind == "f":
         if unit == "ns" and len(array) and np.abs(array).max() >= 2.0**53:
             step_ns = int(np.spacing(np.abs(array).max()))
@@ -105,6 +116,27 @@ def _column_to_ns(column: Any, unit: str, *, where: str) -> tuple[NDArray[np.int
             f"the column holds {array.dtype}, which is not a time", where=where, hint="Choose another column."
         )
     return integers_to_ns(array, unit, where=where), UNIT_NS[unit]
+
+
+def _datetimes_to_ns(array: NDArray[np.datetime64], *, where: str) -> tuple[NDArray[np.int64], int]:
+    """Converts datetime64 of any unit from days to ns to int64 ns, and returns them with their resolution in ns."""
+    unit, count = np.datetime_data(array.dtype)
+    if unit not in _DATETIME_UNIT_NS:
+        raise DataError(
+            f"the column holds {array.dtype}, which cannot be converted to nanoseconds",
+            where=where,
+            hint=f"Write one of the units {', '.join(_DATETIME_UNIT_NS)}.",
+        )
+    missing = np.flatnonzero(np.isnat(array))
+    if missing.size:
+        raise DataError(f"no value in row {missing[0]}", where=where, hint="Fill or remove the row.")
+    step_ns = count * _DATETIME_UNIT_NS[unit]
+    steps = array.astype(np.int64)
+    too_large = np.flatnonzero(np.abs(steps) > np.iinfo(np.int64).max // step_ns)
+    if too_large.size:
+        row = int(too_large[0])
+        raise DataError(f"{array[row]} in row {row} does not fit into int64 nanoseconds", where=where)
+    return steps * step_ns, step_ns
 
 
 def _text_to_ns(column: pa.ChunkedArray, unit: str, *, where: str) -> tuple[NDArray[np.int64], int]:
