@@ -115,28 +115,28 @@ def _summarise(
     positions = max(packing.rows * max_seq_len, 1)
     per_row = np.diff(packing.offsets)
     share = {name: int(counts.sum()) / positions for name, counts in runs.by_modality.items()}
-    share["wrapping"] = (packing.tokens - int(runs.lengths.sum())) / positions
+    share["document_overhead"] = (packing.tokens - int(runs.lengths.sum())) / positions
     return {
         "max_seq_len": max_seq_len,
         "samples": len(runs.lengths),
-        "chains": len(runs.overhead),
+        "runs": len(runs.overhead),
         "documents": len(run_packing.lengths),
         "rows": packing.rows,
         "fill": packing.fill,
         "fill_bound": packing.fill_bound,
         "rows_lower_bound": packing.lower_bound,
         "rows_above_bound": packing.excess_rows,
-        "share_of_places": share | {"pads": 1 - packing.fill},
+        "share_of_positions": share | {"padding": 1 - packing.fill},
         "documents_per_row": {
             "mean": float(per_row.mean()) if len(per_row) else 0.0,
             "p50": float(np.median(per_row)) if len(per_row) else 0.0,
             "max": int(per_row.max(initial=0)),
         },
         "cuts": run_packing.cuts,
-        "cuts_forced": run_packing.forced_cuts,
+        "forced_cuts": run_packing.forced_cuts,
         "cpu_s": seconds,
         "steps": len(schedule.rows) if schedule else 0,
-        "rows_left": len(schedule.unscheduled_rows) if schedule else packing.rows,
+        "unscheduled_rows": len(schedule.unscheduled_rows) if schedule else packing.rows,
         "utilisation": schedule.efficiency if schedule else None,
         "utilisation_worst_step": float(schedule.utilisation.min()) if schedule else None,
     }
@@ -148,7 +148,7 @@ def _make_table(report: dict[str, Any]) -> RenderableType:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row(
         "rows",
-        f"{report['rows']} of {report['max_seq_len']} positions, from {report['samples']} samples in {report['chains']} runs",
+        f"{report['rows']} of {report['max_seq_len']} positions, from {report['samples']} samples in {report['runs']} runs",
     )
     table.add_row(
         "fill",
@@ -156,7 +156,9 @@ def _make_table(report: dict[str, Any]) -> RenderableType:
         f"{report['rows_above_bound']} above that",
     )
     shares = ", ".join(
-        f"{name} {share:.2%}" for name, share in report["share_of_places"].items() if share > 0
+        f"{name.replace('_', ' ')} {share:.2%}"
+        for name, share in report["share_of_positions"].items()
+        if share > 0
     )
     table.add_row("positions", shares)
     per_row = report["documents_per_row"]
@@ -166,7 +168,7 @@ def _make_table(report: dict[str, Any]) -> RenderableType:
     )
     table.add_row(
         "cuts",
-        f"{report['cuts']} between slices, {report['cuts_forced']} of them because a run is longer than a row",
+        f"{report['cuts']} between slices, {report['forced_cuts']} of them because a run is longer than a row",
     )
     if report["utilisation"] is None:
         table.add_row(
@@ -177,7 +179,7 @@ def _make_table(report: dict[str, Any]) -> RenderableType:
             "balance",
             f"{report['steps']} steps of {report['global_batch']} rows on {report['ranks']} ranks: utilisation "
             f"{report['utilisation']:.4f}, worst step {report['utilisation_worst_step']:.4f}; "
-            f"{report['rows_left']} rows in no step",
+            f"{report['unscheduled_rows']} rows in no step",
         )
     table.add_row("time", f"{report['cpu_s'] * 1e3:.1f} ms CPU")
     return table

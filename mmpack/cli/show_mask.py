@@ -35,7 +35,7 @@ def show_mask(
     bidirectional_images: Annotated[
         bool,
         typer.Option(
-            "--images/--causal",
+            "--bidirectional-images/--causal",
             help="Let the positions of one image attend to each other in both directions, or attend causally.",
         ),
     ] = True,
@@ -70,7 +70,7 @@ def show_mask(
                 "blocks": {
                     name: int((kinds == kind).sum()) for kind, name in enumerate(("empty", "partial", "full"))
                 },
-                "checks": [{**check._asdict(), "right": check.passed} for check in checks],
+                "checks": [{**check._asdict(), "passed": check.passed} for check in checks],
             }
         )
     else:

@@ -19,7 +19,7 @@ def show_row(
     bidirectional_images: Annotated[
         bool,
         typer.Option(
-            "--images/--causal",
+            "--bidirectional-images/--causal",
             help="Let the positions of one image attend to each other in both directions, or attend causally.",
         ),
     ] = True,

@@ -303,7 +303,6 @@ def _check_description(row: dict[str, Any], description: SampleDescription) -> N
 
 
 def verification_to_json(report: VerificationReport) -> dict[str, Any]:
-    """Returns the report as JSON values, with `problems` under the key `faults`."""
+    """Returns the report as JSON values; `ok` is true if there are no problems."""
     values: dict[str, Any] = msgspec.to_builtins(report)
-    renamed = {"faults" if key == "problems" else key: value for key, value in values.items()}
-    return renamed | {"ok": not report.problems}
+    return values | {"ok": not report.problems}

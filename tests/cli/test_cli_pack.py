@@ -57,9 +57,12 @@ def test_the_json_output_agrees_with_the_library(shard_set: Path) -> None:
         len(run_packing.lengths),
         run_packing.cuts,
     )
-    assert sum(report["share_of_places"].values()) == pytest.approx(1)
+    assert sum(report["share_of_positions"].values()) == pytest.approx(1)
+    assert report["share_of_positions"]["padding"] == pytest.approx(1 - report["fill"])
+    assert report["share_of_positions"]["document_overhead"] > 0
+    assert (report["runs"], report["forced_cuts"]) == (len(runs.overhead), run_packing.forced_cuts)
     assert report["rows"] >= report["rows_lower_bound"]
-    assert report["steps"] * 4 + report["rows_left"] == report["rows"]
+    assert report["steps"] * 4 + report["unscheduled_rows"] == report["rows"]
     assert 0 < report["utilisation_worst_step"] <= report["utilisation"] <= 1
     assert (
         np.add.reduceat(run_packing.lengths[run_packing.packing.ids], run_packing.packing.offsets[:-1]).max()

@@ -70,7 +70,16 @@ def test_lengths_option_with_json_output() -> None:
     assert report["cu_seqlens"] == [0, 100, 150]
     assert report["fill"] == 0.75
     assert sum(report["blocks"].values()) == 49
-    assert all(check["right"] for check in report["checks"])
+    assert all(check["passed"] for check in report["checks"])
+
+
+def test_causal_rows_have_no_image_spans(out: Path) -> None:
+    spans = {
+        option: json.loads(run([MMPACK, "show-mask", str(out), option, "--json"]).stdout)["image_spans"]
+        for option in ("--bidirectional-images", "--causal")
+    }
+    assert spans["--bidirectional-images"]
+    assert spans["--causal"] == []
 
 
 @pytest.mark.parametrize(

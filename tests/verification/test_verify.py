@@ -257,6 +257,15 @@ def test_an_index_without_a_column_is_a_problem(out: Path, name: str) -> None:
     assert f"no column '{name}'" in verify(str(out)).problems[0]
 
 
+def test_the_json_output_lists_the_problems(out: Path) -> None:
+    (out / "shards" / "unknown.tar").write_bytes(b"")
+    done = run([MMPACK, "verify", str(out), "--json"])
+    report = json.loads(done.stdout)
+    assert list(report) == ["samples", "members", "size_bytes", "problems", "notes", "ok"]
+    assert report["problems"] == verify(str(out)).problems
+    assert (len(report["problems"]), report["ok"], done.returncode) == (1, False, 1)
+
+
 def test_a_column_of_another_type_is_a_problem(out: Path) -> None:
     table = index.decode_parquet((out / "index.parquet").read_bytes(), where="x")
     for name, type_ in (("t_ns", pa.string()), ("shard", pa.string()), ("tokens", pa.float64())):
