@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmpack.errors import MmpackError
+from mmpack.quarantine import UnreadableSample
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedSample:
@@ -30,6 +33,17 @@ class PlannedSample:
     crc32: int
     tokens: int
     tokens_text: int
+
+    def to_unreadable(self, row: int, error: MmpackError) -> UnreadableSample:
+        """Returns the record that `error` makes this sample of the row number `row` unreadable."""
+        return UnreadableSample(
+            row=row,
+            key=self.key,
+            shard=self.shard,
+            offset_bytes=self.offset_bytes,
+            size_bytes=self.size_bytes,
+            reason=" ".join(str(error).split()),
+        )
 
 
 @dataclass(frozen=True, slots=True)

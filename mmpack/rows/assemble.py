@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import DataError, IntegrityError, MmpackError
 from mmpack.layout import Layout, Segment
-from mmpack.layout.special_tokens import PAD
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow
 from mmpack.quarantine import UnreadableSample
 from mmpack.rows.decode.numeric import Normaliser
-from mmpack.rows.pairs import PairPositions, is_text_position, make_pair_ids, split_pair
 from mmpack.rows.row import Row
-from mmpack.rows.row_builder import RowBuilder, RowSample, build_row
-from mmpack.rows.sample_decoder import SampleDecoder
+from mmpack.rows.row_builder import DecodedSample, RowBuilder
+from mmpack.rows.sample_decoder import SampleDecoder, TokenisedSample
+
+S = TypeVar("S")
 
 MembersByKey = Mapping[tuple[int, int], dict[str, bytes] | MmpackError]
 """Maps (shard set, number) of each sample to its members by extension, or to the error of reading them."""
@@ -71,26 +72,16 @@ class RowAssembler:
         Raises:
             DataError: the length of a document differs from the plan, or the documents do not fit into the row.
         """
-        documents = [[RowSample(sample) for sample in document.samples] for document in planned.documents]
         self._check_lengths(planned)
-        for document, samples in zip(planned.documents, documents, strict=True):
-            self._tokenise(samples, members)
-            _drop_incomplete_pair(document, samples)
-        patches = self._decode([sample for samples in documents for sample in samples])
-        builder = RowBuilder(
-            np.full(self._max_seq_len, self._layout.vocabulary.id(PAD), np.int32),
-            np.full(self._max_seq_len, -1, np.int32),
-        )
-        for document, samples in zip(planned.documents, documents, strict=True):
-            _drop_incomplete_pair(document, samples)
-            self._append_document(document, samples, builder)
+        tokenised = [self._tokenise(planned.number, document, members) for document in planned.documents]
+        patches, decoded = self._decode(planned, tokenised)
+        builder = RowBuilder(self._layout, self._max_seq_len)
+        for document, samples in zip(planned.documents, decoded, strict=True):
+            self._append_document(builder, document, samples)
         unreadable = [
-            _make_unreadable_sample(planned.number, sample)
-            for samples in documents
-            for sample in samples
-            if sample.reason
+            sample for samples in decoded for sample in samples if isinstance(sample, UnreadableSample)
         ]
-        return build_row(self._layout, planned.number, builder, patches), unreadable
+        return builder.build(planned.number, patches), unreadable
 
     def _check_lengths(self, planned: PlannedRow) -> None:
         total = 0
@@ -109,10 +100,13 @@ class RowAssembler:
                 where=f"row {planned.number}",
             )
 
-    def _tokenise(self, samples: Sequence[RowSample], members: MembersByKey) -> None:
+    def _tokenise(
+        self, row: int, document: PlannedDocument, members: MembersByKey
+    ) -> list[TokenisedSample | UnreadableSample | None]:
+        """Tokenises the samples of a document, see `_drop_incomplete_pair` for the None."""
+        samples: list[TokenisedSample | UnreadableSample] = []
         last_ns: int | None = None
-        for sample in samples:
-            planned = sample.planned
+        for planned in document.samples:
             sample_members = members[planned.shard_set, planned.number]
             try:
                 if isinstance(sample_members, MmpackError):
@@ -125,108 +119,110 @@ class RowAssembler:
                         f"the tick {tokenised.t_ns} ns is earlier than the tick {last_ns} ns of the previous slice"
                     )
             except MmpackError as error:
-                sample.mark_unreadable(error)
+                samples.append(planned.to_unreadable(row, error))
             else:
-                sample.tokenised, last_ns = tokenised, tokenised.t_ns
+                samples.append(tokenised)
+                last_ns = tokenised.t_ns
+        return _drop_incomplete_pair(document, samples)
 
-    def _decode(self, samples: Sequence[RowSample]) -> NDArray[np.uint8]:
-        """Decodes the media of all samples. Returns the patches of all samples in one array.
+    def _decode(
+        self, planned: PlannedRow, tokenised: Sequence[Sequence[TokenisedSample | UnreadableSample | None]]
+    ) -> tuple[NDArray[np.uint8], list[list[DecodedSample | UnreadableSample | None]]]:
+        """Decodes the media of the tokenised samples of every document.
 
-        Samples that cannot be decoded leave their part of the array unused.
+        Returns:
+            The patches of all samples in one array, and the samples of every document. Samples that cannot be decoded
+            leave their part of the array unused.
         """
-        num_patches = 0
-        for sample in samples:
-            if sample.tokenised is not None:
-                sample.patch_slice = slice(num_patches, num_patches + sample.tokenised.num_patches)
-                num_patches = sample.patch_slice.stop
+        num_patches = sum(
+            sample.num_patches
+            for samples in tokenised
+            for sample in samples
+            if isinstance(sample, TokenisedSample)
+        )
         patches = np.empty((num_patches, self._side, self._side, 3), np.uint8)
-        for sample in samples:
-            if sample.tokenised is not None:
+        start = 0
+        documents: list[list[DecodedSample | UnreadableSample | None]] = []
+        for document, samples in zip(planned.documents, tokenised, strict=True):
+            decoded: list[DecodedSample | UnreadableSample | None] = []
+            for planned_sample, sample in zip(document.samples, samples, strict=True):
+                if not isinstance(sample, TokenisedSample):
+                    decoded.append(sample)
+                    continue
+                patch_slice = slice(start, start + sample.num_patches)
+                start = patch_slice.stop
                 try:
-                    sample.frames = self._decoder.decode(sample.tokenised, patches[sample.patch_slice])
+                    audio = self._decoder.decode(sample, patches[patch_slice])
                 except MmpackError as error:
-                    sample.mark_unreadable(error)
-        return patches
+                    decoded.append(planned_sample.to_unreadable(planned.number, error))
+                else:
+                    decoded.append(DecodedSample(sample, audio, patch_slice))
+            documents.append(_drop_incomplete_pair(document, decoded))
+        return patches, documents
 
     def _append_document(
-        self, document: PlannedDocument, samples: Sequence[RowSample], builder: RowBuilder
-    ) -> None:
-        if document.is_pair and samples[0].tokenised is not None:
-            self._append_pair(document, samples, builder)
-            return
-        overhead = PAIR_OVERHEAD if document.is_pair else 0
-        groups = [list(group) for _, group in groupby(samples, key=lambda sample: sample.tokenised is None)]
-        for index, group in enumerate(groups):
-            is_first, is_last = index == 0, index == len(groups) - 1
-            prefix = self._prefix if document.is_run and is_first else self._prefix[:0]
-            suffix = self._suffix if document.is_run and is_last else self._suffix[:0]
-            if group[0].tokenised is None:
-                size = sum(sample.planned.tokens for sample in group) + len(prefix) + len(suffix) + overhead
-                builder.end_document(size, False, document.dataset, group)
-                continue
-            ids, slice_ids = self._document_ids(document, group, prefix, suffix, builder)
-            start = builder.ends[-1]
-            builder.ids[start : start + len(ids)] = ids
-            builder.slice_ids[start : start + len(ids)] = slice_ids
-            builder.end_document(len(ids), True, document.dataset, group)
-
-    def _append_pair(
-        self, document: PlannedDocument, samples: Sequence[RowSample], builder: RowBuilder
-    ) -> None:
-        prefix, suffix = (self._prefix, self._suffix) if document.is_run else (self._prefix[:0],) * 2
-        ids, slice_ids = self._document_ids(document, samples, prefix, suffix, builder)
-        pair: PairPositions = split_pair(is_text_position(self._layout, ids))
-        start, index = builder.ends[-1], len(builder.valid)
-        builder.ids[start : start + pair.eos + 1] = make_pair_ids(self._layout, ids, pair)
-        builder.slice_ids[start + pair.positions] = slice_ids
-        builder.pairs.append((index, index + 1))
-        builder.cls.append((start + pair.cls[0], start + pair.cls[1]))
-        builder.end_document(pair.bos, True, document.dataset, samples)
-        builder.end_document(pair.eos + 1 - pair.bos, True, document.dataset, samples)
-
-    def _document_ids(
         self,
+        builder: RowBuilder,
         document: PlannedDocument,
-        samples: Sequence[RowSample],
+        samples: Sequence[DecodedSample | UnreadableSample | None],
+    ) -> None:
+        """Appends the samples of a document: adjacent readable or unreadable samples share a document of the row."""
+        groups = groupby(
+            zip(document.samples, samples, strict=True), key=lambda item: isinstance(item[1], DecodedSample)
+        )
+        no_ids = self._prefix[:0]
+        prefix = self._prefix if document.is_run else no_ids
+        remaining = len(samples)
+        for _, group in groups:
+            planned, outcomes = zip(*group, strict=True)
+            remaining -= len(planned)
+            suffix = self._suffix if document.is_run and not remaining else no_ids
+            keys = tuple(sample.key for sample in planned)
+            readable = [sample for sample in outcomes if isinstance(sample, DecodedSample)]
+            if readable:
+                slices = builder.add_samples(readable, are_slices=document.is_run)
+                ids = self._join_ids(readable, prefix, suffix, is_run=document.is_run)
+                sizes = [len(prefix), *(len(sample.tokenised.ids) for sample in readable), len(suffix)]
+                slice_ids = np.repeat(np.array([-1, *slices, -1], np.int32), sizes)
+                append = builder.append_pair if document.is_pair else builder.append_document
+                append(ids, slice_ids, document.dataset, keys)
+            else:
+                size = sum(sample.tokens for sample in planned) + len(prefix) + len(suffix)
+                builder.append_unreadable(
+                    size + (PAIR_OVERHEAD if document.is_pair else 0), document.dataset, keys
+                )
+            prefix = no_ids
+
+    def _join_ids(
+        self,
+        samples: Sequence[DecodedSample],
         prefix: NDArray[np.int32],
         suffix: NDArray[np.int32],
-        builder: RowBuilder,
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Returns the ids of consecutive readable samples with prefix and suffix, and the slice index of each position."""
-        tokenised = [sample.tokenised for sample in samples if sample.tokenised is not None]
-        slice_indices = [-1] * len(tokenised)
-        if document.is_run:
+        *,
+        is_run: bool,
+    ) -> NDArray[np.int32]:
+        """Returns the ids of consecutive samples with prefix and suffix, including time tokens and audio codes."""
+        tokenised = [sample.tokenised for sample in samples]
+        ids = np.concatenate([prefix, *(sample.ids for sample in tokenised), suffix])
+        starts = list(accumulate((len(sample.ids) for sample in tokenised[:-1]), initial=len(prefix)))
+        if is_run:
             span_ns = self._layout.config.time.span_ns
             # Python integers, clamped to the span: the difference of two int64 may exceed int64.
             elapsed_ns = [min(sample.t_ns - tokenised[0].t_ns, span_ns) for sample in tokenised]
-            time_ids = self._layout.vocabulary.time_ids(np.array(elapsed_ns, np.int64))
-            for sample, time_id in zip(tokenised, time_ids, strict=True):
-                sample.ids[0] = time_id
-            slice_indices = list(range(len(builder.t_ns), len(builder.t_ns) + len(tokenised)))
-            builder.t_ns += [sample.t_ns for sample in tokenised]
-        builder.samples += samples
-        ids = np.concatenate([prefix, *(sample.ids for sample in tokenised), suffix])
-        sizes = [len(prefix), *(len(sample.ids) for sample in tokenised), len(suffix)]
-        return ids, np.repeat(np.array([-1, *slice_indices, -1], np.int32), sizes)
+            ids[starts] = self._layout.vocabulary.time_ids(np.array(elapsed_ns, np.int64))
+        for sample, start in zip(samples, starts, strict=True):
+            for pending, audio_ids in zip(sample.tokenised.audio, sample.audio.ids, strict=True):
+                ids[start + pending.positions.start : start + pending.positions.stop] = audio_ids
+        return ids
 
     def _token_ids(self, segments: Sequence[Segment]) -> NDArray[np.int32]:
         return np.array([self._layout.vocabulary.id(segment.token) for segment in segments], np.int32)
 
 
-def _drop_incomplete_pair(document: PlannedDocument, samples: Sequence[RowSample]) -> None:
-    """Marks all samples of a pair as missing if one of them is unreadable."""
-    if document.is_pair and any(sample.tokenised is None for sample in samples):
-        for sample in samples:
-            sample.tokenised = None
-
-
-def _make_unreadable_sample(row: int, sample: RowSample) -> UnreadableSample:
-    planned = sample.planned
-    return UnreadableSample(
-        row=row,
-        key=planned.key,
-        shard=planned.shard,
-        offset_bytes=planned.offset_bytes,
-        size_bytes=planned.size_bytes,
-        reason=sample.reason,
-    )
+def _drop_incomplete_pair(
+    document: PlannedDocument, samples: Sequence[S | UnreadableSample | None]
+) -> list[S | UnreadableSample | None]:
+    """Returns the samples, with None in place of the readable samples of a pair that has an unreadable one."""
+    if document.is_pair and any(isinstance(sample, UnreadableSample) for sample in samples):
+        return [sample if isinstance(sample, UnreadableSample) else None for sample in samples]
+    return list(samples)

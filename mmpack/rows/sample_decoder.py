@@ -2,8 +2,8 @@
 
 There are two steps. `tokenise` does everything that needs no decoding of media: ids of texts, bins and special
 tokens, numeric values, and the number of patches, so that the patches of a row are allocated once. `decode` then
-writes the patches into the array of the row and the audio codes into the ids. Both steps check everything that a
-member claims before they use it.
+writes the patches into the array of the row, and returns the ids of the audio codes. Both steps check everything that
+a member claims before they use it.
 """
 
 from __future__ import annotations
@@ -95,6 +95,19 @@ class PendingAudio:
     positions: slice
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedAudio:
+    """The decoded audio of a sample.
+
+    Attributes:
+        ids: int32 arrays, ids of the codes of each audio member, in the order of `TokenisedSample.audio`.
+        frames: float32 (frames, hop), audio frames of the sample; no frames unless `rows.audio_frames`.
+    """
+
+    ids: tuple[NDArray[np.int32], ...]
+    frames: NDArray[np.float32]
+
+
 @dataclass(frozen=True, slots=True)
 class NumericRows:
     """Normalised rows of a continuous stream.
@@ -117,8 +130,8 @@ class TokenisedSample:
     """A sample whose media have not been decoded yet.
 
     Attributes:
-        ids: int32 (tokens,), token ids. Audio positions hold `<|pad|>` until the audio is decoded. The row assembler
-            sets the first id of a slice, its time token, which depends on the document.
+        ids: int32 (tokens,), token ids. Two kinds of positions hold `<|pad|>`, because their ids are not known yet: those
+            of audio codes, and the first one of a slice, its time token, which depends on the document.
         t_ns: tick of the slice; 0 for a stand-alone sample.
         images, audio, numeric: content of the sample in the order of its positions.
     """
@@ -233,15 +246,12 @@ class SampleDecoder:
             )
         return self._fill_template(template, content, texts, normaliser)
 
-    def decode(self, tokenised: TokenisedSample, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Decodes the media of a sample: writes patches to `patches` and audio codes to the ids.
+    def decode(self, tokenised: TokenisedSample, patches: NDArray[np.uint8]) -> DecodedAudio:
+        """Decodes the media of a sample: writes the patches to `patches` and returns the audio.
 
         Args:
-            tokenised: tokenised sample; its ids are completed.
+            tokenised: tokenised sample.
             patches: uint8 (tokenised.num_patches, side, side, 3), output array.
-
-        Returns:
-            float32 (frames, hop): audio frames of the sample; no frames unless `rows.audio_frames`.
 
         Raises:
             DataError: a member is damaged or not as described.
@@ -257,8 +267,9 @@ class SampleDecoder:
             first += image.num_patches
         return self._decode_audio(tokenised)
 
-    def _decode_audio(self, tokenised: TokenisedSample) -> NDArray[np.float32]:
+    def _decode_audio(self, tokenised: TokenisedSample) -> DecodedAudio:
         target_hz, hop = self._layout.config.audio.sample_rate_hz, self._layout.config.audio.hop
+        ids: list[NDArray[np.int32]] = []
         frames = [np.empty((0, hop), np.float32)]
         for audio in tokenised.audio:
             samples, rate_hz = decode_audio(audio.data, where=audio.name)
@@ -271,10 +282,10 @@ class SampleDecoder:
             # The audio is resampled once for both the codes and the frames.
             resampled = resample(samples, rate_hz, target_hz)
             codes = self._codec.encode(resampled, target_hz)
-            tokenised.ids[audio.positions] = self._layout.vocabulary.audio_ids(codes)
+            ids.append(self._layout.vocabulary.audio_ids(codes))
             if self._returns_frames:
                 frames.append(split_frames(resampled, hop))
-        return np.concatenate(frames)
+        return DecodedAudio(tuple(ids), np.concatenate(frames))
 
     def _make_template(self, metadata: SampleMetadata) -> _TokenTemplate:
         vocabulary = self._layout.vocabulary

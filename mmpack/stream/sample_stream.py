@@ -21,7 +21,7 @@ from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedSample
 from mmpack.plan.state import require_equal_parts
 from mmpack.prefetch import Closeable, Prefetcher
-from mmpack.quarantine import Quarantine, UnreadableSample
+from mmpack.quarantine import Quarantine
 from mmpack.serialisation import from_builtins
 from mmpack.settings import Settings
 from mmpack.storage import open_store
@@ -213,8 +213,7 @@ class SampleStream(Closeable, Generic[T]):
         if self._results is None:
             sizer = _BatchSizer.for_store(self._catalog.store, self.reader)
             self._pipeline = _SamplePipeline(self._catalog, self._decode, sizer, self.reader)
-            first = self._position + (self.rank - self._position) % self.ranks
-            batches = self._order.batches(first, self.ranks, self._end, sizer)
+            batches = self._order.batches(self._next_position(), self.ranks, self._end, sizer)
             depth = max(1, self.reader.threads, self.reader.prefetch // sizer.size)
             self._results = Prefetcher(self._pipeline, batches, threads=self.reader.threads, depth=depth)
         try:
@@ -228,21 +227,15 @@ class SampleStream(Closeable, Generic[T]):
             self.close()
             raise
 
+    def _next_position(self) -> int:
+        """Returns the order position of this rank's next sample."""
+        return self._position + (self.rank - self._position) % self.ranks
+
     def _replace_unreadable(self, item: _UnreadableItem) -> T:
         sample, error = item
         if self._fallback is None or not isinstance(error, MmpackError):
             raise error
-        reason = " ".join(str(error).split())
-        self.quarantine.record(
-            UnreadableSample(
-                row=self._position + (self.rank - self._position) % self.ranks,
-                key=sample.key,
-                shard=sample.shard,
-                offset_bytes=sample.offset_bytes,
-                size_bytes=sample.size_bytes,
-                reason=reason,
-            )
-        )
+        self.quarantine.record(sample.to_unreadable(self._next_position(), error))
         return self._fallback(sample.key, error)
 
 

@@ -118,12 +118,16 @@ def test_a_row_has_the_content_of_its_samples(bench: AssemblerBench, data: st.Da
     for sample in [sample for document in planned.documents for sample in document.samples]:
         tokenised = decoder.tokenise(sample, members[0, sample.number], normaliser)
         patches = np.empty((tokenised.num_patches, side, side, 3), np.uint8)
-        media["audio_frames"].append(decoder.decode(tokenised, patches))
+        ids_before = tokenised.ids.copy()
+        audio = decoder.decode(tokenised, patches)
+        # Tokenised samples are immutable: decoding returns the ids of the audio codes.
+        assert np.array_equal(tokenised.ids, ids_before)
+        media["audio_frames"].append(audio.frames)
+        codes += [int(token) for ids in audio.ids for token in ids]
         media["patches"].append(patches)
         for part in tokenised.numeric:
             media["actions" if part.is_action else "values"].append(part.values)
         modality = bench.layout.vocabulary.modality(tokenised.ids)
-        codes += tokenised.ids[modality == Modality.AUDIO].tolist()
         texts += tokenised.ids[modality == Modality.TEXT].tolist()
     for name, arrays in media.items():
         array = getattr(row, name)

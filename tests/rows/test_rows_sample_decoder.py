@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError
@@ -17,7 +18,7 @@ from mmpack.layout import NumericLayout
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedSample
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
-from mmpack.rows.sample_decoder import SampleDecoder, TokenisedSample
+from mmpack.rows.sample_decoder import DecodedAudio, SampleDecoder, TokenisedSample
 from mmpack.samples.npz import decode_npz, encode_npz
 from tests.examples import examples
 from tests.rows.handmade_rows import open_layout, plan_sample
@@ -41,7 +42,9 @@ class DecoderBench:
     def tokenise(self, planned: PlannedSample, members: dict[str, bytes]) -> TokenisedSample:
         return self.decoder.tokenise(planned, members, self.normaliser)
 
-    def read(self, planned: PlannedSample, members: dict[str, bytes]) -> tuple[TokenisedSample, Any, Any]:
+    def read(
+        self, planned: PlannedSample, members: dict[str, bytes]
+    ) -> tuple[TokenisedSample, NDArray[np.uint8], DecodedAudio]:
         tokenised = self.tokenise(planned, members)
         side = self.layout.config.vision.token_side
         patches = np.zeros((tokenised.num_patches, side, side, 3), np.uint8)
@@ -66,13 +69,16 @@ def test_every_sample_has_the_token_counts_of_the_index(bench: DecoderBench, kin
     count = sum(row["kind"] == kind for row in bench.rows)
     for nth in range(count):
         planned, members = bench.sample(kind, nth)
-        tokenised, patches, frames = bench.read(planned, members)
+        tokenised, patches, audio = bench.read(planned, members)
         row = bench.rows[planned.number]
         assert len(tokenised.ids) == row["tokens"]
         assert len(patches) == row["tokens_vision"]
         assert tokenised.t_ns == row["t_ns"]
-        assert len(frames) * bench.layout.config.audio.codebooks == row["tokens_audio"]
-        modality = np.bincount(bench.layout.vocabulary.modality(tokenised.ids), minlength=6).tolist()
+        assert len(audio.frames) * bench.layout.config.audio.codebooks == row["tokens_audio"]
+        ids = tokenised.ids.copy()
+        for pending, audio_ids in zip(tokenised.audio, audio.ids, strict=True):
+            ids[pending.positions] = audio_ids
+        modality = np.bincount(bench.layout.vocabulary.modality(ids), minlength=6).tolist()
         columns = ("special", "text", "vision", "audio", "numeric", "action")
         assert modality == [row[f"tokens_{name}"] for name in columns]
 
@@ -183,6 +189,7 @@ def test_stand_alone_samples_need_no_json_member(bench: DecoderBench) -> None:
         one, other = bench.read(planned, members), bench.read(planned, without_json)
         assert np.array_equal(one[0].ids, other[0].ids)
         assert np.array_equal(one[1], other[1])
+        assert [ids.tolist() for ids in one[2].ids] == [ids.tolist() for ids in other[2].ids]
 
 
 def test_a_camera_that_is_not_in_the_layout_is_named(bench: DecoderBench) -> None:
