@@ -18,9 +18,8 @@ from mmpack.settings import suggest
 from mmpack.sync.alignment.align import AlignedStream, align_stream
 from mmpack.sync.alignment.offsets import learn_group_offsets, learn_offset
 from mmpack.sync.alignment.ticks import Ticks, consensus_ticks, ticks_at_rate, ticks_from_stream
-from mmpack.sync.detectors import detect_stream
+from mmpack.sync.detectors import detect_all
 from mmpack.sync.detectors.finding import Finding
-from mmpack.sync.detectors.residuals import detect_match, detect_unstable_reference
 from mmpack.sync.policies.exact import EXACT
 from mmpack.sync.policies.match import MatchStatus, StreamMatch
 from mmpack.sync.policies.policy import JudgedBy
@@ -30,7 +29,7 @@ from mmpack.sync.policies.rule import MatchRule
 from mmpack.sync.sync_config import SyncConfig
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyncResult:
     """The result of the synchronisation of one recording.
 
@@ -136,11 +135,18 @@ def synchronise(recording: Recording, config: SyncConfig | None = None) -> SyncR
             matches[name] = match_stream(stream, rule, ticks.t_ns, ticks.period_ns)
     matches = {name: matches[name] for name in aligned}
     group, spread = _compute_raw_spread(matches, ticks)
-    findings = [finding for stream in aligned.values() for finding in detect_stream(stream)]
-    findings += [finding for match in matches.values() for finding in detect_match(match, ticks)]
-    findings += detect_unstable_reference(list(matches.values()), ticks)
+    findings = tuple(detect_all(list(aligned.values()), list(matches.values()), ticks))
     passed = _find_passed(matches, len(ticks.t_ns))
-    return SyncResult(recording, clock, ticks, matches, passed, tuple(findings), spread, group)
+    return SyncResult(
+        recording=recording,
+        clock=clock,
+        ticks=ticks,
+        matches=matches,
+        passed=passed,
+        findings=findings,
+        raw_spread_ns=spread,
+        group=group,
+    )
 
 
 def _find_passed(matches: dict[str, StreamMatch], num_ticks: int) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,17 @@ from numpy.typing import NDArray
 from mmpack.clock import Clock
 from mmpack.recording import Stream
 from mmpack.recording.model import StreamKind
-from mmpack.sync import Finding, StreamPolicy, SyncConfig, SyncResult, synchronise
+from mmpack.sync import (
+    Finding,
+    StreamMatch,
+    StreamPolicy,
+    SyncConfig,
+    SyncResult,
+    Ticks,
+    detectors,
+    synchronise,
+)
+from mmpack.sync.alignment.align import AlignedStream
 from mmpack.sync.detectors import detect_stream
 from tests.sync.listed_streams import BOOT_NS, MS, S, align, audio_stream, recording, regular_ns, stream
 
@@ -258,3 +270,39 @@ def test_cameras_that_fail_at_different_ticks_do_not_make_the_reference_unstable
     )
     assert {kind for kind, _ in faults(result)} == {"out_of_tolerance"}
     assert result.quarantined_ordinals().tolist() == [20, 21, 22, 23]
+
+
+def test_a_new_detector_is_one_entry_of_a_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def detect_short_stream(stream: AlignedStream) -> Iterator[Finding]:
+        yield Finding(kind="short", severity="info", stream=stream.name, count=len(stream.t_ns), text="short")
+
+    def detect_matched(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+        yield Finding(
+            kind="matched", severity="info", stream=match.name, count=len(ticks.t_ns), text="matched"
+        )
+
+    def detect_group(matches: Sequence[StreamMatch], ticks: Ticks) -> Iterator[Finding]:
+        yield Finding(kind="group", severity="info", stream="", count=len(matches), text=ticks.description)
+
+    monkeypatch.setattr(detectors, "STREAM_DETECTORS", (detect_short_stream,))
+    monkeypatch.setattr(detectors, "MATCH_DETECTORS", (detect_matched,))
+    monkeypatch.setattr(detectors, "GROUP_DETECTORS", (detect_group,))
+    capture = recording(*(stream(regular_ns(3, S), "camera", name) for name in ("a", "b")))
+    result = synchronise(capture, SyncConfig(reference="a"))
+    # Stream by stream, match by match, then of all matches together.
+    assert [(finding.kind, finding.stream, finding.count) for finding in result.findings] == [
+        ("short", "a", 3),
+        ("short", "b", 3),
+        ("matched", "a", 3),
+        ("matched", "b", 3),
+        ("group", "", 2),
+    ]
+
+
+def test_a_stream_without_overlap_has_no_other_finding_of_its_match() -> None:
+    early = stream(regular_ns(40, 100 * MS, BOOT_NS - 100 * S), "camera", "early")
+    config = SyncConfig(reference="a", streams={"early": StreamPolicy(required=False)})
+    result = synchronise(recording(stream(regular_ns(40, 100 * MS), "camera", "a"), early), config)
+    match = result.matches["early"]
+    kinds = [finding.kind for detect in detectors.MATCH_DETECTORS for finding in detect(match, result.ticks)]
+    assert kinds == ["no_overlap"]

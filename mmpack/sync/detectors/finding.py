@@ -19,7 +19,7 @@ MAX_TIMES = 1000
 MIN_ITEMS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One observation of a detector about a stream.
 
@@ -40,6 +40,14 @@ class Finding:
     count: int
     text: str
     times_ns: tuple[int, ...] = ()
+
+
+def is_series(stream: AlignedStream) -> bool:
+    """Returns True if `stream` is a series of instants that is long enough to have a period.
+
+    The segments of audio and the texts of a stream have no period.
+    """
+    return stream.stream.kind not in ("audio", "text") and len(stream.t_ns) >= MIN_ITEMS
 
 
 def limit_times(t_ns: Iterable[int] | NDArray[np.int64]) -> tuple[int, ...]:

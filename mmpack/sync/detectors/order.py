@@ -16,11 +16,11 @@ def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
     if len(stream.implausible):
         values = ", ".join(str(int(t_ns[item])) for item in stream.implausible[:3])
         yield Finding(
-            "sentinel",
-            "fault",
-            name,
-            len(stream.implausible),
-            f"{len(stream.implausible)} timestamps cannot be times and were discarded "
+            kind="sentinel",
+            severity="fault",
+            stream=name,
+            count=len(stream.implausible),
+            text=f"{len(stream.implausible)} timestamps cannot be times and were discarded "
             f"(first: item {stream.implausible[0]}: {values})",
         )
     if len(stream.backward):
@@ -28,20 +28,20 @@ def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
         following = np.searchsorted(stream.items, stream.backward)
         following_ns = stream.t_ns[np.minimum(following, len(stream.t_ns) - 1)]
         yield Finding(
-            "backward",
-            "fault",
-            name,
-            len(stream.backward),
-            f"{len(stream.backward)} timestamps are out of order and were discarded (first: item {stream.backward[0]})",
-            limit_times(following_ns),
+            kind="backward",
+            severity="fault",
+            stream=name,
+            count=len(stream.backward),
+            text=f"{len(stream.backward)} timestamps are out of order and were discarded (first: item {stream.backward[0]})",
+            times_ns=limit_times(following_ns),
         )
     if len(stream.duplicate):
         duplicate_ns = timestamps_of_items(stream, stream.duplicate)
         yield Finding(
-            "duplicate",
-            "fault",
-            name,
-            len(stream.duplicate),
-            f"{len(stream.duplicate)} of {len(t_ns)} timestamps equal the previous one (first: item {stream.duplicate[0]})",
-            limit_times(duplicate_ns),
+            kind="duplicate",
+            severity="fault",
+            stream=name,
+            count=len(stream.duplicate),
+            text=f"{len(stream.duplicate)} of {len(t_ns)} timestamps equal the previous one (first: item {stream.duplicate[0]})",
+            times_ns=limit_times(duplicate_ns),
         )

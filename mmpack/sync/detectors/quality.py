@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mmpack.clock import DriftFit, fit_drift, format_ns, period_drift
 from mmpack.sync.alignment.align import AlignedStream
-from mmpack.sync.detectors.finding import MIN_ITEMS, Finding
+from mmpack.sync.detectors.finding import MIN_ITEMS, Finding, is_series
 from mmpack.sync.detectors.spacing import max_regular_step_ns
 
 # Timestamps that were stored as float64 are multiples of 2**8 ns from 2**60 ns on, and of 2**6 ns from 2**58 ns on.
@@ -50,19 +50,19 @@ def detect_float_quantisation(stream: AlignedStream) -> Iterator[Finding]:
     # Timestamps in milliseconds are multiples of 64 ns too, but also of 1,000 ns.
     if step >= _FLOAT_STEP_NS and step % 1000 and step & (step - 1) == 0:
         yield Finding(
-            "float_quantised",
-            "fault",
-            stream.name,
-            len(timestamps),
-            f"all timestamps are multiples of {step} ns: they were stored as float64, with errors of up to {step // 2} ns",
+            kind="float_quantised",
+            severity="fault",
+            stream=stream.name,
+            count=len(timestamps),
+            text=f"all timestamps are multiples of {step} ns: they were stored as float64, with errors of up to {step // 2} ns",
         )
     if timestamps.resolution_ns >= 100_000:
         yield Finding(
-            "coarse_stamps",
-            "info",
-            stream.name,
-            len(timestamps),
-            f"the resolution of the timestamps is {format_ns(timestamps.resolution_ns)}: rounding alone causes residuals "
+            kind="coarse_stamps",
+            severity="info",
+            stream=stream.name,
+            count=len(timestamps),
+            text=f"the resolution of the timestamps is {format_ns(timestamps.resolution_ns)}: rounding alone causes residuals "
             f"of up to ±{format_ns(timestamps.resolution_ns // 2)}",
         )
 
@@ -71,7 +71,7 @@ def detect_receive_latency(stream: AlignedStream) -> Iterator[Finding]:
     """Yields the finding receive_latency: the delay above the lower envelope of a regular sensor whose timestamps were
     taken on receipt.
     """
-    if stream.stream.semantics != "receive":
+    if stream.stream.semantics != "receive" or not is_series(stream):
         return
     sent = _estimate_send_times(stream)
     fit = fit_drift(sent, stream.t_ns, method="envelope", min_span_ns=0)
@@ -79,11 +79,11 @@ def detect_receive_latency(stream: AlignedStream) -> Iterator[Finding]:
     delay = delay - delay.min()
     p50, p99 = np.percentile(delay, [50, 99])
     yield Finding(
-        "receive_latency",
-        "info",
-        stream.name,
-        len(stream.t_ns),
-        f"timestamps were taken on receipt: the delay above the fastest delivery is {format_ns(int(p50))} (median), "
+        kind="receive_latency",
+        severity="info",
+        stream=stream.name,
+        count=len(stream.t_ns),
+        text=f"timestamps were taken on receipt: the delay above the fastest delivery is {format_ns(int(p50))} (median), "
         f"{format_ns(int(p99))} (p99), {format_ns(int(delay.max()))} (largest); capture times are this uncertain",
     )
 
@@ -109,18 +109,20 @@ def detect_frame_period(stream: AlignedStream) -> Iterator[Finding]:
     Without a nominal period in the recording, the nearest standard frame rate is the nominal one, and a drift that
     cannot be measured is not reported.
     """
+    if stream.stream.kind not in ("camera", "event", "lidar") or not is_series(stream):
+        return
     nominal = _find_nominal_period_ns(stream)
-    if nominal is None or stream.stream.kind not in ("camera", "event", "lidar"):
+    if nominal is None:
         return
     fit = period_drift(stream.t_ns, nominal, resolution_ns=stream.stream.timestamps.resolution_ns)
     if fit.rejection_reason and not stream.stream.nominal_period_ns:
         return
     yield Finding(
-        "drift",
-        "info",
-        stream.name,
-        fit.n,
-        f"period {describe_drift(fit)} from {float(nominal) / 1e6:.6g} ms ({float(10**9 / nominal):.5g} Hz) on its own clock",
+        kind="drift",
+        severity="info",
+        stream=stream.name,
+        count=fit.n,
+        text=f"period {describe_drift(fit)} from {float(nominal) / 1e6:.6g} ms ({float(10**9 / nominal):.5g} Hz) on its own clock",
     )
 
 

@@ -16,60 +16,84 @@ from mmpack.sync.policies.policy import JudgedBy
 from mmpack.sync.policies.registry import judged_by
 
 
-def detect_match(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
-    """Yields the findings no_overlap, missing_sensor, truncated_edge, out_of_tolerance and drift of one match."""
-    name, status = match.name, match.status
-    first_ns, last_ns = match.stream.span_ns
-    if last_ns < ticks.t_ns[0] or first_ns > ticks.t_ns[-1] + ticks.period_ns:
-        yield Finding(
-            "no_overlap",
-            "fault",
-            name,
-            len(ticks.t_ns),
-            f"the stream spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks span "
-            f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: the unit, epoch or clock is wrong",
-        )
+def detect_no_overlap(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+    """Yields the finding no_overlap: the stream and the ticks have no time in common. No other finding follows then."""
+    if _overlaps(match, ticks):
         return
-    is_lost = np.isin(status, [MatchStatus.MISSING, MatchStatus.GAP, MatchStatus.STALE, MatchStatus.COVERAGE])
-    for start, stop in true_ranges(is_lost):
-        if stop - start >= 2 and match.rule.required:
+    first_ns, last_ns = match.stream.span_ns
+    yield Finding(
+        kind="no_overlap",
+        severity="fault",
+        stream=match.name,
+        count=len(ticks.t_ns),
+        text=f"the stream spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks span "
+        f"{ticks.t_ns[0] / 1e9:.3f} to {ticks.t_ns[-1] / 1e9:.3f} s: the unit, epoch or clock is wrong",
+    )
+
+
+def _overlaps(match: StreamMatch, ticks: Ticks) -> bool:
+    """Returns True if the stream and the ticks overlap in time."""
+    first_ns, last_ns = match.stream.span_ns
+    return bool(last_ns >= ticks.t_ns[0] and first_ns <= ticks.t_ns[-1] + ticks.period_ns)
+
+
+def detect_missing_sensor(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+    """Yields the findings missing_sensor: a required stream has no usable item for two or more consecutive ticks."""
+    if not match.rule.required or not _overlaps(match, ticks):
+        return
+    lost = [MatchStatus.MISSING, MatchStatus.GAP, MatchStatus.STALE, MatchStatus.COVERAGE]
+    for start, stop in true_ranges(np.isin(match.status, lost)):
+        if stop - start >= 2:
             yield Finding(
-                "missing_sensor",
-                "fault",
-                name,
-                stop - start,
-                f"no usable item for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
-                limit_times(ticks.t_ns[start:stop]),
+                kind="missing_sensor",
+                severity="fault",
+                stream=match.name,
+                count=stop - start,
+                text=f"no usable item for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
+                times_ns=limit_times(ticks.t_ns[start:stop]),
             )
-    edges = np.flatnonzero(status == MatchStatus.EDGE)
-    if len(edges):
-        num_start = int((edges < len(status) // 2).sum())
-        yield Finding(
-            "truncated_edge",
-            "info",
-            name,
-            len(edges),
-            f"{num_start} ticks at the start and {len(edges) - num_start} at the end are outside the stream",
-            limit_times(ticks.t_ns[edges]),
-        )
-    outside = np.flatnonzero(status == MatchStatus.OUT_OF_TOLERANCE)
-    if len(outside):
-        worst = outside[np.argmax(np.abs(match.residual_ns[outside]))]
-        yield Finding(
-            "out_of_tolerance",
-            "fault",
-            name,
-            len(outside),
-            f"{len(outside)} items exceed the tolerance of {format_ns(match.rule.tolerance_ns)}; the largest residual is "
-            f"{format_ns(int(match.residual_ns[worst]))}",
-            limit_times(ticks.t_ns[outside]),
-        )
-    yield from _detect_clock_drift(match, ticks)
 
 
-def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+def detect_truncated_edge(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+    """Yields the finding truncated_edge: ticks before the first or after the last item of the stream."""
+    edges = np.flatnonzero(match.status == MatchStatus.EDGE)
+    if not len(edges) or not _overlaps(match, ticks):
+        return
+    num_start = int((edges < len(match.status) // 2).sum())
+    yield Finding(
+        kind="truncated_edge",
+        severity="info",
+        stream=match.name,
+        count=len(edges),
+        text=f"{num_start} ticks at the start and {len(edges) - num_start} at the end are outside the stream",
+        times_ns=limit_times(ticks.t_ns[edges]),
+    )
+
+
+def detect_out_of_tolerance(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
+    """Yields the finding out_of_tolerance: items whose |residual| exceeds the tolerance."""
+    outside = np.flatnonzero(match.status == MatchStatus.OUT_OF_TOLERANCE)
+    if not len(outside) or not _overlaps(match, ticks):
+        return
+    worst = outside[np.argmax(np.abs(match.residual_ns[outside]))]
+    yield Finding(
+        kind="out_of_tolerance",
+        severity="fault",
+        stream=match.name,
+        count=len(outside),
+        text=f"{len(outside)} items exceed the tolerance of {format_ns(match.rule.tolerance_ns)}; the largest residual "
+        f"is {format_ns(int(match.residual_ns[worst]))}",
+        times_ns=limit_times(ticks.t_ns[outside]),
+    )
+
+
+def detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     """Yields the finding drift: a slope of the residuals, which shows that two clocks were taken for one."""
-    if judged_by(match) is not JudgedBy.RESIDUAL or match.name in ticks.members:
+    if (
+        judged_by(match) is not JudgedBy.RESIDUAL
+        or match.name in ticks.members
+        or not _overlaps(match, ticks)
+    ):
         return
     has_item = match.has_item
     if has_item.sum() < 32:
@@ -80,11 +104,11 @@ def _detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     is_sure = not fit.rejection_reason and (fit.ppm_low > 0 or fit.ppm_high < 0)
     if is_sure and moved_ns > max(match.rule.tolerance_ns / 2, 5 * fit.residual_p99_ns):
         yield Finding(
-            "drift",
-            "fault",
-            match.name,
-            int(has_item.sum()),
-            f"the clock drifts by {describe_drift(fit)} against the reference",
+            kind="drift",
+            severity="fault",
+            stream=match.name,
+            count=int(has_item.sum()),
+            text=f"the clock drifts by {describe_drift(fit)} against the reference",
         )
 
 
@@ -112,14 +136,14 @@ def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> I
     if fails.sum() >= 2 and would_pass.sum() * 2 > fails.sum():
         pattern = _common_prefix([match.name for match in followers]) + "*"
         yield Finding(
-            "reference_wander",
-            "fault",
-            ticks.members[0],
-            int(would_pass.sum()),
-            f"the reference itself is unstable, by up to {format_ns(int(np.abs(common).max()))} against all "
+            kind="reference_wander",
+            severity="fault",
+            stream=ticks.members[0],
+            count=int(would_pass.sum()),
+            text=f"the reference itself is unstable, by up to {format_ns(int(np.abs(common).max()))} against all "
             f"{len(followers)} other streams together: {would_pass.sum()} of {fails.sum()} failing ticks would pass with "
             f"the consensus of these streams as the reference (reference = 'consensus:{pattern}')",
-            limit_times(ticks.t_ns[is_complete][would_pass]),
+            times_ns=limit_times(ticks.t_ns[is_complete][would_pass]),
         )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mmpack.clock import format_ns
 from mmpack.sync.alignment.align import AlignedStream
-from mmpack.sync.detectors.finding import MIN_ITEMS, Finding, limit_times
+from mmpack.sync.detectors.finding import MIN_ITEMS, Finding, is_series, limit_times
 
 # A step longer than this many periods is a gap; one lost item gives a step of 2 periods.
 _GAP_FACTOR = 1.8
@@ -20,7 +20,9 @@ _BURST_LENGTH = 3
 
 
 def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
-    """Yields the findings gap, burst and near_duplicate, judged by the median step of the stream and its spread."""
+    """Yields the findings gap, burst and near_duplicate of a series, judged by its median step and the spread."""
+    if not is_series(stream):
+        return
     name, period = stream.name, stream.period_ns
     t_ns, items = stream.t_ns[stream.group_starts], stream.items[stream.group_starts]
     steps = np.diff(t_ns)
@@ -34,12 +36,12 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
     if len(gaps):
         longest = int(steps[gaps].max())
         yield Finding(
-            "gap",
-            "fault",
-            name,
-            len(gaps),
-            f"{len(gaps)} gaps; the longest is {format_ns(longest)}, the usual step is {format_ns(period)}",
-            limit_times(t_ns[gaps]),
+            kind="gap",
+            severity="fault",
+            stream=name,
+            count=len(gaps),
+            text=f"{len(gaps)} gaps; the longest is {format_ns(longest)}, the usual step is {format_ns(period)}",
+            times_ns=limit_times(t_ns[gaps]),
         )
     is_close = (steps < _NEAR_FACTOR * period) & (_spread(steps, period) < 0.2 * period)
     ranges = true_ranges(is_close)
@@ -47,21 +49,22 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
     singles = [(start, stop) for start, stop in ranges if stop - start < _BURST_LENGTH]
     if bursts:
         yield Finding(
-            "burst",
-            "fault",
-            name,
-            len(bursts),
-            f"{len(bursts)} bursts of items with almost equal timestamps: the items were buffered, so these are not capture times",
-            limit_times(t_ns[[start for start, _ in bursts]]),
+            kind="burst",
+            severity="fault",
+            stream=name,
+            count=len(bursts),
+            text=f"{len(bursts)} bursts of items with almost equal timestamps: the items were buffered, so these are not "
+            "capture times",
+            times_ns=limit_times(t_ns[[start for start, _ in bursts]]),
         )
     if singles:
         yield Finding(
-            "near_duplicate",
-            "fault",
-            name,
-            len(singles),
-            f"{len(singles)} items are less than {format_ns(int(_NEAR_FACTOR * period))} after the previous item",
-            limit_times(t_ns[[start + 1 for start, _ in singles]]),
+            kind="near_duplicate",
+            severity="fault",
+            stream=name,
+            count=len(singles),
+            text=f"{len(singles)} items are less than {format_ns(int(_NEAR_FACTOR * period))} after the previous item",
+            times_ns=limit_times(t_ns[[start + 1 for start, _ in singles]]),
         )
 
 
@@ -73,14 +76,14 @@ def true_ranges(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def detect_audio_gaps(stream: AlignedStream) -> Iterator[Finding]:
     """Yields the finding gap of an audio stream with more than one segment."""
-    if len(stream.t_ns) > 1:
+    if stream.stream.kind == "audio" and len(stream.t_ns) > 1:
         yield Finding(
-            "gap",
-            "fault",
-            stream.name,
-            len(stream.t_ns) - 1,
-            f"the audio has {len(stream.t_ns) - 1} gaps",
-            limit_times(stream.t_ns[1:]),
+            kind="gap",
+            severity="fault",
+            stream=stream.name,
+            count=len(stream.t_ns) - 1,
+            text=f"the audio has {len(stream.t_ns) - 1} gaps",
+            times_ns=limit_times(stream.t_ns[1:]),
         )
 
 
