@@ -12,13 +12,14 @@ from mmpack.lazy import make_dir, make_lazy_getattr
 from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
 
 if TYPE_CHECKING:
-    from mmpack.plan.plan import PLAN_VERSION, Plan, open_plan
+    from mmpack.plan.plan import PLAN_VERSION, Plan, PlanEndError, open_plan
     from mmpack.plan.state import StreamState, WindowCursor, read_state
 
 __all__ = [
     "PAIR_OVERHEAD",
     "PLAN_VERSION",
     "Plan",
+    "PlanEndError",
     "PlannedDocument",
     "PlannedRow",
     "PlannedSample",
@@ -35,6 +36,7 @@ __getattr__ = make_lazy_getattr(
         "PLAN_VERSION": "mmpack.plan.plan",
         "WindowCursor": "mmpack.plan.state",
         "Plan": "mmpack.plan.plan",
+        "PlanEndError": "mmpack.plan.plan",
         "StreamState": "mmpack.plan.state",
         "open_plan": "mmpack.plan.plan",
         "read_state": "mmpack.plan.state",

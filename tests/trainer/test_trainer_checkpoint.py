@@ -14,6 +14,7 @@ import pytest
 
 from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError, StorageError
+from mmpack.plan import PlanEndError
 from mmpack.settings import parse_settings
 from mmpack_trainer.audit_run import audit_run
 from mmpack_trainer.config.schema import TrainConfig
@@ -134,7 +135,7 @@ def test_the_end_of_the_plan_is_told(mixed_shards: ShardSet, tmp_path: Path) -> 
     path = write_plan(tmp_path, mixed_shards)
     path.write_text(path.read_text().replace("select = ", "max_epochs = 1\nselect = "))
     trainer = _trainer(path, tmp_path / "out", steps=1000, loss={"aux": 0.0, "z": 0.0})
-    with pytest.raises(DataError, match=r"the plan ends after \d+ steps"):
+    with pytest.raises(PlanEndError, match=r"the plan ends after \d+ steps"):
         trainer.fit()
     assert trainer.done > 1
     # What was learned until then is kept.

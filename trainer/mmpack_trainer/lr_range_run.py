@@ -34,7 +34,8 @@ def sweep(
     """
     import torch.distributed as dist
 
-    from mmpack_trainer.train import DivergenceError, PlanEndError, Trainer
+    from mmpack.plan import PlanEndError
+    from mmpack_trainer.train import DivergenceError, Trainer
 
     rate = ladder(low, high, steps=steps)
     rates: list[float] = []

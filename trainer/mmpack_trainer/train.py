@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmpack.errors import ConfigError, DataError
+from mmpack.plan import PlanEndError
 from mmpack.serialisation import to_builtins
 from mmpack.stream import RowStream
 from mmpack_trainer.accounting import batch_of
@@ -66,10 +67,6 @@ class Step:
     def fill(self) -> float:
         """Tokens / places."""
         return self.tokens / self.places
-
-
-class PlanEndError(DataError):
-    """The plan has no more rows; what was learned from them is kept."""
 
 
 class DivergenceError(DataError):
