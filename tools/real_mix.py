@@ -40,7 +40,7 @@ recordings = [
 ]
 
 [sync.streams."action*"]
-policy = "window"                # of the float32 stamps, half lie a little before their moment
+policy = "window"                # half of the float32 timestamps are a little too early
 before = "1ms"
 after = "199ms"
 
@@ -68,7 +68,7 @@ path = "inputs/speech.jsonl"
 """
 
 _PLAN = """\
-# Written by tools/real_mix.py: the recipe of cold, mid and hot, scaled down to what repeats of small data allow.
+# Written by tools/real_mix.py: the phases cold, mid and hot, as long as the repeat caps of small data allow.
 
 max_seq_len = 8192
 global_batch = 24
@@ -86,12 +86,12 @@ shards = "shards"
 select = ["episode_*"]
 
 [[datasets]]
-name = "narrated"                # picture, sound, subtitles
+name = "narrated"                # video, audio, subtitles
 shards = "shards"
 select = ["nasa_*", "gopro_*"]
 
 [[datasets]]
-name = "telemetry"               # numbers alone
+name = "telemetry"               # numeric streams only
 shards = "shards"
 select = ["comma2k19"]
 
@@ -137,7 +137,7 @@ kind = "camera"
 path = "{path}"
 track = "v:{track}"
 
-[streams.sound]
+[streams.audio]
 kind = "audio"
 path = "{path}"
 track = "a:{track}"

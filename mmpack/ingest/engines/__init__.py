@@ -10,6 +10,7 @@ from mmpack.ingest.engines.engine import Engine, TaskFailure
 from mmpack.ingest.engines.engine_config import EngineConfig
 from mmpack.ingest.engines.in_process import InProcessEngine
 from mmpack.ingest.engines.worker_pool import WorkerPoolEngine
+from mmpack.lazy import make_dir
 from mmpack.settings import suggest
 
 __all__ = ["ENGINES", "Engine", "EngineConfig", "TaskFailure", "select_engine"]
@@ -34,3 +35,6 @@ def select_engine(config: EngineConfig) -> Engine:
             f"'{name}' is not an engine", where="--engine", hint=suggest(name, ["auto", *ENGINES])
         )
     return ENGINES[name]
+
+
+__dir__ = make_dir(__all__)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmpack.errors import DataError
+from mmpack.lazy import make_dir
 from mmpack.recording.formats.folder import FILE_NAME, FOLDER
 from mmpack.recording.formats.folder_of_recordings import FOLDER_OF_RECORDINGS
 from mmpack.recording.formats.input_format import InputFormat
@@ -50,3 +51,6 @@ def open_recordings(path: Path | str, *, root: Path | None = None) -> list[Recor
         where=str(path),
         hint=f"Write a {FILE_NAME} for the folder, or give one of: {names}.",
     )
+
+
+__dir__ = make_dir(__all__)
