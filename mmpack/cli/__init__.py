@@ -1,9 +1,14 @@
-"""The command line `mmpack`. Each command has one file that parses options, calls the library and prints the result."""
+"""The command line `mmpack`.
+
+A new command is one file with a function that parses options, calls the library and prints the result, and one line in
+`COMMANDS`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -18,6 +23,21 @@ from mmpack.cli.stream import stream
 from mmpack.cli.sync import sync
 from mmpack.cli.verify import verify
 from mmpack.errors import MmpackError
+from mmpack.show.console import ClosedOutputError, format_error, print_error_line, run_command_line
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "sync": sync,
+    "build-shards": build_shards,
+    "verify": verify,
+    "report": report,
+    "pack": pack,
+    "show-mask": show_mask,
+    "mixture": mixture,
+    "stream": stream,
+    "show-row": show_row,
+    "replay": replay,
+}
+"""Every command by name, in the order of the help text."""
 
 app = typer.Typer(
     name="mmpack",
@@ -28,6 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_command)
 
 
 def _print_version(requested: bool) -> None:
@@ -47,42 +69,27 @@ def _options(
     """Convert raw recordings to time-synchronised shards, and shards to packed training rows."""
 
 
-app.command("sync")(sync)
-app.command("build-shards")(build_shards)
-app.command("verify")(verify)
-app.command("report")(report)
-app.command("pack")(pack)
-app.command("show-mask")(show_mask)
-app.command("mixture")(mixture)
-app.command("stream")(stream)
-app.command("show-row")(show_row)
-app.command("replay")(replay)
-
-
 def main() -> None:
     """Runs the command line and sets the exit code.
 
-    A MmpackError is printed as one line with exit code 1, an interrupt exits with 130, any other exception with 70.
+    A MmpackError is printed as one line with exit code 1, Ctrl-C exits with 130, a closed pipe with 0, a usage error with
+    2, any other exception with 70.
     """
     try:
-        app()
+        run_command_line(app)
     except MmpackError as error:
-        sys.stdout.flush()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print_error_line(format_error(error))
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; run the same command again to resume", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        # A command that can resume adds that to its interrupt.
+        print_error_line("; ".join(("stopped", *map(str, interrupt.args))))
         sys.exit(130)
-    except BrokenPipeError:
-        # The reader of the pipe has exited, as in `| head`. This is no error, and nothing more can be printed.
-        sys.stderr.close()
+    except ClosedOutputError:
         sys.exit(0)
     except Exception as error:
         if os.environ.get("MMPACK_DEBUG"):
             raise
-        print(
-            f"error: unexpected {type(error).__name__}: {error}. This is a bug in mmpack: please report it. "
-            "Set MMPACK_DEBUG=1 to see the traceback.",
-            file=sys.stderr,
+        print_error_line(
+            f"{format_error(error)}. This is a bug in mmpack: please report it. Set MMPACK_DEBUG=1 to see the traceback."
         )
         sys.exit(70)  # EX_SOFTWARE of sysexits.h

@@ -65,15 +65,20 @@ def build_shards(
     from mmpack.ingest import build_shards as build
 
     config = _load_build_config(inputs, reference, tolerance, max_quarantine)
-    with BuildProgress() as progress:
-        outcome = build(
-            config,
-            out,
-            engine=EngineConfig(engine, workers, rank, ranks),
-            overwrite=overwrite,
-            root=root,
-            reporter=progress,
-        )
+    try:
+        with BuildProgress() as progress:
+            outcome = build(
+                config,
+                out,
+                engine=EngineConfig(engine, workers, rank, ranks),
+                overwrite=overwrite,
+                root=root,
+                reporter=progress,
+            )
+    except KeyboardInterrupt:
+        # With --overwrite, the same command would delete the tasks that are done and begin again.
+        resume = "the same command without --overwrite resumes" if overwrite else "the same command resumes"
+        raise KeyboardInterrupt(resume) from None
     if as_json:
         print_json(_summarise(outcome, out))
     else:

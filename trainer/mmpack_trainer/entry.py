@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from mmpack.errors import ConfigError, MmpackError
+from mmpack.show.console import ClosedOutputError, format_error, print_error_line, run_command_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,14 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
     # A crash in native code, of which Python knows nothing, leaves where each thread was.
     faulthandler.enable()
     try:
-        app()
+        run_command_line(app)
     except MmpackError as error:
-        _fail(f"error: {' '.join(str(error).split())}", 1)
+        _fail(format_error(error), 1)
     except KeyboardInterrupt:
         _fail(stopped, 130)
+    except ClosedOutputError:
+        # With exit code 0 torchrun would leave the peers waiting for this process.
+        _end(1 if _is_shared() else 0)
     except Exception as error:
         if os.environ.get("MMPACK_DEBUG"):
             raise
@@ -43,8 +47,7 @@ def run_app(app: typer.Typer, *, stopped: str = "stopped") -> None:
                 1,
             )
         _fail(
-            f"error: unexpected {type(error).__name__}: {' '.join(str(error).split())}. MMPACK_DEBUG=1 shows where it "
-            "happened.",
+            f"{format_error(error)}. MMPACK_DEBUG=1 shows where it happened.",
             70,  # EX_SOFTWARE of sysexits.h
         )
 
@@ -65,9 +68,12 @@ def plain_console() -> Console:
 
 
 def _fail(line: str, code: int) -> None:
-    sys.stdout.flush()
     rank = f"rank {os.environ['RANK']}: " if _is_shared() else ""
-    print(f"{rank}{line}", file=sys.stderr, flush=True)
+    print_error_line(f"{rank}{line}")
+    _end(code)
+
+
+def _end(code: int) -> None:
     if not _is_shared():
         sys.exit(code)
     # Threads of a process group may wait for peers that wait for this process: torchrun ends those once it is gone.

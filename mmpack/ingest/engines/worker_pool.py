@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -150,6 +151,8 @@ def _format_exit(process: BaseProcess) -> str:
 
 
 def _worker_main(pipe: Connection) -> None:
+    # A terminal sends Ctrl-C to the workers too. The parent handles it and ends them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _exit_with_parent()
     with suppress(EOFError, OSError):
         plan, url, threads = pipe.recv()
