@@ -29,7 +29,7 @@ class TaskFailure:
 
 
 class Engine(Protocol):
-    """A place where the tasks of a build run."""
+    """A way to run the tasks of a build."""
 
     def run(
         self, plan: BuildPlan, tasks: Sequence[Task], url: str, *, workers: int, reporter: BuildReporter

@@ -10,7 +10,7 @@ from mmpack.errors import ConfigError
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """The engine of a build, its workers and its rank. The result of a build depends on none of them.
+    """The engine of a build, its workers and its rank. They do not change the result of the build.
 
     Attributes:
         name: name of an engine in :data:`mmpack.ingest.engines.ENGINES`, or "auto": "in_process" for 0 workers, else
