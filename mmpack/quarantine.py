@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mmpack.errors import ConfigError, DataError, QuarantineError
-from mmpack.serialisation import JSON_ERRORS, from_json
-from mmpack.settings import Settings
+from mmpack.serialisation import JSON_ERRORS, Record, from_json
 from mmpack.storage.store import storage_errors
 
 MAX_QUARANTINE_BYTES = 64 << 20
@@ -20,7 +19,7 @@ MAX_TEXT_CHARS = 1000
 """Largest number of characters recorded of a key, shard or reason."""
 
 
-class UnreadableSample(Settings, frozen=True, kw_only=True):
+class UnreadableSample(Record, frozen=True, kw_only=True):
     """A sample that cannot be read or decoded.
 
     Fields:

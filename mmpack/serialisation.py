@@ -25,6 +25,15 @@ Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 #: A number of things, 0 to 2^63 - 1.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base class of values that mmpack writes to files, states and messages: immutable, keyword-only, no unknown keys.
+
+    msgspec checks their types and ranges when they are decoded. Construction in Python checks nothing, because some are
+    made for every sample.
+    """
+
+
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _decoder_lock = threading.Lock()
 

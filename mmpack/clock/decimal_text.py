@@ -98,8 +98,12 @@ def decimals_to_ns(
     return t_ns, resolution_ns
 
 
-def parse_duration(text: str) -> int:
+def parse_duration(text: str, *, where: str = "") -> int:
     """Converts a duration of a configuration, such as '1ms', '-43.1 ms' or '1.5 min', to nanoseconds, exactly.
+
+    Args:
+        text: number and unit.
+        where: key of the duration, for messages.
 
     Raises:
         ConfigError: the text is not a number with a unit of :data:`UNIT_NS`, is not a whole number of nanoseconds, or
@@ -109,15 +113,20 @@ def parse_duration(text: str) -> int:
     if match is None:
         raise ConfigError(
             f"{text!r} is not a duration",
+            where=where,
             hint=f"Write a number and a unit ({', '.join(UNIT_NS)}), such as '1ms'",
         )
     exact = Fraction(match[1]) * UNIT_NS[match[2]]
     if exact.denominator != 1:
         raise ConfigError(
-            f"{text!r} is not a whole number of nanoseconds", hint="Round it to whole nanoseconds"
+            f"{text!r} is not a whole number of nanoseconds",
+            where=where,
+            hint="Round it to whole nanoseconds",
         )
     if not fits_int64(exact.numerator):
-        raise ConfigError(f"{text!r} is longer than 292 years, the most that int64 nanoseconds hold")
+        raise ConfigError(
+            f"{text!r} is longer than 292 years, the most that int64 nanoseconds hold", where=where
+        )
     return exact.numerator
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.serialisation import to_builtins
-from mmpack.settings import Settings
+from mmpack.settings import PositiveInt, Settings
 
 
 class AudioLayout(Settings, frozen=True, kw_only=True):
@@ -20,21 +20,23 @@ class AudioLayout(Settings, frozen=True, kw_only=True):
 
     codec: str = "pcm-frames"
     """Name of the codec. `pcm-frames` is built in and needs no weights. For any other, set the numbers below."""
-    sample_rate_hz: int = 16_000
+    sample_rate_hz: PositiveInt = 16_000
     """Sample rate of the codec, in Hz."""
-    hop: int = 320
+    hop: PositiveInt = 320
     """Audio samples per codec frame, at `sample_rate_hz`."""
-    codebooks: int = 1
+    codebooks: PositiveInt = 1
     """Tokens per codec frame, one from each codebook."""
-    codebook_size: int = 1024
+    codebook_size: PositiveInt = 1024
     """Codes per codebook; the vocabulary has codebooks x codebook_size audio ids."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.codec:
             raise ConfigError("the codec has no name", where="layout.audio.codec")
-        for key in ("sample_rate_hz", "hop", "codebooks", "codebook_size"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{getattr(self, key)} is less than 1", where=f"layout.audio.{key}")
+
+    @property
+    def _where(self) -> str:
+        return "layout.audio"
 
     def num_frames(self, samples: int, rate_hz: int) -> int:
         """Returns the number of codec frames of `samples` audio samples recorded at `rate_hz`.

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from math import isqrt
+from typing import Annotated
+
+from msgspec import Meta
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.settings import Settings
+from mmpack.settings import PositiveInt, Settings
 
-_WHERE = "layout.vision"
 # One larger image would fill any row. The limit also bounds the search of `_choose_least_distorted`.
-_MAX_TOKENS_LIMIT = 65_536
+_ImageTokens = Annotated[int, Meta(ge=1, le=65_536)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,34 +45,35 @@ class VisionLayout(Settings, frozen=True, kw_only=True):
         ConfigError: a setting is out of range or contradicts another.
     """
 
-    patch_size: int = 16
+    patch_size: PositiveInt = 16
     """Side length of a patch, in pixels."""
-    merge: int = 2
+    merge: PositiveInt = 2
     """Number of patches per token along each side."""
-    min_tokens: int = 4
+    min_tokens: _ImageTokens = 4
     """Smallest number of tokens per image; smaller images are enlarged."""
-    max_tokens: int = 256
+    max_tokens: _ImageTokens = 256
     """Largest number of tokens per image; larger images are reduced."""
-    size: tuple[int, int] | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
     """Fixed (height, width) of every image, in pixels; `min_tokens` and `max_tokens` are then ignored."""
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1 or self.merge < 1:
+        super().__post_init__()
+        if self.min_tokens > self.max_tokens:
             raise ConfigError(
-                f"patch_size {self.patch_size} and merge {self.merge} must be 1 or more", where=_WHERE
+                f"{self.min_tokens} is larger than max_tokens = {self.max_tokens}",
+                where=self._key("min_tokens"),
+                hint="Lower min_tokens, or raise max_tokens.",
             )
-        if not 1 <= self.min_tokens <= self.max_tokens <= _MAX_TOKENS_LIMIT:
-            raise ConfigError(
-                f"min_tokens {self.min_tokens} and max_tokens {self.max_tokens} are not a valid range",
-                where=_WHERE,
-                hint=f"Choose 1 <= min_tokens <= max_tokens <= {_MAX_TOKENS_LIMIT}.",
-            )
-        if self.size is not None and any(side < 1 or side % self.token_side for side in self.size):
+        if self.size is not None and any(side % self.token_side for side in self.size):
             raise ConfigError(
                 f"size {list(self.size)} is not a multiple of patch_size * merge = {self.token_side} in both sides",
-                where=f"{_WHERE}.size",
+                where=self._key("size"),
                 hint=f"Choose sides that are divisible by {self.token_side}.",
             )
+
+    @property
+    def _where(self) -> str:
+        return "layout.vision"
 
     @property
     def token_side(self) -> int:

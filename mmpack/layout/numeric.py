@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.settings import Settings
-
-_MAX_BINS = 65_536
+from mmpack.settings import PositiveInt, Settings
 
 
 class NumericLayout(Settings, frozen=True, kw_only=True):
@@ -27,13 +26,13 @@ class NumericLayout(Settings, frozen=True, kw_only=True):
 
     name: str
     """Name of the stream in the recordings."""
-    width: int
+    width: PositiveInt
     """Number of values per table row."""
     mode: Literal["continuous", "discrete"] = "continuous"
     """Representation of values: as numbers or as bins."""
     role: Literal["observation", "action"] = "observation"
     """Role of the stream; actions are counted and predicted separately from observations."""
-    bins: int = 256
+    bins: Annotated[int, Meta(ge=2, le=65_536)] = 256
     """Number of bins per value (discrete only)."""
     low: float | tuple[float, ...] | None = None
     """Lower limit, one for all values or one per value (discrete only). Values below it get the first bin."""
@@ -41,12 +40,9 @@ class NumericLayout(Settings, frozen=True, kw_only=True):
     """Upper limit, one for all values or one per value (discrete only). Values above it get the last bin."""
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ConfigError(f"{self.width} is less than 1", where=f"{self._where}.width")
+        super().__post_init__()
         if self.mode == "continuous":
             return
-        if not 2 <= self.bins <= _MAX_BINS:
-            raise ConfigError(f"{self.bins} is not within 2 and {_MAX_BINS}", where=f"{self._where}.bins")
         low, high = self.limits()
         for lower, upper in zip(low, high, strict=True):
             step = (upper - lower) / self.bins

@@ -27,29 +27,34 @@ class TimeLayout(Settings, frozen=True, kw_only=True):
     """Time of the last time token, which later slices get too."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         step, span = self.step_ns, self.span_ns
         if step < 1 or span < 0 or span % step:
             raise ConfigError(
                 f"span {self.span} is not a whole number of steps of {self.step}",
-                where="layout.time.span",
+                where=self._key("span"),
                 hint="Choose a positive step and a multiple of it.",
             )
         if span > _MAX_SPAN_NS or span // step > _MAX_STEPS:
             raise ConfigError(
                 f"span {self.span} with steps of {self.step} is longer than a year or {_MAX_STEPS} steps",
-                where="layout.time",
+                where=self._where,
                 hint="Choose a longer step or a shorter span.",
             )
 
     @property
+    def _where(self) -> str:
+        return "layout.time"
+
+    @property
     def step_ns(self) -> int:
         """The step, in ns."""
-        return parse_duration(self.step)
+        return parse_duration(self.step, where=self._key("step"))
 
     @property
     def span_ns(self) -> int:
         """The span, in ns."""
-        return parse_duration(self.span)
+        return parse_duration(self.span, where=self._key("span"))
 
     def token_names(self) -> tuple[str, ...]:
         """Returns the tokens in order: `<|t_0.0s|>`, `<|t_0.1s|>`, ..., with as many decimals as the step needs."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from mmpack.errors import ConfigError
-from mmpack.settings import Settings, suggest
+from mmpack.settings import NonNegativeFloat, PositiveFloat, PositiveInt, Settings, check_ranges, suggest
 
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGBT]?)\s*")
+# msgspec 0.22 crashes at the garbage collection of a field type that has both a fixed tuple and a range of a float. So the
+# field is declared without its range.
+_TEMPERATURE: Any = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
 _SCALE = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9, "T": 10**12}
 
 
@@ -38,7 +43,7 @@ def parse_token_count(text: int | str, *, where: str) -> int:
     else:
         tokens = text
     if tokens < 1:
-        raise ConfigError(f"at least one token is needed, not {tokens}", where=where)
+        raise ConfigError(f"{text} is not at least 1", where=where)
     return tokens
 
 
@@ -49,40 +54,38 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
     of the data sets, T above 1 flattens them, T below 1 amplifies them.
 
     Raises:
-        ConfigError: a temperature is not positive and finite, a weight or share is negative or not finite, `shares` is
-            combined with `weights` or `temperature`, `datasets` is empty or lists a data set twice, `weights` or
-            `shares` has a data set that `datasets` does not list, or a temperature ramp has no `tokens`.
+        ConfigError: `tokens` is not a positive whole number, a temperature is not positive and finite, a weight or share
+            is negative or not finite, `shares` is combined with `weights` or `temperature`, `datasets` is empty or lists
+            a data set twice, `weights` or `shares` has a data set that `datasets` does not list, or a temperature ramp
+            has no `tokens`.
     """
 
     name: str
     """Name of the phase, such as "cold"."""
-    tokens: int | str | None = None
+    tokens: PositiveInt | str | None = None
     """Number of tokens of the phase, such as `"1T"`; only the last phase may omit it and then lasts as long as there are
     data."""
     temperature: float | tuple[float, float] = 1.0
     """Temperature T, or (first, last): a ramp over the phase, linear in tokens, which needs `tokens`."""
     datasets: tuple[str, ...] | None = None
     """Data sets of this phase; if omitted, those of `shares`, or all data sets if `shares` is empty."""
-    weights: dict[str, float] = {}
+    weights: dict[str, NonNegativeFloat] = {}
     """Factors by which the shares of data sets are multiplied; 1 for a data set that is not listed."""
-    shares: dict[str, float] = {}
+    shares: dict[str, NonNegativeFloat] = {}
     """Explicit shares in any unit, instead of sizes, temperature and weights."""
 
     def __post_init__(self) -> None:
-        where = f"phases.{self.name}"
-        for temperature in self.temperatures:
-            if not 0 < temperature < float("inf"):
-                raise ConfigError(f"temperature {temperature} is not positive and finite", where=where)
+        super().__post_init__()
+        where = self._where
+        check_ranges(self.temperature, _TEMPERATURE, where=self._key("temperature"))
+        if self.tokens is not None:
+            parse_token_count(self.tokens, where=self._key("tokens"))
         if isinstance(self.temperature, tuple) and self.tokens is None:
             raise ConfigError(
                 "a temperature ramp needs the number of tokens of its phase",
                 where=where,
                 hint="Set 'tokens' of the phase.",
             )
-        for key, table in (("weights", self.weights), ("shares", self.shares)):
-            for name, value in table.items():
-                if not 0 <= value < float("inf"):
-                    raise ConfigError(f"{value} is negative or not finite", where=f"{where}.{key}.{name}")
         if self.datasets == ():
             raise ConfigError(
                 "the list of data sets is empty",
@@ -116,6 +119,10 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
             )
 
     @property
+    def _where(self) -> str:
+        return f"phases.{self.name}"
+
+    @property
     def temperatures(self) -> tuple[float, float]:
         """The first and the last temperature of the phase."""
         if isinstance(self.temperature, tuple):
@@ -125,8 +132,33 @@ class PhaseConfig(Settings, frozen=True, kw_only=True):
     @property
     def num_tokens(self) -> int | None:
         """The number of tokens of the phase; None if the phase has no end."""
-        return (
-            None
-            if self.tokens is None
-            else parse_token_count(self.tokens, where=f"phases.{self.name}.tokens")
-        )
+        return None if self.tokens is None else parse_token_count(self.tokens, where=self._key("tokens"))
+
+
+def check_phases(phases: Sequence[PhaseConfig], datasets: Collection[str]) -> None:
+    """Checks the phases of a plan against each other and against its data sets.
+
+    Raises:
+        ConfigError: a phase names an unknown data set (the hint has the nearest known name), or a phase that is not the
+            last lacks `tokens`.
+    """
+    for index, phase in enumerate(phases):
+        if index and phases[index - 1].tokens is None:
+            previous = phases[index - 1].name
+            raise ConfigError(
+                f"the phase never begins, because the phase '{previous}' before it has no end",
+                where=f"phases.{phase.name}",
+                hint=f"Set 'tokens' of '{previous}'.",
+            )
+        for key, names in (
+            ("datasets", phase.datasets or ()),
+            ("weights", phase.weights),
+            ("shares", phase.shares),
+        ):
+            for name in names:
+                if name not in datasets:
+                    raise ConfigError(
+                        f"no data set is called '{name}'",
+                        where=f"phases.{phase.name}.{key}",
+                        hint=suggest(name, datasets),
+                    )

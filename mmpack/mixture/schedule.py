@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError
-from mmpack.mixture.phase_config import PhaseConfig
+from mmpack.mixture.phase_config import PhaseConfig, check_phases
 from mmpack.mixture.weights import share_weights, temperature_weights
-from mmpack.settings import suggest
 
 RAMP_STAGES = 64
 """Number of stages of a temperature ramp, equally long in tokens, each with the temperature at its middle.
@@ -83,18 +82,13 @@ def mixture_schedule(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -
         raise ConfigError(
             f"the number of data sets, {len(tokens)}, is not 1 to {_MAX_DATASETS}", where="datasets"
         )
+    check_phases(phases, tokens)
     starts: list[int] = []
     weights: list[list[int]] = []
     phase_indices: list[int] = []
     end: int | None = 0
     for index, phase in enumerate(phases):
-        if end is None:
-            previous = phases[index - 1].name
-            raise ConfigError(
-                f"the phase never begins, because the phase '{previous}' before it has no end",
-                where=f"phases.{phase.name}",
-                hint=f"Set 'tokens' of '{previous}'.",
-            )
+        assert end is not None  # check_phases
         for start, row in _phase_stages(phase, tokens):
             starts.append(end + start)
             weights.append(row)
@@ -119,16 +113,6 @@ def mixture_schedule(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -
 def _phase_stages(phase: PhaseConfig, tokens: Mapping[str, int]) -> list[tuple[int, list[int]]]:
     """Returns (tokens after the start of the phase, weights) of each stage."""
     where = f"phases.{phase.name}"
-    for key, names in (
-        ("datasets", phase.datasets or ()),
-        ("weights", phase.weights),
-        ("shares", phase.shares),
-    ):
-        for name in names:
-            if name not in tokens:
-                raise ConfigError(
-                    f"no data set is called '{name}'", where=f"{where}.{key}", hint=suggest(name, tokens)
-                )
     members = phase.datasets or tuple(phase.shares) or tuple(tokens)
     table = phase.shares or phase.weights
     factors = [

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from mmpack.clock import parse_duration
 from mmpack.errors import ConfigError
-from mmpack.mixture.phase_config import PhaseConfig
-from mmpack.settings import Settings, parse_size
+from mmpack.mixture.phase_config import PhaseConfig, check_phases
+from mmpack.settings import NonNegativeFloat, NonNegativeInt, RowLength, Settings, parse_size
 
 _NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
@@ -21,7 +23,7 @@ class DatasetConfig(Settings, frozen=True, kw_only=True):
     """One `[[datasets]]` table: samples of one shard set that are drawn as one data set.
 
     Raises:
-        ConfigError: a setting is out of range.
+        ConfigError: a setting is out of range, or the name is not valid.
     """
 
     name: str
@@ -30,10 +32,10 @@ class DatasetConfig(Settings, frozen=True, kw_only=True):
     """Folder or object store URL of a shard set; a path is relative to the plan file."""
     select: tuple[str, ...] = ("*",)
     """Patterns of names of recordings and sources in the shard set, such as `"drive-*"`; one match is enough."""
-    max_epochs: float | None = None
+    max_epochs: Annotated[float, Meta(gt=0, lt=1_000_000)] | None = None
     """Repeat cap: largest number of epochs in the whole plan; after that, the other data sets take over the share.
     (Repeats gain little after about 4 epochs, arXiv 2305.16264.)"""
-    locality: int = 32
+    locality: Annotated[int, Meta(ge=1, le=1 << 20)] = 32
     """Number of neighbouring documents of the index that stay together in the shuffle, so that one read serves several
     documents."""
     contrastive: bool = False
@@ -41,17 +43,17 @@ class DatasetConfig(Settings, frozen=True, kw_only=True):
     `<|cls|>`."""
 
     def __post_init__(self) -> None:
-        where = f"datasets.{self.name}"
+        super().__post_init__()
         if not _NAME.fullmatch(self.name):
             raise ConfigError(
                 f"'{self.name}' is not a valid name of a data set",
                 where="datasets",
                 hint="Use 1 to 64 letters, digits and '_.+-'.",
             )
-        if self.max_epochs is not None and not 0 < self.max_epochs < 1e6:
-            raise ConfigError(f"max_epochs {self.max_epochs} is not above 0 and below 1,000,000", where=where)
-        if not 1 <= self.locality <= 1 << 20:
-            raise ConfigError(f"locality {self.locality} is not 1 to {1 << 20}", where=where)
+
+    @property
+    def _where(self) -> str:
+        return f"datasets.{self.name}"
 
 
 class CostConfig(Settings, frozen=True, kw_only=True):
@@ -61,14 +63,14 @@ class CostConfig(Settings, frozen=True, kw_only=True):
     six times the width, see :func:`mmpack.packing.row_costs`.
     """
 
-    quadratic: float = 1.0
+    quadratic: NonNegativeFloat = 1.0
     """Cost of attention, per l²."""
-    linear: float = 24_576.0
+    linear: NonNegativeFloat = 24_576.0
     """Cost of matrix products, per l."""
 
-    def __post_init__(self) -> None:
-        if not (0 <= self.quadratic < float("inf") and 0 <= self.linear < float("inf")):
-            raise ConfigError("the coefficients of the cost must be finite and at least 0", where="cost")
+    @property
+    def _where(self) -> str:
+        return "cost"
 
 
 class RowsConfig(Settings, frozen=True, kw_only=True):
@@ -84,12 +86,12 @@ class RowsConfig(Settings, frozen=True, kw_only=True):
 class ReaderConfig(Settings, frozen=True, kw_only=True):
     """`[reader]`: the settings for reading and decoding. They do not change the rows."""
 
-    workers: int = 0
+    workers: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Number of processes that read and decode; 0: threads of this process read and decode."""
-    threads: int = 2
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 2
     """Number of threads that read and decode, in this process or in each worker; 0: each row is read when it is
     requested."""
-    prefetch: int = 8
+    prefetch: Annotated[int, Meta(ge=1, le=65_536)] = 8
     """Number of rows that are read before they are requested."""
     gap: str = "64kB"
     """Largest number of bytes between samples of one shard that are read together."""
@@ -97,53 +99,47 @@ class ReaderConfig(Settings, frozen=True, kw_only=True):
     """Folder of the disk cache; empty: no cache. A path is relative to the plan file."""
     cache_size: str = "10GB"
     """Largest size of the cache."""
-    retries: int = 4
+    retries: Annotated[int, Meta(ge=0, le=100)] = 4
     """Number of times that a failed read is repeated; the wait doubles each time."""
-    max_corrupt: int = 100
+    max_corrupt: NonNegativeInt = 100
     """Largest number of unreadable samples of a rank; one more stops the stream."""
     quarantine: str = "quarantine.jsonl"
     """File in which unreadable samples are recorded; a path is relative to the plan file."""
 
     def __post_init__(self) -> None:
-        for key, low, high in (
-            ("workers", 0, 1024),
-            ("threads", 0, 1024),
-            ("prefetch", 1, 65536),
-            ("retries", 0, 100),
-        ):
-            if not low <= getattr(self, key) <= high:
-                raise ConfigError(
-                    f"{getattr(self, key)} is not between {low} and {high}", where=f"reader.{key}"
-                )
+        super().__post_init__()
         if self.workers and not self.threads:
             raise ConfigError(
                 "the number of threads is 0, but worker processes need at least 1 thread",
                 where="reader.threads",
             )
-        if self.max_corrupt < 0:
-            raise ConfigError(f"{self.max_corrupt} is negative", where="reader.max_corrupt")
         for key in ("gap", "cache_size"):
-            parse_size(getattr(self, key), where=f"reader.{key}")
+            parse_size(getattr(self, key), where=self._key(key))
+
+    @property
+    def _where(self) -> str:
+        return "reader"
 
 
 class PlanConfig(Settings, frozen=True, kw_only=True):
     """The settings of a PLAN.toml.
 
     Raises:
-        ConfigError: a setting is out of range, or two data sets or two phases have the same name.
+        ConfigError: a setting is out of range, two data sets or two phases have the same name, a phase uses an unknown
+            data set, or a phase never begins.
     """
 
-    max_seq_len: int
+    max_seq_len: RowLength
     """Number of positions of a row."""
-    global_batch: int
+    global_batch: Annotated[int, Meta(ge=1, le=1 << 24)]
     """Number of rows of a step, over all ranks."""
     datasets: tuple[DatasetConfig, ...]
     """Data sets of the plan."""
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(name="all"),)
     """Phases of the mixture, in order."""
-    seed: int = 0
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     """Seed of every random choice in the plan."""
-    window_steps: int = 64
+    window_steps: Annotated[int, Meta(ge=1, le=1 << 20)] = 64
     """Number of steps that are mixed, packed and balanced together."""
     balance: Literal["rank", "step", "off"] = "rank"
     """Balance mode. `rank`: the rows of a step are assigned to ranks by cost, and steps are random. `step`: rows of
@@ -158,22 +154,15 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
     """Settings for reading and decoding."""
 
     def __post_init__(self) -> None:
-        for key, low, high in (
-            ("max_seq_len", 8, 1 << 24),
-            ("global_batch", 1, 1 << 24),
-            ("window_steps", 1, 1 << 20),
-            ("seed", 0, (1 << 63) - 1),
-        ):
-            if not low <= getattr(self, key) <= high:
-                raise ConfigError(f"{getattr(self, key)} is not between {low} and {high}", where=key)
+        super().__post_init__()
         if self.window_steps * self.global_batch > _MAX_ROWS:
             raise ConfigError(
                 f"a window of {self.window_steps * self.global_batch:,} rows is more than {_MAX_ROWS:,}",
                 where="window_steps",
                 hint="Lower window_steps or global_batch.",
             )
-        if self.tolerance is not None and parse_duration(self.tolerance) < 0:
-            raise ConfigError(f"{self.tolerance} is negative", where="tolerance")
+        if self.tolerance is not None and parse_duration(self.tolerance, where="tolerance") < 0:
+            raise ConfigError(f"{self.tolerance} is not at least 0", where="tolerance")
         if not self.datasets:
             raise ConfigError("there are no data sets", where="datasets", hint="Add a [[datasets]] table.")
         if not self.phases:
@@ -189,6 +178,7 @@ class PlanConfig(Settings, frozen=True, kw_only=True):
                 raise ConfigError(
                     f"the name '{duplicate}' is used twice", where=key, hint="Rename one of them."
                 )
+        check_phases(self.phases, [dataset.name for dataset in self.datasets])
 
     @property
     def tolerance_ns(self) -> int | None:

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from mmpack.errors import ConfigError, DataError
-from mmpack.serialisation import Count, from_builtins
-from mmpack.settings import Settings
+from mmpack.serialisation import Count, Record, from_builtins
 
 STATE_VERSION = 1
 """Version of the keys of `StreamState`."""
@@ -40,7 +39,7 @@ class WindowCursor:
         return sum(self.tokens)
 
 
-class StreamState(Settings, frozen=True, kw_only=True):
+class StreamState(Record, frozen=True, kw_only=True):
     """The state that a checkpoint stores to resume a row stream.
 
     Fields:

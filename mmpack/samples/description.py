@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmpack.serialisation import Count, Int64, decode_untrusted
-from mmpack.settings import Settings
+from mmpack.serialisation import Count, Int64, Record, decode_untrusted
 
 DESCRIPTION_VERSION = 1
 JSON_MEMBER = "json"
@@ -18,7 +17,7 @@ NUMERIC_MEMBER = "numeric.npz"
 T = TypeVar("T", bound="SampleDescription")
 
 
-class StreamDescription(Settings, frozen=True, kw_only=True):
+class StreamDescription(Record, frozen=True, kw_only=True):
     """The fields that the descriptions of all streams of a slice share, except those of text streams.
 
     Fields:
@@ -83,7 +82,7 @@ class NumericDescription(StreamDescription, frozen=True, kw_only=True):
     columns: list[str]
 
 
-class TextEntry(Settings, frozen=True, kw_only=True):
+class TextEntry(Record, frozen=True, kw_only=True):
     """One text with its start and end time, in ns on the clock of the recording."""
 
     t_ns: Int64
@@ -91,14 +90,14 @@ class TextEntry(Settings, frozen=True, kw_only=True):
     text: str
 
 
-class TextDescription(Settings, frozen=True, kw_only=True):
+class TextDescription(Record, frozen=True, kw_only=True):
     """The description of all texts of a stream in one slice."""
 
     policy: str
     texts: list[TextEntry]
 
 
-class SampleDescription(Settings, frozen=True, kw_only=True):
+class SampleDescription(Record, frozen=True, kw_only=True):
     """The fields that the descriptions of all samples share.
 
     Fields:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmpack.settings import Settings
+from mmpack.serialisation import Record
 
 
-class NumericStatistics(Settings, frozen=True, kw_only=True):
+class NumericStatistics(Record, frozen=True, kw_only=True):
     """The statistics of one numeric stream, by column. Values that are not finite count only in `rows`.
 
     Fields:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from mmpack.errors import IntegrityError
-from mmpack.serialisation import Count, Int64, decode_untrusted, from_builtins
-from mmpack.settings import Settings
+from mmpack.serialisation import Count, Int64, Record, decode_untrusted, from_builtins
 from mmpack.storage.store import Store
 
 MANIFEST_NAME = "manifest.json"
@@ -20,7 +19,7 @@ MAX_MANIFEST_BYTES = 1 << 30
 ShardName = Annotated[str, msgspec.Meta(pattern=r"\Ashards/[^/\\\x00-\x1f]+\.tar\Z")]
 
 
-class ShardEntry(Settings, frozen=True, kw_only=True):
+class ShardEntry(Record, frozen=True, kw_only=True):
     """The manifest entry of one shard: name, size, digest, number of samples and of tokens."""
 
     name: ShardName
@@ -30,7 +29,7 @@ class ShardEntry(Settings, frozen=True, kw_only=True):
     tokens: Count
 
 
-class StreamEntry(Settings, frozen=True, kw_only=True):
+class StreamEntry(Record, frozen=True, kw_only=True):
     """The manifest entry of one stream of a recording: its match rule, with the final nominal offset.
 
     Fields:
@@ -63,7 +62,7 @@ class StreamEntry(Settings, frozen=True, kw_only=True):
     after_ns: Int64
 
 
-class ClockMapEntry(Settings, frozen=True, kw_only=True):
+class ClockMapEntry(Record, frozen=True, kw_only=True):
     """The manifest entry of a clock map between two clocks of a recording.
 
     Fields:
@@ -80,7 +79,7 @@ class ClockMapEntry(Settings, frozen=True, kw_only=True):
     note: str
 
 
-class RecordingEntry(Settings, frozen=True, kw_only=True):
+class RecordingEntry(Record, frozen=True, kw_only=True):
     """The manifest entry of one recording: clock, reference, match rules, and numbers of passed and quarantined slices."""
 
     name: str
@@ -95,7 +94,7 @@ class RecordingEntry(Settings, frozen=True, kw_only=True):
     clock_maps: list[ClockMapEntry] = []
 
 
-class Manifest(Settings, frozen=True, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """The content of manifest.json.
 
     Fields:

@@ -17,8 +17,7 @@ from isal.isal_zlib import crc32
 
 from mmpack.layout import Layout
 from mmpack.samples.statistics import NumericStatistics, merge_statistics
-from mmpack.serialisation import canonical_json, from_json
-from mmpack.settings import Settings
+from mmpack.serialisation import Record, canonical_json, from_json
 from mmpack.shards import index, tar
 from mmpack.storage.store import Store, storage_errors
 
@@ -26,7 +25,7 @@ from mmpack.storage.store import Store, storage_errors
 _WRITE_BUFFER = 16 << 10
 
 
-class ShardRecord(Settings, frozen=True, kw_only=True):
+class ShardRecord(Record, frozen=True, kw_only=True):
     """The record of a published shard. A shard without a record does not belong to the build.
 
     Fields:

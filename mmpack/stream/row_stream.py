@@ -15,9 +15,8 @@ from mmpack.plan.plan_config import PlanConfig, ReaderConfig
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine, UnreadableSample
 from mmpack.rows.row import Row
-from mmpack.serialisation import from_builtins
-from mmpack.settings import load_settings
-from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
+from mmpack.settings import load_settings, parse_settings
+from mmpack.stream.row_pipeline import RowPipelineSpec
 from mmpack.stream.tars.pack_rows import TarStreamConfig
 from mmpack.stream.tars.tar_stream import TarStream
 from mmpack.stream.workers.pool import ProcessPrefetcher
@@ -57,7 +56,6 @@ class RowStream(Closeable):
         self.reader = reader or plan.config.reader
         self._row = 0
         self._rows: Prefetcher | ProcessPrefetcher | None = None
-        self._pipeline: RowPipeline | None = None
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
 
     @classmethod
@@ -79,10 +77,8 @@ class RowStream(Closeable):
         config = load_plan_config(path)
         reader_config = config.reader
         if reader:
-            try:
-                reader_config = from_builtins(msgspec.to_builtins(reader_config) | dict(reader), ReaderConfig)
-            except msgspec.ValidationError as error:
-                raise ConfigError(str(error), where="reader") from None
+            table = msgspec.to_builtins(reader_config) | dict(reader)
+            reader_config = parse_settings(table, ReaderConfig, where="argument reader")
         return cls(open_plan(config), rank=rank, ranks=ranks, reader=reader_config)
 
     @classmethod
@@ -168,9 +164,6 @@ class RowStream(Closeable):
         if self._rows is not None:
             self._rows.close()
             self._rows = None
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
 
     def _start(self) -> Prefetcher[PlannedRow, tuple[Row, list[UnreadableSample]]] | ProcessPrefetcher:
         spec = RowPipelineSpec.from_plan(self.plan, self.reader)
@@ -184,8 +177,7 @@ class RowStream(Closeable):
                 threads=settings.threads,
                 depth=settings.prefetch,
             )
-        self._pipeline = spec()
-        return Prefetcher(self._pipeline, planned, threads=settings.threads, depth=settings.prefetch)
+        return Prefetcher(spec(), planned, threads=settings.threads, depth=settings.prefetch)
 
 
 def _rank_rows(plan: Plan, row: int, rank: int, ranks: int) -> Iterator[PlannedRow]:

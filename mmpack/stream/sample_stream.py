@@ -22,8 +22,7 @@ from mmpack.plan.planned import PlannedSample
 from mmpack.plan.state import require_equal_parts
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine
-from mmpack.serialisation import from_builtins
-from mmpack.settings import Settings
+from mmpack.serialisation import Record, from_builtins
 from mmpack.storage import open_store
 from mmpack.storage.local import LocalStore
 from mmpack.storage.store import Store
@@ -38,7 +37,7 @@ _MAX_BATCH = 32
 _LOOKUP_BATCH = 1024
 
 
-class SampleState(Settings, frozen=True, kw_only=True):
+class SampleState(Record, frozen=True, kw_only=True):
     """The part of a checkpoint that describes a sample stream.
 
     Fields:
@@ -150,7 +149,6 @@ class SampleStream(Closeable, Generic[T]):
         self._end = None if config.epochs is None else config.epochs * self.samples
         self._position = 0
         self._results: Prefetcher[list[PlannedSample], list[T | _UnreadableItem]] | None = None
-        self._pipeline: _SamplePipeline[T] | None = None
         # Values that were decoded but not handed out yet. The next one is the last element.
         self._ready: list[T | _UnreadableItem] = []
         self.quarantine = Quarantine(Path(self.reader.quarantine), rank, self.reader.max_corrupt)
@@ -205,17 +203,14 @@ class SampleStream(Closeable, Generic[T]):
         if self._results is not None:
             self._results.close()
             self._results = None
-        if self._pipeline is not None:
-            self._pipeline.close()
-            self._pipeline = None
 
     def _next_batch(self) -> list[T | _UnreadableItem]:
         if self._results is None:
             sizer = _BatchSizer.for_store(self._catalog.store, self.reader)
-            self._pipeline = _SamplePipeline(self._catalog, self._decode, sizer, self.reader)
+            pipeline = _SamplePipeline(self._catalog, self._decode, sizer, self.reader)
             batches = self._order.batches(self._next_position(), self.ranks, self._end, sizer)
             depth = max(1, self.reader.threads, self.reader.prefetch // sizer.size)
-            self._results = Prefetcher(self._pipeline, batches, threads=self.reader.threads, depth=depth)
+            self._results = Prefetcher(pipeline, batches, threads=self.reader.threads, depth=depth)
         try:
             return next(self._results)
         except StopIteration:
@@ -310,7 +305,7 @@ class _SampleOrder:
             lookup_size = _LOOKUP_BATCH
 
 
-class _SamplePipeline(Generic[T]):
+class _SamplePipeline(Closeable, Generic[T]):
     """A function that reads and decodes a batch of samples; several threads may call it at once."""
 
     def __init__(

@@ -106,8 +106,8 @@ def test_phases_without_a_valid_schedule_are_an_error(phases: list[PhaseConfig],
         ({"datasets": ("a", "b"), "shares": {"a": 1.0}}, "'b' has no share"),
         ({"shares": {"a": 1.0}, "temperature": 2.0}, "'shares' cannot be combined"),
         ({"temperature": (1.0, 2.0)}, "a temperature ramp needs the number of tokens"),
-        ({"temperature": 0.0}, "not positive"),
-        ({"weights": {"a": -1.0}}, "negative"),
+        ({"temperature": 0.0}, r"phases\.p\.temperature: 0\.0 is not a finite number above 0"),
+        ({"weights": {"a": -1.0}}, r"phases\.p\.weights\.a: -1\.0 is not a finite number of at least 0"),
     ],
 )
 def test_a_contradictory_phase_is_an_error(settings: dict, message: str) -> None:

@@ -365,9 +365,11 @@ def test_shard_sets_of_two_layouts_are_an_error(index: Path, tmp_path: Path) -> 
 
 def test_two_shard_sets_of_one_layout_form_one_plan(index: Path, tmp_path: Path) -> None:
     other = make_index(tmp_path, [IndexSource("more", "text", np.arange(5, 250))])
-    config = plan_config(index, phases=(PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5}),))
+    config = plan_config(index)
     more = DatasetConfig(name="more", shards=str(other))
-    plan = open_plan(msgspec.structs.replace(config, datasets=(*config.datasets, more)), ledger=False)
+    phase = PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5})
+    config = msgspec.structs.replace(config, datasets=(*config.datasets, more), phases=(phase,))
+    plan = open_plan(config, ledger=False)
     shard_sets = {
         sample.shard_set
         for number in range(96)

@@ -6,7 +6,7 @@ import gzip
 import io
 import tarfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def read_recorded_reasons(path: Path) -> list[RecordedReason]:
 
 def open_tar_stream(urls: Any, quarantine: Path, *, max_corrupt: int = 1000, **settings: Any) -> TarStream:
     """Opens a stream of small rows over tars. `settings` are fields of TarStreamConfig and arguments of `from_webdataset`."""
-    names = [field.name for field in fields(TarStreamConfig)]
+    names = TarStreamConfig.__struct_fields__
     config: dict[str, Any] = {"max_seq_len": CAPACITY} | {
         name: settings.pop(name) for name in names if name in settings
     }

@@ -426,7 +426,7 @@ def test_a_negative_limit_or_an_empty_window_is_an_error(settings: dict[str, str
     aligned = align(stream(regular_ns(20, 100 * MS), "imu", "other"))
     with pytest.raises(ConfigError) as caught:
         make_rule(aligned, 100 * MS, **settings)
-    assert key in caught.value.message
+    assert key in str(caught.value)
     assert 'sync.streams."other"' in caught.value.where
     assert caught.value.hint
 
@@ -446,7 +446,7 @@ def test_limits_of_zero_and_windows_before_the_tick_are_valid() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_max_backward_outside_0_to_1_is_an_error(share: float) -> None:
-    with pytest.raises(ConfigError, match="max_backward must be a share"):
+    with pytest.raises(ConfigError, match=rf"^build\.toml \[max_backward\]: {share} is not between 0 and 1"):
         parse_settings({"max_backward": share}, SyncConfig, where="build.toml")
 
 

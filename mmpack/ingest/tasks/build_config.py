@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from mmpack.errors import ConfigError
 from mmpack.layout import LayoutConfig
 from mmpack.samples.kinds import KINDS
-from mmpack.settings import Settings, parse_size, suggest
+from mmpack.settings import Settings, Share, parse_size, suggest
 from mmpack.sync import SyncConfig
 
 
@@ -23,16 +25,17 @@ class ShardsConfig(Settings, frozen=True, kw_only=True):
     """
 
     size: str = "512MB"
-    jpeg_quality: int = 90
+    jpeg_quality: Annotated[int, Meta(ge=1, le=100)] = 90
     audio: Literal["flac", "wav"] = "flac"
-    tubelet_crf: int = 23
+    tubelet_crf: Annotated[int, Meta(ge=0, le=51)] = 23
 
     def __post_init__(self) -> None:
-        if not 1 <= self.jpeg_quality <= 100:
-            raise ValueError(f"jpeg_quality {self.jpeg_quality} is not between 1 and 100")
-        if not 0 <= self.tubelet_crf <= 51:
-            raise ValueError(f"tubelet_crf {self.tubelet_crf} is not between 0 and 51")
+        super().__post_init__()
         parse_size(self.size, where="shards.size")
+
+    @property
+    def _where(self) -> str:
+        return "shards"
 
     @property
     def size_bytes(self) -> int:
@@ -58,12 +61,17 @@ class SourceConfig(Settings, frozen=True, kw_only=True):
     media: str = "path"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind not in KINDS:
             raise ConfigError(
                 f"'{self.kind}' is not a kind of stand-alone sample",
-                where=f"samples.{self.name}.kind",
+                where=self._key("kind"),
                 hint=suggest(self.kind, KINDS),
             )
+
+    @property
+    def _where(self) -> str:
+        return f"samples.{self.name}"
 
 
 class BuildConfig(Settings, frozen=True, kw_only=True):
@@ -84,7 +92,7 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
     sync: SyncConfig = SyncConfig()
     layout: LayoutConfig = LayoutConfig()
     shards: ShardsConfig = ShardsConfig()
-    max_quarantine: float = 0.1
+    max_quarantine: Share = 0.1
 
     def resolve_paths(self, base: Path) -> BuildConfig:
         """Returns these settings with all paths joined to `base`, the folder of the TOML file."""
@@ -94,18 +102,9 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
         return replace(self, recordings=tuple(str(base / path) for path in self.recordings), samples=samples)
 
     def validate(self) -> BuildConfig:
-        """Returns these settings after checking them.
-
-        Raises:
-            ConfigError: there is nothing to build, or `max_quarantine` is out of range.
-        """
+        """Returns these settings after checking that there is something to build. Raises ConfigError."""
         if not self.recordings and not self.samples:
             raise ConfigError(
                 "there is nothing to build", hint="List recordings, or add a [[samples]] table."
-            )
-        if not 0 <= self.max_quarantine <= 1:
-            raise ConfigError(
-                f"max_quarantine {self.max_quarantine} is not between 0 and 1",
-                hint="Give the largest share of quarantined slices, from 0 to 1.",
             )
         return self

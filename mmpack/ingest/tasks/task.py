@@ -10,8 +10,7 @@ from mmpack.ingest.tasks.build_plan import BuildPlan, Task
 from mmpack.ingest.tasks.reporter import TaskProgress
 from mmpack.ingest.tasks.slices import EncodedSample, encode_slices
 from mmpack.ingest.tasks.sources import count_rows, read_source
-from mmpack.serialisation import JSON_ERRORS, canonical_json, from_json
-from mmpack.settings import Settings
+from mmpack.serialisation import JSON_ERRORS, Record, canonical_json, from_json
 from mmpack.shards import index
 from mmpack.shards.writer import ShardWriter, part_name, read_records, record_name
 from mmpack.storage.store import Store
@@ -19,7 +18,7 @@ from mmpack.sync import SyncResult, synchronise
 from mmpack.sync.sync_report import recording_report, to_table
 
 
-class TaskRecord(Settings, frozen=True, kw_only=True):
+class TaskRecord(Record, frozen=True, kw_only=True):
     """The completion record of a task.
 
     Fields:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmpack.clock import Clock, parse_duration
 from mmpack.clock.convert import GPS_WEEK_UNIT
 from mmpack.errors import ConfigError
 from mmpack.recording.model import StreamKind, TimestampSemantics
@@ -121,12 +122,32 @@ class RecordingTable(Settings, frozen=True, kw_only=True):
 
 
 class RecordingFile(Settings, frozen=True, kw_only=True):
-    """The content of a recording.toml."""
+    """The content of a recording.toml.
+
+    Raises:
+        ConfigError: a duration of a stream or of a clock map is invalid, or the domain of a clock is unknown.
+    """
 
     streams: dict[str, StreamTable]
     recording: RecordingTable = RecordingTable()
     clocks: dict[str, ClockTable] = {}
     clock_maps: tuple[MapTable, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, table in self.streams.items():
+            for key in ("start", "offset", "latency", "period"):
+                if text := getattr(table, key):
+                    parse_duration(text, where=f"streams.{name}.{key}")
+        for map_table in self.clock_maps:
+            if map_table.offset:
+                where = f"clock_maps, {map_table.source} to {map_table.target}, offset"
+                parse_duration(map_table.offset, where=where)
+        for name, clock in self.clocks.items():
+            try:
+                Clock(name, clock.domain)
+            except ConfigError as error:
+                raise ConfigError(error.message, where=f"clocks.{name}.domain", hint=error.hint) from None
 
 
 def check_unused_keys(table: StreamTable, format_: str, *used: str) -> None:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
 
-from mmpack.errors import ConfigError, DataError, MmpackError
+from mmpack.errors import DataError, MmpackError
 from mmpack.packing import pack_stream
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.quarantine import UnreadableSample
-from mmpack.serialisation import from_builtins
-from mmpack.settings import Settings
+from mmpack.serialisation import Record, from_builtins
+from mmpack.settings import RowLength, Settings
 from mmpack.stream.tars.tar_samples import Count32, TarCursor, TarSample, TarSamples
 
 STATE_VERSION = 1
@@ -24,7 +24,7 @@ POOL_BYTES = 512 << 20
 """Largest total size of the members of the samples that wait. Beyond it, rows are packed from fewer samples."""
 
 
-class TarState(Settings, frozen=True, kw_only=True):
+class TarState(Record, frozen=True, kw_only=True):
     """The state of a tar stream, as a checkpoint stores it.
 
     Fields:
@@ -42,11 +42,10 @@ class TarState(Settings, frozen=True, kw_only=True):
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TarStreamConfig:
-    """Settings of a tar stream: what a row of tar samples consists of.
+class TarStreamConfig(Settings, frozen=True, kw_only=True):
+    """The settings of a tar stream: what a row of tar samples consists of.
 
-    Attributes:
+    Fields:
         max_seq_len: positions of a row.
         pool: largest number of samples that wait to be packed. It should be the samples of several rows: with fewer
             samples, rows have more padding.
@@ -57,19 +56,10 @@ class TarStreamConfig:
         ConfigError: a number is out of range.
     """
 
-    max_seq_len: int
-    pool: int = 256
-    epochs: int | None = 1
-    rows: RowsConfig = field(default_factory=RowsConfig)
-
-    def __post_init__(self) -> None:
-        for name, value, low, high in (
-            ("max_seq_len", self.max_seq_len, 8, 1 << 24),
-            ("pool", self.pool, 1, MAX_POOL),
-            ("epochs", 1 if self.epochs is None else self.epochs, 1, 1 << 20),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"{value} is not between {low} and {high}", where=name)
+    max_seq_len: RowLength
+    pool: Annotated[int, msgspec.Meta(ge=1, le=MAX_POOL)] = 256
+    epochs: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] | None = 1
+    rows: RowsConfig = RowsConfig()
 
 
 @dataclass(frozen=True, slots=True)

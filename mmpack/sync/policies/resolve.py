@@ -112,7 +112,7 @@ def _parse_non_negative(text: str, stream: Stream, key: str) -> int | None:
     duration_ns = _parse_duration(text, stream, key) if text else None
     if duration_ns is not None and duration_ns < 0:
         raise ConfigError(
-            f"{key} = '{text}' is negative",
+            f"{text} is not at least 0",
             where=f'sync.streams."{stream.name}".{key}',
             hint="Write a duration of 0 or more.",
         )
@@ -121,9 +121,4 @@ def _parse_non_negative(text: str, stream: Stream, key: str) -> int | None:
 
 def _parse_duration(text: str, stream: Stream, key: str) -> int:
     """Returns a duration in ns. Raises ConfigError that names the stream and the key."""
-    try:
-        return parse_duration(text)
-    except ConfigError as error:
-        raise ConfigError(
-            error.message, where=f'sync.streams."{stream.name}".{key}', hint=error.hint
-        ) from None
+    return parse_duration(text, where=f'sync.streams."{stream.name}".{key}')
