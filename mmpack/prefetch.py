@@ -39,7 +39,8 @@ class Prefetcher(Closeable, Generic[T, R]):
     :meth:`close` or drops its reference. At the exit of the interpreter, an open prefetcher is closed.
 
     Args:
-        function: computes a result; several threads may call it at the same time.
+        function: computes a result; several threads may call it at the same time. If it is Closeable, it is closed
+            together with the prefetcher.
         items: iterator of items; any of the threads may advance it, one at a time.
         threads: number of threads; with 0, each result is computed when the consumer asks for it.
         depth: largest number of results that are finished or in progress ahead of the consumer.
@@ -86,7 +87,7 @@ class _PrefetchQueue(Generic[T, R]):
     """
 
     def __init__(self, function: Callable[[T], R], items: Iterator[T], depth: int) -> None:
-        self._function = function
+        self.function = function
         self._items = items
         self._depth = depth
         self._items_lock = threading.Lock()
@@ -100,7 +101,7 @@ class _PrefetchQueue(Generic[T, R]):
         while (pulled := self._pull()) is not None:
             slot, item = pulled
             try:
-                self._finish_slot(slot, result=self._function(item))
+                self._finish_slot(slot, result=self.function(item))
             except BaseException as error:
                 self._finish_slot(slot, error=error)
             # A thread that waits for a free slot must not keep the last item alive.
@@ -162,7 +163,7 @@ class _PrefetchQueue(Generic[T, R]):
         """Computes the next result in the calling thread. Raises StopIteration at the end and after closing."""
         if self._closed:
             raise StopIteration
-        return self._function(next(self._items))
+        return self.function(next(self._items))
 
     def close(self) -> None:
         with self._changed:
@@ -173,10 +174,10 @@ class _PrefetchQueue(Generic[T, R]):
 
 def _close(queue: _PrefetchQueue, threads: list[threading.Thread]) -> None:
     queue.close()
-    if (
-        threading.current_thread() in threads
-    ):  # a garbage collection in one of the threads, which cannot join itself
-        return
-    deadline = time.monotonic() + JOIN_TIMEOUT_S
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    # A garbage collection may close the prefetcher in one of its threads, which cannot join itself.
+    if threading.current_thread() not in threads:
+        deadline = time.monotonic() + JOIN_TIMEOUT_S
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if isinstance(queue.function, Closeable):
+        queue.function.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mmpack.prefetch import Prefetcher
+from mmpack.prefetch import Closeable, Prefetcher
 from tests.fetch.random_stores import FakeRowFunction, assert_same_row, expected_rows, planned_rows
 
 pytestmark = pytest.mark.timeout(60)
@@ -114,6 +114,34 @@ def test_an_unreferenced_prefetcher_closes_itself() -> None:
     while count_prefetch_threads() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert count_prefetch_threads() == 0
+
+
+class _CloseableFunction(Closeable):
+    """A function that records how many prefetch threads are left when it is closed."""
+
+    def __init__(self, closed: list[int]) -> None:
+        self._closed = closed
+
+    def __call__(self, item: int) -> int:
+        return item
+
+    def close(self) -> None:
+        self._closed.append(count_prefetch_threads())
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize("is_abandoned", [False, True])
+def test_a_closeable_function_is_closed_once_after_the_threads(threads: int, is_abandoned: bool) -> None:
+    closed: list[int] = []
+    prefetcher = Prefetcher(_CloseableFunction(closed), iter(range(1 << 40)), threads=threads, depth=3)
+    assert next(prefetcher) == 0
+    assert closed == []
+    if not is_abandoned:
+        prefetcher.close()
+        prefetcher.close()
+    del prefetcher
+    gc.collect()
+    assert closed == [0]
 
 
 def test_close_while_another_thread_waits_for_a_result() -> None:

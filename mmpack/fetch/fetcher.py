@@ -16,6 +16,7 @@ from mmpack.fetch.disk_cache import DiskCache, cache_entry_name
 from mmpack.fetch.malloc import raise_malloc_threshold
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedRow, PlannedSample
+from mmpack.prefetch import Closeable
 from mmpack.settings import parse_size
 from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, split_members
 from mmpack.storage.local import LocalStore
@@ -102,7 +103,7 @@ class _ScratchBuffer(threading.local):
         self.memory = np.empty(MAX_READ_BYTES, np.uint8).data
 
 
-class Fetcher:
+class Fetcher(Closeable):
     """A reader of the samples of rows. Several threads may use one fetcher at once.
 
     Args:

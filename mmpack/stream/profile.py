@@ -7,7 +7,7 @@ import time
 from msgspec.structs import replace
 
 from mmpack.plan import Plan
-from mmpack.stream.row_pipeline import RowPipeline, RowPipelineSpec
+from mmpack.stream.row_pipeline import RowPipelineSpec
 
 
 def profile_rows(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, float]:
@@ -26,8 +26,7 @@ def profile_rows(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, flo
     """
     first = first_step * plan.config.global_batch
     spent = {"plan": rows * _window_s(plan) / plan.rows_per_window, "read": 0.0, "decode": 0.0}
-    pipeline = RowPipeline(RowPipelineSpec.from_plan(plan, replace(plan.config.reader, workers=0)))
-    try:
+    with RowPipelineSpec.from_plan(plan, replace(plan.config.reader, workers=0))() as pipeline:
         for index, row_number in enumerate([first, *range(first, first + rows)]):
             start = time.thread_time()
             planned = plan.row(row_number)
@@ -39,8 +38,6 @@ def profile_rows(plan: Plan, *, rows: int, first_step: int = 0) -> dict[str, flo
                 spent["plan"] += planned_at - start
                 spent["read"] += read_at - planned_at
                 spent["decode"] += time.thread_time() - read_at
-    finally:
-        pipeline.close()
     return {name: 1e3 * seconds / rows for name, seconds in spent.items()}
 
 

@@ -50,15 +50,12 @@ def replay_quarantine(plan: Plan, records: Sequence[QuarantineRecord]) -> list[R
     by_row: dict[int, dict[str, QuarantineRecord]] = {}
     for record in records:
         by_row.setdefault(record.row, {})[record.key] = record
-    pipeline = RowPipelineSpec.from_plan(plan, replace(plan.config.reader, cache=""))()
-    try:
+    with RowPipelineSpec.from_plan(plan, replace(plan.config.reader, cache=""))() as pipeline:
         return [
             result
             for row in sorted(by_row)
             for result in _replay_row(plan, pipeline, row, list(by_row[row].values()))
         ]
-    finally:
-        pipeline.close()
 
 
 def _replay_row(

@@ -9,6 +9,7 @@ from mmpack.fetch.fetcher import Fetcher
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan import Plan, PlannedRow
 from mmpack.plan.plan_config import ReaderConfig, RowsConfig
+from mmpack.prefetch import Closeable
 from mmpack.quarantine import UnreadableSample
 from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.row import Row
@@ -51,7 +52,7 @@ class RowPipelineSpec:
         return RowPipeline(self)
 
 
-class RowPipeline:
+class RowPipeline(Closeable):
     """A function from a planned row to its row and unreadable samples; several threads may call it at once.
 
     Args:

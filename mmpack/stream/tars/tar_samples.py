@@ -15,6 +15,7 @@ import msgspec
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError
 from mmpack.layout import Layout
 from mmpack.plan import PlannedSample
+from mmpack.prefetch import Closeable
 from mmpack.quarantine import UnreadableSample
 from mmpack.samples.description import JSON_MEMBER
 from mmpack.samples.kinds import TEXT, TEXT_MEMBER, find_kind, measure_stand_alone
@@ -92,7 +93,7 @@ class _SampleHeader(msgspec.Struct):
     ordinal: int
 
 
-class TarSamples:
+class TarSamples(Closeable):
     """The samples of a list of tars, epoch after epoch.
 
     Args:

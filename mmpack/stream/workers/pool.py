@@ -92,7 +92,7 @@ def _close(pool: _WorkerPool, prefetcher: Prefetcher) -> None:
     pool.close()
 
 
-class _WorkerPool:
+class _WorkerPool(Closeable):
     """The worker processes and the proxies of their threads; as many threads may call it as there are proxies."""
 
     def __init__(self, setup: Callable[[], RowFunction], workers: int, threads: int) -> None:
@@ -165,7 +165,7 @@ def _exchange(pipe: socket.socket, request: bytes) -> tuple[bytes, NDArray[np.ui
     return None
 
 
-class _WorkerProcess:
+class _WorkerProcess(Closeable):
     """A worker process, or the process that replaced it.
 
     Attributes:
