@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from mmpack.errors import DataError
 from mmpack.layout import AudioLayout
-from mmpack.rows.decode.audio import PcmFrameCodec, decode_audio, resample, split_frames
+from mmpack.rows.decode.audio import decode_audio, resample, split_frames
+from mmpack.rows.decode.codecs.pcm_frames import PcmFrameCodec
 from tests.examples import examples
 
 RATE_HZ = 16_000

@@ -12,7 +12,8 @@ import pytest
 
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.layout import AudioLayout
-from mmpack.rows.decode.codecs import open_codec
+from mmpack.rows.decode.codecs import CODECS, open_codec
+from mmpack.rows.decode.codecs.pcm_frames import PcmFrameCodec
 
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
@@ -71,9 +72,8 @@ def saved_codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 def make_layout(model_type: str, **other: Any) -> AudioLayout:
-    return AudioLayout(
-        codec=model_type, **(PARAMETERS | {"hop": 32 if model_type == "encodec" else 64} | other)
-    )
+    defaults = PARAMETERS | {"codec": model_type, "hop": 32 if model_type == "encodec" else 64}
+    return AudioLayout(**(defaults | other))
 
 
 def test_the_number_of_frames_is_that_of_the_layout(saved_codec: tuple[str, Path]) -> None:
@@ -160,6 +160,20 @@ def test_layout_and_folder_must_match(saved_codec: tuple[str, Path]) -> None:
         open_codec(make_layout(model_type), "")
     with pytest.raises(ConfigError, match="needs no folder"):
         open_codec(AudioLayout(), str(folder))
+
+
+def test_the_name_in_the_layout_selects_the_codec(
+    saved_codec: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(open_codec(AudioLayout(), ""), PcmFrameCodec)
+    model_type, folder = saved_codec
+    audio = np.random.default_rng(2).uniform(-0.5, 0.5, 640).astype(np.float32)
+    # A name of its own stands for a model of transformers too; its type is that of the folder.
+    layouts = [make_layout(model_type), make_layout(model_type, codec="voice-codec")]
+    named, unnamed = (open_codec(layout, str(folder)).encode(audio, RATE_HZ) for layout in layouts)
+    assert np.array_equal(named, unnamed)
+    monkeypatch.setitem(CODECS, "voice-codec", lambda layout, folder: PcmFrameCodec(layout))
+    assert isinstance(open_codec(layouts[1], ""), PcmFrameCodec)
 
 
 def test_missing_transformers_names_the_pip_command(

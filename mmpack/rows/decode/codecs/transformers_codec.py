@@ -1,4 +1,4 @@
-"""Neural audio codecs: opens a local folder that `transformers` saved as an :class:`AudioCodec`."""
+"""Neural audio codecs in a local folder that `transformers` saved: EnCodec and Mimi."""
 
 from __future__ import annotations
 
@@ -10,33 +10,15 @@ from numpy.typing import NDArray
 
 from mmpack.errors import ConfigError, MissingDependencyError
 from mmpack.layout import AudioLayout
-from mmpack.rows.decode.audio import AudioCodec, PcmFrameCodec, resample, split_frames
+from mmpack.rows.decode.audio import resample, split_frames
 from mmpack.serialisation import JSON_ERRORS, from_json
 
-BUILTIN_CODEC = "pcm-frames"
 _MODELS = {"encodec": "EncodecModel", "mimi": "MimiModel"}
 _MAX_CONFIG_BYTES = 4 << 20
 
 
-def open_codec(layout: AudioLayout, folder: str) -> AudioCodec:
-    """Opens the codec of a layout.
-
-    Args:
-        layout: name and parameters of the codec.
-        folder: folder of a codec that is not built in (`RowsConfig.codec`), else an empty string.
-
-    Raises:
-        ConfigError: the layout and the folder do not match, or the folder has no codec.
-        MissingDependencyError: `transformers` or torch is not installed.
-    """
-    if layout.codec == BUILTIN_CODEC:
-        if folder:
-            raise ConfigError(
-                f"the layout's codec '{BUILTIN_CODEC}' is built in and needs no folder",
-                where="rows.codec",
-                hint="Remove rows.codec, or build the shards with the codec's parameters in [layout.audio].",
-            )
-        return PcmFrameCodec(layout)
+def open_transformers_codec(layout: AudioLayout, folder: str) -> TransformersCodec:
+    """Opens the codec in `folder`, see :class:`TransformersCodec`. Raises ConfigError if `folder` is empty."""
     if not folder:
         raise ConfigError(
             f"the layout's codec '{layout.codec}' is not built in",
