@@ -10,6 +10,7 @@ import pytest
 
 from mmpack import ShardSet
 from mmpack.errors import DataError
+from mmpack.layout import Modality
 from mmpack.show.mask.index_rows import index_row_view
 from tests.ingest.build_inputs import MMPACK, build_command, make_inputs, run
 
@@ -31,12 +32,15 @@ def test_rows_of_a_shard_set_contain_every_token_once(out: Path) -> None:
     runs = slices = 0
     for row in (index_row_view(shards, number, 1024) for number in range(num_rows)):
         for span in row.spans:
-            counts[span.modality] += span.stop - span.start
+            counts[span.modality.name.lower()] += span.num_positions
         edges = [(span.start, span.stop) for span in row.spans]
         assert [start for start, _ in edges] == [0, *(stop for _, stop in edges[:-1])]
         assert edges[-1][1] == row.cu_seqlens[-1] <= 1024
-        vision = sum(span.stop - span.start for span in row.spans if span.modality == "vision")
+        vision = sum(span.num_positions for span in row.spans if span.modality == Modality.VISION)
         assert np.diff(row.image_spans).sum() == vision
+        images = [(span.start, span.stop) for span in row.spans if span.image >= 0]
+        assert [span.image for span in row.spans if span.image >= 0] == list(range(len(images)))
+        assert images == [tuple(image) for image in row.image_spans.tolist()]
         assert row.slices is not None
         slices += len(row.slices)
         runs += sum(name.startswith("drive") for name in row.document_names)
@@ -93,7 +97,7 @@ def test_causal_rows_have_no_image_spans(out: Path) -> None:
             ["--lengths", "5,6", "--max-seq-len", "10"],
             "the documents end at position 11, but the row ends at 10",
         ),
-        (["/nowhere/at/all"], "no manifest"),
+        (["/nowhere/at/all"], "/nowhere/at/all: there is no such folder. Check the path."),
     ],
 )
 def test_bad_input_gives_one_line_on_stderr(options: list[str], message: str) -> None:

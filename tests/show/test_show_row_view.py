@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmpack.errors import DataError
+from mmpack.layout import Modality
 from mmpack.masks import build_block_index, dense_mask
 from mmpack.show.mask.mask_text import render_mask
 from mmpack.show.mask.row_view import MaskCheck, RowView, TokenSpan, check_mask, make_row_view
@@ -20,11 +21,11 @@ from mmpack.show.plots import write_plot
 from tests.masks.random_rows import RandomRow, random_rows
 
 SPANS = (
-    TokenSpan(0, 1, "special", "<|bos|>"),
-    TokenSpan(1, 61, "vision", "cam_front"),
-    TokenSpan(61, 100, "text"),
-    TokenSpan(100, 101, "special", "<|bos|>"),
-    TokenSpan(101, 250, "audio"),
+    TokenSpan(0, 1, Modality.SPECIAL, "<|bos|>"),
+    TokenSpan(1, 61, Modality.VISION, "cam_front", image=0),
+    TokenSpan(61, 100, Modality.TEXT),
+    TokenSpan(100, 101, Modality.SPECIAL, "<|bos|>"),
+    TokenSpan(101, 250, Modality.AUDIO),
 )
 
 
@@ -144,7 +145,7 @@ def test_the_smallest_rows_can_be_plotted(ends: list[int], seq_len: int, tmp_pat
 
 def test_spans_outside_the_row_are_an_error() -> None:
     with pytest.raises(DataError, match="spans: positions outside the row"):
-        make_row_view([0, 5], 5, spans=[TokenSpan(3, 6, "text")])
+        make_row_view([0, 5], 5, spans=[TokenSpan(3, 6, Modality.TEXT)])
     with pytest.raises(DataError, match="slices: positions outside the row"):
         make_row_view([0, 5], 5, slices=np.array([[-1, 3]]))
     with pytest.raises(DataError, match="1 names for 2 documents"):

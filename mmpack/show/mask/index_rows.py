@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from mmpack.errors import DataError
-from mmpack.layout import Layout, LayoutConfig, Segment
+from mmpack.layout import Layout, LayoutConfig, Modality, Segment
 from mmpack.settings import parse_settings
 from mmpack.shards.index import indexed_metadata
 from mmpack.shards.reader import ShardSet
-from mmpack.show.mask.row_view import MODALITIES, RowView, TokenSpan, make_row_view
+from mmpack.show.mask.row_view import RowView, TokenSpan, make_row_view
 
 RowDocuments = list[list[dict[str, Any]]]
 """Index rows of each document of a row."""
@@ -92,9 +92,9 @@ def _make_view(
         nonlocal position
         for segment in segments:
             stop = position + segment.tokens
-            spans.append(
-                TokenSpan(position, stop, MODALITIES[segment.modality], segment.stream or segment.token)
-            )
+            name = segment.token if segment.modality == Modality.SPECIAL else segment.stream
+            image = len(image_spans) if segment.kind == "image" else -1
+            spans.append(TokenSpan(position, stop, segment.modality, name, image))
             if segment.kind == "image":
                 image_spans.append((position, stop))
             position = stop

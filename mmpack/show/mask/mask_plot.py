@@ -11,23 +11,24 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from mmpack.layout import Modality
 from mmpack.masks.blocks import BlockIndex
 from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.show.mask.mask_text import format_mask_summary
-from mmpack.show.mask.row_view import MODALITIES, MaskCheck, ModalityName, RowView
+from mmpack.show.mask.row_view import MaskCheck, RowView
 
 _EMPTY, _PARTIAL, _FULL, _PAD, _EDGE = "#ffffff", "#f4b860", BLUE, "#d9d9d9", RED
 _DOCUMENTS = ("#4c8f8b", "#a9cfc9")
 _SLICES = ("#8a8a8a", "#c4c4c4")
-_COLOURS: dict[ModalityName, str] = {
-    "special": "#222222",
-    "text": ORANGE,
-    "vision": BLUE,
-    "audio": "#8e5bb5",
-    "numeric": "#3a9d6e",
-    "action": RED,
+_COLOURS: dict[Modality, str] = {
+    Modality.SPECIAL: "#222222",
+    Modality.TEXT: ORANGE,
+    Modality.VISION: BLUE,
+    Modality.AUDIO: "#8e5bb5",
+    Modality.NUMERIC: "#3a9d6e",
+    Modality.ACTION: RED,
 }
-_LANE_NAMES: dict[ModalityName, str] = {"special": "special tokens"}
+_LANE_NAMES: dict[Modality, str] = {Modality.SPECIAL: "special tokens"}
 _MAX_CHECKS = 30
 # A shortened name needs this many letters to be recognisable.
 _MIN_LABEL = 6
@@ -84,10 +85,11 @@ def _row_lanes(row: RowView) -> dict[str, LaneSpans]:
             (start, stop, _SLICES[index % 2], str(index))
             for index, (start, stop) in enumerate(row.slices.tolist())
         ]
-    for name in MODALITIES:
-        bars = [(span.start, span.stop, _COLOURS[name], "") for span in row.spans if span.modality == name]
+    for modality in Modality:
+        colour = _COLOURS[modality]
+        bars = [(span.start, span.stop, colour, "") for span in row.spans if span.modality == modality]
         if bars:
-            lanes[_LANE_NAMES.get(name, name)] = bars
+            lanes[_LANE_NAMES.get(modality, modality.name.lower())] = bars
     if ends[-1] < row.seq_len:
         lanes["documents"].append((ends[-1], row.seq_len, _PAD, "padding"))
     return lanes

@@ -10,21 +10,22 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mmpack.layout import Modality
 from mmpack.masks.blocks import EMPTY, FULL, PARTIAL, build_block_index
-from mmpack.show.mask.row_view import MaskCheck, ModalityName, RowView, check_mask
+from mmpack.show.mask.row_view import MaskCheck, RowView, check_mask
 
 _WIDTH = 96
 _MAX_SQUARES = 32
 _MAX_CHECKS = 40
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DOCUMENT_STYLES = ("black on cyan", "black on yellow")
-_MODALITY_SIGNS: dict[ModalityName, tuple[str, str]] = {
-    "special": ("s", "white on grey35"),
-    "text": ("t", "black on dark_orange"),
-    "vision": ("v", "white on dodger_blue2"),
-    "audio": ("a", "white on medium_purple3"),
-    "numeric": ("n", "black on sea_green3"),
-    "action": ("c", "white on indian_red"),
+_MODALITY_SIGNS: dict[Modality, tuple[str, str]] = {
+    Modality.SPECIAL: ("s", "white on grey35"),
+    Modality.TEXT: ("t", "black on dark_orange"),
+    Modality.VISION: ("v", "white on dodger_blue2"),
+    Modality.AUDIO: ("a", "white on medium_purple3"),
+    Modality.NUMERIC: ("n", "black on sea_green3"),
+    Modality.ACTION: ("c", "white on indian_red"),
 }
 _SQUARES = {EMPTY: ("· ", "grey50"), PARTIAL: ("▒▒", "dark_orange"), FULL: ("██", "dodger_blue2")}
 
@@ -74,16 +75,16 @@ def _render_lanes(row: RowView) -> RenderableType:
         for index, (start, stop) in enumerate(row.slices):
             slice_indices[start:stop] = index
         table.add_row("slices", _lane(slice_indices[middles].tolist(), _slice_sign))
-    for name, (sign, style) in _MODALITY_SIGNS.items():
+    for modality, (sign, style) in _MODALITY_SIGNS.items():
         has_modality = np.zeros(row.seq_len, bool)
         for span in row.spans:
-            has_modality[span.start : span.stop] |= span.modality == name
+            has_modality[span.start : span.stop] |= span.modality == modality
         if has_modality.any():
             cells_with_modality = [
                 bool(has_modality[start:stop].any()) for start, stop in pairwise(edges.tolist())
             ]
             table.add_row(
-                name,
+                modality.name.lower(),
                 _lane(cells_with_modality, lambda is_set, mark=(sign, style): mark if is_set else (" ", "")),
             )
     return table

@@ -5,29 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mmpack.errors import DataError
+from mmpack.layout import Modality
 from mmpack.masks.blocks import BlockIndex
 from mmpack.masks.spans import check_spans
 
-ModalityName = Literal["special", "text", "vision", "audio", "numeric", "action"]
-"""A name of `mmpack.layout.Modality` in lower case."""
 
-MODALITIES: tuple[ModalityName, ...] = ("special", "text", "vision", "audio", "numeric", "action")
+@dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """A span of consecutive positions with the same content type.
 
-
-class TokenSpan(NamedTuple):
-    """Consecutive positions [start, stop) of one modality."""
+    Attributes:
+        start, stop: positions of the span, [start, stop).
+        modality: modality of all positions.
+        name: name of the special token, or of the stream of any other span; empty if there is none, or it is unknown.
+        image: index of the image in the row; -1 for a span that is not an image.
+    """
 
     start: int
     stop: int
-    modality: ModalityName
-    label: str = ""
-    """Name of the special token or of the stream."""
+    modality: Modality
+    name: str = ""
+    image: int = -1
+
+    @property
+    def num_positions(self) -> int:
+        """The number of positions."""
+        return self.stop - self.start
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ def make_row_view(
             where="document_names",
         )
     edges = None if slices is None else np.asarray(slices, np.int64).reshape(-1, 2)
-    for where, ranges in (("spans", [span[:2] for span in spans]), ("slices", edges)):
+    for where, ranges in (("spans", [(span.start, span.stop) for span in spans]), ("slices", edges)):
         bounds = np.asarray([] if ranges is None else ranges, np.int64)
         if bounds.size and not (bounds.min() >= 0 and bounds.max() <= seq_len):
             raise DataError("positions outside the row", where=where)

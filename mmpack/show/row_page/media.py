@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mmpack.layout import Layout
 from mmpack.rows.row import Row
+from mmpack.show.mask.row_view import TokenSpan
 from mmpack.show.row_page.markup import Markup, svg, svg_bar, tag
-from mmpack.show.row_page.row_content import SpanView
 
 _JPEG_QUALITY = 80
 _AUDIO_HEIGHT = 40
@@ -63,7 +63,7 @@ def downscale(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return squares.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
-def audio_element(row: Row, layout: Layout, span: SpanView) -> Markup:
+def audio_element(row: Row, layout: Layout, span: TokenSpan) -> Markup:
     """Returns the audio of a span: its waveform if the row has audio samples, and a strip of its codec codes."""
     codebooks, size = layout.config.audio.codebooks, layout.config.audio.codebook_size
     first = layout.vocabulary.range("audio").start

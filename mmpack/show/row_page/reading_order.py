@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
+from mmpack.show.mask.row_view import TokenSpan
 from mmpack.show.row_page.markup import Markup, chip, format_count, tag
 from mmpack.show.row_page.media import audio_element, image_element
-from mmpack.show.row_page.row_content import DocumentView, SpanView
+from mmpack.show.row_page.row_content import DocumentView
 
 _IMAGE_WIDTH = 330
 _MODALITY_NAMES = {
@@ -18,7 +19,7 @@ _MODALITY_NAMES = {
 }
 
 
-def decode_text(row: Row, layout: Layout, span: SpanView) -> str:
+def decode_text(row: Row, layout: Layout, span: TokenSpan) -> str:
     """Decodes the token ids of a span to text."""
     return layout.tokenizer.decode(row.input_ids[span.start : span.stop])
 
@@ -28,7 +29,7 @@ def render_sample(row: Row, layout: Layout, document: DocumentView) -> Markup:
     return tag("div", *(_render_span(row, layout, span) for span in document.spans), class_="flow")
 
 
-def _render_span(row: Row, layout: Layout, span: SpanView) -> Markup:
+def _render_span(row: Row, layout: Layout, span: TokenSpan) -> Markup:
     if span.modality == Modality.TEXT:
         return tag("span", decode_text(row, layout, span), class_="text")
     if span.modality == Modality.AUDIO:
@@ -49,7 +50,7 @@ def render_run(document: DocumentView) -> Markup:
     return tag("div", *chips, class_="flow order")
 
 
-def _render_chip(span: SpanView) -> Markup:
+def _render_chip(span: TokenSpan) -> Markup:
     """Renders a span as a chip: a special token by its name, any other span by its number of tokens."""
     if span.modality == Modality.SPECIAL:
         repeated = f" × {span.num_positions:,}" if span.num_positions > 1 else ""

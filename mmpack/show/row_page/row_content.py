@@ -14,29 +14,7 @@ from numpy.typing import NDArray
 
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
-
-
-@dataclass(frozen=True, slots=True)
-class SpanView:
-    """A span of consecutive positions with the same content type.
-
-    Attributes:
-        start, stop: positions of the span, [start, stop).
-        modality: modality of all positions.
-        name: name of the special token; for any other span, the stream that the preceding token names, or empty.
-        image: index of the image in the row; -1 for a span that is not an image.
-    """
-
-    start: int
-    stop: int
-    modality: Modality
-    name: str
-    image: int = -1
-
-    @property
-    def num_positions(self) -> int:
-        """The number of positions."""
-        return self.stop - self.start
+from mmpack.show.mask.row_view import TokenSpan
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +29,7 @@ class SliceView:
 
     t_ns: int
     key: str
-    spans: tuple[SpanView, ...]
+    spans: tuple[TokenSpan, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +52,7 @@ class DocumentView:
     dataset: int
     keys: tuple[str, ...]
     is_valid: bool
-    spans: tuple[SpanView, ...]
+    spans: tuple[TokenSpan, ...]
     slices: tuple[SliceView, ...]
 
 
@@ -97,7 +75,8 @@ def read_documents(row: Row, layout: Layout) -> Iterator[DocumentView]:
         )
 
 
-def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[SpanView]:
+def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: int) -> Iterator[TokenSpan]:
+    """Yields the spans of a document, each named by its special token, or by the stream of the special token before it."""
     modality = row.modality[start:stop]
     image = np.full(stop - start, -1)
     for index in np.flatnonzero((row.image_spans[:, 0] >= start) & (row.image_spans[:, 1] <= stop)).tolist():
@@ -116,7 +95,7 @@ def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: i
             name = layout.vocabulary.name(int(ids[first]))
             stream_name = name.removeprefix("<|").removesuffix("|>")
             stream = stream_name if stream_name in streams else ""
-        yield SpanView(
+        yield TokenSpan(
             start + first,
             start + last,
             span_modality,
@@ -125,8 +104,8 @@ def _read_spans(row: Row, layout: Layout, streams: set[str], start: int, stop: i
         )
 
 
-def _group_slices(row: Row, spans: tuple[SpanView, ...], keys: tuple[str, ...]) -> Iterator[SliceView]:
-    spans_by_slice: dict[int, list[SpanView]] = {}
+def _group_slices(row: Row, spans: tuple[TokenSpan, ...], keys: tuple[str, ...]) -> Iterator[SliceView]:
+    spans_by_slice: dict[int, list[TokenSpan]] = {}
     for span in spans:
         slice_id = int(row.slice_ids[span.start])
         if slice_id >= 0:
@@ -135,7 +114,7 @@ def _group_slices(row: Row, spans: tuple[SpanView, ...], keys: tuple[str, ...]) 
         yield SliceView(int(row.t_ns[slice_id]), keys[order] if order < len(keys) else "", tuple(slice_spans))
 
 
-def numeric_values(row: Row, layout: Layout, span: SpanView) -> NDArray[np.float64]:
+def numeric_values(row: Row, layout: Layout, span: TokenSpan) -> NDArray[np.float64]:
     """Returns the rows of values in a span of a numeric stream, float64 (rows, width); NaN for a missing value.
 
     Continuous values are normalised, as in the row. Discrete values are the centres of their bins.

@@ -8,10 +8,11 @@ import numpy as np
 
 from mmpack.layout import Layout, Modality
 from mmpack.rows.row import Row
+from mmpack.show.mask.row_view import TokenSpan
 from mmpack.show.row_page.markup import Markup, tag
 from mmpack.show.row_page.media import audio_element, format_value_range, image_element, sparkline
 from mmpack.show.row_page.reading_order import decode_text
-from mmpack.show.row_page.row_content import DocumentView, SliceView, SpanView, numeric_values
+from mmpack.show.row_page.row_content import DocumentView, SliceView, numeric_values
 
 _MAX_WIDTH = 1190
 _MAX_COLUMN, _MIN_MEDIA_COLUMN, _MIN_COLUMN = 280, 104, 22
@@ -85,7 +86,7 @@ def _render_cameras(row: Row, layout: Layout, slices: Sequence[SliceView], width
             yield tag("div", *(frames or [tag("span", "absent", class_="missing")]), class_="cell camera")
 
 
-def _format_grids(row: Row, spans: Sequence[SpanView]) -> str:
+def _format_grids(row: Row, spans: Sequence[TokenSpan]) -> str:
     grids = {tuple(row.image_grids[span.image].tolist()) for span in spans}
     return ", ".join(f"{rows} × {cols} patches" for rows, cols in sorted(grids))
 
@@ -134,9 +135,9 @@ def _render_texts(row: Row, layout: Layout, slices: Sequence[SliceView], width: 
         yield tag("div", *texts, class_="cell words" if width >= _MIN_MEDIA_COLUMN else "cell words narrow")
 
 
-def _group_by_stream(slice_: SliceView, modality: Modality) -> dict[str, list[SpanView]]:
+def _group_by_stream(slice_: SliceView, modality: Modality) -> dict[str, list[TokenSpan]]:
     """Groups the spans of one modality in a slice by the name of their stream."""
-    spans_by_stream: dict[str, list[SpanView]] = {}
+    spans_by_stream: dict[str, list[TokenSpan]] = {}
     for span in slice_.spans:
         if span.modality == modality:
             spans_by_stream.setdefault(span.name, []).append(span)
