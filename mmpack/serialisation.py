@@ -8,11 +8,12 @@ first use of a type is under a lock.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar, overload
 
 import msgspec
 
-from mmpack.errors import IntegrityError
+from mmpack.errors import DataError, IntegrityError
 
 T = TypeVar("T")
 _Json = bytes | bytearray | memoryview | msgspec.Raw | str
@@ -92,6 +93,37 @@ def decode_untrusted(data: bytes | msgspec.Raw, type_: type[T], *, noun: str, wh
         return from_json(data, type_)
     except JSON_ERRORS as error:
         raise IntegrityError(f"{noun} is damaged ({error})", where=where) from None
+
+
+class _StateVersion(msgspec.Struct):
+    """The key that the states of all versions have."""
+
+    version: int
+
+
+def decode_state(state: Mapping[str, Any], type_: type[T], *, version: int, noun: str) -> T:
+    """Converts a saved state to `type_`. The keys of another version may differ, so the version is checked first.
+
+    Args:
+        state: state as a checkpoint stores it. Numbers are also read from text.
+        type_: type of the state.
+        version: the version of the keys of `type_`.
+        noun: what the state belongs to, for the message.
+
+    Raises:
+        DataError: the state is damaged, belongs to something else, or has another version.
+    """
+    try:
+        saved_version = from_builtins(dict(state), _StateVersion, strict=False).version
+        if saved_version == version:
+            return from_builtins(dict(state), type_, strict=False)
+    except (msgspec.ValidationError, TypeError, ValueError) as error:
+        raise DataError(f"this is not a state of a {noun} ({error})", where="state") from None
+    raise DataError(
+        f"the state has version {saved_version}, but this version of mmpack reads version {version}",
+        where="state",
+        hint="Resume with the version of mmpack that saved the state, or start a new training run.",
+    )
 
 
 def to_builtins(settings: msgspec.Struct) -> dict[str, Any]:

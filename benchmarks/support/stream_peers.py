@@ -152,7 +152,7 @@ class Mmpack(Loader):
 
     def resume(self, state: Any) -> None:
         self._stream.load_state_dict(state)
-        self._left = self.count - state["place"] % self.count
+        self._left = self.count - state["position"] % self.count
 
     def _decode(self, key: str, members: Members) -> IdAndPayload:
         return self.samples.parse_id(key), decode(self.samples.kind, members)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmpack.errors import ConfigError, DataError
+from mmpack.errors import ConfigError, DataError, IntegrityError, StorageError
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.mixture.quota import QuotaCurve, quota_curve
 from mmpack.mixture.schedule import MAX_TOKENS, MixtureSchedule, mixture_schedule
@@ -30,6 +30,7 @@ from mmpack.plan.state import STATE_VERSION, StreamState, WindowCursor, require_
 from mmpack.plan.window_starts import WindowStarts
 from mmpack.serialisation import canonical_json, to_builtins
 from mmpack.settings import parse_settings
+from mmpack.shards.manifest import NO_SHARD_SET
 from mmpack.storage.array_tables import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -245,7 +246,7 @@ class Plan:
             window=number,
             documents=start.documents,
             tokens=start.tokens,
-            parts=self.fingerprint_parts,
+            fingerprint_parts=self.fingerprint_parts,
         )
 
     def load_state(self, state: StreamState) -> None:
@@ -255,7 +256,7 @@ class Plan:
             ConfigError: the state belongs to another plan; the message has the differences.
             DataError: the numbers of the state contradict each other or this plan.
         """
-        require_equal_parts(state.parts, self.fingerprint_parts)
+        require_equal_parts(state.fingerprint_parts, self.fingerprint_parts)
         row_in_window = state.row - state.window * self.rows_per_window
         if (
             len(state.documents) != len(self.datasets)
@@ -380,9 +381,12 @@ def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
         DataError: a sample does not fit a row, or a data set is empty.
     """
     shard_sets: dict[str, int] = {}
+    catalogs: list[IndexCatalog] = []
     for dataset_config in config.datasets:
-        shard_sets.setdefault(dataset_config.shards.rstrip("/"), len(shard_sets))
-    catalogs = [IndexCatalog(url) for url in shard_sets]
+        url = dataset_config.shards.rstrip("/")
+        if url not in shard_sets:
+            shard_sets[url] = len(shard_sets)
+            catalogs.append(_open_catalog(dataset_config.name, url))
     layout = _open_common_layout(catalogs)
     datasets = []
     for index, dataset_config in enumerate(config.datasets):
@@ -404,6 +408,23 @@ def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
         key = derive_dataset_key(config.seed, dataset_config.name)
         datasets.append(Dataset(dataset_config, index, shard_set, catalogs[shard_set], document_table, key))
     return Plan(config, catalogs, datasets, layout, ledger)
+
+
+def _open_catalog(name: str, url: str) -> IndexCatalog:
+    """Opens the index of the shard set `url` of the data set `name`.
+
+    Raises:
+        IntegrityError, StorageError: the shard set is missing, unfinished or damaged; the error names the data set and
+            the path.
+    """
+    try:
+        return IndexCatalog(url)
+    except (IntegrityError, StorageError) as error:
+        hint = error.hint
+        if error.message == NO_SHARD_SET:
+            hint = "Check the path; a relative path starts at the folder of the plan file."
+        message = f"shard set {error.where}: {error.message}"
+        raise type(error)(message, where=f"datasets.{name}.shards", hint=hint) from None
 
 
 def _open_common_layout(catalogs: list[IndexCatalog]) -> Layout:

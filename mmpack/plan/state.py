@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from mmpack.errors import ConfigError, DataError
-from mmpack.serialisation import Count, Record, from_builtins
+from mmpack.serialisation import Count, Record, decode_state
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 """Version of the keys of `StreamState`."""
 _MAX_DATASETS = 4096
 
@@ -48,7 +46,7 @@ class StreamState(Record, frozen=True, kw_only=True):
         ranks: number of ranks that shared the rows; needed if `row` is within a step.
         window: number of the window of `row`.
         documents, tokens: cursor at the start of the window, see :class:`WindowCursor`.
-        parts: short digests or values of the settings on which the rows of the plan depend, by name.
+        fingerprint_parts: short digests or values of the settings on which the rows of the plan depend, by name.
     """
 
     version: int
@@ -57,7 +55,7 @@ class StreamState(Record, frozen=True, kw_only=True):
     window: Count
     documents: tuple[Count, ...]
     tokens: tuple[Count, ...]
-    parts: dict[str, str]
+    fingerprint_parts: dict[str, str]
 
     @property
     def window_start(self) -> WindowCursor:
@@ -71,15 +69,7 @@ def read_state(state: Mapping[str, Any]) -> StreamState:
     Raises:
         DataError: the mapping is not the state of a row stream, or has another version.
     """
-    try:
-        result = from_builtins(dict(state), StreamState, strict=False)
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise DataError(f"this is not the state of a row stream ({error})", where="state") from None
-    if result.version != STATE_VERSION:
-        raise DataError(
-            f"the state has version {result.version}, but this version of mmpack reads {STATE_VERSION}",
-            where="state",
-        )
+    result = decode_state(state, StreamState, version=STATE_VERSION, noun="row stream")
     if len(result.documents) != len(result.tokens) or len(result.tokens) > _MAX_DATASETS:
         raise DataError("the cursors of documents and tokens do not match", where="state")
     return result
@@ -89,7 +79,7 @@ def require_equal_parts(saved: Mapping[str, str], own: Mapping[str, str]) -> Non
     """Raises an error unless a saved state belongs to this plan.
 
     Args:
-        saved: `StreamState.parts` of the state.
+        saved: `StreamState.fingerprint_parts` of the state.
         own: `Plan.fingerprint_parts` of this plan.
 
     Raises:

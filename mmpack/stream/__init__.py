@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mmpack.plan import Plan, open_plan
     from mmpack.plan.plan_config import PlanConfig
     from mmpack.rows.row import IGNORE_INDEX, Row
-    from mmpack.stream.row_stream import RowStream, load_plan_config
+    from mmpack.stream.row_stream import RowStream, load_plan, load_plan_config
     from mmpack.stream.sample_stream import SampleStream, SampleStreamConfig
     from mmpack.stream.tars.pack_rows import TarStreamConfig
 
@@ -32,6 +32,7 @@ __all__ = [
     "SampleStreamConfig",
     "TarStreamConfig",
     "collate",
+    "load_plan",
     "load_plan_config",
     "open_plan",
 ]
@@ -47,6 +48,7 @@ __getattr__ = make_lazy_getattr(
         "SampleStream": "mmpack.stream.sample_stream",
         "SampleStreamConfig": "mmpack.stream.sample_stream",
         "TarStreamConfig": "mmpack.stream.tars.pack_rows",
+        "load_plan": "mmpack.stream.row_stream",
         "load_plan_config": "mmpack.stream.row_stream",
         "open_plan": "mmpack.plan",
     },

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import msgspec
 
-from mmpack.errors import ConfigError, DataError
+from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.layout import LayoutConfig
 from mmpack.plan import Plan, PlannedRow, open_plan, read_state
 from mmpack.plan.plan_config import PlanConfig, ReaderConfig
@@ -74,12 +74,12 @@ class RowStream(Closeable):
             ConfigError: a setting is wrong, or the shard sets do not fit together.
             IntegrityError, StorageError, DataError: a shard set cannot be read or planned.
         """
-        config = load_plan_config(path)
-        reader_config = config.reader
+        plan = load_plan(path)
+        reader_config = plan.config.reader
         if reader:
             table = msgspec.to_builtins(reader_config) | dict(reader)
             reader_config = parse_settings(table, ReaderConfig, where="argument reader")
-        return cls(open_plan(config), rank=rank, ranks=ranks, reader=reader_config)
+        return cls(plan, rank=rank, ranks=ranks, reader=reader_config)
 
     @classmethod
     def from_webdataset(
@@ -200,3 +200,19 @@ def load_plan_config(path: str | Path) -> PlanConfig:
         ConfigError: the file or a setting is invalid.
     """
     return load_settings(Path(path), PlanConfig).resolve_paths(Path(path).absolute().parent)
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Opens the plan of a PLAN.toml.
+
+    Raises:
+        ConfigError, DataError, IntegrityError, StorageError: see :func:`mmpack.plan.open_plan`; an error about a key of
+            the file also names the file.
+    """
+    config = load_plan_config(path)
+    try:
+        return open_plan(config)
+    except MmpackError as error:
+        if error.where.partition(".")[0] not in PlanConfig.__struct_fields__:
+            raise
+        raise type(error)(error.message, where=f"{path} [{error.where}]", hint=error.hint) from None

@@ -22,14 +22,15 @@ from mmpack.plan.planned import PlannedSample
 from mmpack.plan.state import require_equal_parts
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine
-from mmpack.serialisation import Record, from_builtins
+from mmpack.serialisation import Record, decode_state
 from mmpack.storage import open_store
 from mmpack.storage.local import LocalStore
 from mmpack.storage.store import Store
 
 T = TypeVar("T")
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version of the keys of `SampleState`."""
 #: Target duration of a batch. Handing a batch of this duration from thread to thread costs little in comparison.
 _BATCH_SECONDS = 0.001
 _MAX_BATCH = 32
@@ -42,13 +43,13 @@ class SampleState(Record, frozen=True, kw_only=True):
 
     Fields:
         version: version of this table.
-        place: number of samples that were handed out, over all ranks and epochs.
-        parts: values that decide the order, by name.
+        position: order position up to which samples were handed out, over all ranks and epochs.
+        fingerprint_parts: values that decide the order, by name.
     """
 
     version: int
-    place: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-    parts: dict[str, str]
+    position: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    fingerprint_parts: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +142,7 @@ class SampleStream(Closeable, Generic[T]):
         self.rank, self.ranks = rank, ranks
         self._decode, self._fallback = decode, config.fallback
         self._order = _SampleOrder(self._catalog, min(config.locality, self.samples), config.seed)
-        self._parts = {
+        self._fingerprint_parts = {
             "index": self._catalog.digest[:16],
             "seed": str(config.seed),
             "locality": str(config.locality),
@@ -175,7 +176,9 @@ class SampleStream(Closeable, Generic[T]):
         It is equal on all ranks that have handed out the same number of samples.
         """
         position = self._position if self._end is None else min(self._position, self._end)
-        return msgspec.to_builtins(SampleState(version=STATE_VERSION, place=position, parts=self._parts))
+        return msgspec.to_builtins(
+            SampleState(version=STATE_VERSION, position=position, fingerprint_parts=self._fingerprint_parts)
+        )
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Resumes after the samples that were handed out when `state` was taken, on any number of ranks.
@@ -184,18 +187,10 @@ class SampleStream(Closeable, Generic[T]):
             ConfigError: the state belongs to another shard set, seed or locality (the message names what differs).
             DataError: the state is damaged.
         """
-        try:
-            saved = from_builtins(dict(state), SampleState, strict=False)
-        except (msgspec.ValidationError, TypeError, ValueError) as error:
-            raise DataError(f"this is not a state of a sample stream ({error})", where="state") from None
-        if saved.version != STATE_VERSION:
-            raise DataError(
-                f"the state has version {saved.version}, but this mmpack reads version {STATE_VERSION}",
-                where="state",
-            )
-        require_equal_parts(saved.parts, self._parts)
+        saved = decode_state(state, SampleState, version=STATE_VERSION, noun="sample stream")
+        require_equal_parts(saved.fingerprint_parts, self._fingerprint_parts)
         self.close()
-        self._position = saved.place
+        self._position = saved.position
 
     def close(self) -> None:
         """Ends prefetching with its threads; iterating again starts them anew."""

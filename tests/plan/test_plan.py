@@ -256,7 +256,7 @@ def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> Non
         {"version": 9},
         {"row": "many"},
         {"more": 1},
-        {"parts": None},
+        {"fingerprint_parts": None},
     ],
 )
 def test_a_damaged_state_is_an_error(index: Path, damage: dict[str, object]) -> None:
@@ -264,6 +264,16 @@ def test_a_damaged_state_is_an_error(index: Path, damage: dict[str, object]) -> 
     state = msgspec.to_builtins(plan.state(24, 1)) | damage
     with pytest.raises((DataError, ConfigError)):
         plan.load_state(read_state(state))
+
+
+def test_a_state_of_another_version_names_both_versions(index: Path) -> None:
+    state = msgspec.to_builtins(open_plan(plan_config(index), ledger=False).state(24, 1))
+    # The keys of version 1.
+    old = {("parts" if key == "fingerprint_parts" else key): value for key, value in state.items()}
+    with pytest.raises(
+        DataError, match="the state has version 1, but this version of mmpack reads version 2"
+    ):
+        read_state(old | {"version": 1})
 
 
 def test_a_state_with_other_cursors_is_an_error(index: Path) -> None:

@@ -161,7 +161,7 @@ def test_at_the_end_all_ranks_have_the_same_state(build: Path) -> None:
             assert len(list(stream)) == (2 if rank == 0 else 1)
             assert next(stream, None) is None
             states.append(stream.state_dict())
-    assert states[0]["place"] == len(keys(build))
+    assert states[0]["position"] == len(keys(build))
     assert states.count(states[0]) == 3
 
 
@@ -174,10 +174,22 @@ def test_the_state_of_another_stream_is_an_error(build: Path, change: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "state", [{}, {"version": 1, "place": -1, "parts": {}}, {"version": 9, "place": 1, "parts": {}}, {"a": 1}]
+    ("state", "message"),
+    [
+        ({}, "not a state of a sample stream"),
+        ({"a": 1}, "not a state of a sample stream"),
+        ({"version": 2, "position": -1, "fingerprint_parts": {}}, "not a state of a sample stream"),
+        ({"version": 2, "place": 1, "parts": {}}, "not a state of a sample stream"),
+        # The keys of version 1.
+        (
+            {"version": 1, "place": 1, "parts": {}},
+            "has version 1, but this version of mmpack reads version 2",
+        ),
+        ({"version": 9, "position": 1, "fingerprint_parts": {}}, "has version 9, .* reads version 2"),
+    ],
 )
-def test_an_invalid_state_is_an_error(build: Path, state: dict[str, Any]) -> None:
-    with pytest.raises(DataError):
+def test_an_invalid_state_is_an_error(build: Path, state: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
         open_stream(build).load_state_dict(state)
 
 
@@ -198,8 +210,10 @@ def test_invalid_settings_are_an_error(build: Path, settings: dict[str, Any]) ->
 
 def test_zero_epochs_are_empty_and_a_missing_shard_set_is_an_error(build: Path, tmp_path: Path) -> None:
     assert list(open_stream(build, epochs=0)) == []
-    with pytest.raises(IntegrityError, match="no manifest"):
+    with pytest.raises(IntegrityError, match=r"the build is not finished: there is no manifest\.json"):
         open_stream(tmp_path)
+    with pytest.raises(StorageError, match="there is no such folder"):
+        open_stream(tmp_path / "nowhere")
 
 
 def damage(build: Path, index: int) -> Callable[[], None]:
@@ -222,7 +236,7 @@ def test_an_unreadable_sample_raises_at_its_position_every_time(build: Path, thr
             for _ in range(2):
                 with pytest.raises(IntegrityError, match="crc32"):
                     next(stream)
-                assert stream.state_dict()["place"] == 9
+                assert stream.state_dict()["position"] == 9
             restore()
             assert list(stream) == all_keys[9:]
     finally:

@@ -231,7 +231,7 @@ def test_epochs_repeat_and_none_is_endless(tmp_path: Path) -> None:
         for _ in range(60):
             row = next(stream)
         assert row.number == 59
-        assert stream.state_dict()["place"][0] > 8
+        assert stream.state_dict()["cursor"][0] > 8
 
 
 def test_ranks_share_the_tars(tmp_path: Path) -> None:

@@ -145,12 +145,14 @@ def test_loading_an_earlier_state_and_closing_do_not_change_the_rows(tmp_path: P
     ("change", "message"),
     [
         ({"rows": -1}, "not a state of a tar stream"),
-        ({"place": [1]}, "not a state of a tar stream"),
+        ({"cursor": [1]}, "not a state of a tar stream"),
         ({"waiting": "all"}, "not a state of a tar stream"),
         ({"more": 1}, "not a state of a tar stream"),
         ({"waiting": [[0, 2], [0, 1]]}, "cursors are not in ascending order"),
         ({"waiting": [[7, 0]]}, "cursors are not in ascending order"),
-        ({"version": 2}, "version 2"),
+        ({"version": 3}, "has version 3, but this version of mmpack reads version 2"),
+        # States of version 1 have other keys.
+        ({"version": 1, "place": [0, 0]}, "has version 1, but this version of mmpack reads version 2"),
         ({"fingerprint": "0"}, "belongs to other tars"),
     ],
 )

@@ -114,6 +114,21 @@ def test_a_damaged_record_is_told(plan: Path, tmp_path: Path, record: str) -> No
     trainer.close()
 
 
+def test_a_row_state_of_an_older_version_names_both_versions(plan: Path, tmp_path: Path) -> None:
+    trainer = _trainer(plan, tmp_path)
+    trainer.save()
+    path = tmp_path / "checkpoints" / "step-00000000" / "run.json"
+    record = json.loads(path.read_text())
+    rows = record["rows"]
+    record["rows"] = rows | {"version": 1, "parts": rows.pop("fingerprint_parts")}
+    path.write_text(json.dumps(record))
+    with pytest.raises(
+        DataError, match="the state has version 1, but this version of mmpack reads version 2"
+    ):
+        trainer.resume()
+    trainer.close()
+
+
 def test_other_folders_are_no_checkpoints(plan: Path, tmp_path: Path) -> None:
     trainer = _trainer(plan, tmp_path)
     for name in ("step-6", "step-\u00b2", "step-0000000x", "step-00000004.partial"):

@@ -13,11 +13,12 @@ from mmpack.errors import DataError, MmpackError
 from mmpack.packing import pack_stream
 from mmpack.plan.plan_config import RowsConfig
 from mmpack.quarantine import UnreadableSample
-from mmpack.serialisation import Record, from_builtins
+from mmpack.serialisation import Record, decode_state
 from mmpack.settings import RowLength, Settings
 from mmpack.stream.tars.tar_samples import Count32, TarCursor, TarSample, TarSamples
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version of the keys of `TarState`."""
 MAX_POOL = 1 << 16
 """Largest number of samples that wait to be packed. The state lists each of them."""
 POOL_BYTES = 512 << 20
@@ -30,14 +31,14 @@ class TarState(Record, frozen=True, kw_only=True):
     Fields:
         version: version of this table.
         rows: number of rows that were handed out.
-        place: cursor of the sample to read next.
+        cursor: cursor of the sample to read next.
         waiting: cursors of earlier samples that are in no row yet, ascending.
         fingerprint: hash of all settings that decide the rows, without the content of the tars.
     """
 
     version: int
     rows: Count32
-    place: TarCursor
+    cursor: TarCursor
     waiting: Annotated[tuple[TarCursor, ...], msgspec.Meta(max_length=MAX_POOL)]
     fingerprint: str
 
@@ -77,16 +78,8 @@ class PackedRow:
 
 def read_tar_state(state: Mapping[str, Any]) -> TarState:
     """Decodes and checks a saved state. Raises DataError if it is damaged or not the state of a tar stream."""
-    try:
-        saved = from_builtins(dict(state), TarState)
-    except (msgspec.ValidationError, TypeError, ValueError) as error:
-        raise DataError(f"this is not a state of a tar stream ({error})", where="state") from None
-    if saved.version != STATE_VERSION:
-        raise DataError(
-            f"the state has version {saved.version}, but this mmpack reads version {STATE_VERSION}",
-            where="state",
-        )
-    if any(cursor >= following for cursor, following in pairwise([*saved.waiting, saved.place])):
+    saved = decode_state(state, TarState, version=STATE_VERSION, noun="tar stream")
+    if any(cursor >= following for cursor, following in pairwise([*saved.waiting, saved.cursor])):
         raise DataError("the sample cursors are not in ascending order", where="state")
     return saved
 
@@ -158,8 +151,8 @@ def iter_packed_rows(
     """
     waiting_samples = samples.reread(state.waiting)
     feed = _SampleFeed(
-        samples.iter_from(state.place, config.epochs),
-        state.place,
+        samples.iter_from(state.cursor, config.epochs),
+        state.cursor,
         sum(item.size_bytes for item in waiting_samples),
         max_unreadable,
     )
@@ -186,7 +179,7 @@ def iter_packed_rows(
         feed.unreadable.clear()
         rows += bool(items)
         waiting = tuple(item.cursor for item in packer.state_dict()["waiting"])
-        state_after = msgspec.structs.replace(state, rows=rows, place=feed.cursor, waiting=waiting)
+        state_after = msgspec.structs.replace(state, rows=rows, cursor=feed.cursor, waiting=waiting)
         yield PackedRow(number, items, unreadable, state_after)
         if failed is not None:
             raise failed

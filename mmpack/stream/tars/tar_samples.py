@@ -45,11 +45,11 @@ class TarCursor(NamedTuple):
     """The position of a sample in the sequence of all tars and epochs.
 
     Fields:
-        turn: index of the tar, counted on through the epochs: turn t reads tar t modulo the number of tars.
+        tar: index of the tar, counted on through the epochs: index t reads tar t modulo the number of tars.
         sample: index of the sample in the tar.
     """
 
-    turn: Count32
+    tar: Count32
     sample: Count32
 
 
@@ -129,18 +129,18 @@ class TarSamples(Closeable):
         Raises:
             ConfigError: a sample is a time slice of mmpack.
         """
-        turn, num_empty = cursor.turn, 0
-        while (epochs is None or turn < epochs * len(self._urls)) and num_empty < len(self._urls):
-            url = self._urls[turn % len(self._urls)]
-            first = cursor.sample if turn == cursor.turn else 0
+        tar, num_empty = cursor.tar, 0
+        while (epochs is None or tar < epochs * len(self._urls)) and num_empty < len(self._urls):
+            url = self._urls[tar % len(self._urls)]
+            first = cursor.sample if tar == cursor.tar else 0
             # A tar that is read from its middle on may have samples before.
             num_empty += not first
-            after, next_tar = TarCursor(turn, first), TarCursor(turn + 1, 0)
+            after, next_tar = TarCursor(tar, first), TarCursor(tar + 1, 0)
             try:
                 for index, group in self._read(url, range(first, 1 << 62)):
-                    after = TarCursor(turn, index + 1)
+                    after = TarCursor(tar, index + 1)
                     try:
-                        sample = self._make_sample(TarCursor(turn, index), url, group)
+                        sample = self._make_sample(TarCursor(tar, index), url, group)
                     except (DataError, IntegrityError) as error:
                         yield _unreadable_sample(url, group.key, error, group), after
                     else:
@@ -150,7 +150,7 @@ class TarSamples(Closeable):
                 if isinstance(error, ConfigError):
                     raise
                 yield _unreadable_sample(url, f"from sample {after.sample} on", error), next_tar
-            turn += 1
+            tar += 1
 
     def reread(self, cursors: Sequence[TarCursor]) -> list[TarSample]:
         """Reads the samples at `cursors` again, which must ascend.
@@ -160,12 +160,12 @@ class TarSamples(Closeable):
             StorageError: a tar cannot be read.
         """
         samples: list[TarSample] = []
-        for turn, cursors_of_tar in groupby(cursors, key=lambda cursor: cursor.turn):
-            url = self._urls[turn % len(self._urls)]
+        for tar, cursors_of_tar in groupby(cursors, key=lambda cursor: cursor.tar):
+            url = self._urls[tar % len(self._urls)]
             missing = {cursor.sample for cursor in cursors_of_tar}
             try:
                 for index, group in self._read(url, missing):
-                    samples.append(self._make_sample(TarCursor(turn, index), url, group))
+                    samples.append(self._make_sample(TarCursor(tar, index), url, group))
                     missing.discard(index)
                     if not missing:
                         break
@@ -245,7 +245,7 @@ class TarSamples(Closeable):
             )
         planned = PlannedSample(
             shard_set=0,
-            number=cursor.turn << 32 | cursor.sample,
+            number=cursor.tar << 32 | cursor.sample,
             key=group.key,
             kind=kind,
             shard=url,

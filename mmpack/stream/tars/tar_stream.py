@@ -87,7 +87,7 @@ class TarStream(Closeable):
         self._layout = Layout(layout or LayoutConfig())
         self._assembler = RowAssembler(self._layout, config.max_seq_len, [{}], config.rows)
         self._state = TarState(
-            version=STATE_VERSION, rows=0, place=TarCursor(0, 0), waiting=(), fingerprint=self._fingerprint()
+            version=STATE_VERSION, rows=0, cursor=TarCursor(0, 0), waiting=(), fingerprint=self._fingerprint()
         )
         self._samples = self._open_samples()
         self._rows: Prefetcher[PackedRow, tuple[Row | None, list[UnreadableSample], TarState]] | None = None
