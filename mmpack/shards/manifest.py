@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from mmpack.errors import IntegrityError
+from mmpack.errors import IntegrityError, StorageError
 from mmpack.serialisation import Count, Int64, Record, decode_untrusted, from_builtins
+from mmpack.storage.local import LocalStore
 from mmpack.storage.store import Store
 
 MANIFEST_NAME = "manifest.json"
@@ -15,6 +16,8 @@ INDEX_NAME = "index.parquet"
 FORMAT_VERSION = 1
 #: File with the list of the sync reports of all recordings.
 SYNC_REPORTS_NAME = "sync.json"
+NO_SHARD_SET = "there is no such folder"
+"""Message of the error for a shard set whose folder does not exist."""
 MAX_MANIFEST_BYTES = 1 << 30
 ShardName = Annotated[str, msgspec.Meta(pattern=r"\Ashards/[^/\\\x00-\x1f]+\.tar\Z")]
 
@@ -138,13 +141,15 @@ def read_manifest(store: Store) -> Manifest:
 
     Raises:
         IntegrityError: there is no manifest (the build is unfinished), it is damaged, or it has another format version.
-        StorageError: the manifest cannot be read.
+        StorageError: the folder does not exist, or the manifest cannot be read.
     """
     where = f"{store.url}/{MANIFEST_NAME}"
     if not store.exists(MANIFEST_NAME):
+        if not _has_files(store):
+            raise StorageError(NO_SHARD_SET, where=store.url, hint="Check the path.")
         raise IntegrityError(
-            "no manifest: the shard set is missing or unfinished",
-            where=where,
+            f"the build is not finished: there is no {MANIFEST_NAME}",
+            where=store.url,
             hint="Run `mmpack build-shards` again to resume the build.",
         )
     data = store.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
@@ -154,6 +159,13 @@ def read_manifest(store: Store) -> Manifest:
             f"the format is {manifest.format}, but this version of mmpack reads {FORMAT_VERSION}", where=where
         )
     return manifest
+
+
+def _has_files(store: Store) -> bool:
+    """Returns whether the folder of a store exists; in an object store, whether an object is below its URL."""
+    if isinstance(store, LocalStore):
+        return store.root.is_dir()
+    return next(store.list_names(), None) is not None
 
 
 def make_recording_entry(report: dict[str, Any], *, where: str) -> RecordingEntry:
