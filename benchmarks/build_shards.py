@@ -72,7 +72,7 @@ _PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "crc32": (("~", "<built-in method zlib.crc32>"),),
     "write": (("~", "<method 'write' of '_io.BufferedWriter' objects>"),),
     "json": (("serialisation.py", "canonical_json"),),
-    "index, counts, fsync": (("writer.py", "close_shard"), ("finish.py", "finish_build")),
+    "index, counts, fsync": (("writer.py", "close_shard"), ("merge_parts.py", "finish_build")),
 }
 
 

@@ -28,8 +28,8 @@ FORBIDDEN = re.compile(
     r"(?<![A-Za-z])(mend|mends|mended|told|heard|beside|stamp|stamps|stamped|sound|sounds|picture|pictures|diary|making)(?![A-Za-z])",
     re.IGNORECASE,
 )
-#: Module names that several folders share: one per medium and stage.
-PARALLEL = {"__init__.py", "audio.py", "images.py", "numeric.py", "text.py"}
+#: Module names that several folders share: the registry of each extension point, and one file per medium and stage.
+PARALLEL = {"__init__.py", "registry.py", "audio.py", "images.py", "numeric.py", "text.py"}
 
 
 def paths(*folders: str) -> list[Path]:

@@ -139,7 +139,7 @@ def test_a_sample_kind(example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @of("mmpack/recording/formats/csv_file.py")
 def test_an_input_format(example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mmpack.recording.formats as formats
+    import mmpack.recording.formats.registry as formats
 
     path = tmp_path / "drive.csv"
     path.write_text("t_ns,speed\n" + "".join(f"{t * 10**7},{t}\n" for t in range(50)))

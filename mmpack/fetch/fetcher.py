@@ -13,7 +13,7 @@ import numpy as np
 
 from mmpack.errors import IntegrityError, MmpackError, StorageError
 from mmpack.fetch.disk_cache import DiskCache, cache_entry_name
-from mmpack.fetch.malloc import raise_malloc_threshold
+from mmpack.fetch.malloc_threshold import raise_malloc_threshold
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedRow, PlannedSample
 from mmpack.prefetch import Closeable

@@ -9,7 +9,7 @@ from typing import Any
 
 from mmpack.errors import ConfigError
 from mmpack.ingest.engines import EngineConfig, TaskFailure, select_engine
-from mmpack.ingest.finish import finish_build
+from mmpack.ingest.merge_parts import finish_build
 from mmpack.ingest.tasks.build_config import BuildConfig
 from mmpack.ingest.tasks.build_plan import BuildPlan, plan_build
 from mmpack.ingest.tasks.fingerprint import RECORDS_VERSION

@@ -51,6 +51,6 @@ def test_a_new_format_is_one_entry_of_the_registry(tmp_path: Path, monkeypatch: 
     added = InputFormat(
         "notes", lambda path: path.suffix == ".md", lambda path, _: [Recording(path.stem, {})]
     )
-    monkeypatch.setattr(formats, "FORMATS", (*FORMATS, added))
+    monkeypatch.setattr(formats.registry, "FORMATS", (*FORMATS, added))
     (tmp_path / "notes.md").write_text("text")
     assert [recording.name for recording in open_recordings(tmp_path / "notes.md")] == ["notes"]
