@@ -30,14 +30,12 @@ def mixture(
     """Forecast tokens, shares and epochs of each data set in each phase, and when repeat caps are reached."""
     from mmpack.mixture.forecast import forecast_mixture
     from mmpack.mixture.phase_config import parse_token_count
-    from mmpack.plan import open_plan
-    from mmpack.stream import load_plan_config
+    from mmpack.stream import load_plan
 
     require_png_suffix(plot)
     until = None if tokens is None else parse_token_count(tokens, where="--tokens")
-    config = load_plan_config(plan)
-    opened_plan = open_plan(config)
-    caps = [dataset.max_epochs for dataset in config.datasets]
+    opened_plan = load_plan(plan)
+    caps = [dataset.max_epochs for dataset in opened_plan.config.datasets]
     forecast = forecast_mixture(
         opened_plan.schedule, [dataset.tokens for dataset in opened_plan.datasets], caps, until_tokens=until
     )

@@ -45,11 +45,11 @@ def replay(
 ) -> None:
     """Build the rows of recorded unreadable samples again. The exit code is 1 unless all samples are readable now."""
     from mmpack.quarantine import read_quarantine
-    from mmpack.stream import load_plan_config, open_plan
+    from mmpack.stream import load_plan
     from mmpack.stream.replay import replay_quarantine
 
     records = _select_records(read_quarantine(quarantine), key, line, quarantine)
-    opened_plan = open_plan(load_plan_config(plan))
+    opened_plan = load_plan(plan)
     results = replay_quarantine(opened_plan, records)
     if as_json:
         print_json(

@@ -25,11 +25,10 @@ def show_row(
     ] = True,
 ) -> None:
     """Write a page with the documents of a row, their sensors side by side, and the attention between positions."""
-    from mmpack.plan import open_plan
     from mmpack.show.row_page.planned_row import planned_row_html
-    from mmpack.stream import load_plan_config
+    from mmpack.stream import load_plan
 
-    page = planned_row_html(open_plan(load_plan_config(plan)), row, bidirectional_images=bidirectional_images)
+    page = planned_row_html(load_plan(plan), row, bidirectional_images=bidirectional_images)
     path = out or Path(f"row-{row}.html")
     with storage_errors(path, "writing"):
         path.write_text(page, "utf-8")

@@ -161,6 +161,19 @@ def test_float_nanoseconds_of_a_real_table_are_an_error(real_data: Path) -> None
     assert "integers" in line
 
 
+@pytest.mark.parametrize("command", ["verify", "report", "pack"])
+def test_a_missing_and_an_unfinished_shard_set_are_different_errors(command: str, tmp_path: Path) -> None:
+    missing, unfinished = tmp_path / "missing", tmp_path / "unfinished"
+    unfinished.mkdir()
+    assert (
+        error_line(mmpack(command, missing)) == f"error: {missing}: there is no such folder. Check the path."
+    )
+    assert error_line(mmpack(command, unfinished)) == (
+        f"error: {unfinished}: the build is not finished: there is no manifest.json. "
+        "Run `mmpack build-shards` again to resume the build."
+    )
+
+
 def test_missing_input_is_an_error(tmp_path: Path) -> None:
     assert "no such file or folder" in error_line(mmpack("sync", tmp_path / "nowhere"))
     assert "the format of this input is unknown" in error_line(mmpack("sync", tmp_path))

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from mmpack.cli.mixture import mixture
-from mmpack.errors import ConfigError
+from mmpack.errors import ConfigError, IntegrityError, StorageError
 from mmpack.plan import open_plan
 from mmpack.plan.plan_config import PlanConfig
 from mmpack.settings import load_settings
@@ -82,3 +82,40 @@ def test_an_unknown_data_set_or_token_count_is_an_error(plan: Path) -> None:
         run(wrong)
     with pytest.raises(ConfigError, match="--tokens"):
         run(plan, "--tokens", "soon")
+
+
+def _plan_of_shard_set(folder: Path) -> Path:
+    """Writes a plan whose only data set is in the folder `shard-set` next to it."""
+    path = folder / "plan.toml"
+    path.write_text('max_seq_len = 64\nglobal_batch = 4\n[[datasets]]\nname = "web"\nshards = "shard-set"\n')
+    return path
+
+
+def test_a_missing_folder_of_a_data_set_is_an_error_with_file_data_set_and_path(tmp_path: Path) -> None:
+    path = _plan_of_shard_set(tmp_path)
+    with pytest.raises(StorageError) as caught:
+        run(path)
+    assert str(caught.value) == (
+        f"{path} [datasets.web.shards]: shard set {tmp_path / 'shard-set'}: there is no such folder. "
+        "Check the path; a relative path starts at the folder of the plan file."
+    )
+
+
+def test_a_folder_without_a_manifest_is_an_unfinished_build(tmp_path: Path) -> None:
+    path = _plan_of_shard_set(tmp_path)
+    (tmp_path / "shard-set").mkdir()
+    with pytest.raises(IntegrityError) as caught:
+        run(path)
+    assert str(caught.value) == (
+        f"{path} [datasets.web.shards]: shard set {tmp_path / 'shard-set'}: the build is not finished: "
+        "there is no manifest.json. Run `mmpack build-shards` again to resume the build."
+    )
+
+
+def test_an_error_of_a_data_set_names_the_plan_file(plan: Path, tmp_path: Path) -> None:
+    text = plan.read_text().replace('select = ["robot"]', 'select = ["robots"]')
+    path = tmp_path / "plan.toml"
+    path.write_text(text.replace('"build"', f'"{plan.parent / "build"}"'))
+    with pytest.raises(ConfigError, match="no recording or source of") as caught:
+        run(path)
+    assert caught.value.where == f"{path} [datasets.robot]"

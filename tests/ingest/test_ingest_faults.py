@@ -218,7 +218,9 @@ def test_verify_finds_a_damaged_index_or_manifest(shards_copy: Path) -> None:
     (shards_copy / "manifest.json").write_text("{")
     expect_error(run([MMPACK, "verify", str(shards_copy)]), "manifest is damaged")
     (shards_copy / "manifest.json").unlink()
-    expect_error(run([MMPACK, "verify", str(shards_copy)]), "the shard set is missing or unfinished")
+    expect_error(
+        run([MMPACK, "verify", str(shards_copy)]), "the build is not finished: there is no manifest.json"
+    )
 
 
 def test_a_member_name_outside_the_folder_raises(shards_copy: Path, tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ def test_object_store(config: Path, built_shards: Path, monkeypatch: pytest.Monk
         sample = ShardSet("s3://shards/some/where").sample("drive-000-00000003")
         assert sample == ShardSet(str(built_shards)).sample("drive-000-00000003")
         expect_error(
-            run([MMPACK, "verify", "s3://shards/elsewhere"]), "the shard set is missing or unfinished"
+            run([MMPACK, "verify", "s3://shards/elsewhere"]), "s3://shards/elsewhere: there is no such folder"
         )
     finally:
         server.stop()

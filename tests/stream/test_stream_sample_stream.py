@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack import SampleStream, ShardSet
-from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError, QuarantineError
+from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError, QuarantineError, StorageError
 from mmpack.plan import epoch_order
 from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
