@@ -43,7 +43,7 @@ class PlantedFaultResult:
 
 @dataclass(frozen=True)
 class FalseAlarm:
-    """A reported fault that was not planted.
+    """A reported problem that was not planted.
 
     Attributes:
         kind: kind of the finding.
@@ -76,7 +76,7 @@ def compare_faults(planted: Path, report: dict[str, Any]) -> Comparison:
 
     A finding matches a fault if its time is at most one and a half periods of the stream before the start or after the end
     of the fault. One fault may cause findings of several kinds (a dead camera also causes a gap), so only a finding of
-    severity 'fault' at a time at which its stream has no planted fault is a false alarm.
+    severity 'problem' at a time at which its stream has no planted fault is a false alarm.
 
     Args:
         planted: path of a planted.json.
@@ -94,7 +94,7 @@ def compare_faults(planted: Path, report: dict[str, Any]) -> Comparison:
             f"the report has {len(report['recordings'])} recordings", hint="Compare one recording at a time."
         )
     recording = report["recordings"][0]
-    findings = [finding for finding in recording["findings"] if finding["severity"] == "fault"]
+    findings = [finding for finding in recording["findings"] if finding["severity"] == "problem"]
     slack_ns = {name: stream["period_ns"] * 3 // 2 for name, stream in recording["streams"].items()}
     results = tuple(_match_fault(fault, findings, slack_ns[fault["stream"]]) for fault in faults)
     return Comparison(results, tuple(_find_false_alarms(faults, findings, slack_ns)))
@@ -106,7 +106,7 @@ def _match_fault(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns
         time_ns
         for finding in findings
         if (finding["kind"], finding["stream"]) == (FOUND_AS[kind], stream)
-        for time_ns in finding["places_ns"]
+        for time_ns in finding["times_ns"]
         if _covers(fault, time_ns, slack_ns)
     ]
     if not times_ns:
@@ -122,9 +122,9 @@ def _find_false_alarms(
     for finding in findings:
         kind, stream, text = finding["kind"], finding["stream"], finding["text"]
         stream_faults = [fault for fault in faults if fault["stream"] == stream]
-        if not finding["places_ns"]:
+        if not finding["times_ns"]:
             yield FalseAlarm(kind, stream, None, text)
-        for time_ns in finding["places_ns"]:
+        for time_ns in finding["times_ns"]:
             if not any(_covers(fault, time_ns, slack_ns[stream]) for fault in stream_faults):
                 yield FalseAlarm(kind, stream, time_ns, text)
 

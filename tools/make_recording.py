@@ -51,7 +51,7 @@ _OFFSETS_NS = {
 _OFFSETS_PERIOD_NS = 100_000_000  # with shorter frame periods the offsets shrink proportionally
 _MARGIN_S = 1.5  # time that the other sensors record before and after the cameras
 _IMU_HZ, _CAN_HZ, _ACTION_HZ = 100, 50, 10
-_SOUND_EVENT_NS = 120_000_000
+_AUDIO_EVENT_NS = 120_000_000
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class GeneratedRecording:
     Attributes:
         toml: path of the ``recording.toml``.
         faults: the planted faults in order of time; empty for a recording without faults.
-        sound_events_ns: start times of the beeps and flashes on the clock ``rig``.
+        audio_events_ns: start times of the beeps and flashes on the clock ``rig``.
         offsets_ns: trigger time of each camera relative to the middle of the group.
         rate_hz: frames per second of each camera.
     """
 
     toml: Path
     faults: tuple[PlantedFault, ...]
-    sound_events_ns: tuple[int, ...]
+    audio_events_ns: tuple[int, ...]
     offsets_ns: dict[str, int]
     rate_hz: int
 
@@ -151,7 +151,7 @@ def make_recording(
     spec = _make_spec(out, cameras, seed, name)
     true_streams = _make_true_streams(spec)
     written, planted_faults = _plant_faults(spec, true_streams) if faults else (true_streams, ())
-    events_ns = _choose_sound_events(spec)
+    events_ns = _choose_audio_events(spec)
     out.mkdir(parents=True, exist_ok=True)
     _write_cameras(spec, true_streams, written, events_ns)
     _write_tables(spec, true_streams, written)
@@ -247,19 +247,19 @@ def _plant_faults(
     return written, tuple(planted)
 
 
-def _choose_sound_events(spec: _DriveSpec) -> tuple[int, ...]:
+def _choose_audio_events(spec: _DriveSpec) -> tuple[int, ...]:
     """Chooses one event in about three seconds, at whole milliseconds (and so whole audio samples) after the start of the
     microphone."""
     count = max(1, int(spec.seconds / 3))
     interval_s = spec.seconds / count
-    fraction = spec.rng("sound events").uniform(0.2, 0.7, size=count)
+    fraction = spec.rng("audio events").uniform(0.2, 0.7, size=count)
     times_ms = np.rint((np.arange(count) + fraction) * interval_s * 1000 + _MARGIN_S * 1000).astype(np.int64)
     return tuple(spec.margin_start_ns + int(time_ms) * 10**6 for time_ms in times_ms)
 
 
-def _sound_event_duration_ns(spec: _DriveSpec) -> int:
+def _audio_event_duration_ns(spec: _DriveSpec) -> int:
     """Returns the duration of a beep and a flash, long enough for every camera to take an image during it."""
-    return max(_SOUND_EVENT_NS, spec.period_ns * 6 // 5)
+    return max(_AUDIO_EVENT_NS, spec.period_ns * 6 // 5)
 
 
 def _write_cameras(
@@ -281,7 +281,7 @@ def _write_cameras(
 def _camera_images(
     spec: _DriveSpec, camera: Camera, taken_ns: Int64s, events_ns: tuple[int, ...]
 ) -> Iterator[Image]:
-    length_ns = _sound_event_duration_ns(spec)
+    length_ns = _audio_event_duration_ns(spec)
     for t_ns, time_s in zip(taken_ns.tolist(), spec.seconds_since_start(taken_ns).tolist(), strict=True):
         flash = any(event_ns <= t_ns < event_ns + length_ns for event_ns in events_ns)
         yield camera.render(time_s, clock_text(t_ns), flash=flash)
@@ -305,7 +305,7 @@ def _write_tables(
 def _write_audio(spec: _DriveSpec, events_ns: tuple[int, ...]) -> None:
     beeps = [(event_ns - spec.margin_start_ns) // 10**6 * (MIC_RATE_HZ // 1000) for event_ns in events_ns]
     count = round((spec.seconds + 2 * _MARGIN_S) * MIC_RATE_HZ)
-    beep_samples = _sound_event_duration_ns(spec) * MIC_RATE_HZ // 10**9
+    beep_samples = _audio_event_duration_ns(spec) * MIC_RATE_HZ // 10**9
     write_microphone(spec.out / "mic.wav", spec.rng("mic"), count, beeps, beep_samples)
 
 
@@ -331,7 +331,7 @@ def _exact_seconds(t_ns: int) -> str:
 def _write_planted(path: Path, recording: GeneratedRecording) -> None:
     content = {
         "faults": [asdict(fault) for fault in recording.faults],
-        "sound_events_ns": recording.sound_events_ns,
+        "audio_events_ns": recording.audio_events_ns,
         "offsets_ns": recording.offsets_ns,
         "rate_hz": recording.rate_hz,
     }

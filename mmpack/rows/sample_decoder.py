@@ -33,7 +33,6 @@ from mmpack.rows.decode.codecs import open_codec
 from mmpack.rows.decode.images import decode_image, decode_tubelet
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.samples.description import (
-    DESCRIPTION_VERSION,
     JSON_MEMBER,
     AudioDescription,
     ImageDescription,
@@ -381,11 +380,8 @@ def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent
 
 
 def _check_kind(description: SampleDescription, kind: str) -> None:
-    if (description.version, description.kind) != (DESCRIPTION_VERSION, kind):
-        raise IntegrityError(
-            f"the json member describes a '{description.kind}' in format version {description.version}, "
-            f"not a '{kind}' in version {DESCRIPTION_VERSION}"
-        )
+    if description.kind != kind:
+        raise IntegrityError(f"the json member describes a '{description.kind}', not a '{kind}'")
 
 
 def _read_stream_description(

@@ -1,4 +1,4 @@
-"""Format version 1 of the `json` member of a sample, as types.
+"""Format version 2 of the `json` member of a sample, as types.
 
 `mmpack.ingest` writes this member. Every reader of shards decodes it with these types, because the bytes are untrusted.
 """
@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mmpack.serialisation import Count, Int64, Record, decode_untrusted
+from mmpack.errors import IntegrityError
+from mmpack.serialisation import JSON_ERRORS, Count, Int64, Record, decode_untrusted, from_json
 
-DESCRIPTION_VERSION = 1
+#: Raised with every change of the fields; samples of another version are rejected.
+DESCRIPTION_VERSION = 2
 JSON_MEMBER = "json"
 NUMERIC_MEMBER = "numeric.npz"
 T = TypeVar("T", bound="SampleDescription")
@@ -37,19 +39,19 @@ class StreamDescription(Record, frozen=True, kw_only=True):
     member: str
 
 
-class ImageDescription(StreamDescription, frozen=True, kw_only=True):
+class ImageDescription(StreamDescription, frozen=True, kw_only=True, omit_defaults=True):
     """The description of the image or tubelet of a camera.
 
     Fields:
         item: index of the (first) frame in the files of the camera.
         height, width: size in pixels.
-        stamps_ns: timestamps of all frames of a tubelet; None for an image.
+        timestamps_ns: timestamps of all frames of a tubelet; None for an image.
     """
 
     item: Count
     height: Count
     width: Count
-    stamps_ns: list[Int64] | None = None
+    timestamps_ns: list[Int64] | None = None
 
 
 class AudioDescription(StreamDescription, frozen=True, kw_only=True):
@@ -143,14 +145,56 @@ class StandAloneDescription(SampleDescription, frozen=True, kw_only=True):
     source: dict[str, Any]
 
 
+AnyStreamDescription = ImageDescription | AudioDescription | NumericDescription | TextDescription
+
+
+class _DescriptionVersion(msgspec.Struct):
+    """The version of a description, whatever its other fields are."""
+
+    version: Int64
+
+
+def encode_description(description: SampleDescription | AnyStreamDescription) -> bytes:
+    """Encodes the description of a sample, or of one stream of a slice, as JSON with sorted keys and no spaces."""
+    return msgspec.json.encode(description, order="sorted")
+
+
 def read_description(data: bytes, type_: type[T], *, where: str) -> T:
-    """Decodes the `json` member of a sample as `type_`. Raises IntegrityError."""
-    return decode_untrusted(data, type_, noun="the json member", where=where)
+    """Decodes the `json` member of a sample as `type_`.
+
+    Raises:
+        IntegrityError: the member is damaged, has other fields, or has another version.
+    """
+    try:
+        description = decode_untrusted(data, type_, noun="the json member", where=where)
+    except IntegrityError:
+        # Another version may have other fields, and then its version is the better message.
+        _check_version(_read_version(data), where=where)
+        raise
+    _check_version(description.version, where=where)
+    return description
 
 
-def decode_stream_description(
-    kind: str, value: msgspec.Raw, *, where: str
-) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
+def _read_version(data: bytes) -> int:
+    """Returns the version of a description; the version of this code if the description has none."""
+    try:
+        return from_json(data, _DescriptionVersion).version
+    except JSON_ERRORS:
+        return DESCRIPTION_VERSION
+
+
+def _check_version(version: int, *, where: str) -> None:
+    """Raises IntegrityError if `version` is not the version that this code reads."""
+    if version != DESCRIPTION_VERSION:
+        raise IntegrityError(
+            f"the json member has format version {version}, but this version of mmpack reads version "
+            f"{DESCRIPTION_VERSION}",
+            where=where,
+            hint="Build the shard set again.",
+        )
+
+
+def decode_stream_description(kind: str, value: msgspec.Raw, *, where: str) -> AnyStreamDescription:
     """Decodes the description of one stream of a slice.
 
     Args:

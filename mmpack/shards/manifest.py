@@ -13,7 +13,8 @@ from mmpack.storage.store import Store
 
 MANIFEST_NAME = "manifest.json"
 INDEX_NAME = "index.parquet"
-FORMAT_VERSION = 1
+#: Raised with every change of the files of a shard set; shard sets of another version are rejected.
+FORMAT_VERSION = 2
 #: File with the list of the sync reports of all recordings.
 SYNC_REPORTS_NAME = "sync.json"
 NO_SHARD_SET = "there is no such folder"
@@ -37,7 +38,7 @@ class StreamEntry(Record, frozen=True, kw_only=True):
 
     Fields:
         kind, clock, clock_domain, semantics: kind of the stream, its clock, and the meaning of its timestamps.
-        stamps_from, resolution_ns: source and resolution of the timestamps.
+        timestamps_from, resolution_ns: source and resolution of the timestamps.
         period_ns: median distance between items.
         policy: policy that chose the items.
         required: True if a slice without the stream was quarantined.
@@ -52,7 +53,7 @@ class StreamEntry(Record, frozen=True, kw_only=True):
     clock: str
     clock_domain: str
     semantics: str
-    stamps_from: str
+    timestamps_from: str
     resolution_ns: Int64
     period_ns: Int64
     policy: str
@@ -130,6 +131,12 @@ class Manifest(Record, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
+class _ManifestFormat(msgspec.Struct):
+    """The version of a manifest, whatever its other fields are."""
+
+    format: Int64
+
+
 def write_manifest(store: Store, manifest: Manifest) -> None:
     """Writes the manifest as indented JSON; equal manifests give equal bytes. Raises StorageError."""
     encoded = msgspec.json.encode(manifest, order="deterministic")
@@ -153,12 +160,15 @@ def read_manifest(store: Store) -> Manifest:
             hint="Run `mmpack build-shards` again to resume the build.",
         )
     data = store.read(MANIFEST_NAME, limit=MAX_MANIFEST_BYTES)
-    manifest = decode_untrusted(data, Manifest, noun="the manifest", where=where)
-    if manifest.format != FORMAT_VERSION:
+    # A manifest of another version may have other fields, so its version is read first.
+    format_ = decode_untrusted(data, _ManifestFormat, noun="the manifest", where=where).format
+    if format_ != FORMAT_VERSION:
         raise IntegrityError(
-            f"the format is {manifest.format}, but this version of mmpack reads {FORMAT_VERSION}", where=where
+            f"the shard set has format version {format_}, but this version of mmpack reads version {FORMAT_VERSION}",
+            where=where,
+            hint="Build it again.",
         )
-    return manifest
+    return decode_untrusted(data, Manifest, noun="the manifest", where=where)
 
 
 def _has_files(store: Store) -> bool:

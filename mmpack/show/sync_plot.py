@@ -126,7 +126,7 @@ def _plot_timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequ
     )
     axes.tick_params(axis="x", labelsize=7)
     axes.set_title(
-        "blue: matched   red: not matched   grey: edge   orange ●: fault in the timestamps   ▼ quarantined slice",
+        "blue: matched   red: not matched   grey: edge   orange ●: problem in the timestamps   ▼ quarantined slice",
         fontsize=9,
         loc="left",
         pad=14,
@@ -137,11 +137,11 @@ def _plot_timeline(axes: Axes, tracks: dict[str, _StreamTrack], recordings: Sequ
 def _plot_findings(axes: Axes, names: Sequence[str], report: dict[str, Any], start: float) -> None:
     for finding in report["findings"]:
         if (
-            finding["severity"] == "fault"
+            finding["severity"] == "problem"
             and finding["stream"] in names
             and finding["kind"] != "out_of_tolerance"
         ):
-            seconds = [start + (time_ns - report["first_tick_ns"]) / 1e9 for time_ns in finding["places_ns"]]
+            seconds = [start + (time_ns - report["first_tick_ns"]) / 1e9 for time_ns in finding["times_ns"]]
             height = np.full(len(seconds), names.index(finding["stream"]) - 0.3)
             axes.plot(seconds, height, "o", color=_FINDING, markersize=4)
 

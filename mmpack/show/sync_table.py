@@ -54,7 +54,7 @@ def _render_recording(report: dict[str, Any]) -> Iterator[RenderableType]:
     if report["raw_spread_ns"]["max"]:
         yield _spread_line(report)
     for finding in report["findings"]:
-        colour = "yellow" if finding["severity"] == "fault" else "cyan"
+        colour = "yellow" if finding["severity"] == "problem" else "cyan"
         yield Text.assemble("  ", (finding["kind"], colour), f" {finding['stream']}: {finding['text']}")
     for entry in report["quarantine"][:MAX_LISTED]:
         reasons = "; ".join(f"{reason['stream']}: {reason['why']}" for reason in entry["reasons"])

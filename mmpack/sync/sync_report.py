@@ -30,7 +30,7 @@ def stream_report(match: StreamMatch, result: SyncResult) -> dict[str, Any]:
         "clock": match.stream.stream.clock.name,
         "clock_domain": match.stream.stream.clock.domain,
         "semantics": match.stream.stream.semantics,
-        "stamps_from": timestamps.origin,
+        "timestamps_from": timestamps.origin,
         "resolution_ns": timestamps.resolution_ns,
         "items": _count_items(match),
         "period_ns": period_ns,
@@ -103,7 +103,7 @@ def recording_report(result: SyncResult) -> dict[str, Any]:
                 "stream": finding.stream,
                 "count": finding.count,
                 "text": finding.text,
-                "places_ns": list(finding.times_ns),
+                "times_ns": list(finding.times_ns),
             }
             for finding in result.findings
         ],

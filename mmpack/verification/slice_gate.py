@@ -10,6 +10,7 @@ from typing import Any
 
 from mmpack.errors import IntegrityError
 from mmpack.samples.description import (
+    AnyStreamDescription,
     AudioDescription,
     ImageDescription,
     NumericDescription,
@@ -20,7 +21,6 @@ from mmpack.shards.manifest import RecordingEntry, StreamEntry
 from mmpack.sync.policies.policy import JudgedBy
 from mmpack.sync.policies.registry import POLICIES
 
-AnyStreamDescription = ImageDescription | AudioDescription | NumericDescription | TextDescription
 #: Largest gap in a time window, in periods of the stream, that is allowed even if it exceeds `max_age`.
 _WINDOW_PERIODS = 3
 
@@ -154,7 +154,7 @@ def _check_instant(
             f"has a residual of {stream.residual_ns} ns, but '{entry.policy}' must have 0 ns"
         )
     if isinstance(stream, ImageDescription):
-        if stream.stamps_ns is not None:
+        if stream.timestamps_ns is not None:
             raise IntegrityError("is one image with the timestamps of a tubelet")
         return
     # Only a latest value may have several rows: those of one burst, of which the last row is the latest.

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from mmpack.errors import IntegrityError, MmpackError
 from mmpack.layout import SampleMetadata, SliceMetadata
 from mmpack.samples.description import (
-    DESCRIPTION_VERSION,
     JSON_MEMBER,
     SampleDescription,
     SliceDescription,
@@ -291,10 +290,6 @@ class _SampleChecker:
 
 
 def _check_description(row: dict[str, Any], description: SampleDescription) -> None:
-    if description.version != DESCRIPTION_VERSION:
-        raise IntegrityError(
-            f"the version of the description is {description.version}, not {DESCRIPTION_VERSION}"
-        )
     for name in ("kind", "recording", "ordinal"):
         if getattr(description, name) != row[name]:
             raise IntegrityError(f"the {name} of the description differs from the index")

@@ -398,9 +398,9 @@ def test_images_with_equal_timestamps_are_duplicates(tmp_path: Path) -> None:
     (recording,) = open_recordings(write_recording_toml(tmp_path, text))
     result = synchronise(recording)
     assert len(result.ticks.t_ns) == 12
-    assert [(finding.kind, finding.count) for finding in result.findings if finding.severity == "fault"] == [
-        ("duplicate", 1)
-    ]
+    assert [
+        (finding.kind, finding.count) for finding in result.findings if finding.severity == "problem"
+    ] == [("duplicate", 1)]
     source = recording.streams["cam"].source
     assert isinstance(source, FrameSource)
     encoded = [frame.encoded for frame in source.frames(result.matches["cam"].items.tolist())]

@@ -19,6 +19,7 @@ from mmpack.plan.plan_config import RowsConfig
 from mmpack.plan.planned import PlannedSample
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.rows.sample_decoder import DecodedAudio, SampleDecoder, TokenisedSample
+from mmpack.samples.description import DESCRIPTION_VERSION
 from mmpack.samples.npz import decode_npz, encode_npz
 from tests.examples import examples
 from tests.rows.handmade_rows import open_layout, plan_sample
@@ -166,7 +167,7 @@ def test_members_that_differ_from_the_index_raise_an_error(bench: DecoderBench, 
     for wrong_sample, wrong_members in (
         (replace(planned, tokens=planned.tokens + 1), members),
         (planned, change_json(members, kind=other)),
-        (planned, change_json(members, version=2)),
+        (planned, change_json(members, version=DESCRIPTION_VERSION - 1)),
         (planned, change_json(members, more=1)),
         (planned, members | {"json": b"{"}),
         (planned, members | {"extra.jpg": b"\xff\xd8\xff"}),

@@ -99,11 +99,11 @@ def test_a_planted_fault_that_is_not_found_is_reported(drive: tuple[Path, dict[s
 def test_a_finding_without_a_planted_fault_is_a_false_alarm(drive: tuple[Path, dict[str, Any]]) -> None:
     planted, report = drive
     t_ns = json.loads(planted.read_text())["faults"][0]["t_ns"]
-    extra = {"severity": "fault", "kind": "gap", "stream": "action", "count": 1, "text": "a gap"}
+    extra = {"severity": "problem", "kind": "gap", "stream": "action", "count": 1, "text": "a gap"}
     findings = [
         *report["recordings"][0]["findings"],
-        {**extra, "places_ns": [t_ns]},
-        {**extra, "places_ns": []},
+        {**extra, "times_ns": [t_ns]},
+        {**extra, "times_ns": []},
     ]
     comparison = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": findings}]})
     assert all(row.ok for row in comparison.results)
@@ -116,7 +116,7 @@ def test_a_finding_without_a_planted_fault_is_a_false_alarm(drive: tuple[Path, d
 def test_a_finding_at_the_wrong_time_does_not_count(drive: tuple[Path, dict[str, Any]]) -> None:
     planted, report = drive
     moved = [
-        {**finding, "places_ns": [t_ns + 10**9 for t_ns in finding["places_ns"]]}
+        {**finding, "times_ns": [t_ns + 10**9 for t_ns in finding["times_ns"]]}
         for finding in report["recordings"][0]["findings"]
     ]
     comparison = compare_faults(planted, {"recordings": [{**report["recordings"][0], "findings": moved}]})

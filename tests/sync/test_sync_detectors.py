@@ -34,7 +34,9 @@ def findings_by_kind(stream: Stream) -> dict[str, Finding]:
 
 def faults(result: SyncResult) -> dict[tuple[str, str], Finding]:
     return {
-        (finding.kind, finding.stream): finding for finding in result.findings if finding.severity == "fault"
+        (finding.kind, finding.stream): finding
+        for finding in result.findings
+        if finding.severity == "problem"
     }
 
 
@@ -56,14 +58,18 @@ def test_a_regular_stream_has_no_fault(
 ) -> None:
     period_ns = round(S / rate_hz)
     aligned = align(stream(jittered_ns(count, period_ns, int(jitter * period_ns), seed), kind))
-    assert [finding for finding in detect_stream(aligned) if finding.severity == "fault"] == []
+    assert [finding for finding in detect_stream(aligned) if finding.severity == "problem"] == []
 
 
 @given(st.integers(0, 2**32), st.integers(10, 80), st.integers(1, 30), st.sampled_from([5, 10, 33, 100]))
 def test_a_gap_is_reported_at_its_start(seed: int, first: int, num_lost: int, period_ms: int) -> None:
     timestamps = jittered_ns(120, period_ms * MS, period_ms * MS // 50, seed)
     finding = findings_by_kind(stream(np.delete(timestamps, np.s_[first : first + num_lost])))["gap"]
-    assert (finding.severity, finding.count, finding.times_ns) == ("fault", 1, (int(timestamps[first - 1]),))
+    assert (finding.severity, finding.count, finding.times_ns) == (
+        "problem",
+        1,
+        (int(timestamps[first - 1]),),
+    )
 
 
 def test_a_gap_in_audio_is_a_gap() -> None:
@@ -78,14 +84,14 @@ def test_a_repeated_timestamp_is_a_duplicate_and_no_gap(index: int, kind: Stream
     findings = findings_by_kind(stream(timestamps, kind))
     assert findings["duplicate"].count == 1
     assert findings["duplicate"].times_ns == (BOOT_NS + (index - 1) * 20 * MS,)
-    assert {kind for kind, finding in findings.items() if finding.severity == "fault"} == {"duplicate"}
+    assert {kind for kind, finding in findings.items() if finding.severity == "problem"} == {"duplicate"}
 
 
 @given(st.integers(1, 98), st.integers(1, 3))
 def test_an_item_just_after_another_is_a_near_duplicate(index: int, close_ms: int) -> None:
     extra = BOOT_NS + index * 20 * MS + close_ms * MS
     finding = findings_by_kind(stream(np.sort(np.append(regular_ns(100, 20 * MS), extra))))["near_duplicate"]
-    assert (finding.severity, finding.count, finding.times_ns) == ("fault", 1, (extra,))
+    assert (finding.severity, finding.count, finding.times_ns) == ("problem", 1, (extra,))
 
 
 def test_buffered_items_with_almost_equal_timestamps_are_a_burst() -> None:
@@ -111,7 +117,7 @@ def test_implausible_timestamps_are_sentinels() -> None:
     timestamps = regular_ns(100, 10 * MS)
     timestamps[[3, 50]] = -1
     finding = findings_by_kind(stream(timestamps))["sentinel"]
-    assert (finding.severity, finding.count) == ("fault", 2)
+    assert (finding.severity, finding.count) == ("problem", 2)
     assert "item 3: -1, -1" in finding.text
 
 
@@ -137,9 +143,10 @@ def test_multiples_of_decimal_units_are_not_reported_as_float_quantised(step_ns:
 
 def test_coarse_timestamps_are_reported() -> None:
     assert (
-        findings_by_kind(stream(regular_ns(20, S), resolution_ns=10**6))["coarse_stamps"].severity == "info"
+        findings_by_kind(stream(regular_ns(20, S), resolution_ns=10**6))["coarse_timestamps"].severity
+        == "info"
     )
-    assert "coarse_stamps" not in findings_by_kind(stream(regular_ns(20, S), resolution_ns=239))
+    assert "coarse_timestamps" not in findings_by_kind(stream(regular_ns(20, S), resolution_ns=239))
 
 
 @pytest.mark.parametrize(("latency_ms", "num_lost"), [(1, 0), (1, 10), (4, 0)])
@@ -251,7 +258,7 @@ def test_an_unstable_reference_is_reported() -> None:
     capture = recording(*cameras, stream(regular_ns(100, 100 * MS) + wander, "lidar", "top"))
     result = synchronise(capture, SyncConfig(reference="top"))
     assert result.quarantined_ordinals().tolist() == [20, 40, 60]
-    finding = faults(result)["reference_wander", "top"]
+    finding = faults(result)["unstable_reference", "top"]
     assert finding.count == 3
     assert finding.times_ns == tuple(result.ticks.t_ns[[20, 40, 60]].tolist())
     assert "consensus:cam_*" in finding.text

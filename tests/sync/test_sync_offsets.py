@@ -118,7 +118,7 @@ def test_one_bad_member_fails_alone(seed: int, size: int, error_ns: int, early: 
     result = synchronise(recording(*cameras))
     assert result.quarantined_ordinals().tolist() == [tick]
     assert [name for name, _ in result.failure_reasons(tick)] == [f"cam_{bad}"]
-    faults = [(finding.kind, finding.stream) for finding in result.findings if finding.severity == "fault"]
+    faults = [(finding.kind, finding.stream) for finding in result.findings if finding.severity == "problem"]
     assert faults == [("out_of_tolerance", f"cam_{bad}")]
 
 

@@ -67,7 +67,7 @@ def test_the_lidar_as_reference_is_reported_as_unstable(keyframes: list[Recordin
     report = sync_report(results)
     assert (report["ticks"], report["passed"]) == (404, 329)
     wander = [
-        finding for result in results for finding in result.findings if finding.kind == "reference_wander"
+        finding for result in results for finding in result.findings if finding.kind == "unstable_reference"
     ]
     assert wander
     assert {finding.stream for finding in wander} == {"lidar_top"}

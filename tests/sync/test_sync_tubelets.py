@@ -83,7 +83,7 @@ def test_a_tubelet_has_the_frames_of_its_window(
         view = metadata["streams"]["cam_front"]
         low, high = metadata["t_ns"] - before_ms * MS, metadata["t_ns"] + after_ms * MS
         inside = np.flatnonzero((timestamps >= low) & (timestamps < high))
-        assert view["stamps_ns"] == timestamps[inside].tolist()
+        assert view["timestamps_ns"] == timestamps[inside].tolist()
         assert (view["item"], view["t_ns"]) == (inside[0], timestamps[inside[0]])
         times, greys = decode_mp4(members["cam_front.mp4"])
         assert np.abs(np.array(times) - (timestamps[inside] - timestamps[inside[0]])).max() <= MS // 100

@@ -158,14 +158,14 @@ def test_images_differ_between_cameras_and_over_time(clean: tuple[Path, Generate
         assert np.abs(images[one][0][below_text].astype(int) - images[other][0][below_text]).mean() > 3
 
 
-def test_flash_is_visible_only_during_sound_events(clean: tuple[Path, GeneratedRecording]) -> None:
+def test_flash_is_visible_only_during_audio_events(clean: tuple[Path, GeneratedRecording]) -> None:
     folder, planted = clean
-    assert len(planted.sound_events_ns) == 2
+    assert len(planted.audio_events_ns) == 2
     for camera in CAMERAS:
         t_ns = np.array(read_timestamps(folder, camera))
         corner = np.array([image[-16:, -16:].min() for image in read_images(folder / f"{camera}.mp4")])
         expected = np.zeros(len(t_ns), dtype=bool)
-        for event_ns in planted.sound_events_ns:
+        for event_ns in planted.audio_events_ns:
             during = (t_ns >= event_ns) & (t_ns < event_ns + 120_000_000)
             assert during.any()
             expected |= during
@@ -181,7 +181,7 @@ def test_beeps_start_exactly_at_their_audio_sample(clean: tuple[Path, GeneratedR
     starts = loud[np.diff(loud, prepend=-48_000) > 4_800]
     begin_ns = read_start_ns(folder, "mic")
     assert [begin_ns + int(sample) * SECOND_NS // 48_000 for sample in starts] == list(
-        planted.sound_events_ns
+        planted.audio_events_ns
     )
     beep = audio[starts[0] : starts[0] + 4_800]
     assert np.abs(np.fft.rfft(beep)).argmax() == 100  # bins of 10 Hz
@@ -240,7 +240,7 @@ def test_planted_json_equals_the_returned_faults(faulty: tuple[Path, GeneratedRe
     content = json.loads((folder / "planted.json").read_text())
     assert content == {
         "faults": [asdict(fault) for fault in planted.faults],
-        "sound_events_ns": list(planted.sound_events_ns),
+        "audio_events_ns": list(planted.audio_events_ns),
         "offsets_ns": planted.offsets_ns,
         "rate_hz": 10,
     }

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from mmpack import verify
 from mmpack.errors import IntegrityError
+from mmpack.samples.description import DESCRIPTION_VERSION
 from mmpack.samples.npz import decode_npz, encode_npz
 from mmpack.shards import index, tar
 from tests.examples import examples
@@ -113,7 +114,8 @@ HOSTILE_DESCRIPTIONS = {
     "a member is a list": _set("streams", "can", "member", value=[]),
     "an unknown stream": _set("streams", "cam_top", value={}),
     "an unknown key": _set("comment", value="x"),
-    "another version": _set("version", value=2),
+    "an older version": _set("version", value=DESCRIPTION_VERSION - 1),
+    "a newer version": _set("version", value=DESCRIPTION_VERSION + 1),
     "absent is a list": _set("absent", value=["lidar"]),
     "a negative size": _set("streams", "cam_front", "height", value=-1),
 }
@@ -363,7 +365,7 @@ FALSE_SLICES = {
     "another array": _set_stream("can", "array", "imu"),
     "another member": _set_stream("cam_front", "member", "cam_back.jpg"),
     "another size": _set_stream("cam_front", "height", _increment),
-    "timestamps of a tubelet": _set_stream("cam_front", "stamps_ns", [1]),
+    "timestamps of a tubelet": _set_stream("cam_front", "timestamps_ns", [1]),
     "a missing camera": _drop("streams", "cam_front"),
     "a required stream named as absent": _set("absent", value={"cam_front": "clouds"}),
     "an unknown stream named as absent": _set("absent", value={"cam_top": "clouds"}),
@@ -493,15 +495,15 @@ def tubelet_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 FALSE_TUBELETS = {
-    "a frame from another time": lambda camera: camera["stamps_ns"].__setitem__(
-        -1, camera["stamps_ns"][-1] + 2000
+    "a frame from another time": lambda camera: camera["timestamps_ns"].__setitem__(
+        -1, camera["timestamps_ns"][-1] + 2000
     ),
-    "a frame outside the window": lambda camera: camera["stamps_ns"].append(camera["t_ns"] + 10**9),
-    "a missing frame": lambda camera: camera["stamps_ns"].pop(),
-    "no timestamps": _drop("stamps_ns"),
+    "a frame outside the window": lambda camera: camera["timestamps_ns"].append(camera["t_ns"] + 10**9),
+    "a missing frame": lambda camera: camera["timestamps_ns"].pop(),
+    "no timestamps": _drop("timestamps_ns"),
     "another width": _set("width", value=_increment),
     "all frames a second later": lambda camera: camera.update(
-        t_ns=camera["t_ns"] + 10**9, stamps_ns=[t_ns + 10**9 for t_ns in camera["stamps_ns"]]
+        t_ns=camera["t_ns"] + 10**9, timestamps_ns=[t_ns + 10**9 for t_ns in camera["timestamps_ns"]]
     ),
 }
 

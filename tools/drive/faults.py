@@ -109,19 +109,19 @@ def plant_fault(
             count = _count_missing_frames(frame_period_ns)
             damaged = _remove_rows(written, row, row + count)
             duration_ns = count * frame_period_ns
-            note = f"{count} frames are missing before row {row}; the other cameras go on"
+            note = f"{count} frames are missing before row {row}; the other cameras continue"
         case "duplicate":
             damaged = WrittenStream(
                 np.insert(written.rows, row, written.rows[row]), np.insert(written.t_ns, row, t_ns)
             )
-            duration_ns, note = 0, f"row {row} is repeated with the same stamp"
+            duration_ns, note = 0, f"row {row} is repeated with the same timestamp"
             row += 1
         case "outlier":
             damaged = _shift_timestamp(written, row, OUTLIER_NS)
-            duration_ns, note = OUTLIER_NS, "the stamp is 7 ms late; the picture was taken on time"
+            duration_ns, note = OUTLIER_NS, "the timestamp is 7 ms late; the image was taken on time"
         case "backward":
             damaged = _shift_timestamp(written, row, -BACKWARD_NS)
-            duration_ns, note = BACKWARD_NS, "the stamp jumps back by 25 ms; the row stays in its place"
+            duration_ns, note = BACKWARD_NS, "the timestamp jumps back by 25 ms; the row keeps its position"
         case _:
             raise ConfigError(f"{kind!r} is not a kind of fault", hint=f"Use one of {', '.join(KINDS)}.")
     return damaged, PlantedFault(

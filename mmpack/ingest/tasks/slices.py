@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
@@ -18,10 +19,21 @@ from mmpack.ingest.tasks.encode_images import encode_image, encode_tubelet
 from mmpack.layout import SliceMetadata
 from mmpack.prefetch import Prefetcher
 from mmpack.recording import TABLE_KINDS, Frame, FrameSource, TableSource, TextSource
-from mmpack.samples.description import NUMERIC_MEMBER
+from mmpack.samples.description import (
+    DESCRIPTION_VERSION,
+    JSON_MEMBER,
+    NUMERIC_MEMBER,
+    AnyStreamDescription,
+    AudioDescription,
+    ImageDescription,
+    NumericDescription,
+    SliceDescription,
+    TextDescription,
+    TextEntry,
+    encode_description,
+)
 from mmpack.samples.npz import encode_npz
 from mmpack.samples.statistics import NumericStatistics, compute_statistics
-from mmpack.serialisation import canonical_json
 from mmpack.shards.index import IndexEntry
 from mmpack.sync import MatchStatus, StreamMatch, SyncResult, interpolate_rows
 from mmpack.sync.policies.policy import JudgedBy
@@ -50,7 +62,7 @@ class SlicePart:
         numeric: (stream name, number of table rows).
         texts: texts of the stream.
         statistics: statistics of the numeric values.
-        metadata: description of the stream in the `json` member.
+        description: description of the stream in the `json` member.
     """
 
     members: tuple[tuple[str, bytes], ...] = ()
@@ -60,7 +72,7 @@ class SlicePart:
     numeric: tuple[str, int] | None = None
     texts: tuple[str, ...] = ()
     statistics: NumericStatistics | None = None
-    metadata: dict[str, Any] | None = None
+    description: AnyStreamDescription | None = None
 
 
 @dataclass(frozen=True)
@@ -167,22 +179,26 @@ def _encode_slice(
     if arrays:
         members.append((NUMERIC_MEMBER, encode_npz(arrays)))
     texts = tuple(text for part in parts.values() for text in part.texts)
-    description = {
-        "version": 1,
-        "kind": "slice",
-        "recording": name,
-        "ordinal": tick,
-        "run": run,
-        "t_ns": t_ns,
-        "clock": result.clock.name,
-        "residual_ns": residual_ns,
-        "streams": {stream: part.metadata for stream, part in parts.items() if part.metadata},
-        "absent": {
+    description = SliceDescription(
+        version=DESCRIPTION_VERSION,
+        kind="slice",
+        recording=name,
+        ordinal=tick,
+        run=run,
+        t_ns=t_ns,
+        clock=result.clock.name,
+        residual_ns=residual_ns,
+        streams={
+            stream: msgspec.Raw(encode_description(part.description))
+            for stream, part in parts.items()
+            if part.description is not None
+        },
+        absent={
             stream: describe_failure(match, tick)
             for stream, match in result.matches.items()
             if columns.absent[stream][tick]
         },
-    }
+    )
     metadata = SliceMetadata(
         cameras=tuple(part.camera for part in parts.values() if part.camera),
         audio=tuple(part.audio for part in parts.values() if part.audio),
@@ -193,7 +209,7 @@ def _encode_slice(
     text_bytes = sum(len(text.encode()) for text in texts)
     entry = IndexEntry(key, "slice", name, tick, run, t_ns, residual_ns, metadata, text_bytes)
     statistics = {stream: part.statistics for stream, part in parts.items() if part.statistics}
-    return EncodedSample(entry, [*members, ("json", canonical_json(description))], statistics)
+    return EncodedSample(entry, [*members, (JSON_MEMBER, encode_description(description))], statistics)
 
 
 def _encode_stream(
@@ -225,15 +241,14 @@ def _encode_stream(
     return None
 
 
-def _describe_match(match: StreamMatch, tick: int, **details: Any) -> dict[str, Any]:
-    """Returns the description of a stream at a tick for the `json` member, with further `details`."""
+def _describe_match(match: StreamMatch, tick: int) -> dict[str, Any]:
+    """Returns the fields that the descriptions of all streams but texts share, for one tick."""
     return {
         "policy": match.rule.policy,
         "t_ns": int(match.aligned_ns[tick]),
         "offset_ns": match.rule.offset_ns,
         "residual_ns": int(match.residual_ns[tick]),
         "tolerance_ns": match.rule.tolerance_ns,
-        **details,
     }
 
 
@@ -259,8 +274,10 @@ def _encode_images(
         frame = next(frames)
         data, extension, height, width = encode_image(frame, config.jpeg_quality)
         member = f"{match.name}.{extension}"
-        metadata = _describe_match(match, tick, member=member, item=frame.index, height=height, width=width)
-        yield SlicePart(((member, data),), camera=(match.name, height, width, 1), metadata=metadata)
+        description = ImageDescription(
+            **_describe_match(match, tick), member=member, item=frame.index, height=height, width=width
+        )
+        yield SlicePart(((member, data),), camera=(match.name, height, width, 1), description=description)
 
 
 def _encode_tubelets(
@@ -288,11 +305,16 @@ def _encode_tubelets(
         t_ns = match.stream.t_ns[first : first + len(tubelet)].tolist()
         member = f"{match.name}.mp4"
         data, height, width = encode_tubelet(decoded, t_ns, crf=config.tubelet_crf)
-        metadata = _describe_match(
-            match, tick, member=member, item=tubelet[0].index, height=height, width=width, stamps_ns=t_ns
+        description = ImageDescription(
+            **_describe_match(match, tick),
+            member=member,
+            item=tubelet[0].index,
+            height=height,
+            width=width,
+            timestamps_ns=t_ns,
         )
         yield SlicePart(
-            ((member, data),), camera=(match.name, height, width, len(tubelet)), metadata=metadata
+            ((member, data),), camera=(match.name, height, width, len(tubelet)), description=description
         )
 
 
@@ -340,16 +362,17 @@ def _encode_audio_clips(
         first, count = int(match.first[tick]), int(match.count[tick])
         data = _encode_audio(read(first, first + count), timeline.rate_hz, config.audio)
         member = f"{match.name}.{config.audio}"
-        metadata = _describe_match(
-            match,
-            tick,
+        description = AudioDescription(
+            **_describe_match(match, tick),
             member=member,
             first_sample=first,
             samples=count,
             rate_hz=timeline.rate_hz,
             channels=timeline.channels,
         )
-        yield SlicePart(((member, data),), audio=(match.name, count, timeline.rate_hz), metadata=metadata)
+        yield SlicePart(
+            ((member, data),), audio=(match.name, count, timeline.rate_hz), description=description
+        )
 
 
 def _encode_audio(samples: NDArray[np.int16], rate_hz: int, format_: str) -> bytes:
@@ -375,14 +398,18 @@ def _encode_table_rows(
             continue
         rows, row_ns = interpolate_rows(match, tick, int(result.ticks.t_ns[tick]), values, columns)
         arrays = ((match.name, rows), (f"{match.name}.t_ns", row_ns))
-        metadata = _describe_match(
-            match, tick, member=NUMERIC_MEMBER, array=match.name, rows=len(rows), columns=list(columns)
+        description = NumericDescription(
+            **_describe_match(match, tick),
+            member=NUMERIC_MEMBER,
+            array=match.name,
+            rows=len(rows),
+            columns=list(columns),
         )
         yield SlicePart(
             arrays=arrays,
             numeric=(match.name, len(rows)),
             statistics=compute_statistics(columns, rows),
-            metadata=metadata,
+            description=description,
         )
 
 
@@ -396,10 +423,12 @@ def _encode_texts(
         if not count:
             yield SlicePart()
             continue
-        entries: list[dict[str, Any]] = []
+        entries: list[TextEntry] = []
         for item in match.items[first : first + count].tolist():
             index = index_by_item[item]
             end_ns = int(stream.end_ns[index]) if stream.end_ns is not None else int(stream.t_ns[index])
-            entries.append({"t_ns": int(stream.t_ns[index]), "end_ns": end_ns, "text": texts[item]})
-        slice_texts = tuple(entry["text"] for entry in entries)
-        yield SlicePart(texts=slice_texts, metadata={"policy": match.rule.policy, "texts": entries})
+            entries.append(TextEntry(t_ns=int(stream.t_ns[index]), end_ns=end_ns, text=texts[item]))
+        yield SlicePart(
+            texts=tuple(entry.text for entry in entries),
+            description=TextDescription(policy=match.rule.policy, texts=entries),
+        )

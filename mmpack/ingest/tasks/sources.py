@@ -17,8 +17,13 @@ from mmpack.ingest.tasks.build_config import SourceConfig
 from mmpack.ingest.tasks.slices import EncodedSample
 from mmpack.layout import StandAloneMetadata
 from mmpack.recording.files import require_file, sanitise_name
+from mmpack.samples.description import (
+    DESCRIPTION_VERSION,
+    JSON_MEMBER,
+    StandAloneDescription,
+    encode_description,
+)
 from mmpack.samples.kinds import KINDS
-from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.shards.index import IndexEntry
 
@@ -54,14 +59,14 @@ def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSampl
             for column, value in record.items()
             if column != source.text and _is_plain_value(value)
         }
-        description = {
-            "version": 1,
-            "kind": source.kind,
-            "recording": name,
-            "ordinal": ordinal,
-            "source": other_columns,
-        }
-        members.append(("json", canonical_json(description)))
+        description = StandAloneDescription(
+            version=DESCRIPTION_VERSION,
+            kind=source.kind,
+            recording=name,
+            ordinal=ordinal,
+            source=other_columns,
+        )
+        members.append((JSON_MEMBER, encode_description(description)))
         entry = IndexEntry(key, source.kind, name, ordinal, ordinal, 0, 0, metadata, len(text.encode()))
         yield EncodedSample(entry, members, {})
 

@@ -82,7 +82,7 @@ def measure_slice(
         if isinstance(stream, ImageDescription):
             frames = _measure_image(name, stream, members)
             content.cameras.append((name, stream.height, stream.width, frames))
-            content.timestamps_ns[name] = stream.stamps_ns or []
+            content.timestamps_ns[name] = stream.timestamps_ns or []
         elif isinstance(stream, AudioDescription):
             _measure_audio(name, stream, members)
             content.audio.append((name, stream.samples, stream.rate_hz))
@@ -105,7 +105,7 @@ def _measure_image(name: str, stream: ImageDescription, members: Mapping[str, by
     else:
         height, width, times_ns = tubelet_info(data, where=where)
         size, frames = (height, width), len(times_ns)
-        timestamps_ns = stream.stamps_ns or []
+        timestamps_ns = stream.timestamps_ns or []
         expected_ns = [timestamp_ns - timestamps_ns[0] for timestamp_ns in timestamps_ns]
         if len(expected_ns) != frames or any(
             abs(expected - actual) > _TUBELET_STEP_NS

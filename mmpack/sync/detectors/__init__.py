@@ -1,4 +1,4 @@
-"""Detectors of faults in the timestamps of a recording, one file per family of findings.
+"""Detectors of problems in the timestamps of a recording, one file per family of findings.
 
 A new detector is a function in a file of this folder and a line in one of the three registries. It decides itself
 whether it applies to a stream. Reports list findings in the order of the registries.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mmpack.sync.alignment.align import AlignedStream
 
-Severity = Literal["info", "fault"]
+Severity = Literal["info", "problem"]
 
 #: Largest number of times listed in one finding; its count is always complete.
 MAX_TIMES = 1000
@@ -25,9 +25,9 @@ class Finding:
 
     Attributes:
         kind: gap, duplicate, near_duplicate, backward, sentinel, no_overlap, float_quantised, burst,
-            receive_latency, missing_sensor, truncated_edge, drift, coarse_stamps, out_of_tolerance or
-            reference_wander.
-        severity: 'fault' for damage, 'info' for a property of the stream.
+            receive_latency, missing_sensor, truncated_edge, drift, coarse_timestamps, out_of_tolerance or
+            unstable_reference.
+        severity: 'problem' for damage, 'info' for a property of the stream.
         stream: name of the stream.
         count: number of occurrences.
         text: description in one sentence.

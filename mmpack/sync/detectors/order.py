@@ -17,7 +17,7 @@ def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
         values = ", ".join(str(int(t_ns[item])) for item in stream.implausible[:3])
         yield Finding(
             kind="sentinel",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(stream.implausible),
             text=f"{len(stream.implausible)} timestamps cannot be times and were discarded "
@@ -29,7 +29,7 @@ def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
         following_ns = stream.t_ns[np.minimum(following, len(stream.t_ns) - 1)]
         yield Finding(
             kind="backward",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(stream.backward),
             text=f"{len(stream.backward)} timestamps are out of order and were discarded (first: item {stream.backward[0]})",
@@ -39,7 +39,7 @@ def detect_discarded(stream: AlignedStream) -> Iterator[Finding]:
         duplicate_ns = timestamps_of_items(stream, stream.duplicate)
         yield Finding(
             kind="duplicate",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(stream.duplicate),
             text=f"{len(stream.duplicate)} of {len(t_ns)} timestamps equal the previous one (first: item {stream.duplicate[0]})",

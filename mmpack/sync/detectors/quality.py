@@ -42,7 +42,7 @@ _STANDARD_TOLERANCE = 400e-6
 
 
 def detect_float_quantisation(stream: AlignedStream) -> Iterator[Finding]:
-    """Yields the findings float_quantised and coarse_stamps."""
+    """Yields the findings float_quantised and coarse_timestamps."""
     timestamps = stream.stream.timestamps
     if len(timestamps) < MIN_ITEMS:
         return
@@ -51,14 +51,14 @@ def detect_float_quantisation(stream: AlignedStream) -> Iterator[Finding]:
     if step >= _FLOAT_STEP_NS and step % 1000 and step & (step - 1) == 0:
         yield Finding(
             kind="float_quantised",
-            severity="fault",
+            severity="problem",
             stream=stream.name,
             count=len(timestamps),
             text=f"all timestamps are multiples of {step} ns: they were stored as float64, with errors of up to {step // 2} ns",
         )
     if timestamps.resolution_ns >= 100_000:
         yield Finding(
-            kind="coarse_stamps",
+            kind="coarse_timestamps",
             severity="info",
             stream=stream.name,
             count=len(timestamps),

@@ -23,7 +23,7 @@ def detect_no_overlap(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     first_ns, last_ns = match.stream.span_ns
     yield Finding(
         kind="no_overlap",
-        severity="fault",
+        severity="problem",
         stream=match.name,
         count=len(ticks.t_ns),
         text=f"the stream spans {first_ns / 1e9:.3f} to {last_ns / 1e9:.3f} s, the ticks span "
@@ -46,7 +46,7 @@ def detect_missing_sensor(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]
         if stop - start >= 2:
             yield Finding(
                 kind="missing_sensor",
-                severity="fault",
+                severity="problem",
                 stream=match.name,
                 count=stop - start,
                 text=f"no usable item for {stop - start} ticks from {ticks.t_ns[start] / 1e9:.3f} s on",
@@ -78,7 +78,7 @@ def detect_out_of_tolerance(match: StreamMatch, ticks: Ticks) -> Iterator[Findin
     worst = outside[np.argmax(np.abs(match.residual_ns[outside]))]
     yield Finding(
         kind="out_of_tolerance",
-        severity="fault",
+        severity="problem",
         stream=match.name,
         count=len(outside),
         text=f"{len(outside)} items exceed the tolerance of {format_ns(match.rule.tolerance_ns)}; the largest residual "
@@ -105,7 +105,7 @@ def detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
     if is_sure and moved_ns > max(match.rule.tolerance_ns / 2, 5 * fit.residual_p99_ns):
         yield Finding(
             kind="drift",
-            severity="fault",
+            severity="problem",
             stream=match.name,
             count=int(has_item.sum()),
             text=f"the clock drifts by {describe_drift(fit)} against the reference",
@@ -113,7 +113,7 @@ def detect_clock_drift(match: StreamMatch, ticks: Ticks) -> Iterator[Finding]:
 
 
 def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> Iterator[Finding]:
-    """Yields the finding reference_wander: the timestamps of the reference itself are unstable.
+    """Yields the finding unstable_reference: the timestamps of the reference itself are unstable.
 
     The evidence is that all other streams fail at the same ticks and by the same amount.
     """
@@ -136,8 +136,8 @@ def detect_unstable_reference(matches: Sequence[StreamMatch], ticks: Ticks) -> I
     if fails.sum() >= 2 and would_pass.sum() * 2 > fails.sum():
         pattern = _common_prefix([match.name for match in followers]) + "*"
         yield Finding(
-            kind="reference_wander",
-            severity="fault",
+            kind="unstable_reference",
+            severity="problem",
             stream=ticks.members[0],
             count=int(would_pass.sum()),
             text=f"the reference itself is unstable, by up to {format_ns(int(np.abs(common).max()))} against all "

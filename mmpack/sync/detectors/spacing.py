@@ -37,7 +37,7 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
         longest = int(steps[gaps].max())
         yield Finding(
             kind="gap",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(gaps),
             text=f"{len(gaps)} gaps; the longest is {format_ns(longest)}, the usual step is {format_ns(period)}",
@@ -50,7 +50,7 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
     if bursts:
         yield Finding(
             kind="burst",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(bursts),
             text=f"{len(bursts)} bursts of items with almost equal timestamps: the items were buffered, so these are not "
@@ -60,7 +60,7 @@ def detect_spacing(stream: AlignedStream) -> Iterator[Finding]:
     if singles:
         yield Finding(
             kind="near_duplicate",
-            severity="fault",
+            severity="problem",
             stream=name,
             count=len(singles),
             text=f"{len(singles)} items are less than {format_ns(int(_NEAR_FACTOR * period))} after the previous item",
@@ -79,7 +79,7 @@ def detect_audio_gaps(stream: AlignedStream) -> Iterator[Finding]:
     if stream.stream.kind == "audio" and len(stream.t_ns) > 1:
         yield Finding(
             kind="gap",
-            severity="fault",
+            severity="problem",
             stream=stream.name,
             count=len(stream.t_ns) - 1,
             text=f"the audio has {len(stream.t_ns) - 1} gaps",
