@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmpack.errors import ConfigError, DataError
 from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.plan_config import DatasetConfig
-from mmpack.plan.planned import PAIR_OVERHEAD
+from mmpack.plan.planned import PAIR_OVERHEAD, STAND_ALONE_OVERHEAD
 from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.storage.array_tables import ArrayTables, open_tables, write_tables
@@ -83,7 +83,6 @@ def load_documents(
             hint=suggest(config.select[0], names) if config.select else "Set 'select'.",
         )
     max_residual_ns = _NO_TOLERANCE if tolerance_ns is None else tolerance_ns
-    max_tokens = capacity - (PAIR_OVERHEAD if config.contrastive else 0)
     key = canonical_json(
         [
             DOCUMENTS_VERSION,
@@ -98,7 +97,14 @@ def load_documents(
     tables = open_tables(folder)
     if tables is None:
         tables = _build_tables(
-            catalog, folder, selected, overhead, max_tokens, max_residual_ns, config.contrastive, where
+            catalog,
+            folder,
+            selected,
+            overhead,
+            capacity,
+            PAIR_OVERHEAD if config.contrastive else 0,
+            max_residual_ns,
+            where,
         )
     meta = tables.meta
     if not len(tables["tokens"]):
@@ -123,36 +129,35 @@ def _build_tables(
     folder: Path,
     selected: NDArray[np.bool_],
     overhead: int,
-    max_tokens: int,
+    capacity: int,
+    pair_overhead: int,
     max_residual_ns: int,
-    contrastive: bool,
     where: str,
 ) -> ArrayTables:
-    """Cuts the selected samples into documents of up to `max_tokens` positions and writes the tables to `folder`."""
+    """Cuts the selected samples into documents that fit a row of `capacity` positions, and writes the tables to `folder`."""
     columns = catalog.columns
     slice_kind = catalog.kinds.index("slice") if "slice" in catalog.kinds else -1
-    text_kind = catalog.kinds.index("text") if "text" in catalog.kinds else -1
     names = ("kind", "recording", "run", "ordinal", "residual_ns", "tokens", "tokens_text")
     arrays = [columns[name] for name in names]
     scan: tuple[Any, ...] = (
         *arrays,
         selected,
         slice_kind,
-        text_kind,
         max_residual_ns,
         overhead,
-        max_tokens,
-        PAIR_OVERHEAD if contrastive else 0,
+        capacity - pair_overhead,
+        pair_overhead,
     )
     # The first call counts the documents, the second writes them.
     counting: tuple[Any, ...] = (*scan, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
     count, num_samples, num_excluded, too_long = _cut_documents(*counting)
     if too_long >= 0:
         tokens = int(columns["tokens"][too_long])
+        document_overhead = pair_overhead + (overhead if columns["kind"][too_long] == slice_kind else 0)
         raise DataError(
-            f"{tokens} tokens do not fit a row of {max_tokens} positions together with the document overhead",
+            f"{tokens} tokens do not fit a row of {capacity} positions together with {document_overhead} tokens of overhead",
             where=f"{where}, sample '{catalog.key(too_long)}'",
-            hint=f"Set max_seq_len to {tokens + overhead + PAIR_OVERHEAD} or more, or lower layout.vision.max_tokens and "
+            hint=f"Set max_seq_len to {tokens + document_overhead} or more, or lower layout.vision.max_tokens and "
             "build again.",
         )
     start, stop, tokens = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.int32)
@@ -193,7 +198,6 @@ def _cut_documents(
     tokens_text: Any,
     selected: Any,
     slice_kind: int,
-    text_kind: int,
     max_residual_ns: int,
     overhead: int,
     max_tokens: int,
@@ -207,7 +211,7 @@ def _cut_documents(
     Args:
         kind, recording, run, ordinal, residual_ns, tokens, tokens_text: columns of the index, each (samples,).
         selected: bool (recordings,), recordings and sources whose samples are planned.
-        slice_kind, text_kind: indices of these kinds in the column `kind`; -1 if no sample is of the kind.
+        slice_kind: index of the kind of slices in the column `kind`; -1 if there are no slices.
         max_residual_ns: largest residual of a planned slice.
         overhead: document overhead of a run of slices.
         max_tokens: largest length of a document, without the overhead of a pair.
@@ -234,8 +238,9 @@ def _cut_documents(
         ):
             if num_documents < start.size:
                 start[num_documents], stop[num_documents] = first, i
-                # A pair needs both media and texts.
-                is_pair = texts > 0 and kind[first] != text_kind
+                # A pair has texts and other content. A run of slices has a time token for each slice.
+                has_media = kind[first] == slice_kind or used > texts + STAND_ALONE_OVERHEAD
+                is_pair = texts > 0 and has_media
                 length[num_documents] = used + (pair_overhead if is_pair else 0)
             num_documents += 1
             first = -1

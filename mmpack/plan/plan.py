@@ -25,7 +25,13 @@ from mmpack.plan.draws import draw_window_documents
 from mmpack.plan.epoch_order import derive_key
 from mmpack.plan.plan_config import PlanConfig
 from mmpack.plan.plan_window import Window, plan_window
-from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
+from mmpack.plan.planned import (
+    PAIR_OVERHEAD,
+    STAND_ALONE_OVERHEAD,
+    PlannedDocument,
+    PlannedRow,
+    PlannedSample,
+)
 from mmpack.plan.state import STATE_VERSION, StreamState, WindowCursor, require_equal_parts
 from mmpack.plan.window_starts import WindowStarts
 from mmpack.serialisation import canonical_json, to_builtins
@@ -470,9 +476,10 @@ def _codec_identity(folder: str) -> list[object]:
 
 def _planned_document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
     """Builds a planned document; `tokens` is its length, which includes `PAIR_OVERHEAD` if it is a pair."""
-    is_pair = (
-        dataset.config.contrastive
-        and samples[0].kind != "text"
-        and any(sample.tokens_text for sample in samples)
-    )
-    return PlannedDocument(dataset.index, samples, tokens - (PAIR_OVERHEAD if is_pair else 0), is_pair)
+    document = PlannedDocument(dataset.index, samples, tokens)
+    has_text = any(sample.tokens_text for sample in samples)
+    # The same rule as in `mmpack.plan.documents`.
+    has_media = document.is_run or samples[0].tokens > samples[0].tokens_text + STAND_ALONE_OVERHEAD
+    if not (dataset.config.contrastive and has_text and has_media):
+        return document
+    return PlannedDocument(dataset.index, samples, tokens - PAIR_OVERHEAD, is_pair=True)

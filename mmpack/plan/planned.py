@@ -82,6 +82,8 @@ class PlannedRow:
     documents: tuple[PlannedDocument, ...]
 
 
+STAND_ALONE_OVERHEAD = 2
+"""Number of tokens of a stand-alone sample around its content: `<|bos|>` and `<|eos|>`."""
 PAIR_OVERHEAD = 4
 """Number of tokens that a pair has in addition to its single document: a `<|cls|>` in both documents, and `<|bos|>` and
 `<|eos|>` of the text document."""

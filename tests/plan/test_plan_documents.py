@@ -18,6 +18,7 @@ from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.documents import load_documents
 from mmpack.plan.epoch_order import epoch_order, permute_index
 from mmpack.plan.plan_config import DatasetConfig
+from mmpack.plan.planned import PAIR_OVERHEAD
 from tests.examples import examples
 from tools.make_index import IndexSource, make_index
 
@@ -135,8 +136,38 @@ def _expected_documents(
 def test_the_error_about_a_sample_longer_than_a_row_names_the_sample(tmp_path: Path) -> None:
     catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", "text", np.array([5, 900, 7]))])))
     config = DatasetConfig(name="d", shards="")
-    with pytest.raises(DataError, match=r"long-00000001.*900 tokens do not fit.*max_seq_len"):
+    message = (
+        r"long-00000001.*900 tokens do not fit a row of 512 positions together with 0 tokens of overhead\. "
+        "Set max_seq_len to 900 or more"
+    )
+    with pytest.raises(DataError, match=message):
         load_documents(catalog, config, overhead=4, capacity=512, tolerance_ns=None)
+
+
+@pytest.mark.parametrize(("kind", "overhead"), [("text", 4), ("slice", 8)])
+def test_the_error_about_a_long_sample_names_the_row_length_in_a_contrastive_data_set(
+    tmp_path: Path, kind: str, overhead: int
+) -> None:
+    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", kind, np.array([5, 510]))])))
+    config = DatasetConfig(name="d", shards="", contrastive=True)
+    message = (
+        f"510 tokens do not fit a row of 512 positions together with {overhead} tokens of overhead\\. "
+        f"Set max_seq_len to {510 + overhead} or more"
+    )
+    with pytest.raises(DataError, match=message):
+        load_documents(catalog, config, overhead=4, capacity=512, tolerance_ns=None)
+
+
+@pytest.mark.parametrize("kind", ["text", "image_text", "speech", "a new kind"])
+def test_a_stand_alone_sample_with_text_and_other_content_is_a_pair_whatever_its_kind(
+    tmp_path: Path, kind: str
+) -> None:
+    tokens, tokens_text = np.array([2, 9, 9, 9]), np.array([0, 7, 6, 0])
+    source = IndexSource("s", kind, tokens, tokens_text=tokens_text)
+    catalog = IndexCatalog(str(make_index(tmp_path, [source])))
+    config = DatasetConfig(name="d", shards="", contrastive=True)
+    table = load_documents(catalog, config, overhead=4, capacity=64, tolerance_ns=None)
+    assert table.tokens.tolist() == [2, 9, 9 + PAIR_OVERHEAD, 9]
 
 
 def test_a_pattern_that_matches_no_name_is_an_error(tmp_path: Path) -> None:
