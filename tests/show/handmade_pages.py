@@ -145,11 +145,7 @@ class RowFactory:
 
     @staticmethod
     def _size(metadata: Any, index: int) -> tuple[int, int]:
-        return (
-            metadata.cameras[index][1:3]
-            if isinstance(metadata, SliceMetadata)
-            else (metadata.height, metadata.width)
-        )
+        return metadata.cameras[index][1:3] if isinstance(metadata, SliceMetadata) else metadata.images[index]
 
     def build_row(self, number: int = 7) -> Row:
         """Makes a row of the collected documents, followed by padding."""
