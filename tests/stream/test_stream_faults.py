@@ -223,7 +223,8 @@ def test_a_wrong_digest_of_the_index_is_an_error(intact_run: IntactRun, tmp_path
     )
     with pytest.raises(IntegrityError, match="sha256 of the index differs from the manifest") as caught:
         read_rows(folder)
-    assert caught.value.where == f"{folder / 'out'}/index.parquet"
+    assert caught.value.where == f"{folder / 'plan.toml'} [datasets.drive.shards]"
+    assert f"{folder / 'out'}/index.parquet" in caught.value.message
     assert "mmpack verify" in caught.value.hint
 
 

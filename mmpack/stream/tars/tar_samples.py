@@ -233,7 +233,7 @@ class TarSamples(Closeable):
         members = group.members
         if JSON_MEMBER in members:
             self._check_json(members.pop(JSON_MEMBER), group.key, url)
-        kinds = [found[0].name for found in map(find_kind, members) if found is not None]
+        kinds = [match[0].name for match in map(find_kind, members) if match is not None]
         kind = kinds[0] if kinds else TEXT.name
         if not kinds and not members.get(TEXT_MEMBER):
             raise DataError("the sample contains no text, image or audio")
@@ -280,8 +280,8 @@ def _member_extension(extension: str) -> str | None:
     """Returns the extension in shards of a file extension; None if samples have no such member."""
     if extension in (TEXT_MEMBER, JSON_MEMBER):
         return extension
-    found = find_kind(extension)
-    return found[1] if found is not None else None
+    match = find_kind(extension)
+    return match[1] if match is not None else None
 
 
 def _split_name(name: str) -> tuple[str, str]:
