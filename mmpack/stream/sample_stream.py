@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
 
 from mmpack.errors import ConfigError, DataError, MmpackError
 from mmpack.fetch.fetcher import Fetcher
 from mmpack.plan.catalog import IndexCatalog
-from mmpack.plan.epoch_order_numpy import epoch_order_numpy
+from mmpack.plan.epoch_order import epoch_order
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.plan.planned import PlannedSample
 from mmpack.plan.state import require_equal_parts
@@ -276,7 +277,8 @@ class _SampleOrder:
     def __init__(self, catalog: IndexCatalog, block: int, seed: int) -> None:
         self._catalog = catalog
         self._block = block
-        self._key = int.from_bytes(hashlib.sha256(f"{seed}/samples".encode()).digest()[:8], "little")
+        digest = hashlib.sha256(f"{seed}/samples".encode()).digest()
+        self._key = np.uint64(int.from_bytes(digest[:8], "little"))
 
     def batches(
         self, first: int, step: int, end: int | None, sizer: _BatchSizer
@@ -289,7 +291,7 @@ class _SampleOrder:
         while end is None or first < end:
             # A lookup stops at the end of the epoch, so that a batch contains no sample twice.
             count = min(lookup_size, -((first % n - n) // step))
-            entries = epoch_order_numpy(first, count, n, self._block, self._key, step)
+            entries = epoch_order(first, count, n, self._block, self._key, step)
             samples = catalog.samples(entries, 0)
             offset, start = first % n // step, 0
             first += count * step

@@ -13,15 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmpack import SampleStream, ShardSet
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError, QuarantineError, StorageError
-from mmpack.plan import epoch_order
-from mmpack.plan.epoch_order_numpy import epoch_order_numpy
 from mmpack.plan.plan_config import ReaderConfig
 from mmpack.quarantine import read_quarantine
 from mmpack.stream import SampleStreamConfig, sample_stream
@@ -61,17 +58,6 @@ def stream_arguments(settings: dict[str, Any]) -> dict[str, Any]:
 
 def reader_config(threads: int, **settings: Any) -> ReaderConfig:
     return ReaderConfig(threads=threads, prefetch=4, **settings)
-
-
-@settings(max_examples=examples(300), deadline=None)
-@given(data=st.data(), n=st.integers(1, 300), key=st.integers(0, 2**64 - 1), step=st.integers(1, 9))
-def test_the_order_with_numpy_equals_the_compiled_order(
-    data: st.DataObject, n: int, key: int, step: int
-) -> None:
-    block = data.draw(st.integers(1, n))
-    first, count = data.draw(st.integers(0, 10**6)), data.draw(st.integers(0, 200))
-    order = epoch_order_numpy(first, count, n, block, key, step)
-    assert np.array_equal(order, epoch_order.epoch_order(first, count, n, block, np.uint64(key), step))
 
 
 def test_every_epoch_has_each_sample_once_with_its_members(build: Path) -> None:

@@ -1,8 +1,4 @@
-"""The order of `mmpack.plan.epoch_order` with exactly the same results, in numpy instead of numba.
-
-Compiled functions take a third of a second to load. Planning looks up tens of thousands of rows and needs them; a sample
-stream looks up a thousand indices at a time and starts without this delay.
-"""
+"""A second implementation of `mmpack.plan.epoch_order`, in numpy, with which tests compare the compiled one."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ _ROUNDS = 4
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def epoch_order_numpy(
+def epoch_order_reference(
     first: int, count: int, n: int, block: int, key: int, step: int = 1
 ) -> NDArray[np.int64]:
     """Computes the same items as :func:`mmpack.plan.epoch_order.epoch_order`, which documents the arguments."""
