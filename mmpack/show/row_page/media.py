@@ -88,7 +88,7 @@ def audio_element(row: Row, layout: Layout, span: TokenSpan) -> Markup:
     codes_svg = svg(frames, _AUDIO_HEIGHT, tag("title", title), *strip, class_="codes")
     selection = slice(*np.searchsorted(row.audio_index, (span.start, span.stop)))
     samples = row.audio_frames[selection]
-    return tag("div", waveform(samples) if samples.size else Markup(""), codes_svg, class_="sound")
+    return tag("div", waveform(samples) if samples.size else Markup(""), codes_svg, class_="audio")
 
 
 def waveform(frames: NDArray[np.float32]) -> Markup:

@@ -177,7 +177,7 @@ def _render_summary(row: Row, document: DocumentView, pair_label: str | None, na
         "summary",
         tag("b", f"Document {document.number}"),
         *chips,
-        tag("span", positions, class_="places"),
+        tag("span", positions, class_="positions"),
         tag("code", key_range, title="\n".join(keys)),
         position_strip(row, document.start, document.stop),
     )
