@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from tools.make_index import IndexSource, make_index
 
 from benchmarks.support.measure import REAL_DATA, ROOT, describe_machine
 from mmpack.mixture import PhaseConfig
@@ -30,7 +31,6 @@ from mmpack.plan.balance_report import compare_balance_modes
 from mmpack.plan.plan_config import DatasetConfig
 from mmpack.serialisation import from_json
 from mmpack.stream import PlanConfig, load_plan_config, open_plan
-from tools.make_index import IndexSource, make_index
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 NAMES = ("drive", "robot", "texts", "speech")
@@ -94,7 +94,7 @@ def child_open(folder: str) -> dict[str, Any]:
     """Opens the index and plans; returns times and memory usage."""
     before = read_memory_usage()
     start, start_cpu = time.perf_counter(), time.process_time()
-    plan = open_plan(make_config(Path(folder)), ledger=False)
+    plan = open_plan(make_config(Path(folder)), window_starts=False)
     report: dict[str, Any] = {
         "samples": len(plan.catalogs[0]),
         "open_s": time.perf_counter() - start,
@@ -131,7 +131,7 @@ def child_open(folder: str) -> dict[str, Any]:
 def child_resume(folder: str, state: str) -> dict[str, Any]:
     """Opens the plan, loads a state and plans the next row; returns the times."""
     start = time.perf_counter()
-    plan = open_plan(make_config(Path(folder)), ledger=False)
+    plan = open_plan(make_config(Path(folder)), window_starts=False)
     opened = time.perf_counter()
     saved = read_state(from_json(Path(state).read_bytes()))
     plan.load_state(saved)
@@ -185,7 +185,7 @@ def measure(folder: Path, samples: int, rows: int) -> dict[str, Any]:
     past = run_in_child("past", str(folder), str(half // 3))
     sizes = {}
     for count in (4, 10, 16, 50):
-        larger_plan = open_plan(make_config(folder, count), ledger=False)
+        larger_plan = open_plan(make_config(folder, count), window_starts=False)
         larger_plan.row(0)
         sizes[count] = len(msgspec.json.encode(larger_plan.state(larger_plan.rows_per_window, 8)))
     columns = plan.catalogs[0].columns.arrays
@@ -207,14 +207,15 @@ def real_mix(folder: Path) -> dict[str, Any] | None:
     """Measures fill, balance and the time share of planning on a mix of real recordings; returns None without them."""
     if not REAL_DATA.is_dir():
         return None
-    from mmpack.stream.profile import profile_rows
     from tools.real_mix import make_real_mix
+
+    from mmpack.stream.profile import profile_rows
 
     make_real_mix(folder, REAL_DATA)
     config = load_plan_config(folder / "plan.toml")
     report: dict[str, Any] = {"windows": {}}
     for steps in (config.window_steps, 64):
-        plan = open_plan(msgspec.structs.replace(config, window_steps=steps), ledger=False)
+        plan = open_plan(msgspec.structs.replace(config, window_steps=steps), window_starts=False)
         rows = tokens = documents = 0
         for number in range(1000):
             window = plan.window(number)
@@ -231,12 +232,12 @@ def real_mix(folder: Path) -> dict[str, Any] | None:
         for ranks in (24, 8, 4):
             windows = -(-rows // plan.rows_per_window)
             entry["balance"][str(ranks)] = [
-                {"mode": mode.mode, "utilisation": mode.utilisation, "worst": mode.worst, "length_spread": mode.length_spread,
-                 "share_error": mode.share_error, "fill": mode.fill}
+                {"mode": mode.mode, "utilisation": mode.utilisation, "worst_step": mode.worst_step,
+                 "length_spread": mode.length_spread, "share_error": mode.share_error, "fill": mode.fill}
                 for mode in compare_balance_modes(plan, ranks=ranks, windows=windows)
             ]  # fmt: skip
         report["windows"][str(steps)] = entry
-    plan = open_plan(config, ledger=False)
+    plan = open_plan(config, window_starts=False)
     ms_per_row = profile_rows(plan, rows=24, first_step=10)
     report["ms_per_row"] = ms_per_row
     report["plan_share"] = ms_per_row["plan"] / sum(ms_per_row.values())
@@ -300,7 +301,7 @@ def show(console: Console, results: dict[str, Any]) -> None:
             for mode in modes:
                 table.add_row(
                     f"{steps} steps", f"{entry['rows']:,}", f"{mode['fill']:.3%}", ranks, mode["mode"],
-                    *(f"{mode[name]:.4f}" for name in ("utilisation", "worst", "length_spread", "share_error")),
+                    *(f"{mode[name]:.4f}" for name in ("utilisation", "worst_step", "length_spread", "share_error")),
                 )  # fmt: skip
     console.print(table)
     times = ", ".join(f"{name} {ms:.2f} ms" for name, ms in mix["ms_per_row"].items())

@@ -111,7 +111,7 @@ def _measure_stream(row_stream: RowStream, rows: int, opened_s: float) -> dict[s
         "fill": tokens / positions,
         "datasets": dict(zip(names, (shares / max(shares.sum(), 1)).tolist(), strict=True)),
         "modalities": {modality.name.lower(): int(modalities[modality]) / positions for modality in Modality},
-        "gated": row_stream.plan.num_excluded_slices,
+        "excluded_slices": row_stream.plan.num_excluded_slices,
         "unreadable": row_stream.quarantine.count,
         "workers": row_stream.reader.workers,
         "threads": row_stream.reader.threads,
@@ -137,7 +137,7 @@ def _make_table(report: dict[str, Any], benchmark: bool) -> RenderableType:
     table.add_row("fill", f"{report['fill']:.3%}")
     table.add_row("data sets", shares(report["datasets"]))
     table.add_row("positions", shares(report["modalities"]))
-    excluded = {name: count for name, count in report["gated"].items() if count}
+    excluded = {name: count for name, count in report["excluded_slices"].items() if count}
     if excluded:
         counts = ", ".join(f"{count} slices of {name}" for name, count in excluded.items())
         table.add_row("excluded", f"{counts} exceed the tolerance of the plan")
@@ -165,7 +165,7 @@ def _print_balance_report(plan: Plan, ranks: int, as_json: bool) -> None:
     modes = compare_balance_modes(plan, ranks=ranks, windows=4)
     if as_json:
         print_json(
-            {"ranks": ranks, "in_force": plan.config.balance, "modes": [asdict(mode) for mode in modes]}
+            {"ranks": ranks, "configured": plan.config.balance, "modes": [asdict(mode) for mode in modes]}
         )
         return
     from rich.table import Table
@@ -178,7 +178,7 @@ def _print_balance_report(plan: Plan, ranks: int, as_json: bool) -> None:
         table.add_row(
             f"{mode.mode}{mark}",
             f"{mode.utilisation:.4f}",
-            f"{mode.worst:.4f}",
+            f"{mode.worst_step:.4f}",
             f"{mode.length_spread:.3f}",
             f"{mode.share_error:.3f}",
             f"{mode.fill:.3%}",

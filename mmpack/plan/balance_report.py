@@ -24,7 +24,7 @@ class BalanceReport:
         mode: value of the setting `balance`.
         utilisation: mean cost / largest cost of the ranks of a step, averaged over steps: the share of a step in which a
             rank works.
-        worst: utilisation of the worst step.
+        worst_step: utilisation of the worst step.
         length_spread: difference of steps in document length: standard deviation over steps, divided by the mean, of the
             length of the document that contains a random token of the step.
         share_error: distance of the token shares of a step from those of its window: half the sum of the absolute
@@ -34,7 +34,7 @@ class BalanceReport:
 
     mode: BalanceMode
     utilisation: float
-    worst: float
+    worst_step: float
     length_spread: float
     share_error: float
     fill: float
@@ -58,7 +58,7 @@ def compare_balance_modes(plan: Plan, *, ranks: int, windows: int) -> list[Balan
 
 def _measure_mode(plan: Plan, mode: BalanceMode, ranks: int, windows: int) -> BalanceReport:
     config = replace(plan.config, balance=mode)
-    mode_plan = Plan(config, plan.catalogs, plan.datasets, plan.layout, ledger=False)
+    mode_plan = Plan(config, plan.catalogs, plan.datasets, plan.layout, window_starts=False)
     batch = config.global_batch
     utilisations, mean_lengths, share_errors = [], [], []
     tokens = positions = 0

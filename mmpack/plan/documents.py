@@ -93,7 +93,9 @@ def load_documents(
             config.contrastive,
         ]
     )
-    folder = catalog.folder.with_name(f"{catalog.folder.name}-units-{hashlib.sha256(key).hexdigest()[:16]}")
+    folder = catalog.folder.with_name(
+        f"{catalog.folder.name}-documents-{hashlib.sha256(key).hexdigest()[:16]}"
+    )
     tables = open_tables(folder)
     if tables is None:
         tables = _build_tables(
@@ -109,7 +111,7 @@ def load_documents(
     meta = tables.meta
     if not len(tables["tokens"]):
         raise DataError(
-            f"no sample is left to plan; {meta['gated']} slices exceed the tolerance",
+            f"no sample is left to plan; {meta['num_excluded_slices']} slices exceed the tolerance",
             where=where,
             hint="Raise 'tolerance', or select other recordings.",
         )
@@ -118,9 +120,9 @@ def load_documents(
         tables["stop"],
         tables["tokens"],
         meta["total_tokens"],
-        meta["longest"],
+        meta["max_tokens"],
         meta["samples"],
-        meta["gated"],
+        meta["num_excluded_slices"],
     )
 
 
@@ -168,9 +170,9 @@ def _build_tables(
             writer.append(name, values)
         writer.meta = {
             "total_tokens": int(tokens.sum(dtype=np.int64)),
-            "longest": int(tokens.max(initial=0)),
+            "max_tokens": int(tokens.max(initial=0)),
             "samples": int(num_samples),
-            "gated": int(num_excluded),
+            "num_excluded_slices": int(num_excluded),
         }
     return writer.tables
 

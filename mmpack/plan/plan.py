@@ -78,7 +78,7 @@ class Plan:
         catalogs: list[IndexCatalog],
         datasets: list[Dataset],
         layout: Layout,
-        ledger: bool = True,
+        window_starts: bool = True,
     ) -> None:
         self.config = config
         self.catalogs = catalogs
@@ -92,7 +92,9 @@ class Plan:
         )
         self.fingerprint_parts = self._collect_fingerprint_parts()
         self.fingerprint = hashlib.sha256(canonical_json(self.fingerprint_parts)).hexdigest()
-        path: Path | None = cache_folder() / f"ledger-{self.fingerprint[:32]}" if ledger else None
+        path: Path | None = (
+            cache_folder() / f"window-starts-{self.fingerprint[:32]}" if window_starts else None
+        )
         self._window_starts = WindowStarts(path, len(datasets))
         self._windows: OrderedDict[int, Window] = OrderedDict()
         self._key = derive_dataset_key(config.seed, "")
@@ -374,12 +376,12 @@ class Plan:
         return {dataset.name: dataset.document_table.num_excluded_slices for dataset in self.datasets}
 
 
-def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
+def open_plan(config: PlanConfig, *, window_starts: bool = True) -> Plan:
     """Opens the plan of `config`.
 
     Args:
         config: settings, with paths that :meth:`PlanConfig.resolve_paths` resolved.
-        ledger: whether to record window starts in the cache folder.
+        window_starts: whether to record window starts in the cache folder.
 
     Raises:
         ConfigError: settings contradict each other or the shard sets: names or token layouts.
@@ -413,7 +415,7 @@ def open_plan(config: PlanConfig, *, ledger: bool = True) -> Plan:
             )
         key = derive_dataset_key(config.seed, dataset_config.name)
         datasets.append(Dataset(dataset_config, index, shard_set, catalogs[shard_set], document_table, key))
-    return Plan(config, catalogs, datasets, layout, ledger)
+    return Plan(config, catalogs, datasets, layout, window_starts)
 
 
 def _open_catalog(name: str, url: str) -> IndexCatalog:

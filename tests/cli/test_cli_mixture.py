@@ -52,7 +52,7 @@ def run(*arguments: object) -> Result:
 
 def test_the_forecast_agrees_with_the_rows(plan: Path) -> None:
     report = json.loads(run(plan, "--json").stdout)
-    opened_plan = open_plan(load_settings(plan, PlanConfig).resolve_paths(plan.parent), ledger=False)
+    opened_plan = open_plan(load_settings(plan, PlanConfig).resolve_paths(plan.parent), window_starts=False)
     tokens = dict.fromkeys(NAMES, 0)
     for row in all_rows(opened_plan):
         for document in row.documents:

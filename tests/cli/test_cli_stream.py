@@ -130,6 +130,7 @@ def test_stream_reports_the_rows_it_read(plan: Path) -> None:
         share = (modality_ids == modality).sum() / (5 * 512)
         assert report["modalities"][modality.name.lower()] == pytest.approx(share)
     assert report["unreadable"] == 0
+    assert report["excluded_slices"] == {"drive": 0, "rest": 0}
 
 
 def test_stream_text_output(plan: Path) -> None:
@@ -160,7 +161,7 @@ def test_benchmark_text_output_with_workers(plan: Path) -> None:
 def test_balance_agrees_with_the_library(plan: Path) -> None:
     report = json_output("stream", plan, "--balance", "--ranks", 2)
     expected = compare_balance_modes(open_plan(load_plan_config(plan)), ranks=2, windows=4)
-    assert report == {"ranks": 2, "in_force": "rank", "modes": [asdict(mode) for mode in expected]}
+    assert report == {"ranks": 2, "configured": "rank", "modes": [asdict(mode) for mode in expected]}
     done = mmpack("stream", plan, "--balance", "--ranks", 2)
     assert (done.returncode, done.stderr) == (0, "")
     assert "rank (current)" in done.stdout

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tools.make_index import IndexSource, make_index
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import LayoutConfig
@@ -24,7 +25,6 @@ from mmpack.plan.plan_config import CostConfig, DatasetConfig, PlanConfig
 from mmpack.serialisation import canonical_json
 from tests.examples import examples
 from tests.plan.small_plans import CAPACITY, NAMES, all_rows, make_small_index, plan_config
-from tools.make_index import IndexSource, make_index
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rows(index: Path) -> list[PlannedRow]:
-    return all_rows(open_plan(plan_config(index), ledger=False))
+    return all_rows(open_plan(plan_config(index), window_starts=False))
 
 
 def test_rows_hold_complete_documents_within_their_capacity(rows: list[PlannedRow]) -> None:
@@ -52,7 +52,7 @@ def test_rows_hold_complete_documents_within_their_capacity(rows: list[PlannedRo
 @pytest.mark.parametrize("balance", ["rank", "step", "off"])
 def test_every_sample_is_planned_once_per_epoch(index: Path, balance: str) -> None:
     """All samples of a data set are planned equally often, except for those of the epoch in progress."""
-    plan = open_plan(plan_config(index, balance=balance), ledger=False)
+    plan = open_plan(plan_config(index, balance=balance), window_starts=False)
     num_planned = dict.fromkeys(range(len(plan.catalogs[0])), 0)
     for row in all_rows(plan):
         for document in row.documents:
@@ -68,10 +68,10 @@ def test_every_sample_is_planned_once_per_epoch(index: Path, balance: str) -> No
 
 
 def test_a_row_does_not_depend_on_rows_planned_before_it(index: Path, rows: list[PlannedRow]) -> None:
-    fresh = open_plan(plan_config(index), ledger=False)
+    fresh = open_plan(plan_config(index), window_starts=False)
     for number in np.random.default_rng(1).permutation(len(rows))[:60].tolist():
         assert fresh.row(number) == rows[number]
-    assert open_plan(plan_config(index), ledger=False).row(len(rows) - 1) == rows[-1]
+    assert open_plan(plan_config(index), window_starts=False).row(len(rows) - 1) == rows[-1]
 
 
 def test_recorded_window_starts_give_any_row_without_planning_the_windows_before_it(
@@ -123,7 +123,7 @@ def test_window_starts_of_a_forged_state_are_not_recorded_on_disk(
     index: Path, rows: list[PlannedRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path))
-    state = open_plan(plan_config(index), ledger=False).state(96, 1)
+    state = open_plan(plan_config(index), window_starts=False).state(96, 1)
     forged = msgspec.structs.replace(state, documents=tuple(n + 1 for n in state.documents))
     open_plan(plan_config(index)).load_state(forged)
     reopened = open_plan(plan_config(index))
@@ -140,19 +140,21 @@ def test_window_starts_of_a_forged_state_are_not_recorded_on_disk(
     ],
 )
 def test_a_state_with_impossible_numbers_is_an_error(index: Path, forged: dict[str, tuple[int, ...]]) -> None:
-    state = open_plan(plan_config(index), ledger=False).state(96, 1)
+    state = open_plan(plan_config(index), window_starts=False).state(96, 1)
     with pytest.raises(DataError, match="row and the cursors of the state contradict each other"):
-        open_plan(plan_config(index), ledger=False).load_state(msgspec.structs.replace(state, **forged))
+        open_plan(plan_config(index), window_starts=False).load_state(
+            msgspec.structs.replace(state, **forged)
+        )
 
 
 def test_unreachable_rows_are_an_error_without_planning(index: Path) -> None:
-    endless = open_plan(plan_config(index, phases=(PhaseConfig(name="all"),)), ledger=False)
+    endless = open_plan(plan_config(index, phases=(PhaseConfig(name="all"),)), window_starts=False)
     with pytest.raises(DataError, match="is 10416666666666 windows after the last known window"):
         endless.row(10**15)
     with pytest.raises(DataError, match="windows after the last known window"):
         open_plan(endless.config).row(10**30)
     with pytest.raises(DataError, match=r"the plan ends after \d+ rows"):
-        open_plan(plan_config(index), ledger=False).row(10**15)
+        open_plan(plan_config(index), window_starts=False).row(10**15)
     for method in (endless.window, endless.steps, lambda step: endless.step_rows(step, 0, 1)):
         with pytest.raises(DataError, match="Count windows from 0"):
             list(method(-1))  # type: ignore[arg-type]
@@ -161,12 +163,12 @@ def test_unreachable_rows_are_an_error_without_planning(index: Path) -> None:
 def test_a_plan_without_a_step_is_an_error(index: Path) -> None:
     phases = (PhaseConfig(name="all", tokens=5000),)
     with pytest.raises(DataError, match="do not fill one step of 24 rows"):
-        list(open_plan(plan_config(index, phases=phases), ledger=False).steps())
+        list(open_plan(plan_config(index, phases=phases), window_starts=False).steps())
 
 
 def test_equivalent_settings_have_the_same_fingerprint(index: Path) -> None:
     def fingerprint(**settings: object) -> str:
-        return open_plan(plan_config(index, **settings), ledger=False).fingerprint
+        return open_plan(plan_config(index, **settings), window_starts=False).fingerprint
 
     assert fingerprint(tolerance="1ms") == fingerprint(tolerance="1000us") != fingerprint()
     assert fingerprint(cost=CostConfig(linear=24576.04)) != fingerprint()
@@ -175,28 +177,28 @@ def test_equivalent_settings_have_the_same_fingerprint(index: Path) -> None:
 
 def test_other_statistics_change_the_fingerprint(tmp_path: Path) -> None:
     make_small_index(tmp_path)
-    original = open_plan(plan_config(tmp_path), ledger=False)
+    original = open_plan(plan_config(tmp_path), window_starts=False)
     manifest = json.loads((tmp_path / "manifest.json").read_bytes())
     manifest["numeric"] = {"imu": {"count": 5, "mean": [0.5], "std": [1.0], "min": [0.0], "max": [1.0]}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert open_plan(plan_config(tmp_path), ledger=False).fingerprint != original.fingerprint
+    assert open_plan(plan_config(tmp_path), window_starts=False).fingerprint != original.fingerprint
 
 
 @settings(max_examples=examples(15), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 24), st.sampled_from([1, 2, 3, 4, 8, 24]), st.sampled_from(["rank", "step", "off"]))
 def test_ranks_share_the_rows_of_a_step(index: Path, step: int, ranks: int, balance: str) -> None:
-    plan = open_plan(plan_config(index, balance=balance), ledger=False)
+    plan = open_plan(plan_config(index, balance=balance), window_starts=False)
     assigned = [plan.step_rows(step, rank, ranks) for rank in range(ranks)]
     assert all(len(rows) == 24 // ranks and rows == sorted(rows) for rows in assigned)
     assert sorted(number for rows in assigned for number in rows) == list(range(24 * step, 24 * step + 24))
 
 
 def test_a_state_is_small_and_resumes_with_the_same_rows(index: Path, rows: list[PlannedRow]) -> None:
-    plan = open_plan(plan_config(index), ledger=False)
+    plan = open_plan(plan_config(index), window_starts=False)
     for row in (0, 24, 96, 240, len(rows) // 24 * 12):
         saved = msgspec.json.encode(plan.state(row, 4))
         assert len(saved) < 1024
-        resumed = open_plan(plan_config(index), ledger=False)
+        resumed = open_plan(plan_config(index), window_starts=False)
         resumed.load_state(read_state(msgspec.json.decode(saved)))
         assert [resumed.row(n) for n in range(row, min(row + 30, len(rows)))] == rows[row : row + 30]
 
@@ -204,7 +206,7 @@ def test_a_state_is_small_and_resumes_with_the_same_rows(index: Path, rows: list
 def test_a_state_does_not_depend_on_the_rank(index: Path) -> None:
     states = []
     for rank in range(3):
-        plan = open_plan(plan_config(index), ledger=False)
+        plan = open_plan(plan_config(index), window_starts=False)
         for step in range(7):
             plan.step_rows(step, rank, 3)
         states.append(plan.state(7 * 24, 3))
@@ -214,7 +216,7 @@ def test_a_state_does_not_depend_on_the_rank(index: Path) -> None:
 def test_a_state_of_another_plan_is_an_error_that_names_the_difference(
     index: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    state = open_plan(plan_config(index), ledger=False).state(24, 1)
+    state = open_plan(plan_config(index), window_starts=False).state(24, 1)
     for changed, difference in (
         (plan_config(index, seed=3), "seed was 0, is 3"),
         (plan_config(index, global_batch=12), "global_batch was 24, is 12"),
@@ -227,7 +229,7 @@ def test_a_state_of_another_plan_is_an_error_that_names_the_difference(
         (plan_config(make_small_index(tmp_path_factory.mktemp("other"), scale=2)), "dataset drive was"),
     ):
         with pytest.raises(ConfigError, match=f"belongs to another plan.*{difference}"):
-            open_plan(changed, ledger=False).load_state(state)
+            open_plan(changed, window_starts=False).load_state(state)
 
 
 @pytest.mark.parametrize("window_steps", [1, 2, 3, 4, 100])
@@ -236,11 +238,11 @@ def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> Non
     make_index(tmp_path, [IndexSource("texts", "text", np.full(24, 1024))])
     dataset = DatasetConfig(name="texts", shards=str(tmp_path), max_epochs=1)
     config = PlanConfig(max_seq_len=1024, global_batch=4, window_steps=window_steps, datasets=(dataset,))
-    plan = open_plan(config, ledger=False)
+    plan = open_plan(config, window_starts=False)
     assert list(plan.steps()) == list(range(6))
     states = [plan.state(row, 2) for row in range(0, 25, 4)]
     for state in states:
-        resumed = open_plan(config, ledger=False)
+        resumed = open_plan(config, window_starts=False)
         resumed.load_state(read_state(msgspec.to_builtins(state)))
         assert resumed.state(state.row, 2) == state
         assert list(resumed.steps(state.row // 4)) == list(range(state.row // 4, 6))
@@ -260,14 +262,14 @@ def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> Non
     ],
 )
 def test_a_damaged_state_is_an_error(index: Path, damage: dict[str, object]) -> None:
-    plan = open_plan(plan_config(index), ledger=False)
+    plan = open_plan(plan_config(index), window_starts=False)
     state = msgspec.to_builtins(plan.state(24, 1)) | damage
     with pytest.raises((DataError, ConfigError)):
         plan.load_state(read_state(state))
 
 
 def test_a_state_of_another_version_names_both_versions(index: Path) -> None:
-    state = msgspec.to_builtins(open_plan(plan_config(index), ledger=False).state(24, 1))
+    state = msgspec.to_builtins(open_plan(plan_config(index), window_starts=False).state(24, 1))
     # The keys of version 1.
     old = {("parts" if key == "fingerprint_parts" else key): value for key, value in state.items()}
     with pytest.raises(
@@ -277,7 +279,7 @@ def test_a_state_of_another_version_names_both_versions(index: Path) -> None:
 
 
 def test_a_state_with_other_cursors_is_an_error(index: Path) -> None:
-    plan = open_plan(plan_config(index), ledger=False)
+    plan = open_plan(plan_config(index), window_starts=False)
     plan.row(200)
     state = plan.state(200, 1)
     wrong = msgspec.structs.replace(state, documents=tuple(n + 1 for n in state.documents))
@@ -286,7 +288,7 @@ def test_a_state_with_other_cursors_is_an_error(index: Path) -> None:
 
 
 def test_shares_stay_within_one_document_over_all_phases(index: Path) -> None:
-    plan = open_plan(plan_config(index), ledger=False)
+    plan = open_plan(plan_config(index), window_starts=False)
     max_length = max(dataset.document_table.max_tokens for dataset in plan.datasets)
     num_checked = 0
     for number in range(100):
@@ -304,7 +306,7 @@ def test_phases_change_at_their_token_counts(index: Path) -> None:
         PhaseConfig(name="one", tokens=100_000, datasets=("texts", "robot")),
         PhaseConfig(name="two", tokens=100_000, datasets=("speech", "drive")),
     )
-    plan = open_plan(plan_config(index, phases=phases), ledger=False)
+    plan = open_plan(plan_config(index, phases=phases), window_starts=False)
     documents, tokens = [], []
     number = 0
     while True:
@@ -329,7 +331,7 @@ def test_phases_change_at_their_token_counts(index: Path) -> None:
 def test_repeat_caps_hold(index: Path) -> None:
     plan = open_plan(
         plan_config(index, phases=(PhaseConfig(name="all"),), max_epochs=dict.fromkeys(NAMES, 2.0)),
-        ledger=False,
+        window_starts=False,
     )
     num_planned = np.zeros(len(plan.catalogs[0]), int)
     for row in all_rows(plan):
@@ -355,7 +357,7 @@ def test_contrastive_documents_are_not_cut_and_include_the_pair_overhead(tmp_pat
     folder = make_index(tmp_path, [IndexSource("drive", "slice", tokens, np.arange(90) // 3, None, text)])
     dataset = DatasetConfig(name="drive", shards=str(folder), contrastive=True)
     config = PlanConfig(max_seq_len=1024, global_batch=2, window_steps=2, datasets=(dataset,))
-    plan = open_plan(config, ledger=False)
+    plan = open_plan(config, window_starts=False)
     for number in range(8):
         for document in plan.row(number).documents:
             assert len(document.samples) == 3
@@ -379,7 +381,7 @@ def test_two_shard_sets_of_one_layout_form_one_plan(index: Path, tmp_path: Path)
     more = DatasetConfig(name="more", shards=str(other))
     phase = PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5})
     config = msgspec.structs.replace(config, datasets=(*config.datasets, more), phases=(phase,))
-    plan = open_plan(config, ledger=False)
+    plan = open_plan(config, window_starts=False)
     shard_sets = {
         sample.shard_set
         for number in range(96)
