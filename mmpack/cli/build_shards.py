@@ -128,7 +128,8 @@ def _load_build_config(
     if max_quarantine is not None:
         config = msgspec.structs.replace(config, max_quarantine=max_quarantine)
     sync = common.override_sync_config(config.sync, reference, tolerance)
-    return msgspec.structs.replace(config, sync=sync).validate()
+    config = msgspec.structs.replace(config, sync=sync)
+    return config.validate(where=inputs[0] if len(inputs) == 1 else "")
 
 
 def _summarise(outcome: BuildOutcome, out: str) -> dict[str, object]:

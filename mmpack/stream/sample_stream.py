@@ -75,9 +75,9 @@ class SampleStreamConfig(Generic[T]):
 
     def __post_init__(self) -> None:
         if self.locality < 1:
-            raise ConfigError(f"locality must be at least 1, not {self.locality}", where="locality")
+            raise ConfigError(f"{self.locality} is not at least 1", where="locality")
         if self.epochs is not None and self.epochs < 0:
-            raise ConfigError(f"epochs must be at least 0, not {self.epochs}", where="epochs")
+            raise ConfigError(f"{self.epochs} is not at least 0", where="epochs")
 
 
 class SampleStream(Closeable, Generic[T]):

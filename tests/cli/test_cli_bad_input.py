@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tools.make_recording import CameraSettings, make_recording
 
 MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")
@@ -172,6 +171,12 @@ def test_a_missing_and_an_unfinished_shard_set_are_different_errors(command: str
         f"error: {unfinished}: the build is not finished: there is no manifest.json. "
         "Run `mmpack build-shards` again to resume the build."
     )
+
+
+def test_a_build_config_without_inputs_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "build.toml").write_text("max_quarantine = 0.5\n")
+    line = error_line(mmpack("build-shards", tmp_path / "build.toml", "--out", tmp_path / "out"))
+    assert line.startswith(f"error: {tmp_path / 'build.toml'}: there is nothing to build")
 
 
 def test_missing_input_is_an_error(tmp_path: Path) -> None:

@@ -101,10 +101,17 @@ class BuildConfig(Settings, frozen=True, kw_only=True):
         samples = tuple(replace(source, path=str(base / source.path)) for source in self.samples)
         return replace(self, recordings=tuple(str(base / path) for path in self.recordings), samples=samples)
 
-    def validate(self) -> BuildConfig:
-        """Returns these settings after checking that there is something to build. Raises ConfigError."""
+    def validate(self, *, where: str = "") -> BuildConfig:
+        """Returns these settings after checking that there is something to build.
+
+        Args:
+            where: file of the settings, for the message.
+
+        Raises:
+            ConfigError: there are neither recordings nor stand-alone sources.
+        """
         if not self.recordings and not self.samples:
             raise ConfigError(
-                "there is nothing to build", hint="List recordings, or add a [[samples]] table."
+                "there is nothing to build", where=where, hint="List recordings, or add a [[samples]] table."
             )
         return self
