@@ -46,17 +46,20 @@ def make_index_folder(folder: Path, samples: int) -> Path:
     return make_index(
         folder,
         [
-            IndexSource("drive", "slice", np.full(drive, 1600), runs=np.arange(drive) // 40),
-            IndexSource("robot", "slice", np.full(robot, 416), runs=np.arange(robot) // 300),
+            IndexSource(name="drive", kind="slice", tokens=np.full(drive, 1600), runs=np.arange(drive) // 40),
+            IndexSource(name="robot", kind="slice", tokens=np.full(robot, 416), runs=np.arange(robot) // 300),
             IndexSource(
-                "texts",
-                "text",
-                np.clip(np.rint(random.lognormal(np.log(400) - 0.5, 1, texts)), 5, 8000).astype(np.int64),
+                name="texts",
+                kind="text",
+                tokens=np.clip(np.rint(random.lognormal(np.log(400) - 0.5, 1, texts)), 5, 8000).astype(
+                    np.int64
+                ),
             ),
             IndexSource(
-                "speech",
-                "text",
-                np.rint(50 * np.clip(random.lognormal(np.log(8), 0.8, speech), 1, 60)).astype(np.int64) + 4,
+                name="speech",
+                kind="text",
+                tokens=np.rint(50 * np.clip(random.lognormal(np.log(8), 0.8, speech), 1, 60)).astype(np.int64)
+                + 4,
             ),
         ],
     )

@@ -143,7 +143,12 @@ def assemble_rows(trainer: Trainer, count: int) -> dict[str, list[list[Row]]]:
         group = single[start : start + GROUP]
         max_length = max(int(row.cu_seqlens[-1]) for row in padded[start : start + GROUP])
         short_pipeline = RowPipelineSpec(
-            spec.urls, spec.statistics, spec.layout, spec.rows, spec.reader, max_seq_len=max_length
+            urls=spec.urls,
+            statistics=spec.statistics,
+            layout=spec.layout,
+            rows=spec.rows,
+            reader=spec.reader,
+            max_seq_len=max_length,
         )()
         grouped.append([short_pipeline(row)[0] for row in group])
         short_pipeline.close()

@@ -20,7 +20,7 @@ FOUND_AS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlantedFaultResult:
     """One planted fault and the finding that matches it.
 
@@ -41,7 +41,7 @@ class PlantedFaultResult:
     ok: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FalseAlarm:
     """A reported problem that was not planted.
 
@@ -110,9 +110,14 @@ def _match_fault(fault: dict[str, Any], findings: list[dict[str, Any]], slack_ns
         if _covers(fault, time_ns, slack_ns)
     ]
     if not times_ns:
-        return PlantedFaultResult(kind, stream, t_ns, "", None, False)
+        return PlantedFaultResult(kind=kind, stream=stream, t_ns=t_ns, found_as="", found_ns=None, ok=False)
     return PlantedFaultResult(
-        kind, stream, t_ns, FOUND_AS[kind], min(times_ns, key=lambda time_ns: abs(time_ns - t_ns)), True
+        kind=kind,
+        stream=stream,
+        t_ns=t_ns,
+        found_as=FOUND_AS[kind],
+        found_ns=min(times_ns, key=lambda time_ns: abs(time_ns - t_ns)),
+        ok=True,
     )
 
 
@@ -123,10 +128,10 @@ def _find_false_alarms(
         kind, stream, text = finding["kind"], finding["stream"], finding["text"]
         stream_faults = [fault for fault in faults if fault["stream"] == stream]
         if not finding["times_ns"]:
-            yield FalseAlarm(kind, stream, None, text)
+            yield FalseAlarm(kind=kind, stream=stream, t_ns=None, text=text)
         for time_ns in finding["times_ns"]:
             if not any(_covers(fault, time_ns, slack_ns[stream]) for fault in stream_faults):
-                yield FalseAlarm(kind, stream, time_ns, text)
+                yield FalseAlarm(kind=kind, stream=stream, t_ns=time_ns, text=text)
 
 
 def _covers(fault: dict[str, Any], time_ns: int, slack_ns: int) -> bool:

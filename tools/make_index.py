@@ -20,7 +20,7 @@ from mmpack.storage.local import LocalStore
 _CAMERA = "cam_front"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexSource:
     """One recording or stand-alone source of the index.
 

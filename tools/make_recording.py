@@ -91,7 +91,7 @@ class GeneratedRecording:
     rate_hz: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _DriveSpec:
     """The settings of one recording, and the values derived from them."""
 

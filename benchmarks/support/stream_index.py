@@ -33,7 +33,15 @@ def write_shard_set(samples: BenchmarkSamples, folder: Path) -> None:
         )
     entries = [
         index.IndexEntry(
-            f"{samples.kind}-{id_:08d}", "text", samples.kind, id_, id_, 0, 0, StandAloneMetadata(""), 0
+            key=f"{samples.kind}-{id_:08d}",
+            kind="text",
+            recording=samples.kind,
+            ordinal=id_,
+            run=id_,
+            t_ns=0,
+            residual_ns=0,
+            metadata=StandAloneMetadata(""),
+            text_bytes=0,
         )
         for id_ in range(len(locations))
     ]

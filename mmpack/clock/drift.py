@@ -35,7 +35,7 @@ _Floats = NDArray[np.float64]
 _Estimator = Callable[[_Floats, _Floats], float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DriftFit:
     """The drift of clock y against clock x: y = x + offset_ns + ppm·1e-6·(x - x0_ns).
 
@@ -98,7 +98,17 @@ def fit_drift(
         offset_ns, residual_ns = fit_offset(x, y, method) if n else (0, 0)
         x0_ns = int(x[0]) if n else 0
         reason = f"{n} points at one time do not define a drift"
-        return DriftFit(math.nan, -math.inf, math.inf, offset_ns, x0_ns, residual_ns, span_ns, n, reason)
+        return DriftFit(
+            ppm=math.nan,
+            ppm_low=-math.inf,
+            ppm_high=math.inf,
+            offset_ns=offset_ns,
+            x0_ns=x0_ns,
+            residual_p99_ns=residual_ns,
+            span_ns=span_ns,
+            n=n,
+            rejection_reason=reason,
+        )
 
     difference = y - x
     u = (x - x[0]).astype(np.float64)

@@ -63,7 +63,7 @@ def leap_second_map(source_domain: str, target_domain: str, t_ns: ArrayLike) -> 
             where=where,
             hint="Map the timestamps before and after the leap second separately",
         )
-    return ClockMap(source_domain, target_domain, anchor_source_ns=0, anchor_target_ns=first)
+    return ClockMap(source=source_domain, target=target_domain, anchor_source_ns=0, anchor_target_ns=first)
 
 
 def _shift_ns(source: str, target: str, t_ns: int, where: str) -> int:

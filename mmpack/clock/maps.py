@@ -15,7 +15,7 @@ from mmpack.errors import ClockError
 _MAX_RATE = 1.01 + 1e-12  # the small tolerance lets a map at the limit have an inverse in spite of rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClockMap:
     """A linear map between two clocks: target = anchor_target + d + rint(d·drift_ppm·1e-6), d = t - anchor_source.
 
@@ -119,6 +119,21 @@ class ClockMap:
                 "there are no pairs of timestamps to fit", where=f"clock map {source} -> {target}"
             )
         if not fit.rejection_reason:
-            return cls(source, target, fit.x0_ns, fit.x0_ns + fit.offset_ns, fit.ppm, fit.residual_p99_ns)
+            return cls(
+                source=source,
+                target=target,
+                anchor_source_ns=fit.x0_ns,
+                anchor_target_ns=fit.x0_ns + fit.offset_ns,
+                drift_ppm=fit.ppm,
+                residual_ns=fit.residual_p99_ns,
+            )
         offset_ns, residual_ns = fit_offset(x_ns, y_ns, method)
-        return cls(source, target, fit.x0_ns, fit.x0_ns + offset_ns, 0.0, residual_ns, fit.rejection_reason)
+        return cls(
+            source=source,
+            target=target,
+            anchor_source_ns=fit.x0_ns,
+            anchor_target_ns=fit.x0_ns + offset_ns,
+            drift_ppm=0.0,
+            residual_ns=residual_ns,
+            note=fit.rejection_reason,
+        )

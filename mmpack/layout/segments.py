@@ -41,7 +41,7 @@ class Segment(NamedTuple):
     """Index of the entry in its tuple of the sample metadata; entries without tokens count too."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounts:
     """The numbers of tokens of a sample by modality."""
 

@@ -19,7 +19,7 @@ DIMINISHING_EPOCHS = 4
 arXiv 2305.16264)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ForecastWarning:
     """An effect of a plan that its author may not have intended.
 
@@ -181,17 +181,19 @@ def _collect_warnings(
                 else "no phase uses it"
             )
             message = f"'{names[dataset]}' contributes no tokens: {reason}"
-            warnings.append(ForecastWarning("unseen", names[dataset], "", 0, message))
+            warnings.append(
+                ForecastWarning(kind="unseen", dataset=names[dataset], phase="", tokens=0, message=message)
+            )
         elif max_epochs[dataset] is None and total > DIMINISHING_EPOCHS * size * SCALE:
             _, tokens, _ = curve.inverse(dataset, DIMINISHING_EPOCHS * size)
             warnings.append(
                 ForecastWarning(
-                    "repeated",
-                    names[dataset],
-                    _phase_at(curve, tokens),
-                    tokens,
-                    f"'{names[dataset]}' has been seen {DIMINISHING_EPOCHS} times, after which repeats gain less, and will be "
-                    f"seen {format_epochs(total / SCALE / size)} times; set max_epochs to limit it",
+                    kind="repeated",
+                    dataset=names[dataset],
+                    phase=_phase_at(curve, tokens),
+                    tokens=tokens,
+                    message=f"'{names[dataset]}' has been seen {DIMINISHING_EPOCHS} times, after which repeats gain less, and will "
+                    f"be seen {format_epochs(total / SCALE / size)} times; set max_epochs to limit it",
                 )
             )
     if curve.ends_by == "data" and curve.end_tokens is not None and end == curve.end_tokens:
@@ -199,7 +201,9 @@ def _collect_warnings(
         shortfall = "" if scheduled is None else f", {scheduled - end:,} tokens before the end of the phases"
         phase = _phase_at(curve, end)
         message = f"the plan ends because all data sets of '{phase}' are exhausted{shortfall}"
-        warnings.append(ForecastWarning("data_end", "", phase, end, message))
+        warnings.append(
+            ForecastWarning(kind="data_end", dataset="", phase=phase, tokens=end, message=message)
+        )
     return sorted(warnings, key=lambda warning: warning.tokens)
 
 
@@ -219,7 +223,7 @@ def _cap_warning(
     before, after = _neighbouring_segments(curve, tokens)
     is_end = curve.end_tokens is not None and tokens >= curve.end_tokens
     if is_end or _phase_at(curve, tokens) != phase:
-        return ForecastWarning("cap", name, phase, tokens, message)
+        return ForecastWarning(kind="cap", dataset=name, phase=phase, tokens=tokens, message=message)
     changes = sorted(
         (
             (schedule.datasets[i], float(old) / SCALE, float(new) / SCALE)
@@ -231,7 +235,12 @@ def _cap_warning(
     gains = ", ".join(f"'{other}' {old:.1%} → {new:.1%}" for other, old, new in changes[:3])
     others = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     return ForecastWarning(
-        "cap", name, phase, tokens, f"{message}; its share goes to {gains}{others}", tuple(changes)
+        kind="cap",
+        dataset=name,
+        phase=phase,
+        tokens=tokens,
+        message=f"{message}; its share goes to {gains}{others}",
+        takes_over=tuple(changes),
     )
 
 

@@ -28,7 +28,7 @@ NEVER = (1 << 63) - 1
 """A token count that no plan reaches, used instead of infinity."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class QuotaCurve:
     """The tokens due to each data set as a function of all tokens drawn; linear in each segment.
 
@@ -147,14 +147,14 @@ def quota_curve(schedule: MixtureSchedule, available: Sequence[int | None]) -> Q
         end_tokens = schedule.end_tokens
         ends_by = "never" if end_tokens is None else "schedule"
     return QuotaCurve(
-        schedule,
-        np.array(caps, np.int64),
-        np.array(builder.starts, np.int64),
-        np.array(builder.weights, np.int64).reshape(-1, len(caps)),
-        np.array(builder.phases, np.int64),
-        end_tokens,
-        ends_by,
-        tuple(builder.exhausted),
+        schedule=schedule,
+        available=np.array(caps, np.int64),
+        start_tokens=np.array(builder.starts, np.int64),
+        weights=np.array(builder.weights, np.int64).reshape(-1, len(caps)),
+        phase=np.array(builder.phases, np.int64),
+        end_tokens=end_tokens,
+        ends_by=ends_by,
+        exhausted=tuple(builder.exhausted),
     )
 
 

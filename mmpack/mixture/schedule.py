@@ -26,7 +26,7 @@ MAX_TOKENS = 1 << 60
 _MAX_DATASETS = 1 << 15
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class MixtureSchedule:
     """The shares of a plan as its phases state them, without repeat caps.
 
@@ -101,12 +101,12 @@ def mixture_schedule(phases: Sequence[PhaseConfig], tokens: Mapping[str, int]) -
                 hint="Check the unit of 'tokens'.",
             )
     return MixtureSchedule(
-        tuple(tokens),
-        tuple(phase.name for phase in phases),
-        np.array(starts, np.int64),
-        np.array(weights, np.int64),
-        np.array(phase_indices, np.int64),
-        end,
+        datasets=tuple(tokens),
+        phases=tuple(phase.name for phase in phases),
+        start_tokens=np.array(starts, np.int64),
+        weights=np.array(weights, np.int64),
+        phase=np.array(phase_indices, np.int64),
+        end_tokens=end,
     )
 
 

@@ -28,7 +28,7 @@ class RunLengths:
     overhead: ArrayLike = 0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class RunPacking:
     """The documents that runs were cut into, and the rows that contain the documents.
 
@@ -100,7 +100,9 @@ def pack_runs(
     # No other cuts give fewer documents, so no other cuts give less overhead.
     min_rows = -(-int(lengths.sum()) // capacity)
     packing = replace(pack(lengths, capacity, seed=seed, effort=effort), lower_bound=min_rows)
-    uncompleted = RunPacking(start, stop, run, lengths, packing, forced, forced)
+    uncompleted = RunPacking(
+        start=start, stop=stop, run=run, lengths=lengths, packing=packing, forced_cuts=forced, cuts=forced
+    )
     if packing.fill >= fill or packing.rows == min_rows or slices.size == start.size:
         return uncompleted
     order = permutation(start.size, seed)
@@ -115,7 +117,15 @@ def pack_runs(
     lengths = token_offsets[stop] - token_offsets[start] + extra[run]
     row_offsets = np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows))))
     packing = Packing(np.argsort(row, kind="stable"), row_offsets, capacity, int(lengths.sum()), min_rows)
-    return RunPacking(start, stop, run, lengths, packing, forced, start.size - num_runs)
+    return RunPacking(
+        start=start,
+        stop=stop,
+        run=run,
+        lengths=lengths,
+        packing=packing,
+        forced_cuts=forced,
+        cuts=start.size - num_runs,
+    )
 
 
 def _check_inputs(

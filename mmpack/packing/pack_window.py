@@ -13,7 +13,7 @@ from mmpack.packing.pack_runs import RunLengths, pack_runs
 _MAX_STEPS_PER_RUN = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class WindowPacking:
     """The first runs of a series, cut into documents and packed into rows.
 
@@ -91,11 +91,11 @@ def pack_window(
     )
     added = np.arange(num_runs, num_runs + num_added)
     return WindowPacking(
-        num_runs + num_added,
-        np.concatenate((cut.start, run_offsets[added])),
-        np.concatenate((cut.stop, run_offsets[added + 1])),
-        np.concatenate((cut.run, added)),
-        np.concatenate((cut.lengths, lengths[added])),
-        ids,
-        offsets,
+        num_runs=num_runs + num_added,
+        start=np.concatenate((cut.start, run_offsets[added])),
+        stop=np.concatenate((cut.stop, run_offsets[added + 1])),
+        run=np.concatenate((cut.run, added)),
+        lengths=np.concatenate((cut.lengths, lengths[added])),
+        ids=ids,
+        offsets=offsets,
     )

@@ -16,7 +16,7 @@ BalanceMode = Literal["rank", "step", "off"]
 BALANCE_MODES: tuple[BalanceMode, ...] = get_args(BalanceMode)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BalanceReport:
     """The measurements of one balance mode over some windows.
 
@@ -87,10 +87,10 @@ def _measure_mode(plan: Plan, mode: BalanceMode, ranks: int, windows: int) -> Ba
             break
     utilisation, length = np.concatenate(utilisations), np.concatenate(mean_lengths)
     return BalanceReport(
-        mode,
-        float(utilisation.mean()),
-        float(utilisation.min()),
-        float(length.std() / length.mean()),
-        float(np.concatenate(share_errors).mean()),
-        tokens / positions,
+        mode=mode,
+        utilisation=float(utilisation.mean()),
+        worst_step=float(utilisation.min()),
+        length_spread=float(length.std() / length.mean()),
+        share_error=float(np.concatenate(share_errors).mean()),
+        fill=tokens / positions,
     )

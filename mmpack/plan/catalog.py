@@ -97,16 +97,16 @@ class IndexCatalog:
         columns = (self.columns[name][numbers].tolist() for name in _SAMPLE_COLUMNS)
         return [
             PlannedSample(
-                shard_set,
-                number,
-                f"{recordings[recording]}-{ordinal:08d}",
-                kinds[kind],
-                shards[shard],
-                offset_bytes,
-                size_bytes,
-                crc32,
-                tokens,
-                tokens_text,
+                shard_set=shard_set,
+                number=number,
+                key=f"{recordings[recording]}-{ordinal:08d}",
+                kind=kinds[kind],
+                shard=shards[shard],
+                offset_bytes=offset_bytes,
+                size_bytes=size_bytes,
+                crc32=crc32,
+                tokens=tokens,
+                tokens_text=tokens_text,
             )
             for number, (
                 recording,

@@ -15,7 +15,7 @@ from mmpack.plan.epoch_order import epoch_order
 from mmpack.plan.plan_config import DatasetConfig
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Dataset:
     """A data set of a plan.
 

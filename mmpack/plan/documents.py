@@ -29,7 +29,7 @@ DOCUMENTS_VERSION = 1
 _NO_TOLERANCE = np.iinfo(np.int64).max
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DocumentTable:
     """The documents of one data set, in the order of its index.
 
@@ -116,13 +116,13 @@ def load_documents(
             hint="Raise 'tolerance', or select other recordings.",
         )
     return DocumentTable(
-        tables["start"],
-        tables["stop"],
-        tables["tokens"],
-        meta["total_tokens"],
-        meta["max_tokens"],
-        meta["samples"],
-        meta["num_excluded_slices"],
+        start=tables["start"],
+        stop=tables["stop"],
+        tokens=tables["tokens"],
+        total_tokens=meta["total_tokens"],
+        max_tokens=meta["max_tokens"],
+        num_samples=meta["samples"],
+        num_excluded_slices=meta["num_excluded_slices"],
     )
 
 

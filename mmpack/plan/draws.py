@@ -18,7 +18,7 @@ from mmpack.plan.state import WindowCursor
 _NUM_SPARE_DOCUMENTS = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class DrawnDocuments:
     """Documents in the order in which they were drawn.
 
@@ -96,14 +96,14 @@ def draw_window_documents(
         tokens[draws] = lengths[index][: len(draws)]
     contrastive = np.array([dataset.config.contrastive for dataset in datasets], np.bool_)
     return DrawnDocuments(
-        datasets,
-        start,
-        result.chosen,
-        first,
-        stop,
-        tokens,
-        contrastive[result.chosen],
-        result.stop == "end",
+        datasets=datasets,
+        start=start,
+        dataset=result.chosen,
+        first=first,
+        stop=stop,
+        tokens=tokens,
+        is_indivisible=contrastive[result.chosen],
+        ended=result.stop == "end",
     )
 
 

@@ -414,7 +414,16 @@ def open_plan(config: PlanConfig, *, window_starts: bool = True) -> Plan:
                 config.tolerance,
             )
         key = derive_dataset_key(config.seed, dataset_config.name)
-        datasets.append(Dataset(dataset_config, index, shard_set, catalogs[shard_set], document_table, key))
+        datasets.append(
+            Dataset(
+                config=dataset_config,
+                index=index,
+                shard_set=shard_set,
+                catalog=catalogs[shard_set],
+                document_table=document_table,
+                key=key,
+            )
+        )
     return Plan(config, catalogs, datasets, layout, window_starts)
 
 

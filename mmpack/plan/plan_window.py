@@ -17,7 +17,7 @@ from mmpack.plan.plan_config import PlanConfig
 from mmpack.plan.state import WindowCursor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Window:
     """The rows of one window, step after step.
 
@@ -77,16 +77,16 @@ def plan_window(number: int, draws: DrawnDocuments, config: PlanConfig, key: np.
     first = draws.first[run] + np.where(is_indivisible, 0, packed.start[document] - offsets[run])
     stop = np.where(is_indivisible, draws.stop[run], first + packed.stop[document] - packed.start[document])
     return Window(
-        number,
-        draws.start,
-        None if is_last else draws.cursor_after(packed.num_runs),
-        draws.dataset[run],
-        first,
-        stop,
-        packed.lengths[document],
-        bounds,
-        cost[row_order],
-        len(packed.lengths) - len(document),
+        number=number,
+        start=draws.start,
+        end=None if is_last else draws.cursor_after(packed.num_runs),
+        dataset=draws.dataset[run],
+        first=first,
+        stop=stop,
+        tokens=packed.lengths[document],
+        offsets=bounds,
+        cost=cost[row_order],
+        num_unplanned=len(packed.lengths) - len(document),
     )
 
 

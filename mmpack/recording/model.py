@@ -66,7 +66,7 @@ class Timestamps:
         return Timestamps(self.t_ns + by_ns, end_ns, self.resolution_ns, self.origin, self.unit)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AudioTimeline:
     """The times of all audio samples: contiguous segments, split where the source has a gap.
 
@@ -89,7 +89,12 @@ class AudioTimeline:
     def shift(self, by_ns: int) -> AudioTimeline:
         """Returns this timeline with `by_ns` added to all timestamps."""
         return AudioTimeline(
-            self.rate_hz, self.channels, self.first_sample, self.t_ns + by_ns, self.samples, self.origin
+            rate_hz=self.rate_hz,
+            channels=self.channels,
+            first_sample=self.first_sample,
+            t_ns=self.t_ns + by_ns,
+            samples=self.samples,
+            origin=self.origin,
         )
 
 

@@ -11,7 +11,7 @@ IGNORE_INDEX = -100
 """Label of a position where nothing is predicted (the default `ignore_index` of torch's `cross_entropy`)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False, repr=False)
 class Row:
     """One training sequence of L positions with D documents and S slices.
 

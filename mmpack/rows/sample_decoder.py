@@ -166,7 +166,7 @@ class _EncodedAudio(NamedTuple):
     rate_hz: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _SampleContent:
     """The content of a sample's members.
 
@@ -359,7 +359,14 @@ def _read_slice(members: Mapping[str, bytes]) -> _SampleContent:
         _EncodedAudio(f"'{name}'", members[member_names[name]], samples, rate_hz)
         for name, samples, rate_hz in content.audio
     ]
-    return _SampleContent(content.metadata, content.texts, description.t_ns, images, audio, content.arrays)
+    return _SampleContent(
+        metadata=content.metadata,
+        texts=content.texts,
+        t_ns=description.t_ns,
+        images=images,
+        audio=audio,
+        arrays=content.arrays,
+    )
 
 
 def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent:
@@ -376,7 +383,7 @@ def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent
         _EncodedAudio("audio", data, samples, rate_hz)
         for (_, data), (samples, rate_hz) in zip(media, metadata.audio, strict=False)
     ]
-    return _SampleContent(metadata, (str(metadata.text),), images=images, audio=audio)
+    return _SampleContent(metadata=metadata, texts=(str(metadata.text),), images=images, audio=audio)
 
 
 def _check_kind(description: SampleDescription, kind: str) -> None:

@@ -78,7 +78,7 @@ QUARANTINE_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexEntry:
     """The index entry of a sample before its location and token counts are known.
 

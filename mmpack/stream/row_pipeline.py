@@ -16,7 +16,7 @@ from mmpack.rows.row import Row
 from mmpack.storage import open_store
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowPipelineSpec:
     """The settings of a row pipeline as plain data that can be sent to worker processes; calling it opens the pipeline.
 
@@ -40,12 +40,12 @@ class RowPipelineSpec:
     def from_plan(cls, plan: Plan, reader: ReaderConfig) -> RowPipelineSpec:
         """Returns the spec for the rows of `plan`, read with the settings `reader`."""
         return cls(
-            tuple(catalog.store.url for catalog in plan.catalogs),
-            tuple(catalog.manifest.numeric for catalog in plan.catalogs),
-            plan.layout.config,
-            plan.config.rows,
-            reader,
-            plan.config.max_seq_len,
+            urls=tuple(catalog.store.url for catalog in plan.catalogs),
+            statistics=tuple(catalog.manifest.numeric for catalog in plan.catalogs),
+            layout=plan.layout.config,
+            rows=plan.config.rows,
+            reader=reader,
+            max_seq_len=plan.config.max_seq_len,
         )
 
     def __call__(self) -> RowPipeline:

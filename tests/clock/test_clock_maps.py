@@ -20,7 +20,7 @@ distances = st.lists(st.integers(-TEN_YEARS_NS, TEN_YEARS_NS), min_size=1)
 
 @given(anchors, anchors, drifts, distances)
 def test_the_map_follows_its_formula_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
-    clock_map = ClockMap("x", "y", a, b, ppm)
+    clock_map = ClockMap(source="x", target="y", anchor_source_ns=a, anchor_target_ns=b, drift_ppm=ppm)
     mapped_ns = clock_map.apply(np.array(d) + a)
     assert mapped_ns.dtype == np.int64
     for distance, mapped in zip(d, mapped_ns.tolist(), strict=True):
@@ -30,7 +30,7 @@ def test_the_map_follows_its_formula_within_a_nanosecond(a: int, b: int, ppm: fl
 
 @given(anchors, anchors, drifts, distances)
 def test_the_round_trip_is_within_a_nanosecond(a: int, b: int, ppm: float, d: list[int]) -> None:
-    clock_map = ClockMap("x", "y", a, b, ppm)
+    clock_map = ClockMap(source="x", target="y", anchor_source_ns=a, anchor_target_ns=b, drift_ppm=ppm)
     t = np.array(d) + a
     back = clock_map.inverse().apply(clock_map.apply(t))
     assert np.abs(back - t).max() <= 1
@@ -39,11 +39,16 @@ def test_the_round_trip_is_within_a_nanosecond(a: int, b: int, ppm: float, d: li
 @given(drifts, st.integers(-TEN_YEARS_NS, TEN_YEARS_NS))
 def test_consecutive_timestamps_keep_their_order(ppm: float, d: int) -> None:
     t = np.arange(d, d + 200)
-    assert (np.diff(ClockMap("x", "y", 0, 0, ppm).apply(t)) >= 0).all()
+    assert (
+        np.diff(
+            ClockMap(source="x", target="y", anchor_source_ns=0, anchor_target_ns=0, drift_ppm=ppm).apply(t)
+        )
+        >= 0
+    ).all()
 
 
 def test_a_map_without_drift_is_exact_up_to_the_ends_of_int64() -> None:
-    clock_map = ClockMap("x", "y", 0, 5)
+    clock_map = ClockMap(source="x", target="y", anchor_source_ns=0, anchor_target_ns=5)
     assert clock_map.apply(np.array([2**63 - 6, -(2**63)])).tolist() == [2**63 - 1, -(2**63) + 5]
     with pytest.raises(DataError, match="64 bits"):
         clock_map.apply(np.array([0, 2**63 - 5]))
@@ -53,12 +58,14 @@ def test_a_map_without_drift_is_exact_up_to_the_ends_of_int64() -> None:
 @pytest.mark.parametrize("ppm", [float("nan"), float("inf"), 10_001.0, -10_001.0, -1e6, -2e6])
 def test_a_drift_above_one_percent_is_an_error(ppm: float) -> None:
     with pytest.raises(ClockError, match="more than 1 %"):
-        ClockMap("x", "y", 0, 0, ppm)
+        ClockMap(source="x", target="y", anchor_source_ns=0, anchor_target_ns=0, drift_ppm=ppm)
 
 
 @pytest.mark.parametrize("ppm", [10_000.0, -9_900.0])
 def test_a_map_with_the_largest_drift_has_an_inverse(ppm: float) -> None:
-    clock_map = ClockMap("x", "y", 1, 2, ppm, residual_ns=7, note="n")
+    clock_map = ClockMap(
+        source="x", target="y", anchor_source_ns=1, anchor_target_ns=2, drift_ppm=ppm, residual_ns=7, note="n"
+    )
     inverse = clock_map.inverse()
     assert (inverse.source, inverse.target, inverse.residual_ns, inverse.note) == ("y", "x", 7, "n")
     assert inverse.inverse().drift_ppm == pytest.approx(ppm, rel=1e-12)
@@ -67,7 +74,13 @@ def test_a_map_with_the_largest_drift_has_an_inverse(ppm: float) -> None:
 def test_a_fit_recovers_the_map() -> None:
     rng = np.random.default_rng(3)
     x = 10**14 + np.arange(0, 120 * S, 50_000_000)
-    true_map = ClockMap("imu", "machine", 10**14, 1_500_000_000 * S, 23.0)
+    true_map = ClockMap(
+        source="imu",
+        target="machine",
+        anchor_source_ns=10**14,
+        anchor_target_ns=1_500_000_000 * S,
+        drift_ppm=23.0,
+    )
     y = true_map.apply(x) + rng.normal(0, 20_000, x.size).round().astype(np.int64)
     fitted = ClockMap.fit(x, y, "imu", "machine")
     assert (fitted.source, fitted.target, fitted.note) == ("imu", "machine", "")

@@ -77,7 +77,19 @@ def planned_rows(count: int, start: int = 0) -> Iterator[PlannedRow]:
     """Yields planned rows, each with one sample that does not exist."""
     for number in range(start, start + count):
         yield make_planned_row(
-            PlannedSample(0, number, f"key-{number}", "text", "s.tar", 0, 1, 0, 10, 10), number=number
+            PlannedSample(
+                shard_set=0,
+                number=number,
+                key=f"key-{number}",
+                kind="text",
+                shard="s.tar",
+                offset_bytes=0,
+                size_bytes=1,
+                crc32=0,
+                tokens=10,
+                tokens_text=10,
+            ),
+            number=number,
         )
 
 

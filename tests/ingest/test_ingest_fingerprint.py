@@ -35,7 +35,7 @@ def table(tmp_path: Path) -> NumericTable:
 
 
 def fingerprint(source: Source, **fields: Any) -> str:
-    maps = (ClockMap("a", "b", 0, 5),)
+    maps = (ClockMap(source="a", target="b", anchor_source_ns=0, anchor_target_ns=5),)
     stream = Stream("imu", "imu", Clock("rig", "boot"), source, **fields)
     return compute_fingerprint("settings", "drive", Recording("drive", {"imu": stream}, maps), None)
 
@@ -96,7 +96,10 @@ TIME_KEYS = {"t_ns", "end_ns", "resolution_ns", "origin", "unit"}
         (TimedTexts(("a",), TIMES, Path("a")), {"source", "path", "texts", "times"}),
         (SubtitleFile(Path("a"), "s"), {"source", "path", "start_ns"}),
         (SubtitleTrack(Path("a"), "s:0", "s"), {"source", "path", "track", "start_ns"}),
-        (ImageFiles(Path("a"), ("b",), T_NS, "file name", "s"), {"source", "folder", "names", "times"}),
+        (
+            ImageFiles(folder=Path("a"), names=("b",), t_ns=T_NS, origin="file name", stream="s"),
+            {"source", "folder", "names", "times"},
+        ),
         (
             NumericTable(Path("a"), TimeColumn(Path("a"), 0, "ns"), "s"),
             {"source", "path", "time", "columns", "start_ns"},

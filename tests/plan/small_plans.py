@@ -22,13 +22,22 @@ def make_small_index(folder: Path, *, scale: int = 1) -> Path:
     return make_index(
         folder,
         [
-            IndexSource("drive", "slice", drive, runs=np.arange(240 * scale) // 17),
-            IndexSource("robot", "slice", np.full(600 * scale, 52), runs=np.arange(600 * scale) // 100),
+            IndexSource(name="drive", kind="slice", tokens=drive, runs=np.arange(240 * scale) // 17),
             IndexSource(
-                "texts", "text", np.clip(np.rint(random.lognormal(4, 1, 3000 * scale)), 5, 900).astype(int)
+                name="robot",
+                kind="slice",
+                tokens=np.full(600 * scale, 52),
+                runs=np.arange(600 * scale) // 100,
             ),
             IndexSource(
-                "speech", "text", np.clip(np.rint(random.lognormal(5, 0.6, 500 * scale)), 9, 900).astype(int)
+                name="texts",
+                kind="text",
+                tokens=np.clip(np.rint(random.lognormal(4, 1, 3000 * scale)), 5, 900).astype(int),
+            ),
+            IndexSource(
+                name="speech",
+                kind="text",
+                tokens=np.clip(np.rint(random.lognormal(5, 0.6, 500 * scale)), 9, 900).astype(int),
             ),
         ],
     )

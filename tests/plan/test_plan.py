@@ -235,7 +235,7 @@ def test_a_state_of_another_plan_is_an_error_that_names_the_difference(
 @pytest.mark.parametrize("window_steps", [1, 2, 3, 4, 100])
 def test_a_state_at_the_end_of_the_run(tmp_path: Path, window_steps: int) -> None:
     """The plan has a state after its last row, and no step after it, whether the last window is complete or not."""
-    make_index(tmp_path, [IndexSource("texts", "text", np.full(24, 1024))])
+    make_index(tmp_path, [IndexSource(name="texts", kind="text", tokens=np.full(24, 1024))])
     dataset = DatasetConfig(name="texts", shards=str(tmp_path), max_epochs=1)
     config = PlanConfig(max_seq_len=1024, global_batch=4, window_steps=window_steps, datasets=(dataset,))
     plan = open_plan(config, window_starts=False)
@@ -354,7 +354,19 @@ def test_repeat_caps_hold(index: Path) -> None:
 def test_contrastive_documents_are_not_cut_and_include_the_pair_overhead(tmp_path: Path) -> None:
     tokens = np.full(90, 100)
     text = np.where(np.arange(90) % 5 == 0, 20, 0)
-    folder = make_index(tmp_path, [IndexSource("drive", "slice", tokens, np.arange(90) // 3, None, text)])
+    folder = make_index(
+        tmp_path,
+        [
+            IndexSource(
+                name="drive",
+                kind="slice",
+                tokens=tokens,
+                runs=np.arange(90) // 3,
+                residual_ns=None,
+                tokens_text=text,
+            )
+        ],
+    )
     dataset = DatasetConfig(name="drive", shards=str(folder), contrastive=True)
     config = PlanConfig(max_seq_len=1024, global_batch=2, window_steps=2, datasets=(dataset,))
     plan = open_plan(config, window_starts=False)
@@ -367,7 +379,9 @@ def test_contrastive_documents_are_not_cut_and_include_the_pair_overhead(tmp_pat
 
 def test_shard_sets_of_two_layouts_are_an_error(index: Path, tmp_path: Path) -> None:
     other = make_index(
-        tmp_path, [IndexSource("more", "text", np.arange(5, 50))], layout=LayoutConfig(cameras=("cam_back",))
+        tmp_path,
+        [IndexSource(name="more", kind="text", tokens=np.arange(5, 50))],
+        layout=LayoutConfig(cameras=("cam_back",)),
     )
     config = plan_config(index)
     more = DatasetConfig(name="more", shards=str(other))
@@ -376,7 +390,7 @@ def test_shard_sets_of_two_layouts_are_an_error(index: Path, tmp_path: Path) -> 
 
 
 def test_two_shard_sets_of_one_layout_form_one_plan(index: Path, tmp_path: Path) -> None:
-    other = make_index(tmp_path, [IndexSource("more", "text", np.arange(5, 250))])
+    other = make_index(tmp_path, [IndexSource(name="more", kind="text", tokens=np.arange(5, 250))])
     config = plan_config(index)
     more = DatasetConfig(name="more", shards=str(other))
     phase = PhaseConfig(name="all", shares={"drive": 0.5, "more": 0.5})

@@ -72,9 +72,18 @@ def _sources(draw: st.DrawFn) -> list[IndexSource]:
             runs = np.cumsum(np.array(draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))))
             residual = np.array(draw(st.lists(st.integers(0, 5), min_size=count, max_size=count)))
             text = np.array([draw(st.integers(0, value - 1)) for value in tokens.tolist()])
-            sources.append(IndexSource(f"r{index}", "slice", tokens, runs, residual, text))
+            sources.append(
+                IndexSource(
+                    name=f"r{index}",
+                    kind="slice",
+                    tokens=tokens,
+                    runs=runs,
+                    residual_ns=residual,
+                    tokens_text=text,
+                )
+            )
         else:
-            sources.append(IndexSource(f"r{index}", "text", tokens))
+            sources.append(IndexSource(name=f"r{index}", kind="text", tokens=tokens))
     return sources
 
 
@@ -134,7 +143,9 @@ def _expected_documents(
 
 
 def test_the_error_about_a_sample_longer_than_a_row_names_the_sample(tmp_path: Path) -> None:
-    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", "text", np.array([5, 900, 7]))])))
+    catalog = IndexCatalog(
+        str(make_index(tmp_path, [IndexSource(name="long", kind="text", tokens=np.array([5, 900, 7]))]))
+    )
     config = DatasetConfig(name="d", shards="")
     message = (
         r"long-00000001.*900 tokens do not fit a row of 512 positions together with 0 tokens of overhead\. "
@@ -148,7 +159,9 @@ def test_the_error_about_a_sample_longer_than_a_row_names_the_sample(tmp_path: P
 def test_the_error_about_a_long_sample_names_the_row_length_in_a_contrastive_data_set(
     tmp_path: Path, kind: str, overhead: int
 ) -> None:
-    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("long", kind, np.array([5, 510]))])))
+    catalog = IndexCatalog(
+        str(make_index(tmp_path, [IndexSource(name="long", kind=kind, tokens=np.array([5, 510]))]))
+    )
     config = DatasetConfig(name="d", shards="", contrastive=True)
     message = (
         f"510 tokens do not fit a row of 512 positions together with {overhead} tokens of overhead\\. "
@@ -163,7 +176,7 @@ def test_a_stand_alone_sample_with_text_and_other_content_is_a_pair_whatever_its
     tmp_path: Path, kind: str
 ) -> None:
     tokens, tokens_text = np.array([2, 9, 9, 9]), np.array([0, 7, 6, 0])
-    source = IndexSource("s", kind, tokens, tokens_text=tokens_text)
+    source = IndexSource(name="s", kind=kind, tokens=tokens, tokens_text=tokens_text)
     catalog = IndexCatalog(str(make_index(tmp_path, [source])))
     config = DatasetConfig(name="d", shards="", contrastive=True)
     table = load_documents(catalog, config, overhead=4, capacity=64, tolerance_ns=None)
@@ -171,7 +184,9 @@ def test_a_stand_alone_sample_with_text_and_other_content_is_a_pair_whatever_its
 
 
 def test_a_pattern_that_matches_no_name_is_an_error(tmp_path: Path) -> None:
-    catalog = IndexCatalog(str(make_index(tmp_path, [IndexSource("texts", "text", np.array([5]))])))
+    catalog = IndexCatalog(
+        str(make_index(tmp_path, [IndexSource(name="texts", kind="text", tokens=np.array([5]))]))
+    )
     with pytest.raises(ConfigError, match="Did you mean 'texts'"):
         load_documents(
             catalog,
@@ -183,7 +198,7 @@ def test_a_pattern_that_matches_no_name_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_index_with_another_digest_is_an_error(tmp_path: Path) -> None:
-    folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path, [IndexSource(name="texts", kind="text", tokens=np.arange(1, 50))])
     content = bytearray((folder / "index.parquet").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "index.parquet").write_bytes(content)
@@ -195,7 +210,7 @@ def test_a_catalog_is_read_from_the_cache_and_a_damaged_cache_is_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path / "out", [IndexSource(name="texts", kind="text", tokens=np.arange(1, 50))])
     first = IndexCatalog(str(folder))
     assert isinstance(first.columns["tokens"].base, np.memmap)
     (first.folder / "tokens").write_bytes(b"short")
@@ -205,7 +220,7 @@ def test_a_catalog_is_read_from_the_cache_and_a_damaged_cache_is_repaired(
 
 
 def test_a_manifest_with_another_count_is_an_error_with_and_without_cache(tmp_path: Path) -> None:
-    folder = make_index(tmp_path, [IndexSource("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path, [IndexSource(name="texts", kind="text", tokens=np.arange(1, 50))])
     manifest = json.loads((folder / "manifest.json").read_bytes())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"samples": 50}))
     for _ in range(2):
@@ -215,7 +230,9 @@ def test_a_manifest_with_another_count_is_an_error_with_and_without_cache(tmp_pa
 
 def test_more_text_tokens_than_tokens_is_an_error(tmp_path: Path) -> None:
     for text in (-1, 6):
-        source = IndexSource("drive", "slice", np.full(3, 5), tokens_text=np.array([1, text, 1]))
+        source = IndexSource(
+            name="drive", kind="slice", tokens=np.full(3, 5), tokens_text=np.array([1, text, 1])
+        )
         with pytest.raises(IntegrityError, match="drive-00000001"):
             IndexCatalog(str(make_index(tmp_path / str(text), [source])))
 
@@ -224,7 +241,7 @@ def test_a_file_in_place_of_the_cache_folder_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path / "out", [IndexSource(name="texts", kind="text", tokens=np.arange(1, 50))])
     first = IndexCatalog(str(folder)).folder
     shutil.rmtree(first)
     first.write_bytes(b"in the way")
@@ -235,7 +252,7 @@ def test_a_file_in_place_of_the_cache_folder_is_a_warning(
 
 def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "cache"))
-    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.full(20_000, 7))])
+    folder = make_index(tmp_path / "out", [IndexSource(name="texts", kind="text", tokens=np.full(20_000, 7))])
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
@@ -254,7 +271,7 @@ def test_a_catalog_works_without_a_writable_cache(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MMPACK_CACHE", str(tmp_path / "file" / "below"))
-    folder = make_index(tmp_path / "out", [IndexSource("texts", "text", np.arange(1, 50))])
+    folder = make_index(tmp_path / "out", [IndexSource(name="texts", kind="text", tokens=np.arange(1, 50))])
     catalog = IndexCatalog(str(folder))
     table = load_documents(
         catalog, DatasetConfig(name="d", shards=""), overhead=4, capacity=512, tolerance_ns=None

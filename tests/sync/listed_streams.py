@@ -94,7 +94,13 @@ def audio_stream(
     """Returns a microphone stream with segments (first timestamp in ns, number of samples)."""
     lengths = np.array([samples for _, samples in segments], np.int64)
     first = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    timeline = AudioTimeline(rate_hz, 1, first, np.array([t for t, _ in segments], np.int64), lengths)
+    timeline = AudioTimeline(
+        rate_hz=rate_hz,
+        channels=1,
+        first_sample=first,
+        t_ns=np.array([t for t, _ in segments], np.int64),
+        samples=lengths,
+    )
     return Stream(name, "audio", clock, CountingAudio(timeline))
 
 

@@ -110,7 +110,9 @@ def test_two_clocks_without_a_clock_map_are_an_error(target: Clock) -> None:
 
 
 def test_a_clock_map_is_used_in_both_directions() -> None:
-    clock_map = ClockMap("rig", "base", BOOT_NS, 77 * S, 50.0)
+    clock_map = ClockMap(
+        source="rig", target="base", anchor_source_ns=BOOT_NS, anchor_target_ns=77 * S, drift_ppm=50.0
+    )
     forward = align(stream(regular_ns(100, S)), target=BASE, maps=(clock_map,))
     assert forward.t_ns.tolist() == clock_map.apply(regular_ns(100, S)).tolist()
     inverse = align(stream(forward.t_ns, clock=BASE), target=RIG, maps=(clock_map,))
@@ -118,7 +120,10 @@ def test_a_clock_map_is_used_in_both_directions() -> None:
 
 
 def test_clock_maps_are_combined_if_no_direct_map_exists() -> None:
-    first, second = ClockMap("rig", "base", 0, 5 * S), ClockMap("gps", "base", 0, -UTC_NS)
+    first, second = (
+        ClockMap(source="rig", target="base", anchor_source_ns=0, anchor_target_ns=5 * S),
+        ClockMap(source="gps", target="base", anchor_source_ns=0, anchor_target_ns=-UTC_NS),
+    )
     aligned = align(stream([BOOT_NS]), target=GPS, maps=(first, second))
     assert aligned.t_ns.tolist() == [BOOT_NS + 5 * S + UTC_NS]
     assert aligned.to_own_clock(aligned.t_ns).tolist() == [BOOT_NS]
@@ -131,7 +136,7 @@ def test_utc_and_gps_need_no_clock_map() -> None:
 
 
 def test_ends_and_audio_segments_are_mapped_too() -> None:
-    clock_map = ClockMap("base", "rig", 0, BOOT_NS)
+    clock_map = ClockMap(source="base", target="rig", anchor_source_ns=0, anchor_target_ns=BOOT_NS)
     texts = align(stream([0], "text", end_ns=[3 * S], clock=BASE), maps=(clock_map,))
     assert texts.end_ns is not None
     assert texts.end_ns.tolist() == [BOOT_NS + 3 * S]

@@ -284,7 +284,9 @@ def test_audio_window_across_a_gap_has_no_samples() -> None:
 def test_audio_samples_are_counted_on_the_clock_of_the_stream() -> None:
     # 100 ppm over 1,000 s are 100 ms: counting on the wrong clock would be wrong by 1,600 samples.
     recorder = Clock("recorder", "device")
-    clock_map = ClockMap("recorder", "rig", 0, BOOT_NS, 100.0)
+    clock_map = ClockMap(
+        source="recorder", target="rig", anchor_source_ns=0, anchor_target_ns=BOOT_NS, drift_ppm=100.0
+    )
     aligned = align(audio_stream(16_000, [(0, 16_000 * 1_001)], clock=recorder), maps=(clock_map,))
     tick = int(clock_map.apply(1_000 * S))
     match = match_stream(aligned, make_rule(aligned, 100 * MS, policy="window"), np.array([tick]), 100 * MS)
@@ -463,7 +465,13 @@ def test_a_rate_with_too_many_ticks_is_an_error_with_their_number() -> None:
 
 
 def test_a_window_of_image_files_is_an_error() -> None:
-    images = ImageFiles(Path("cam"), ("a.jpg", "b.jpg"), regular_ns(2, 100 * MS), "file name", "cam")
+    images = ImageFiles(
+        folder=Path("cam"),
+        names=("a.jpg", "b.jpg"),
+        t_ns=regular_ns(2, 100 * MS),
+        origin="file name",
+        stream="cam",
+    )
     capture = recording(Stream("cam", "camera", RIG, images))
     config = SyncConfig(reference="rate:5", streams={"cam*": StreamPolicy(policy="window")})
     with pytest.raises(ConfigError, match="folder of images") as caught:

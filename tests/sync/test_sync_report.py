@@ -27,7 +27,15 @@ def test_names_that_look_like_markup_are_printed_unchanged() -> None:
     capture = recording(
         stream(timestamps, "camera", "[/cam]", clock=rig),
         stream(regular_ns(400, 10 * MS, 0), "imu", "[red]imu\\", clock=other),
-        maps=(ClockMap(other.name, rig.name, 0, BOOT_NS, 0.0),),
+        maps=(
+            ClockMap(
+                source=other.name,
+                target=rig.name,
+                anchor_source_ns=0,
+                anchor_target_ns=BOOT_NS,
+                drift_ppm=0.0,
+            ),
+        ),
     )
     first = Recording("[/drive]", capture.streams, capture.maps, capture.path)
     text = render(first, Recording("[b]second", capture.streams, capture.maps, capture.path))

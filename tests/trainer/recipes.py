@@ -40,7 +40,7 @@ MOE = ("--model.moe.experts=6", "--model.moe.hidden_dim=96")
 def make_shards(folder: Path, *, layout: LayoutConfig | None = None) -> Path:
     """An index of 400 texts of 10 to 90 tokens."""
     lengths = np.random.default_rng(3).integers(10, 90, 400)
-    return make_index(folder, [IndexSource("texts", "text", lengths)], layout=layout)
+    return make_index(folder, [IndexSource(name="texts", kind="text", tokens=lengths)], layout=layout)
 
 
 def write_plan(folder: Path, **settings: Any) -> Path:

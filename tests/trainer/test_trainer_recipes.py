@@ -28,7 +28,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cameras=("cam_front",),
         numeric=(NumericLayout(name="action", width=3, mode="continuous", role="action"),),
     )
-    source = IndexSource("drives", "slice", lengths, runs=np.arange(400) // 20, tokens_text=np.full(400, 8))
+    source = IndexSource(
+        name="drives", kind="slice", tokens=lengths, runs=np.arange(400) // 20, tokens_text=np.full(400, 8)
+    )
     return make_index(tmp_path_factory.mktemp("recipes") / "shards", [source], layout=layout)
 
 

@@ -27,7 +27,7 @@ class Manoeuvre:
     turn_rad: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VehicleState:
     """The state of the car at several times; every array has one entry per time.
 

@@ -24,7 +24,7 @@ _PAINTS = ((210, 30, 36), (30, 80, 200), (240, 240, 236), (250, 200, 30), (40, 4
 _GLASS = (44, 60, 76)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Boxes:
     """A set of N upright boxes; every array has one entry or row per box.
 

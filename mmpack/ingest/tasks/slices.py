@@ -50,7 +50,7 @@ PREFETCH_DEPTH = 8
 MAX_FLAC_CHANNELS = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SlicePart:
     """The members, arrays and metadata that one stream contributes to one slice; empty where it is absent.
 
@@ -207,7 +207,17 @@ def _encode_slice(
     )
     key = f"{name}-{tick:08d}"
     text_bytes = sum(len(text.encode()) for text in texts)
-    entry = IndexEntry(key, "slice", name, tick, run, t_ns, residual_ns, metadata, text_bytes)
+    entry = IndexEntry(
+        key=key,
+        kind="slice",
+        recording=name,
+        ordinal=tick,
+        run=run,
+        t_ns=t_ns,
+        residual_ns=residual_ns,
+        metadata=metadata,
+        text_bytes=text_bytes,
+    )
     statistics = {stream: part.statistics for stream, part in parts.items() if part.statistics}
     return EncodedSample(entry, [*members, (JSON_MEMBER, encode_description(description))], statistics)
 
@@ -277,7 +287,9 @@ def _encode_images(
         description = ImageDescription(
             **_describe_match(match, tick), member=member, item=frame.index, height=height, width=width
         )
-        yield SlicePart(((member, data),), camera=(match.name, height, width, 1), description=description)
+        yield SlicePart(
+            members=((member, data),), camera=(match.name, height, width, 1), description=description
+        )
 
 
 def _encode_tubelets(
@@ -314,7 +326,9 @@ def _encode_tubelets(
             timestamps_ns=t_ns,
         )
         yield SlicePart(
-            ((member, data),), camera=(match.name, height, width, len(tubelet)), description=description
+            members=((member, data),),
+            camera=(match.name, height, width, len(tubelet)),
+            description=description,
         )
 
 
@@ -371,7 +385,7 @@ def _encode_audio_clips(
             channels=timeline.channels,
         )
         yield SlicePart(
-            ((member, data),), audio=(match.name, count, timeline.rate_hz), description=description
+            members=((member, data),), audio=(match.name, count, timeline.rate_hz), description=description
         )
 
 

@@ -67,7 +67,17 @@ def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSampl
             source=other_columns,
         )
         members.append((JSON_MEMBER, encode_description(description)))
-        entry = IndexEntry(key, source.kind, name, ordinal, ordinal, 0, 0, metadata, len(text.encode()))
+        entry = IndexEntry(
+            key=key,
+            kind=source.kind,
+            recording=name,
+            ordinal=ordinal,
+            run=ordinal,
+            t_ns=0,
+            residual_ns=0,
+            metadata=metadata,
+            text_bytes=len(text.encode()),
+        )
         yield EncodedSample(entry, members, {})
 
 

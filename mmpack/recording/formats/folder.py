@@ -146,7 +146,15 @@ def _open_images(name: str, table: StreamTable, path: Path, base: Path, start_ns
         t_ns = timestamps_from_names(path, names, table.time.pattern, unit, stream=name)
         order = np.argsort(t_ns, kind="stable")
         ordered = tuple(names[index] for index in order)
-        return ImageFiles(path, ordered, t_ns[order] + start_ns, "file name", name, UNIT_NS[unit], unit)
+        return ImageFiles(
+            folder=path,
+            names=ordered,
+            t_ns=t_ns[order] + start_ns,
+            origin="file name",
+            stream=name,
+            resolution_ns=UNIT_NS[unit],
+            unit=unit,
+        )
     timestamps = (
         _open_time_column(name, table.time, base, path, is_images=True).read(stream=name).shift(start_ns)
     )
@@ -161,13 +169,13 @@ def _open_images(name: str, table: StreamTable, path: Path, base: Path, start_ns
     for image in names:
         require_file(path / image, stream=name)
     return ImageFiles(
-        path,
-        tuple(names),
-        timestamps.t_ns,
-        timestamps.origin,
-        name,
-        timestamps.resolution_ns,
-        timestamps.unit,
+        folder=path,
+        names=tuple(names),
+        t_ns=timestamps.t_ns,
+        origin=timestamps.origin,
+        stream=name,
+        resolution_ns=timestamps.resolution_ns,
+        unit=timestamps.unit,
     )
 
 
@@ -221,7 +229,14 @@ def _load_clock_map(table: MapTable, clocks: dict[str, Clock], base: Path, *, wh
             "the clock map needs offset or pairs",
             where=f"{where} [[clock_maps]] {table.source} to {table.target}",
         )
-    return ClockMap(table.source, table.target, 0, parse_duration(table.offset), table.drift_ppm, 0)
+    return ClockMap(
+        source=table.source,
+        target=table.target,
+        anchor_source_ns=0,
+        anchor_target_ns=parse_duration(table.offset),
+        drift_ppm=table.drift_ppm,
+        residual_ns=0,
+    )
 
 
 FOLDER = InputFormat(

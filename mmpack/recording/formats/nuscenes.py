@@ -81,7 +81,14 @@ def _build_recording(name: str, channels: dict[str, list[_Item]], root: Path) ->
         names = [image for _, image in items if image is not None]
         source: Source
         if kind == "camera" and len(names) == len(items):
-            source = ImageFiles(root, tuple(names), t_ns, "file name", stream, resolution_ns=1000)
+            source = ImageFiles(
+                folder=root,
+                names=tuple(names),
+                t_ns=t_ns,
+                origin="file name",
+                stream=stream,
+                resolution_ns=1000,
+            )
         else:
             source = FileNameTimestamps(t_ns, "file name")
         streams[stream] = Stream(stream, kind, _CLOCK, source)

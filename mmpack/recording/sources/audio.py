@@ -85,11 +85,11 @@ class AudioFile:
                 hint="If the recorder was stopped before it wrote the size, repair the header.",
             )
         return AudioTimeline(
-            file.samplerate,
-            file.channels,
-            np.zeros(1, np.int64),
-            np.array([self.start_ns], np.int64),
-            np.array([file.frames], np.int64),
+            rate_hz=file.samplerate,
+            channels=file.channels,
+            first_sample=np.zeros(1, np.int64),
+            t_ns=np.array([self.start_ns], np.int64),
+            samples=np.array([file.frames], np.int64),
             origin="sample count",
         )
 
@@ -190,11 +190,11 @@ class AudioTrack:
         tails = np.concatenate([breaks, [len(starts)]]) - 1
         t_ns = pts_to_ns(pts[heads], packets.time_base, self.start_ns)
         timeline = AudioTimeline(
-            rate_hz,
-            channels,
-            starts[heads],
-            t_ns,
-            starts[tails] + lengths[tails] - starts[heads],
+            rate_hz=rate_hz,
+            channels=channels,
+            first_sample=starts[heads],
+            t_ns=t_ns,
+            samples=starts[tails] + lengths[tails] - starts[heads],
             origin="pts",
         )
         return timeline, first_pts

@@ -23,7 +23,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _MAGIC = {"jpg": b"\xff\xd8\xff", "png": b"\x89PNG\r\n\x1a\n"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageFiles:
     """The image files of one camera, each with a timestamp.
 

@@ -29,7 +29,7 @@ _AUDIO_EXTENSIONS = ("flac", "wav")
 _TUBELET_STEP_NS = 1000
 
 
-@dataclass
+@dataclass(kw_only=True)
 class SliceContent:
     """The measured content of a slice.
 

@@ -39,7 +39,7 @@ class TokenSpan:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RowView:
     """The parts of a row that a plot of its mask shows."""
 
@@ -108,7 +108,12 @@ def make_row_view(
         if bounds.size and not (bounds.min() >= 0 and bounds.max() <= seq_len):
             raise DataError("positions outside the row", where=where)
     return RowView(
-        seq_len, row_spans.cu_seqlens, row_spans.images, tuple(spans), edges, tuple(document_names)
+        seq_len=seq_len,
+        cu_seqlens=row_spans.cu_seqlens,
+        image_spans=row_spans.images,
+        spans=tuple(spans),
+        slices=edges,
+        document_names=tuple(document_names),
     )
 
 

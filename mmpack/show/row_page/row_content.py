@@ -32,7 +32,7 @@ class SliceView:
     spans: tuple[TokenSpan, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DocumentView:
     """A document of a row.
 
@@ -64,14 +64,14 @@ def read_documents(row: Row, layout: Layout) -> Iterator[DocumentView]:
         spans = tuple(_read_spans(row, layout, streams, start, stop))
         keys = row.keys[number]
         yield DocumentView(
-            number,
-            start,
-            stop,
-            int(row.datasets[number]),
-            keys,
-            bool(row.document_valid[number]),
-            spans,
-            tuple(_group_slices(row, spans, keys)),
+            number=number,
+            start=start,
+            stop=stop,
+            dataset=int(row.datasets[number]),
+            keys=keys,
+            is_valid=bool(row.document_valid[number]),
+            spans=spans,
+            slices=tuple(_group_slices(row, spans, keys)),
         )
 
 

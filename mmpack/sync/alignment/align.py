@@ -25,7 +25,7 @@ _BURST_FACTOR = 10
 _BURST_SHARE = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlignedStream:
     """One stream, aligned and ready for matching.
 
@@ -147,14 +147,14 @@ def align_stream(
         t_ns, items = t_ns[first], items[first]
     clock_maps = _find_clock_maps(stream.clock, target, recording, t_ns, where=where)
     return AlignedStream(
-        stream,
-        apply_clock_maps(clock_maps, t_ns),
-        items,
-        None if end_ns is None else apply_clock_maps(clock_maps, end_ns),
-        np.flatnonzero(implausible),
-        backward,
-        duplicate,
-        clock_maps,
+        stream=stream,
+        t_ns=apply_clock_maps(clock_maps, t_ns),
+        items=items,
+        end_ns=None if end_ns is None else apply_clock_maps(clock_maps, end_ns),
+        implausible=np.flatnonzero(implausible),
+        backward=backward,
+        duplicate=duplicate,
+        clock_maps=clock_maps,
     )
 
 
