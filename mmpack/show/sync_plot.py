@@ -74,9 +74,10 @@ def _plot_histogram(axes: Axes, name: str, track: _StreamTrack, report: dict[str
     axes.set_yticks([])
     axes.tick_params(labelsize=7)
     hide_spines(axes, "top", "right", "left")
-    policy = POLICIES[report["policy"]]
-    if policy.plot_label or not len(residual):
-        label = policy.plot_label or "no matches"
+    # A shard set may have been built with a policy that this installation does not have.
+    policy = POLICIES.get(report["policy"])
+    if policy is None or policy.plot_label or not len(residual):
+        label = "unknown policy" if policy is None else policy.plot_label or "no matches"
         axes.text(0.5, 0.5, label, transform=axes.transAxes, ha="center", fontsize=8)
         axes.set_xticks([])
         return

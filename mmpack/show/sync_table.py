@@ -91,7 +91,10 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
         table.add_column(column, justify="right")
     for name, stream in streams.items():
         rate = f"{10**9 / stream['period_ns']:.5g} Hz" if stream["period_ns"] else ""
-        judged_by = POLICIES[stream["policy"]].judged_by
+        # A shard set may have been built with a policy that this installation does not have.
+        policy = POLICIES.get(stream["policy"])
+        has_residual = policy is not None and policy.judged_by.has_residual
+        has_tolerance = policy is not None and policy.judged_by is JudgedBy.RESIDUAL
         learned = " (learned)" if stream["offset_source"] == "learned" else ""
         table.add_row(
             Text(name),
@@ -101,9 +104,9 @@ def _streams_table(streams: dict[str, Any], title: str) -> Table:
             str(stream["matched"]),
             format_ns(stream["offset_ns"]) + learned,
             *(
-                format_ns(stream[f"residual_{key}_ns"]) if judged_by.has_residual else ""
+                format_ns(stream[f"residual_{key}_ns"]) if has_residual else ""
                 for key in ("p50", "p99", "max")
             ),
-            format_ns(stream["tolerance_ns"]) if judged_by is JudgedBy.RESIDUAL else "",
+            format_ns(stream["tolerance_ns"]) if has_tolerance else "",
         )
     return table

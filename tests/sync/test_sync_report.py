@@ -9,9 +9,10 @@ from rich.console import Console
 
 from mmpack.clock import Clock, ClockMap
 from mmpack.recording import Recording
+from mmpack.show.sync_plot import plot_sync
 from mmpack.show.sync_table import render_sync_report
 from mmpack.sync import synchronise
-from mmpack.sync.sync_report import sync_report
+from mmpack.sync.sync_report import sync_report, to_table
 from tests.sync.listed_streams import BOOT_NS, MS, recording, regular_ns, stream
 
 
@@ -49,3 +50,15 @@ def test_names_that_look_like_markup_are_printed_unchanged() -> None:
     ):
         assert name in text
     assert "gap [/cam]:" in text
+
+
+def test_a_report_of_an_unknown_policy_is_rendered_without_residuals() -> None:
+    result = synchronise(recording(stream(regular_ns(40, 100 * MS), "camera", "cam")))
+    report = sync_report([result])
+    for streams in (report["streams"], report["recordings"][0]["streams"]):
+        streams["cam"]["policy"] = "from_elsewhere"
+    console = Console(file=io.StringIO(), width=250)
+    console.print(render_sync_report(report))
+    assert "from_elsewhere" in console.file.getvalue()  # type: ignore[attr-defined]
+    labels = [text.get_text() for axes in plot_sync(to_table([result]), report).axes for text in axes.texts]
+    assert "unknown policy" in labels
