@@ -41,7 +41,7 @@ from benchmarks.support.torchtitan_llama import (
     make_llama3_step,  # imported first: makes torchtitan importable
 )
 from mmpack.masks import build_block_mask
-from mmpack.plan.planned import PlannedRow
+from mmpack.plan.planned_rows import PlannedRow
 from mmpack.rows.row import IGNORE_INDEX, Row
 from mmpack.settings import parse_settings
 from mmpack.stream.row_pipeline import RowPipelineSpec

@@ -22,7 +22,6 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from tools.make_index import IndexSource, make_index
 
 from benchmarks.support.measure import REAL_DATA, ROOT, describe_machine
 from mmpack.mixture import PhaseConfig
@@ -31,6 +30,7 @@ from mmpack.plan.balance_report import compare_balance_modes
 from mmpack.plan.plan_config import DatasetConfig
 from mmpack.serialisation import from_json
 from mmpack.stream import PlanConfig, load_plan_config, open_plan
+from tools.make_index import IndexSource, make_index
 
 RESULTS = Path(__file__).resolve().parent / "results" / "plan.json"
 NAMES = ("drive", "robot", "texts", "speech")
@@ -210,9 +210,8 @@ def real_mix(folder: Path) -> dict[str, Any] | None:
     """Measures fill, balance and the time share of planning on a mix of real recordings; returns None without them."""
     if not REAL_DATA.is_dir():
         return None
-    from tools.real_mix import make_real_mix
-
     from mmpack.stream.profile import profile_rows
+    from tools.real_mix import make_real_mix
 
     make_real_mix(folder, REAL_DATA)
     config = load_plan_config(folder / "plan.toml")

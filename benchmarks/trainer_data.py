@@ -28,7 +28,7 @@ from rich.table import Table
 
 from benchmarks.support.measure import ROOT, describe_machine
 from mmpack.ingest import BuildConfig, build_shards
-from mmpack.plan.planned import PlannedRow
+from mmpack.plan.planned_rows import PlannedRow
 from mmpack.rows.row import Row
 from mmpack.settings import parse_settings
 from mmpack.stream.row_pipeline import RowPipelineSpec

@@ -99,7 +99,7 @@ def test_a_policy_is_built_verified_and_reported(
 
 @of("mmpack/sync/detectors/silence.py")
 def test_a_detector(example: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import mmpack.sync.detectors as detectors
+    import mmpack.sync.detectors.registry as detectors
 
     monkeypatch.setattr(
         detectors, "STREAM_DETECTORS", (*detectors.STREAM_DETECTORS, example.detect_few_items)
@@ -200,7 +200,7 @@ def test_a_plot(example: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @of("mmpack/cli/count.py")
 def test_a_command(example: Any, tmp_path: Path) -> None:
-    from mmpack.cli import COMMANDS
+    from mmpack.cli.registry import COMMANDS
 
     assert "count" not in COMMANDS
     (tmp_path / "texts.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')

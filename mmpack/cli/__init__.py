@@ -1,43 +1,15 @@
-"""The command line `mmpack`.
-
-A new command is one file with a function that parses options, calls the library and prints the result, and one line in
-`COMMANDS`.
-"""
+"""The command line `mmpack`."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 
 import typer
 
-from mmpack.cli.build_shards import build_shards
-from mmpack.cli.mixture import mixture
-from mmpack.cli.pack import pack
-from mmpack.cli.replay import replay
-from mmpack.cli.report import report
-from mmpack.cli.show_mask import show_mask
-from mmpack.cli.show_row import show_row
-from mmpack.cli.stream import stream
-from mmpack.cli.sync import sync
-from mmpack.cli.verify import verify
+from mmpack.cli.registry import COMMANDS
 from mmpack.errors import MmpackError
 from mmpack.show.console import ClosedOutputError, format_error, print_error_line, run_command_line
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "sync": sync,
-    "build-shards": build_shards,
-    "verify": verify,
-    "report": report,
-    "pack": pack,
-    "show-mask": show_mask,
-    "mixture": mixture,
-    "stream": stream,
-    "show-row": show_row,
-    "replay": replay,
-}
-"""Every command by name, in the order of the help text."""
 
 app = typer.Typer(
     name="mmpack",

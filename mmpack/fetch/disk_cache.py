@@ -15,7 +15,7 @@ from pathlib import Path
 
 from isal.isal_zlib import crc32 as compute_crc32
 
-from mmpack.plan.planned import PlannedSample
+from mmpack.plan.planned_rows import PlannedSample
 from mmpack.serialisation import canonical_json
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from mmpack.errors import IntegrityError, MmpackError, StorageError
 from mmpack.fetch.disk_cache import DiskCache, cache_entry_name
 from mmpack.fetch.malloc_threshold import raise_malloc_threshold
 from mmpack.plan.plan_config import ReaderConfig
-from mmpack.plan.planned import PlannedRow, PlannedSample
+from mmpack.plan.planned_rows import PlannedRow, PlannedSample
 from mmpack.prefetch import Closeable
 from mmpack.settings import parse_size
 from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES, split_members

@@ -9,7 +9,7 @@ Planning reads no media, and rows do not depend on the number of ranks or worker
 from typing import TYPE_CHECKING
 
 from mmpack.lazy import make_dir, make_lazy_getattr
-from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
+from mmpack.plan.planned_rows import PAIR_OVERHEAD, PlannedDocument, PlannedRow, PlannedSample
 
 if TYPE_CHECKING:
     from mmpack.plan.plan import PLAN_VERSION, Plan, PlanEndError, open_plan

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import IntegrityError
-from mmpack.plan.planned import PlannedSample
+from mmpack.plan.planned_rows import PlannedSample
 from mmpack.shards.manifest import INDEX_NAME, Manifest, read_manifest
 from mmpack.storage import open_store
 from mmpack.storage.array_tables import ArrayTables, cache_folder, open_tables, write_tables

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mmpack.errors import ConfigError, DataError
 from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.plan_config import DatasetConfig
-from mmpack.plan.planned import PAIR_OVERHEAD, STAND_ALONE_OVERHEAD
+from mmpack.plan.planned_rows import PAIR_OVERHEAD, STAND_ALONE_OVERHEAD
 from mmpack.serialisation import canonical_json
 from mmpack.settings import suggest
 from mmpack.storage.array_tables import ArrayTables, open_tables, write_tables

@@ -25,7 +25,7 @@ from mmpack.plan.draws import draw_window_documents
 from mmpack.plan.epoch_order import derive_key
 from mmpack.plan.plan_config import PlanConfig
 from mmpack.plan.plan_window import Window, plan_window
-from mmpack.plan.planned import (
+from mmpack.plan.planned_rows import (
     PAIR_OVERHEAD,
     STAND_ALONE_OVERHEAD,
     PlannedDocument,

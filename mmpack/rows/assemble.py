@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mmpack.errors import DataError, IntegrityError, MmpackError
 from mmpack.layout import Layout, Segment
 from mmpack.plan.plan_config import RowsConfig
-from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow
+from mmpack.plan.planned_rows import PAIR_OVERHEAD, PlannedDocument, PlannedRow
 from mmpack.quarantine import UnreadableSample
 from mmpack.rows.decode.numeric import Normaliser
 from mmpack.rows.row import Row

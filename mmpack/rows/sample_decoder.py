@@ -27,7 +27,7 @@ from mmpack.layout import (
 from mmpack.layout.metadata import replace_texts
 from mmpack.layout.special_tokens import PAD
 from mmpack.plan.plan_config import RowsConfig
-from mmpack.plan.planned import PlannedSample
+from mmpack.plan.planned_rows import PlannedSample
 from mmpack.rows.decode.audio import decode_audio, resample, split_frames
 from mmpack.rows.decode.codecs import open_codec
 from mmpack.rows.decode.images import decode_image, decode_tubelet

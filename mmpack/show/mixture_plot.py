@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from mmpack.mixture.forecast import DIMINISHING_EPOCHS, MixtureForecast, format_tokens
 from mmpack.mixture.weights import SCALE
-from mmpack.show.figures import hide_spines, make_figure, set_heading
+from mmpack.show.figure_style import hide_spines, make_figure, set_heading
 
 # The colours of Okabe and Ito, which colour-blind people can distinguish, then lighter ones.
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8f8fd1", "#b5a642", "#7a9e7e")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mmpack.show.figures import BLUE, ORANGE, make_figure
+from mmpack.show.figure_style import BLUE, ORANGE, make_figure
 
 if TYPE_CHECKING:
     from mmpack.packing import RunPacking

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from mmpack.clock import format_ns
-from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
+from mmpack.show.figure_style import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.sync.policies.match import MatchStatus
 from mmpack.sync.policies.policy import JudgedBy
 from mmpack.sync.policies.registry import POLICIES

@@ -19,7 +19,7 @@ from mmpack.fetch.fetcher import Fetcher
 from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.epoch_order import epoch_order
 from mmpack.plan.plan_config import ReaderConfig
-from mmpack.plan.planned import PlannedSample
+from mmpack.plan.planned_rows import PlannedSample
 from mmpack.plan.state import require_equal_parts
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.quarantine import Quarantine

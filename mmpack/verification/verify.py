@@ -30,7 +30,7 @@ from mmpack.shards import index, tar
 from mmpack.shards.manifest import RecordingEntry, ShardEntry
 from mmpack.shards.reader import ShardSet, read_members
 from mmpack.shards.sample_bytes import MAX_SAMPLE_BYTES
-from mmpack.verification.slice_gate import check_slice_gate
+from mmpack.verification.slice_sync_check import check_slice_gate
 from mmpack.verification.token_counts import TokenCountCheck, format_problem
 from mmpack.verification.totals import check_files, check_index, check_recordings, check_statistics
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tools.make_recording import CameraSettings, make_recording
 
 MMPACK = str(Path(sysconfig.get_path("scripts")) / "mmpack")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mmpack.errors import DataError
-from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
+from mmpack.plan.planned_rows import PlannedDocument, PlannedRow, PlannedSample
 from mmpack.quarantine import UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.shards import tar

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tools.make_index import IndexSource, make_index
 
 from mmpack.errors import ConfigError, DataError
 from mmpack.layout import LayoutConfig
@@ -25,6 +24,7 @@ from mmpack.plan.plan_config import CostConfig, DatasetConfig, PlanConfig
 from mmpack.serialisation import canonical_json
 from tests.examples import examples
 from tests.plan.small_plans import CAPACITY, NAMES, all_rows, make_small_index, plan_config
+from tools.make_index import IndexSource, make_index
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from mmpack.plan.catalog import IndexCatalog
 from mmpack.plan.documents import load_documents
 from mmpack.plan.epoch_order import epoch_order, permute_index
 from mmpack.plan.plan_config import DatasetConfig
-from mmpack.plan.planned import PAIR_OVERHEAD
+from mmpack.plan.planned_rows import PAIR_OVERHEAD
 from tests.examples import examples
 from tools.make_index import IndexSource, make_index
 

@@ -9,7 +9,7 @@ from itertools import groupby
 import numpy as np
 
 from mmpack.layout import Layout
-from mmpack.plan.planned import PAIR_OVERHEAD, PlannedDocument, PlannedRow
+from mmpack.plan.planned_rows import PAIR_OVERHEAD, PlannedDocument, PlannedRow
 from mmpack.rows.row import IGNORE_INDEX, Row
 
 

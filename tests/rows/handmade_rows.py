@@ -10,7 +10,7 @@ from mmpack import ShardSet
 from mmpack.ingest import BuildConfig, build_shards
 from mmpack.layout import Layout, LayoutConfig
 from mmpack.plan.plan_config import RowsConfig
-from mmpack.plan.planned import PlannedDocument, PlannedRow, PlannedSample
+from mmpack.plan.planned_rows import PlannedDocument, PlannedRow, PlannedSample
 from mmpack.rows.assemble import MembersByKey, RowAssembler
 from mmpack.settings import load_settings, parse_settings
 from tests.ingest.build_inputs import make_inputs

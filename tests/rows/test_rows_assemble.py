@@ -17,7 +17,7 @@ from mmpack import ShardSet
 from mmpack.errors import DataError, IntegrityError, StorageError
 from mmpack.layout import Layout, Modality
 from mmpack.plan.plan_config import RowsConfig
-from mmpack.plan.planned import PAIR_OVERHEAD, PlannedRow
+from mmpack.plan.planned_rows import PAIR_OVERHEAD, PlannedRow
 from mmpack.rows.assemble import RowAssembler
 from mmpack.rows.decode.numeric import Normaliser
 from mmpack.rows.row import Row

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmpack.layout import Layout, LayoutConfig, Modality
-from mmpack.plan.planned import PAIR_OVERHEAD
+from mmpack.plan.planned_rows import PAIR_OVERHEAD
 from mmpack.rows.pairs import is_text_position, make_pair_ids, split_pair
 
 LAYOUT = Layout(LayoutConfig(cameras=("front",)))

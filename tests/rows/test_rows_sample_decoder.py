@@ -16,7 +16,7 @@ from mmpack import ShardSet
 from mmpack.errors import ConfigError, DataError, IntegrityError, MmpackError
 from mmpack.layout import NumericLayout
 from mmpack.plan.plan_config import RowsConfig
-from mmpack.plan.planned import PlannedSample
+from mmpack.plan.planned_rows import PlannedSample
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.rows.sample_decoder import DecodedAudio, SampleDecoder, TokenisedSample
 from mmpack.samples.description import DESCRIPTION_VERSION

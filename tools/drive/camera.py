@@ -94,7 +94,7 @@ class Camera:
         Args:
             time_s: time in seconds.
             clock_text: text that is burned in below the name of the camera (see :func:`clock_text`).
-            flash: whether the white square of a sound event is drawn in the lower right corner.
+            flash: whether the white square of a audio event is drawn in the lower right corner.
 
         Returns:
             RGB, uint8, shape (height, width, 3).

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 
 from mmpack.layout import Modality
 from mmpack.masks.blocks import BlockIndex
-from mmpack.show.figures import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
+from mmpack.show.figure_style import BLUE, ORANGE, RED, hide_spines, make_figure, set_heading
 from mmpack.show.mask.mask_text import format_mask_summary
 from mmpack.show.mask.row_view import MaskCheck, RowView
 

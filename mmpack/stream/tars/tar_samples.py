@@ -18,7 +18,8 @@ from mmpack.plan import PlannedSample
 from mmpack.prefetch import Closeable
 from mmpack.quarantine import UnreadableSample
 from mmpack.samples.description import JSON_MEMBER
-from mmpack.samples.kinds import TEXT, TEXT_MEMBER, find_kind, measure_stand_alone
+from mmpack.samples.kinds import TEXT_MEMBER, find_kind, measure_stand_alone
+from mmpack.samples.kinds.text import TEXT
 from mmpack.serialisation import JSON_ERRORS, from_json
 from mmpack.storage import open_store
 from mmpack.storage.store import Store

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import MmpackError
-from mmpack.plan.planned import PlannedRow
+from mmpack.plan.planned_rows import PlannedRow
 from mmpack.prefetch import Closeable, Prefetcher
 from mmpack.stream.workers.transport import ERROR, REQUEST, SETUP, receive, send, unpack_row
 from mmpack.stream.workers.worker import RowFunction, RowResult

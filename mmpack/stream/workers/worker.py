@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmpack.errors import MmpackError
-from mmpack.plan.planned import PlannedRow
+from mmpack.plan.planned_rows import PlannedRow
 from mmpack.quarantine import UnreadableSample
 from mmpack.rows.row import Row
 from mmpack.serialisation import from_msgpack
