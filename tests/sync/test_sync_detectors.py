@@ -20,11 +20,10 @@ from mmpack.sync import (
     SyncConfig,
     SyncResult,
     Ticks,
-    detectors,
     synchronise,
 )
 from mmpack.sync.alignment.align import AlignedStream
-from mmpack.sync.detectors import detect_stream
+from mmpack.sync.detectors import detect_stream, registry
 from tests.sync.listed_streams import BOOT_NS, MS, S, align, audio_stream, recording, regular_ns, stream
 
 
@@ -291,9 +290,9 @@ def test_a_new_detector_is_one_entry_of_a_registry(monkeypatch: pytest.MonkeyPat
     def detect_group(matches: Sequence[StreamMatch], ticks: Ticks) -> Iterator[Finding]:
         yield Finding(kind="group", severity="info", stream="", count=len(matches), text=ticks.description)
 
-    monkeypatch.setattr(detectors, "STREAM_DETECTORS", (detect_short_stream,))
-    monkeypatch.setattr(detectors, "MATCH_DETECTORS", (detect_matched,))
-    monkeypatch.setattr(detectors, "GROUP_DETECTORS", (detect_group,))
+    monkeypatch.setattr(registry, "STREAM_DETECTORS", (detect_short_stream,))
+    monkeypatch.setattr(registry, "MATCH_DETECTORS", (detect_matched,))
+    monkeypatch.setattr(registry, "GROUP_DETECTORS", (detect_group,))
     capture = recording(*(stream(regular_ns(3, S), "camera", name) for name in ("a", "b")))
     result = synchronise(capture, SyncConfig(reference="a"))
     # Stream by stream, match by match, then of all matches together.
@@ -311,5 +310,5 @@ def test_a_stream_without_overlap_has_no_other_finding_of_its_match() -> None:
     config = SyncConfig(reference="a", streams={"early": StreamPolicy(required=False)})
     result = synchronise(recording(stream(regular_ns(40, 100 * MS), "camera", "a"), early), config)
     match = result.matches["early"]
-    kinds = [finding.kind for detect in detectors.MATCH_DETECTORS for finding in detect(match, result.ticks)]
+    kinds = [finding.kind for detect in registry.MATCH_DETECTORS for finding in detect(match, result.ticks)]
     assert kinds == ["no_overlap"]
