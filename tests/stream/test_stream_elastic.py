@@ -112,6 +112,7 @@ def test_changing_numbers_of_ranks_cover_every_row_once(
     assert sorted(handed_out) == list(range(len(row_digests)))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_killed_ranks_resume_on_other_numbers_of_ranks(
     plan: Path, row_digests: list[str], tmp_path: Path

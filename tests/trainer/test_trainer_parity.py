@@ -80,9 +80,7 @@ def alone(runs: Runner) -> dict[str, Steps]:
     return runs(1, [(name, _case(name)[1]) for name in MODELS])
 
 
-@pytest.mark.parametrize(
-    "world", [1, 2, pytest.param(4, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("world", [1, *(pytest.param(world, marks=pytest.mark.slow) for world in (2, 4, 8))])
 def test_layouts_agree(world: int, alone: dict[str, Steps], runs: Runner) -> None:
     for name, steps in runs(world, LAYOUTS[world]).items():
         expected = alone[name.partition(":")[0]]
