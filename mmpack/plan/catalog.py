@@ -95,18 +95,19 @@ class IndexCatalog:
         """
         shards, kinds, recordings = self.shards, self.kinds, self.recordings
         columns = (self.columns[name][numbers].tolist() for name in _SAMPLE_COLUMNS)
+        # Positional arguments: keywords would cost a third more, and a plan builds thousands of samples per second.
         return [
             PlannedSample(
-                shard_set=shard_set,
-                number=number,
-                key=f"{recordings[recording]}-{ordinal:08d}",
-                kind=kinds[kind],
-                shard=shards[shard],
-                offset_bytes=offset_bytes,
-                size_bytes=size_bytes,
-                crc32=crc32,
-                tokens=tokens,
-                tokens_text=tokens_text,
+                shard_set,
+                number,
+                f"{recordings[recording]}-{ordinal:08d}",
+                kinds[kind],
+                shards[shard],
+                offset_bytes,
+                size_bytes,
+                crc32,
+                tokens,
+                tokens_text,
             )
             for number, (
                 recording,

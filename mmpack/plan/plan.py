@@ -487,10 +487,13 @@ def _codec_identity(folder: str) -> list[object]:
 
 def _planned_document(dataset: Dataset, samples: tuple[PlannedSample, ...], tokens: int) -> PlannedDocument:
     """Builds a planned document; `tokens` is its length, which includes `PAIR_OVERHEAD` if it is a pair."""
-    document = PlannedDocument(dataset.index, samples, tokens)
-    has_text = any(sample.tokens_text for sample in samples)
-    # The same rule as in `mmpack.plan.documents`.
-    has_media = document.is_run or samples[0].tokens > samples[0].tokens_text + STAND_ALONE_OVERHEAD
-    if not (dataset.config.contrastive and has_text and has_media):
-        return document
-    return PlannedDocument(dataset.index, samples, tokens - PAIR_OVERHEAD, is_pair=True)
+    if dataset.config.contrastive and _is_pair(samples):
+        return PlannedDocument(dataset.index, samples, tokens - PAIR_OVERHEAD, is_pair=True)
+    return PlannedDocument(dataset.index, samples, tokens)
+
+
+def _is_pair(samples: tuple[PlannedSample, ...]) -> bool:
+    """Returns True if a document has texts and media; the same rule as in `mmpack.plan.documents`."""
+    first = samples[0]
+    has_media = first.kind == "slice" or first.tokens > first.tokens_text + STAND_ALONE_OVERHEAD
+    return has_media and any(sample.tokens_text for sample in samples)

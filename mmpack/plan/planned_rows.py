@@ -8,7 +8,7 @@ from mmpack.errors import MmpackError
 from mmpack.quarantine import UnreadableSample
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class PlannedSample:
     """A sample of a planned row.
 
