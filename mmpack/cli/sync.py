@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmpack.cli import common
-from mmpack.errors import QuarantineError
+from mmpack.errors import ConfigError, QuarantineError
 from mmpack.serialisation import pretty_json
 from mmpack.show.console import make_console, print_json
 from mmpack.show.plots import write_plot
@@ -38,7 +38,7 @@ def sync(
     ] = None,
     max_quarantine: Annotated[
         float | None,
-        typer.Option(help="Largest share of quarantined slices; a larger share exits with code 1."),
+        typer.Option(help="Largest share of quarantined slices, 0 to 1; a larger share exits with code 1."),
     ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Base folder of the relative paths in a recording.toml.")
@@ -53,6 +53,12 @@ def sync(
     from mmpack.sync import synchronise
     from mmpack.sync.sync_report import sync_report, to_table, write_parquet
 
+    if max_quarantine is not None and not 0 <= max_quarantine <= 1:  # also rejects NaN
+        raise ConfigError(
+            f"{max_quarantine} is not a share between 0 and 1",
+            where="--max-quarantine",
+            hint="Write 5% as 0.05.",
+        )
     settings = common.load_sync_config(config, reference, tolerance)
     recordings = [opened for path in recording for opened in open_recordings(path, root=root)]
     results = [synchronise(opened, settings) for opened in recordings]

@@ -204,6 +204,13 @@ def test_max_quarantine_sets_the_exit_code(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["quarantined"] > 0
 
 
+@pytest.mark.parametrize("share", ["nan", "2", "-1", "inf"])
+def test_max_quarantine_must_be_a_share(good: Path, share: str) -> None:
+    line = error_line(mmpack("sync", good, f"--max-quarantine={share}"))
+    assert "--max-quarantine: " in line
+    assert "is not a share between 0 and 1" in line
+
+
 def test_json_output_has_totals_and_integer_times(good: Path) -> None:
     done = mmpack("sync", good, "--json")
     assert done.returncode == 0
