@@ -23,7 +23,7 @@ def render_build_report(report: dict[str, Any]) -> RenderableType:
     totals.add_row("layout", report["layout_fingerprint"][:16])
     parts: list[RenderableType] = [Text(report["out"], style="bold"), totals, Text("")]
     if report["sync"]["recordings"]:
-        parts.append(render_sync_report(report["sync"]))
+        parts.append(render_sync_report(report["sync"], from_reports=True))
     return Group(*parts)
 
 

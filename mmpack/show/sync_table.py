@@ -17,14 +17,21 @@ from mmpack.sync.policies.registry import POLICIES
 MAX_LISTED = 20
 
 
-def render_sync_report(report: dict[str, Any]) -> RenderableType:
-    """Renders a synchronisation report for a terminal."""
+def render_sync_report(report: dict[str, Any], *, from_reports: bool = False) -> RenderableType:
+    """Renders a synchronisation report for a terminal.
+
+    Args:
+        report: report of one or more recordings.
+        from_reports: True if the streams were pooled by :func:`mmpack.sync.sync_report.pool_stream_reports`. Their p50
+            and p99 are then the largest of any recording, and the headings say so.
+    """
     parts: list[RenderableType] = []
     recordings = report["recordings"]
     for recording in recordings:
         parts += _render_recording(recording)
     if len(recordings) > 1:
-        parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings"))
+        prefix = "largest " if from_reports else ""
+        parts.append(_streams_table(report["streams"], f"all {len(recordings)} recordings", prefix))
         if report.get("raw_spread_ns", {}).get("max"):
             parts.append(_spread_line(report))
         parts.append(_passed_line(report))
@@ -83,11 +90,13 @@ def _passed_line(report: dict[str, Any]) -> Text:
     return Text.assemble((counts, colour), "\n")
 
 
-def _streams_table(streams: dict[str, Any], title: str) -> Table:
+def _streams_table(streams: dict[str, Any], title: str, percentile_prefix: str = "") -> Table:
+    """Returns a table with one line per stream; `percentile_prefix` stands before the headings of p50 and p99."""
     table = Table(title=title or None, title_justify="left", box=None, padding=(0, 2, 0, 2))
     for column in ("stream", "policy"):
         table.add_column(column)
-    for column in ("items", "rate", "matched", "offset", "residual p50", "p99", "max", "tolerance"):
+    percentiles = f"residual {percentile_prefix}p50", f"{percentile_prefix}p99"
+    for column in ("items", "rate", "matched", "offset", *percentiles, "max", "tolerance"):
         table.add_column(column, justify="right")
     for name, stream in streams.items():
         rate = f"{10**9 / stream['period_ns']:.5g} Hz" if stream["period_ns"] else ""
