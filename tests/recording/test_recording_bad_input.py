@@ -61,6 +61,7 @@ def test_a_missing_camera_file(tmp_path: Path) -> None:
     error = expect_error(tmp_path, CAMERA, DataError)
     assert "no such file" in error.message
     assert "cam.mp4" in error.where
+    assert error.hint == "Correct its path in recording.toml."
     assert "'cam'" in error.where
 
 

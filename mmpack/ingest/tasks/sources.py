@@ -16,7 +16,7 @@ from mmpack.errors import DataError
 from mmpack.ingest.tasks.build_config import SourceConfig
 from mmpack.ingest.tasks.slices import EncodedSample
 from mmpack.layout import StandAloneMetadata
-from mmpack.recording.files import require_file, sanitise_name
+from mmpack.recording.files import require_content, sanitise_name
 from mmpack.samples.description import (
     DESCRIPTION_VERSION,
     JSON_MEMBER,
@@ -83,11 +83,21 @@ def read_source(source: SourceConfig, *, skip: int = 0) -> Iterator[EncodedSampl
 
 def count_rows(source: SourceConfig) -> int:
     """Counts the samples of a source. Raises DataError."""
-    path = require_file(Path(source.path), stream=source.name)
+    path = _require_source(source)
     if path.suffix == ".parquet":
         with _open_parquet(path) as file:
             return file.metadata.num_rows
     return sum(1 for _ in _read_records(path, source))
+
+
+def _require_source(source: SourceConfig) -> Path:
+    """Returns the path of the source's file after checking that it has content. Raises DataError."""
+    return require_content(
+        Path(source.path),
+        where=f"source '{source.name}', {source.path}",
+        missing_hint="Correct the path in the [[samples]] table of the build config.",
+        empty_hint="Copy it again or remove its [[samples]] table from the build config.",
+    )
 
 
 @contextmanager
@@ -101,7 +111,7 @@ def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
 
 def _read_records(path: Path, source: SourceConfig) -> Iterator[dict[str, Any]]:
     """Yields the records of a jsonl or parquet file as dicts. Raises DataError."""
-    require_file(path, stream=source.name)
+    _require_source(source)
     if path.suffix == ".parquet":
         with _open_parquet(path) as file:
             for batch in file.iter_batches(batch_size=256):
@@ -153,7 +163,12 @@ def _read_media(record: dict[str, Any], source: SourceConfig, base: Path, *, whe
             where=where,
             hint=f"Use a file with one of the suffixes .{', .'.join(extensions)}.",
         )
-    path = require_file(base / relative, stream=source.name)
+    path = require_content(
+        base / relative,
+        where=f"{where}, {base / relative}",
+        missing_hint="Correct the path in the source file.",
+        empty_hint="Copy it again or remove the row from the source file.",
+    )
     if path.stat().st_size > MAX_MEDIA_BYTES:
         raise DataError(f"'{name}' is larger than {MAX_MEDIA_BYTES} bytes", where=where)
     return extension, path.read_bytes()
