@@ -134,8 +134,12 @@ def test_corrected_input_is_rebuilt(config: Path, built_shards: Path, tmp_path: 
 
 def test_too_much_quarantine(config: Path, tmp_path: Path) -> None:
     done = run(build_command(config, tmp_path / "out", "-j", "0", "--max-quarantine", "0"))
-    expect_error(done, "drive-000", "slices", "--max-quarantine")
+    expect_error(done, "drive-000", "slices", "a higher --max-quarantine and --overwrite")
     assert not (tmp_path / "out" / "manifest.json").exists()
+    # The command that the hint names finishes the build.
+    command = build_command(config, tmp_path / "out", "-j", "0", "--max-quarantine", "0.2", "--overwrite")
+    assert run(command).returncode == 0
+    assert (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_unknown_keys(config: Path, tmp_path: Path) -> None:

@@ -195,5 +195,7 @@ def check_quarantine_share(result: SyncResult, max_quarantine: float) -> None:
         f"{len(quarantined)} of {len(result.passed)} slices ({share:.1%}) would be quarantined, but at most "
         f"{max_quarantine:.1%} are allowed. {reasons}",
         where=result.recording.name,
-        hint="Run `mmpack sync` on the recording, then correct its recording.toml or raise --max-quarantine.",
+        # Another --max-quarantine is another build: without --overwrite the target would be refused.
+        hint="Run `mmpack sync` on the recording, then correct its recording.toml, or build again with a higher "
+        "--max-quarantine and --overwrite.",
     )
