@@ -94,7 +94,7 @@ def _load_row_view(
     """Returns the view of a row of a shard set, or of a row with the given document lengths.
 
     Raises:
-        ConfigError: not exactly one of `out` and `lengths` is set, or `lengths` is not a list of integers.
+        ConfigError: not exactly one of `out` and `lengths` is set, or `lengths` is not a list of integers from 1.
     """
     if (out is None) == (lengths is None):
         raise ConfigError(
@@ -113,11 +113,19 @@ def _load_row_view(
     from mmpack.show.mask.row_view import make_row_view
 
     try:
-        ends = cu_seqlens([int(length) for length in (lengths or "").split(",")])
+        values = [int(length) for length in (lengths or "").split(",")]
     except ValueError:
         raise ConfigError(
             f"'{lengths}' is not a list of lengths",
             where="--lengths",
             hint="Write lengths as in '1000,700,12'.",
         ) from None
+    for index, value in enumerate(values):
+        if value < 1:
+            raise ConfigError(
+                f"document {index} has {value} positions",
+                where="--lengths",
+                hint="Every length is at least 1.",
+            )
+    ends = cu_seqlens(values)
     return make_row_view(ends, max_seq_len or max(int(ends[-1]), 1))

@@ -93,6 +93,7 @@ def test_causal_rows_have_no_image_spans(out: Path) -> None:
         (["somewhere", "--lengths", "5"], "exactly one of a shard set and --lengths is required"),
         (["--lengths", "5,x"], "'5,x' is not a list"),
         (["--lengths", "5,-2"], "document 1 has -2 positions"),
+        (["--lengths", "0"], "--lengths: document 0 has 0 positions. Every length is at least 1."),
         (
             ["--lengths", "5,6", "--max-seq-len", "10"],
             "the documents end at position 11, but the row ends at 10",
