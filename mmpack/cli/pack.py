@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmpack.errors import DataError
+from mmpack.errors import ConfigError, DataError
 from mmpack.show.console import make_console, print_json
 from mmpack.show.plots import require_png_suffix, write_plot
 
@@ -52,11 +53,16 @@ def pack(
     ] = False,
 ) -> None:
     """Plan rows for a shard set from its index: fill, documents per row, cuts, balance over ranks."""
+    import numpy as np
+
     from mmpack.packing import RunLengths, balance_rows, pack_runs, row_costs
     from mmpack.plan.index_runs import load_index_runs
     from mmpack.shards import ShardSet
 
     require_png_suffix(plot)
+    for option, factor in (("--quadratic", quadratic), ("--linear", linear)):
+        if not math.isfinite(factor):
+            raise ConfigError(f"{factor} is not a finite number", where=option, hint="Give a number from 0.")
     shards = ShardSet(out)
     index = shards.index
     runs = load_index_runs(index, shards.manifest)
@@ -68,7 +74,14 @@ def pack(
         RunLengths(runs.lengths, runs.offsets, runs.overhead), max_seq_len, fill=fill, seed=seed
     )
     seconds = time.process_time() - start
-    costs = row_costs(run_packing.packing, run_packing.lengths, quadratic=quadratic, linear=linear)
+    with np.errstate(over="ignore"):
+        costs = row_costs(run_packing.packing, run_packing.lengths, quadratic=quadratic, linear=linear)
+        total = costs.sum()
+    if not math.isfinite(total):
+        raise ConfigError(
+            f"the costs of the rows exceed the largest float with --quadratic {quadratic} and --linear {linear}",
+            hint="Give smaller factors.",
+        )
     batch = global_batch or ranks
     schedule = (
         balance_rows(costs, global_batch=batch, ranks=ranks, seed=seed) if len(costs) >= batch else None

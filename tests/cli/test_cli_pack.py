@@ -90,3 +90,22 @@ def test_ranks_that_cannot_share_a_batch_are_an_error(shard_set: Path) -> None:
     done = mmpack("pack", shard_set, "--ranks", 3, "--global-batch", 4, "--max-seq-len", 512)
     assert done.returncode == 1
     assert "3 ranks cannot share 4 rows" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--quadratic", "--linear"])
+@pytest.mark.parametrize(
+    ("factor", "message"),
+    [
+        ("inf", "inf is not a finite number"),
+        ("1e308", "exceed the largest float"),
+    ],
+)
+def test_a_cost_factor_that_is_not_finite_or_overflows_is_an_error(
+    shard_set: Path, option: str, factor: str, message: str
+) -> None:
+    done = mmpack("pack", shard_set, "--max-seq-len", 512, option, factor)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert option in line
+    assert message in line
