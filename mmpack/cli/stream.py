@@ -30,7 +30,7 @@ def stream(
         typer.Option(min=0, help="Number of worker processes; default: reader.workers of the plan."),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Number of threads; default: reader.threads of the plan.")
+        int | None, typer.Option(min=0, help="Number of threads; default: reader.threads of the plan.")
     ] = None,
     prefetch: Annotated[
         int | None,

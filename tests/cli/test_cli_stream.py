@@ -133,6 +133,11 @@ def test_stream_reports_the_rows_it_read(plan: Path) -> None:
     assert report["excluded_slices"] == {"drive": 0, "rest": 0}
 
 
+def test_stream_without_threads(plan: Path) -> None:
+    done = run([MMPACK, "stream", str(plan), "--rows", "2", "--threads", "0"])
+    assert done.returncode == 0, done.stderr
+
+
 def test_stream_text_output(plan: Path) -> None:
     done = run([MMPACK, "stream", str(plan), "--rows", "4"])
     assert (done.returncode, done.stderr) == (0, "")
