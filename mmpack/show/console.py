@@ -8,13 +8,15 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mmpack.errors import MmpackError
+from mmpack.errors import MmpackError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from typer import Typer
 
 
+# Modules whose functions write to stdout. An OSError of a system call is raised in one of them only by such a write.
+_WRITERS = frozenset({__name__, "rich.console", "rich.file_proxy", "click.utils", "typer._click.utils"})
 #: Width of reports that are written to a file or pipe.
 _PLAIN_WIDTH = 160
 
@@ -56,6 +58,7 @@ def run_command_line(app: Typer) -> None:
         SystemExit: the command has ended: exit code 0, 2 after a usage error, or that of a `typer.Exit`.
         KeyboardInterrupt: Ctrl-C.
         ClosedOutputError: the reader of stdout or stderr has exited; further output is dropped.
+        StorageError: a write to stdout failed, for instance because the disk is full; further output is dropped.
         Exception: any exception of the command.
     """
     import typer.main
@@ -66,7 +69,7 @@ def run_command_line(app: Typer) -> None:
     def invoke_past_typer(ctx: Any) -> Any:
         try:
             return invoke(ctx)
-        except (KeyboardInterrupt, BrokenPipeError) as error:
+        except (KeyboardInterrupt, OSError) as error:
             raise _PastTyperError(error) from None
 
     command.invoke = invoke_past_typer
@@ -75,7 +78,12 @@ def run_command_line(app: Typer) -> None:
     except _PastTyperError as carrier:
         if isinstance(carrier.error, BrokenPipeError) and drop_closed_output():
             raise ClosedOutputError from None
+        if isinstance(carrier.error, OSError):
+            _raise_output_error(carrier.error)
         raise carrier.error from None
+    except OSError as error:  # of the help, which is printed before the command is invoked
+        _raise_output_error(error)
+        raise
     except SystemExit as end:
         # rich and typer answer a closed pipe with exit code 1.
         if isinstance(end.__context__, BrokenPipeError):
@@ -83,6 +91,24 @@ def run_command_line(app: Typer) -> None:
             raise ClosedOutputError from None
         drop_closed_output()
         raise
+
+
+def _raise_output_error(error: OSError) -> None:
+    """Raises StorageError if `error` comes from a write to stdout, and redirects stdout to the null device."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or error.errno is None or trace.tb_frame.f_globals.get("__name__") not in _WRITERS:
+        return
+    _redirect_to_null(sys.stdout)
+    raise StorageError(f"writing to the output failed ({os.strerror(error.errno)})") from None
+
+
+def _redirect_to_null(stream: TextIO) -> None:
+    """Drops the buffered and all further output of `stream`."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def drop_closed_output() -> bool:
@@ -97,9 +123,7 @@ def drop_closed_output() -> bool:
     for stream in (sys.stdout, sys.stderr):
         if _is_closed(stream):
             found_closed = True
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, stream.fileno())
-            os.close(null)
+            _redirect_to_null(stream)
     return found_closed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -83,6 +84,23 @@ def test_a_closed_pipe_ends_the_command_quietly_with_0(plan: Path, options: list
 def test_a_closed_pipe_ends_the_help_quietly_with_0() -> None:
     done = run(["bash", "-c", f"{MMPACK} --help | head -0; echo ${{PIPESTATUS[0]}}"])
     assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("options", [["mixture"], ["mixture", "--json"], ["--help"], ["--version"]])
+def test_a_full_output_is_an_error_in_one_line(plan: Path, options: list[str]) -> None:
+    arguments = [MMPACK, *options, *([str(plan)] if "mixture" in options else [])]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            arguments, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+        )
+    assert done.stderr == "error: writing to the output failed (No space left on device)\n"
+    assert done.returncode == 1
+
+
+def test_an_os_error_elsewhere_is_not_taken_for_a_failed_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        run_in_this_process(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
 
 
 def test_a_closed_pipe_does_not_hide_an_error(tmp_path: Path) -> None:
