@@ -309,7 +309,7 @@ def _parse_rate(text: str) -> Fraction:
         raise ConfigError(
             f"reference 'rate:{text[:40]}' is not a rate from 0.000001 to 1000000000 Hz",
             where="sync.reference",
-            hint="Write a rate in Hz, as in rate:10 or rate:30000/1001.",
+            hint="Write the rate in Hz as a decimal number without exponent or as a fraction, as in rate:12.5 or rate:30000/1001.",
         )
     return rate_hz
 

@@ -28,8 +28,8 @@ class StreamPolicy(Settings, frozen=True, kw_only=True):
         before, after: time window [t - before, t + after), with units; default one tick period from the tick on. The
             window of a camera becomes a tubelet, so its source must be a video.
         required: true if a slice without this stream is quarantined.
-        once: true if a text belongs only to the slice in which it starts, false if it belongs to every slice that it
-            overlaps.
+        once: true if a text belongs only to the first slice that it overlaps, false if it belongs to every slice that
+            it overlaps.
         quaternion: four columns (w, x, y, z) that are interpolated on the sphere.
     """
 
