@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,19 +33,15 @@ from mmpack.rows.decode.images import decode_image, decode_tubelet
 from mmpack.rows.decode.numeric import Normaliser, bin_indices
 from mmpack.samples.description import (
     JSON_MEMBER,
-    AudioDescription,
-    ImageDescription,
-    NumericDescription,
     SampleDescription,
     SliceDescription,
     StandAloneDescription,
     TextDescription,
-    decode_stream_description,
     read_description,
+    read_stream_description,
 )
 from mmpack.samples.kinds import measure_stand_alone, media_members
 from mmpack.samples.kinds.slice import measure_slice
-from mmpack.serialisation import decode_untrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +335,7 @@ def _read_slice(members: Mapping[str, bytes]) -> _SampleContent:
         raise IntegrityError("the sample has no 'json' member")
     description = read_description(members[JSON_MEMBER], SliceDescription, where="")
     _check_kind(description, "slice")
-    streams = {name: _read_stream_description(raw) for name, raw in description.streams.items()}
+    streams = {name: read_stream_description(raw) for name, raw in description.streams.items()}
     content = measure_slice(streams, members)
     member_names = {
         name: stream.member for name, stream in streams.items() if not isinstance(stream, TextDescription)
@@ -389,13 +384,3 @@ def _read_stand_alone(kind: str, members: Mapping[str, bytes]) -> _SampleContent
 def _check_kind(description: SampleDescription, kind: str) -> None:
     if description.kind != kind:
         raise IntegrityError(f"the json member describes a '{description.kind}', not a '{kind}'")
-
-
-def _read_stream_description(
-    raw: msgspec.Raw,
-) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
-    """Reads the description of one stream, whose kind follows from its keys."""
-    keys = decode_untrusted(raw, dict[str, msgspec.Raw], noun="the stream description", where="")
-    kind_by_key = {"texts": "text", "samples": "audio", "height": "camera"}
-    kind = next((kind for key, kind in kind_by_key.items() if key in keys), "numeric")
-    return decode_stream_description(kind, raw, where="")

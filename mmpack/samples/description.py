@@ -211,3 +211,13 @@ def decode_stream_description(kind: str, value: msgspec.Raw, *, where: str) -> A
         "text": TextDescription,
     }
     return decode_untrusted(value, types.get(kind, NumericDescription), noun="the description", where=where)
+
+
+def read_stream_description(
+    raw: msgspec.Raw,
+) -> ImageDescription | AudioDescription | NumericDescription | TextDescription:
+    """Reads the description of one stream of a slice, whose kind follows from its keys. Raises IntegrityError."""
+    keys = decode_untrusted(raw, dict[str, msgspec.Raw], noun="the stream description", where="")
+    kind_by_key = {"texts": "text", "samples": "audio", "height": "camera"}
+    kind = next((kind for key, kind in kind_by_key.items() if key in keys), "numeric")
+    return decode_stream_description(kind, raw, where="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,13 @@ import numpy as np
 
 from mmpack.errors import DataError
 from mmpack.layout import Layout, LayoutConfig, Modality, Segment
+from mmpack.samples.description import (
+    JSON_MEMBER,
+    SliceDescription,
+    TextDescription,
+    read_description,
+    read_stream_description,
+)
 from mmpack.settings import parse_settings
 from mmpack.shards.index import indexed_metadata
 from mmpack.shards.reader import ShardSet
@@ -129,5 +135,10 @@ def _read_texts(shards: ShardSet, sample: dict[str, Any]) -> tuple[str, ...]:
     """Reads the texts of a slice from its json member, because the index has only their total size."""
     if sample["kind"] != "slice" or not sample["text_bytes"]:
         return ()
-    streams = json.loads(shards.read(sample)["json"])["streams"]
-    return tuple(entry["text"] for stream in streams.values() for entry in stream.get("texts", ()))
+    description = read_description(
+        shards.read(sample)[JSON_MEMBER], SliceDescription, where=f"sample '{sample['key']}'"
+    )
+    streams = map(read_stream_description, description.streams.values())
+    return tuple(
+        entry.text for stream in streams if isinstance(stream, TextDescription) for entry in stream.texts
+    )
