@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-#: Factor on the estimated duration of a build after a kill that came too late.
+#: Factor on the estimated duration of a build after a kill that came too late; its inverse after one too early.
 _SHORTER = 0.85
 
 
@@ -117,8 +117,14 @@ def _kill_build(config: Path, reference: Path, out: Path, after_s: float) -> boo
     return was_running
 
 
-def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pick: random.Random) -> bool:
-    """Kills one worker of a running build, which must end with the same result; returns True if a worker was killed."""
+def _kill_a_worker(
+    config: Path, reference: Path, out: Path, after_s: float, pick: random.Random
+) -> tuple[bool, bool]:
+    """Kills one worker of a running build, which must end with the same result.
+
+    Returns:
+        Whether a worker was killed, and whether the build was still running after `after_s` seconds.
+    """
     process = subprocess.Popen(
         build_command(config, out, "--workers", "2"),
         stderr=subprocess.PIPE,
@@ -132,7 +138,7 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
         for pid in list_descendants(process.pid)
         if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
     ]
-    killed = False
+    killed, was_running = False, process.poll() is None
     if workers:
         try:
             subprocess.run(
@@ -146,7 +152,7 @@ def _kill_a_worker(config: Path, reference: Path, out: Path, after_s: float, pic
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert compute_digests(out) == compute_digests(reference)
-    return killed
+    return killed, was_running
 
 
 @pytest.mark.parametrize("share", [0.35, 0.55, 0.75])
@@ -190,9 +196,13 @@ def test_a_worker_killed_at_twenty_random_times(
     hits = 0
     for attempt in range(60):
         out = tmp_path / f"out{attempt}"
-        was_killed = _kill_a_worker(config, reference, out, pick.uniform(0.3, 0.9) * duration_s, pick)
-        hits += was_killed
-        duration_s *= 1.0 if was_killed else _SHORTER
+        killed, was_running = _kill_a_worker(
+            config, reference, out, pick.uniform(0.3, 0.9) * duration_s, pick
+        )
+        hits += killed
+        if not killed:
+            # The build had ended, or its workers had not started yet.
+            duration_s *= 1 / _SHORTER if was_running else _SHORTER
         if hits == 20:
             return
     pytest.fail(f"only {hits} of 60 kills hit a worker")
