@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import subprocess
+import sys
 import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -191,7 +192,11 @@ def test_the_public_names_are_those_of_the_documents() -> None:
 
 def test_ruff_looks_into_every_folder() -> None:
     shown = subprocess.run(
-        ["ruff", "check", "--show-files", "."], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "ruff", "check", "--show-files", "."],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     seen = {Path(line).resolve() for line in shown.splitlines()}
     assert [path for path in paths(*FOLDERS, "trainer") if path.resolve() not in seen] == []
