@@ -67,9 +67,9 @@ class TrainerCase:
     seq_len: int
     fp8: bool = False
     padded: bool = False
-    """Whether each row has only one document."""
+    """True if each row has only one document."""
     stock: bool = False
-    """Whether the model is torchtitan's llama3."""
+    """True if the model is the llama3 of torchtitan."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmpack.cli import common
+from mmpack.cli.common import JsonOption
 from mmpack.errors import ConfigError
 from mmpack.show.console import print_json
 
@@ -55,9 +56,7 @@ def build_shards(
     root: Annotated[
         Path | None, typer.Option(help="Base folder of the relative paths in a recording.toml.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build WebDataset shards with a Parquet index. Run the same command again to resume an interrupted build."""
     from mmpack.cli.progress import BuildProgress

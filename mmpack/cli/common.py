@@ -1,14 +1,21 @@
-"""Settings that several commands share."""
+"""Options and settings that several commands share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from mmpack.errors import ConfigError
 
 if TYPE_CHECKING:
     from mmpack.sync import SyncConfig
+
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
+]
+"""The option `--json` of a command."""
 
 
 def load_sync_config(config: Path | None, reference: str | None, tolerance: str | None) -> SyncConfig:

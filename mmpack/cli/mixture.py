@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.show.console import make_console, print_json
 from mmpack.show.mixture_table import forecast_report, forecast_table, format_short_tokens
 from mmpack.show.plots import require_png_suffix, write_plot
@@ -23,9 +24,7 @@ def mixture(
     plot: Annotated[
         Path | None, typer.Option(help="Write a PNG with shares and epochs over tokens to this file.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Forecast tokens, shares and epochs of each data set in each phase, and when repeat caps are reached."""
     from mmpack.mixture.forecast import forecast_mixture

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.errors import ConfigError, DataError
 from mmpack.show.console import make_console, print_json
 from mmpack.show.plots import require_png_suffix, write_plot
@@ -48,9 +49,7 @@ def pack(
     plot: Annotated[
         Path | None, typer.Option(help="Write a PNG with histograms of fill and cost to this file.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Plan rows for a shard set from its index: fill, documents per row, cuts, balance over ranks."""
     import numpy as np

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.errors import ConfigError, DataError
 from mmpack.show.console import make_console, print_json
 from mmpack.storage.store import storage_errors
@@ -39,9 +40,7 @@ def replay(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write an HTML page of the row of the chosen records.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build the rows of recorded unreadable samples again. The exit code is 1 unless all samples are readable now."""
     from mmpack.quarantine import read_quarantine

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.show.console import make_console, print_json
 from mmpack.show.plots import require_png_suffix, write_plot
 
@@ -19,9 +20,7 @@ def report(
             help="Write a PNG of the synchronisation to this file; default: report.png in the folder of the shard set.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Print the contents of a shard set: samples, tokens, synchronisation and quarantined slices."""
     from mmpack.ingest.build_report import build_report

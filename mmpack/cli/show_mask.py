@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.errors import ConfigError, IntegrityError
 from mmpack.show.console import make_console, print_json
 from mmpack.show.plots import require_png_suffix, write_plot
@@ -42,9 +43,7 @@ def show_mask(
     plot: Annotated[
         Path | None, typer.Option("--plot", "-p", help="Write a PNG of the mask to this file.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show which positions of a row attend to which, and check the mask where documents meet."""
     from mmpack.masks import build_block_index

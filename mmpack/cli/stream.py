@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.cli.progress import ProgressBar
 from mmpack.errors import ConfigError
 from mmpack.show.console import make_console, print_json
@@ -42,9 +43,7 @@ def stream(
     balance: Annotated[
         bool, typer.Option("--balance", help="Only compare the settings of `balance`; no rows are read.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read the rows of a plan as a training loop does, and report what they contain."""
     from mmpack.stream import RowStream

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from mmpack.cli import common
+from mmpack.cli.common import JsonOption
 from mmpack.errors import ConfigError, QuarantineError
 from mmpack.serialisation import pretty_json
 from mmpack.show.console import make_console, print_json
@@ -43,9 +44,7 @@ def sync(
     root: Annotated[
         Path | None, typer.Option(help="Base folder of the relative paths in a recording.toml.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check how well the streams of recordings agree in time."""
     from mmpack.recording.formats import open_recordings

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmpack.cli.common import JsonOption
 from mmpack.errors import IntegrityError
 from mmpack.show.console import print_json
 
@@ -15,9 +16,7 @@ _MAX_PRINTED = 20
 
 def verify(
     out: Annotated[str, typer.Argument(help="Folder or URL of a shard set.")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check every digest, every member, the index against the tar files, token counts and the synchronisation."""
     from mmpack.cli.progress import ProgressBar
